@@ -1,0 +1,729 @@
+package main
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// These tests are the manual of tokens, in the order of auth.go: what ours look
+// like, and what passes for one. The attacks by name are in auth_attack_test.go,
+// password hashes in auth_password_test.go.
+
+const testSecret = "correct horse battery staple, and more of it"
+
+var testNow = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func testTokens() *Tokens { return NewTokens("stdauth", testSecret, "") }
+
+func johnClaims() Claims {
+	return Claims{
+		UserID: 1, SessionID: "QDZ6NYXK3JLHVZ7GF5VTMX2RWA", Username: "johndoe", Role: RoleUser,
+		IssuedAt: testNow, ExpiresAt: testNow.Add(30 * time.Minute),
+	}
+}
+
+// The two texts that a token of ours is made of. The tables below say how they
+// may be changed.
+const (
+	ourHeader  = `{"alg":"HS256","typ":"JWT"}`
+	ourPayload = `{"iss":"stdauth","aud":"stdauth","sub":"1","sid":"QDZ6NYXK3JLHVZ7GF5VTMX2RWA",` +
+		`"username":"johndoe","role":"user","iat":1767323045,"exp":1767324845}`
+)
+
+func TestAccessTokenHasExactlyThisHeaderAndPayload(t *testing.T) {
+	part := strings.Split(testTokens().Access(johnClaims()), ".")
+	if len(part) != 3 {
+		t.Fatalf("Access() has %d parts, want 3", len(part))
+	}
+	if diff := cmp.Diff([]string{ourHeader, ourPayload}, []string{decode(t, part[0]), decode(t, part[1])}); diff != "" {
+		t.Errorf("Access() header and payload (-want +got):\n%s", diff)
+	}
+}
+
+// What any JWT library does with a token, in a straight line: it needs nothing
+// but the bytes of SECRET_KEY.
+func TestOutsideLibraryCanVerifyOurToken(t *testing.T) {
+	part := strings.Split(testTokens().Access(johnClaims()), ".")
+
+	mac := hmac.New(sha256.New, []byte(testSecret))
+	mac.Write([]byte(part[0] + "." + part[1]))
+	if got, want := decode(t, part[2]), string(mac.Sum(nil)); got != want {
+		t.Fatalf("signature = %x, want %x", got, want)
+	}
+	var header struct{ Alg, Typ string }
+	if err := json.Unmarshal([]byte(decode(t, part[0])), &header); err != nil || header.Alg != "HS256" || header.Typ != "JWT" {
+		t.Fatalf("header = %+v, %v", header, err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal([]byte(decode(t, part[1])), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{
+		"iss": "stdauth", "aud": "stdauth", "sub": "1", "sid": "QDZ6NYXK3JLHVZ7GF5VTMX2RWA",
+		"username": "johndoe", "role": "user", "iat": 1767323045.0, "exp": 1767324845.0,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("claims (-want +got):\n%s", diff)
+	}
+}
+
+func TestVerifyAccessReturnsWhatAccessSigned(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		issuer string
+		change func(*Claims)
+	}{
+		{"a user", "stdauth", func(c *Claims) {}},
+		{"an admin", "stdauth", func(c *Claims) { c.Role = RoleAdmin }},
+		{"the largest id", "stdauth", func(c *Claims) { c.UserID = 1<<63 - 1 }},
+		{"a long name", "stdauth", func(c *Claims) { c.Username = strings.Repeat("n", 64) }},
+		{"a name with every sign", "stdauth", func(c *Claims) { c.Username = "a@b.c+d-e_f" }},
+		{"an issuer that is a URL", "https://login.example.com/?a=b&c=d", func(c *Claims) {}},
+		{"an issuer that needs escapes", "\"<\u2028\\\x01 größe \U0001F511", func(c *Claims) {}},
+
+		// Names of these kinds are never registered; the token does not care.
+		{"a name that needs escapes", "stdauth", func(c *Claims) { c.Username = "\"<\u2028\\\x01 größe \U0001F511" }},
+		{"a name that looks like the next claim", "stdauth", func(c *Claims) { c.Username = `x","role":"admin` }},
+	} {
+		want := johnClaims()
+		test.change(&want)
+		tokens := NewTokens(test.issuer, testSecret, "")
+		got, err := tokens.VerifyAccess(tokens.Access(want), testNow)
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("%s: VerifyAccess(Access()) = %v (-want +got):\n%s", test.name, err, diff)
+		}
+	}
+}
+
+// Our own tokens take a quick road, whatever is in them that needs no escape.
+func TestOwnTokensTakeTheQuickRoad(t *testing.T) {
+	for _, id := range []int64{1, 9, 10, 90, 999_999_999_999} {
+		c := johnClaims()
+		c.UserID = id
+		token := testTokens().Access(c)
+		payload, err := base64url.DecodeString(strings.Split(token, ".")[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _, ok := testTokens().readOwn(string(payload)); !ok || !cmp.Equal(got, c) {
+			t.Errorf("readOwn(%s) = %+v, %v, want %+v, true", payload, got, ok, c)
+		}
+	}
+}
+
+// Each row changes our payload in one place, and signs it rightly.
+func TestPayload(t *testing.T) {
+	const accepted, refused = true, false
+	for _, test := range []struct {
+		name     string
+		old, new string
+		ok       bool
+	}{
+		{"the payload as it is", `{`, `{`, accepted},
+		{"white space around and within", `{`, " \r\n\t{ ", accepted},
+		{"claims in another order", `{"iss":"stdauth","aud":"stdauth",`, `{"aud":"stdauth","iss":"stdauth",`, accepted},
+		{"a name spelt with an escape", `"sub"`, `"\u0073ub"`, accepted},
+		{"a value spelt with an escape", `"johndoe"`, `"\u006aohndoe"`, accepted},
+		{"a date written with an exponent", `1767324845`, `1.767324845e9`, accepted},
+		{"aud as an array that holds the issuer", `"aud":"stdauth"`, `"aud":["other", "stdauth"]`, accepted},
+		{"aud as an array with the issuer first", `"aud":"stdauth"`, `"aud":["stdauth","other"]`, accepted},
+		{"an unknown claim", `{`, `{"jti":"7",`, accepted},
+		{"an unknown claim of any type", `{`, `{"x":{"sub":[null,"2"]},"y":null,`, accepted},
+		{"an unknown claim of a thousand levels", `{`, `{"x":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `,`, accepted},
+		{"an unknown claim is no address to fetch from", `{`, `{"jku":"http://127.0.0.1:1/keys",`, accepted},
+
+		{"no iss", `"iss":"stdauth",`, ``, refused},
+		{"no aud", `"aud":"stdauth",`, ``, refused},
+		{"no sub", `"sub":"1",`, ``, refused},
+		{"no sid", `"sid":"QDZ6NYXK3JLHVZ7GF5VTMX2RWA",`, ``, refused},
+		{"no username", `"username":"johndoe",`, ``, refused},
+		{"no role", `"role":"user",`, ``, refused},
+		{"no iat", `"iat":1767323045,`, ``, refused},
+		{"no exp", `,"exp":1767324845`, ``, refused},
+
+		{"iss of another server", `"iss":"stdauth"`, `"iss":"other"`, refused},
+		{"iss in another case", `"iss":"stdauth"`, `"iss":"Stdauth"`, refused},
+		{"iss with a space", `"iss":"stdauth"`, `"iss":"stdauth "`, refused},
+		{"iss as an array", `"iss":"stdauth"`, `"iss":["stdauth"]`, refused},
+		{"aud of another server", `"aud":"stdauth"`, `"aud":"other"`, refused},
+		{"aud as an array of others", `"aud":"stdauth"`, `"aud":["other","stdauth2"]`, refused},
+		{"aud as an empty array", `"aud":"stdauth"`, `"aud":[]`, refused},
+		{"aud as an array in an array", `"aud":"stdauth"`, `"aud":[["stdauth"]]`, refused},
+		{"aud as an array of more than strings", `"aud":"stdauth"`, `"aud":["stdauth",1]`, refused},
+		{"aud as an array with a null", `"aud":"stdauth"`, `"aud":[null,"stdauth"]`, refused},
+		{"aud as an object", `"aud":"stdauth"`, `"aud":{"stdauth":"stdauth"}`, refused},
+
+		{"sub is a number", `"sub":"1"`, `"sub":1`, refused},
+		{"sub is a name", `"sub":"1"`, `"sub":"johndoe"`, refused},
+		{"sub is empty", `"sub":"1"`, `"sub":""`, refused},
+		{"sub is zero", `"sub":"1"`, `"sub":"0"`, refused},
+		{"sub is negative", `"sub":"1"`, `"sub":"-1"`, refused},
+		{"sub has a sign", `"sub":"1"`, `"sub":"+1"`, refused},
+		{"sub has a leading zero", `"sub":"1"`, `"sub":"01"`, refused},
+		{"sub has a space", `"sub":"1"`, `"sub":" 1"`, refused},
+		{"sub has a digit of another script", `"sub":"1"`, `"sub":"١"`, refused},
+		{"sub is beyond 64 bits", `"sub":"1"`, `"sub":"18446744073709551617"`, refused},
+		{"sid is empty", `"QDZ6NYXK3JLHVZ7GF5VTMX2RWA"`, `""`, refused},
+		{"sid is a number", `"QDZ6NYXK3JLHVZ7GF5VTMX2RWA"`, `7`, refused},
+		{"username is empty", `"johndoe"`, `""`, refused},
+		{"username is an array", `"johndoe"`, `["johndoe"]`, refused},
+		{"role is a boolean", `"role":"user"`, `"role":true`, refused},
+		{"iat is a string", `1767323045`, `"1767323045"`, refused},
+		{"exp is a string", `1767324845`, `"1767324845"`, refused},
+		{"exp is a boolean", `1767324845`, `true`, refused},
+		{"exp is an array", `1767324845`, `[1767324845]`, refused},
+		{"exp is negative", `1767324845`, `-1767324845`, refused},
+		{"iat is negative", `1767323045`, `-1767323045`, refused},
+		{"exp is beyond any date", `1767324845`, `1e300`, refused},
+		{"exp is beyond any number", `1767324845`, `1e400`, refused},
+		{"exp has more digits than a date", `1767324845`, `17673248450000000`, refused},
+		{"exp is hexadecimal", `1767324845`, `0x7fffffff`, refused},
+		{"exp has a leading zero", `1767324845`, `01767324845`, refused},
+		{"exp is infinite", `1767324845`, `Infinity`, refused},
+		{"nbf is a string", `{`, `{"nbf":"0",`, refused},
+		{"nbf is null", `{`, `{"nbf":null,`, refused},
+
+		{"iss is null", `"iss":"stdauth"`, `"iss":null`, refused},
+		{"aud is null", `"aud":"stdauth"`, `"aud":null`, refused},
+		{"sub is null", `"sub":"1"`, `"sub":null`, refused},
+		{"exp is null", `1767324845`, `null`, refused},
+
+		{"iss in the wrong case", `"iss"`, `"ISS"`, refused},
+		{"sub in the wrong case, beside the right one", `{`, `{"Sub":"2",`, refused},
+		{"exp in the wrong case, beside the right one", `{`, `{"EXP":9999999999,`, refused},
+		{"nbf in the wrong case", `{`, `{"NBF":0,`, refused},
+		{"a letter that folds to the right one", `{`, `{"ſub":"2",`, refused}, // U+017F, long s
+		{"sub twice", `{`, `{"sub":"2",`, refused},
+		{"sub twice, the same", `{`, `{"sub":"1",`, refused},
+		{"sub twice, once by an escape", `{`, `{"\u0073ub":"2",`, refused},
+		{"an unknown claim twice", `{`, `{"x":1,"x":1,`, refused},
+
+		{"half of a surrogate pair in a value", `"johndoe"`, `"john\ud800doe"`, refused},
+		{"invalid UTF-8 in a value", `"johndoe"`, "\"john\xffdoe\"", refused},
+		{"invalid UTF-8 in a claim that nobody reads", `{`, "{\"x\":\"\xff\",", refused},
+		{"an overlong spelling of s", `"sub"`, "\"\xc1\xb3ub\"", refused},
+		{"a byte order mark", `{`, "\ufeff{", refused},
+
+		{"an array around it", `{`, `[{`, refused},
+		{"a second object behind it", `}`, `}{}`, refused},
+		{"a letter behind it", `}`, `}x`, refused},
+		{"a NUL behind it", `}`, "}\x00", refused},
+		{"a comma before the end", `}`, `,}`, refused},
+		{"a comment", `{`, `{/**/`, refused},
+		{"a line break in a string", `johndoe`, "john\ndoe", refused},
+		{"no end", `}`, ``, refused},
+		{"nothing", ourPayload, ``, refused},
+		{"null", ourPayload, `null`, refused},
+		{"a string", ourPayload, `"sub"`, refused},
+	} {
+		payload := replaceOnce(t, ourPayload, test.old, test.new)
+		got, err := testTokens().VerifyAccess(sign(testSecret, ourHeader, payload), testNow)
+		want := Claims{}
+		if test.ok {
+			want = johnClaims()
+		}
+		if (err == nil) != test.ok || cmp.Diff(want, got) != "" {
+			t.Errorf("%s: VerifyAccess() of %s = %+v, %v, want accepted: %v", test.name, payload, got, err, test.ok)
+		}
+	}
+}
+
+func TestHeader(t *testing.T) {
+	const accepted, refused = true, false
+	for _, test := range []struct {
+		name   string
+		header string
+		ok     bool
+	}{
+		{"ours", `{"alg":"HS256","typ":"JWT"}`, accepted},
+		{"ours in another order, with white space", "{\"typ\":\"JWT\",\r\n \"alg\":\"HS256\"}", accepted}, // as in RFC 7515 A.1
+		{"a name spelt with an escape", `{"\u0061lg":"HS256","typ":"JWT"}`, accepted},
+		{"no typ", `{"alg":"HS256"}`, accepted},
+		{"typ in another case", `{"alg":"HS256","typ":"jwt"}`, accepted},
+		{"typ in full", `{"alg":"HS256","typ":"application/jwt"}`, accepted},
+		{"an unknown member", `{"alg":"HS256","typ":"JWT","x":[1,{"alg":"none"}]}`, accepted},
+		{"a cty", `{"alg":"HS256","typ":"JWT","cty":"json"}`, accepted},
+
+		{"typ of another kind of token", `{"alg":"HS256","typ":"at+jwt"}`, refused},
+		{"typ of an encrypted token", `{"alg":"HS256","typ":"JWE"}`, refused},
+		{"typ is empty", `{"alg":"HS256","typ":""}`, refused},
+		{"typ is null", `{"alg":"HS256","typ":null}`, refused},
+		{"typ is an array", `{"alg":"HS256","typ":["JWT"]}`, refused},
+		{"typ in the wrong case", `{"alg":"HS256","Typ":"JWT"}`, refused},
+		{"typ twice", `{"alg":"HS256","typ":"JWT","typ":"JWT"}`, refused},
+
+		{"no alg", `{"typ":"JWT"}`, refused},
+		{"alg is empty", `{"alg":"","typ":"JWT"}`, refused},
+		{"alg is null", `{"alg":null,"typ":"JWT"}`, refused},
+		{"alg is an array", `{"alg":["HS256"],"typ":"JWT"}`, refused},
+		{"alg has a space", `{"alg":"HS256 ","typ":"JWT"}`, refused},
+		{"alg in lower case", `{"alg":"hs256","typ":"JWT"}`, refused},
+		{"alg's name in the wrong case", `{"Alg":"HS256","typ":"JWT"}`, refused},
+		{"alg's name in the wrong case, beside the right one", `{"alg":"HS256","ALG":"HS256","typ":"JWT"}`, refused},
+		{"alg twice", `{"alg":"HS256","alg":"HS256","typ":"JWT"}`, refused},
+		{"alg twice, once by an escape", `{"alg":"HS256","\u0061lg":"none","typ":"JWT"}`, refused},
+
+		// crit names what we would have to understand (RFC 7515, section 4.1.11).
+		{"crit with a name we do not know", `{"alg":"HS256","crit":["x"],"x":1}`, refused},
+		{"crit with b64 (RFC 7797)", `{"alg":"HS256","crit":["b64"],"b64":true}`, refused},
+		{"crit with alg", `{"alg":"HS256","crit":["alg"]}`, refused},
+		{"crit is empty", `{"alg":"HS256","crit":[]}`, refused},
+		{"crit is null", `{"alg":"HS256","crit":null}`, refused},
+		{"crit in the wrong case", `{"alg":"HS256","CRIT":["x"],"x":1}`, refused},
+
+		{"invalid UTF-8", "{\"alg\":\"HS256\",\"x\":\"\xff\"}", refused},
+		{"an array", `["HS256"]`, refused},
+		{"a string", `"HS256"`, refused},
+		{"null", `null`, refused},
+		{"nothing", ``, refused},
+		{"trailing data", `{"alg":"HS256"}{}`, refused},
+	} {
+		_, err := testTokens().VerifyAccess(sign(testSecret, test.header, ourPayload), testNow)
+		if (err == nil) != test.ok {
+			t.Errorf("%s: VerifyAccess() under header %s = %v, want accepted: %v", test.name, test.header, err, test.ok)
+		}
+	}
+}
+
+func TestTimes(t *testing.T) {
+	const accepted, refused = true, false
+	for _, test := range []struct {
+		name  string
+		claim string
+		at    time.Duration // from now
+		ok    bool
+	}{
+		{"a token lives until the second before exp", "exp", time.Second, accepted},
+		{"a token is refused the second it expires", "exp", 0, refused},
+		{"an expired token has no leeway", "exp", -time.Second, refused},
+		{"a fraction of a second left", "exp", 500 * time.Millisecond, accepted},
+		{"a fraction of a second too late", "exp", -500 * time.Millisecond, refused},
+
+		{"issued now", "iat", 0, accepted},
+		{"issued long ago", "iat", -1000 * time.Hour, accepted},
+		{"issued by a clock that is 30 s ahead", "iat", 30 * time.Second, accepted},
+		{"issued by a clock that is 31 s ahead", "iat", 31 * time.Second, refused},
+
+		{"valid since long ago", "nbf", -1000 * time.Hour, accepted},
+		{"valid by a clock that is 30 s ahead", "nbf", 30 * time.Second, accepted},
+		{"valid by a clock that is a fraction more than 30 s ahead", "nbf", 30*time.Second + 500*time.Millisecond, refused},
+		{"valid from 31 s ahead", "nbf", 31 * time.Second, refused},
+	} {
+		date := fmt.Sprintf(`"%s":%.1f`, test.claim, float64(testNow.Add(test.at).UnixMilli())/1000)
+		payload := replaceOnce(t, ourPayload, "{", "{"+date+",")
+		for _, replaced := range []string{`"iat":1767323045,`, `,"exp":1767324845`} {
+			if strings.Contains(replaced, test.claim) {
+				payload = replaceOnce(t, payload, replaced, "")
+			}
+		}
+		_, err := testTokens().VerifyAccess(sign(testSecret, ourHeader, payload), testNow)
+		if (err == nil) != test.ok {
+			t.Errorf("%s: VerifyAccess() of %s at %d = %v, want accepted: %v", test.name, payload, testNow.Unix(), err, test.ok)
+		}
+	}
+}
+
+// Other libraries write any date there is, but no clock shows one so far off.
+func TestRangeOfDates(t *testing.T) {
+	const accepted, refused = true, false
+	for _, test := range []struct {
+		name     string
+		old, new string
+		ok       bool
+	}{
+		{"issued in the first second of 1970", `"iat":1767323045`, `"iat":0`, accepted},
+		{"issued before that", `"iat":1767323045`, `"iat":-1`, refused},
+		{"expires on the last date that is taken, in the year 36812", `"exp":1767324845`, `"exp":1099511627776`, accepted},
+		{"expires a second later", `"exp":1767324845`, `"exp":1099511627777`, refused},
+	} {
+		payload := replaceOnce(t, ourPayload, test.old, test.new)
+		if _, err := testTokens().VerifyAccess(sign(testSecret, ourHeader, payload), testNow); (err == nil) != test.ok {
+			t.Errorf("%s: VerifyAccess() of %s = %v, want accepted: %v", test.name, payload, err, test.ok)
+		}
+	}
+}
+
+// The times, by the road that our own tokens take.
+func TestOwnTokenExpiresExactly(t *testing.T) {
+	tokens, c := testTokens(), johnClaims()
+	token := tokens.Access(c)
+	for _, test := range []struct {
+		name string
+		now  time.Time
+		ok   bool
+	}{
+		{"31 s before it was issued", c.IssuedAt.Add(-31 * time.Second), false},
+		{"30 s before it was issued", c.IssuedAt.Add(-30 * time.Second), true},
+		{"when it is issued", c.IssuedAt, true},
+		{"a nanosecond before exp", c.ExpiresAt.Add(-1), true},
+		{"at exp", c.ExpiresAt, false},
+		{"after exp", c.ExpiresAt.Add(time.Hour), false},
+	} {
+		if _, err := tokens.VerifyAccess(token, test.now); (err == nil) != test.ok {
+			t.Errorf("%s: VerifyAccess(token, %v) = %v, want accepted: %v", test.name, test.now, err, test.ok)
+		}
+	}
+}
+
+// A second spelling of a token would get past anything that remembers tokens by
+// their text, such as a list of revoked ones. So each part has just one.
+func TestEachPartHasOneSpelling(t *testing.T) {
+	// Both texts are so long that their last character has bits to spare, and
+	// the payload needs both characters that the two alphabets differ in.
+	header := `{"alg":"HS256","typ":"JWT" }`
+	payload := replaceOnce(t, ourPayload, "{", `{"x":"???>>>???? >>>>",`)
+	for len(payload)%3 != 1 {
+		payload += " "
+	}
+	good := strings.Split(sign(testSecret, header, payload), ".")
+	if _, err := testTokens().VerifyAccess(strings.Join(good, "."), testNow); err != nil {
+		t.Fatalf("VerifyAccess() of the token before any change = %v", err)
+	}
+	for _, test := range []struct {
+		name  string
+		spell func(string) string
+	}{
+		{"padding", func(s string) string { return s + strings.Repeat("=", 4-len(s)%4) }},
+		{"a line feed within", func(s string) string { return s[:4] + "\n" + s[4:] }},
+		{"a carriage return within", func(s string) string { return s[:4] + "\r" + s[4:] }},
+		{"a line feed at the end", func(s string) string { return s + "\n" }},
+		{"a space at the end", func(s string) string { return s + " " }},
+		{"a space within", func(s string) string { return s[:4] + " " + s[4:] }},
+		{"a NUL at the end", func(s string) string { return s + "\x00" }},
+		{"stray bits in the last character", func(s string) string { return s[:len(s)-1] + string(s[len(s)-1]+1) }},
+		{"a character too many", func(s string) string { return s + "A" }},
+		{"a percent escape", func(s string) string { return fmt.Sprintf("%%%02X%s", s[0], s[1:]) }},
+		{"nothing", func(s string) string { return "" }},
+	} {
+		for i, part := range []string{"header", "payload", "signature"} {
+			spelt := slices.Clone(good)
+			spelt[i] = test.spell(good[i])
+			if i < 2 { // what is signed is signed as it is spelt
+				spelt[2] = macOf(testSecret, spelt[0]+"."+spelt[1])
+			}
+			token := strings.Join(spelt, ".")
+			if _, err := testTokens().VerifyAccess(token, testNow); err == nil {
+				t.Errorf("%s in the %s: VerifyAccess(%q) accepts it", test.name, part, token)
+			}
+		}
+	}
+
+	standard := strings.NewReplacer("-", "+", "_", "/")
+	if !strings.Contains(good[1], "-") || !strings.Contains(good[1], "_") {
+		t.Fatalf("payload %s needs a - and a _", good[1])
+	}
+	signed := good[0] + "." + standard.Replace(good[1])
+	if _, err := testTokens().VerifyAccess(signed+"."+macOf(testSecret, signed), testNow); err == nil {
+		t.Error("VerifyAccess() accepts a payload in the standard alphabet")
+	}
+	c := johnClaims()
+	for token := testTokens().Access(c); ; token = testTokens().Access(c) {
+		dot := strings.LastIndex(token, ".")
+		if mac := token[dot:]; standard.Replace(mac) != mac {
+			if _, err := testTokens().VerifyAccess(token[:dot]+standard.Replace(mac), testNow); err == nil {
+				t.Error("VerifyAccess() accepts a signature in the standard alphabet")
+			}
+			break
+		}
+		c.UserID++
+	}
+}
+
+func TestTokenHasThreeParts(t *testing.T) {
+	header, payload := encode(ourHeader), encode(ourPayload)
+	signed := func(s string) string { return s + "." + macOf(testSecret, s) }
+	for _, test := range []struct {
+		name  string
+		token string
+	}{
+		{"nothing", ""},
+		{"one dot", "."},
+		{"two dots", ".."},
+		{"a word", "token"},
+		{"two parts: no signature", header + "." + payload},
+		{"two parts, signed", signed(payload)},
+		{"two parts: a signature of nothing", signed("")},
+		{"four parts: something behind", signed(header+"."+payload) + ".x"},
+		{"four parts: a dot behind", signed(header+"."+payload) + "."},
+		{"four parts, signed", signed(header + "." + payload + ".x")},
+		{"four parts, signed, one empty", signed(header + ".." + payload)},
+		{"four parts: a dot before", "." + signed(header+"."+payload)},
+		{"five parts, as an encrypted token has", signed(header + "..." + payload)},
+		{"with its scheme", "Bearer " + signed(header+"."+payload)},
+	} {
+		if _, err := testTokens().VerifyAccess(test.token, testNow); err == nil {
+			t.Errorf("%s: VerifyAccess(%q) accepts it", test.name, test.token)
+		}
+	}
+}
+
+func TestTokenHasFourKilobytesAtMost(t *testing.T) {
+	for _, test := range []struct {
+		size int
+		ok   bool
+	}{
+		{1024, true},
+		{4096, true},
+		{4097, false},
+	} {
+		// What the payload lacks when the rest of the token is taken off.
+		missing := (test.size-len(jwtHeader+"."+"."+macOf("", "")))*3/4 - len(ourPayload)
+		payload := replaceOnce(t, ourPayload, "{", `{"x":"`+strings.Repeat("x", missing-len(`"x":"",`))+`",`)
+		token := sign(testSecret, ourHeader, payload)
+		if len(token) != test.size {
+			t.Fatalf("made a token of %d bytes, want %d", len(token), test.size)
+		}
+		if _, err := testTokens().VerifyAccess(token, testNow); (err == nil) != test.ok {
+			t.Errorf("VerifyAccess() of %d bytes = %v, want accepted: %v", test.size, err, test.ok)
+		}
+	}
+}
+
+// How a key is rotated with nobody logged out: the old SECRET_KEY becomes
+// SECRET_KEY_PREVIOUS, until its last token has expired.
+func TestPreviousKeyVerifiesAndNeverSigns(t *testing.T) {
+	const newSecret = "a new key of thirty-two bytes or more"
+	before := NewTokens("stdauth", testSecret, "")
+	during := NewTokens("stdauth", newSecret, testSecret)
+	after := NewTokens("stdauth", newSecret, "")
+	r := RefreshToken{UserID: 1, SessionID: "S", Generation: 1}
+
+	for _, test := range []struct {
+		name             string
+		signer, verifier *Tokens
+		ok               bool
+	}{
+		{"an old token passes while the old key is known", before, during, true},
+		{"an old token ends with the old key", before, after, false},
+		{"a new token passes while the old key is known", during, during, true},
+		{"a new token needs the new key only", during, after, true},
+		{"a new token is nothing to the old key", during, before, false},
+	} {
+		if _, err := test.verifier.VerifyAccess(test.signer.Access(johnClaims()), testNow); (err == nil) != test.ok {
+			t.Errorf("%s: VerifyAccess() = %v", test.name, err)
+		}
+		if _, err := test.verifier.VerifyRefresh(test.signer.Refresh(r)); (err == nil) != test.ok {
+			t.Errorf("%s: VerifyRefresh() = %v", test.name, err)
+		}
+	}
+}
+
+func TestRefreshTokenReturnsWhatWasSigned(t *testing.T) {
+	for _, want := range []RefreshToken{
+		{UserID: 1, SessionID: "QDZ6NYXK3JLHVZ7GF5VTMX2RWA", Generation: 1},
+		{UserID: 2, SessionID: "QDZ6NYXK3JLHVZ7GF5VTMX2RWA", Generation: 1},
+		{UserID: 1, SessionID: "QDZ6NYXK3JLHVZ7GF5VTMX2RWA", Generation: 2},
+		{UserID: 1<<63 - 1, SessionID: "x", Generation: 1<<63 - 1},
+	} {
+		got, err := testTokens().VerifyRefresh(testTokens().Refresh(want))
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("VerifyRefresh(Refresh(%+v)) = %v (-want +got):\n%s", want, err, diff)
+		}
+	}
+}
+
+// The token is made again from the store's generation whenever it is needed: by
+// another copy of the server, or after a restart.
+func TestSameGenerationIsTheSameToken(t *testing.T) {
+	r := RefreshToken{UserID: 1, SessionID: "S", Generation: 7}
+	token := testTokens().Refresh(r)
+	if again := testTokens().Refresh(r); again != token {
+		t.Errorf("Refresh(%+v) = %q, then %q", r, token, again)
+	}
+	for _, other := range []RefreshToken{
+		{UserID: 1, SessionID: "S", Generation: 8},
+		{UserID: 2, SessionID: "S", Generation: 7},
+		{UserID: 1, SessionID: "T", Generation: 7},
+	} {
+		if testTokens().Refresh(other) == token {
+			t.Errorf("Refresh(%+v) and Refresh(%+v) are one: %q", r, other, token)
+		}
+	}
+}
+
+// A refresh token is readable text and a MAC under a key of its own, which HKDF
+// (RFC 5869, section 2) makes of the secret. Done here by hand.
+func TestRefreshTokenIsTextAndMAC(t *testing.T) {
+	hmacSHA256 := func(key, text string) string {
+		mac := hmac.New(sha256.New, []byte(key))
+		mac.Write([]byte(text))
+		return string(mac.Sum(nil))
+	}
+	extracted := hmacSHA256(string(make([]byte, sha256.Size)), testSecret)
+	derived := hmacSHA256(extracted, "stdauth refresh token\x01")
+
+	got := testTokens().Refresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7})
+	if want := "S.1.7." + macOf(derived, "S.1.7"); got != want {
+		t.Errorf("Refresh() = %q, want %q", got, want)
+	}
+}
+
+func TestSecretProblem(t *testing.T) {
+	for _, test := range []struct {
+		name, secret, want string
+	}{
+		{"a good key", testSecret, ""},
+		{"32 bytes, the length of the hash", strings.Repeat("k", 32), ""},
+		{"16 characters of two bytes", strings.Repeat("ö", 16), ""},
+		{"31 bytes", strings.Repeat("k", 31), "must be at least 32 bytes long"},
+		{"none", "", "must be at least 32 bytes long"},
+		{"the article's", "your-secret-key-keep-it-safe-and-dont-share-it-with-anyone", "is a published example"},
+		{"the FastAPI tutorial's", "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "is a published example"},
+		{"jwt.io's", "a-string-secret-at-least-256-bits-long", "is a published example"},
+	} {
+		if got := secretProblem(test.secret); got != test.want {
+			t.Errorf("%s: secretProblem(%q) = %q, want %q", test.name, test.secret, got, test.want)
+		}
+	}
+}
+
+// A request costs few allocations, and a forged one none at all: garbage is not
+// something that outsiders can make us collect.
+func TestVerifyAllocations(t *testing.T) {
+	build, _ := debug.ReadBuildInfo()
+	race := slices.Contains(build.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+	tokens := testTokens()
+	token := tokens.Access(johnClaims())
+	forged := token[:len(token)-43] + strings.Repeat("A", 43)
+	for _, test := range []struct {
+		name string
+		most float64
+		call func()
+	}{
+		{"sign", 1, func() { tokens.Access(johnClaims()) }},
+		{"verify", 2, func() { tokens.VerifyAccess(token, testNow) }},
+		{"verify a bad signature", 0, func() { tokens.VerifyAccess(forged, testNow) }},
+		{"verify a refresh token that is an access token", 0, func() { tokens.VerifyRefresh(token) }},
+	} {
+		// Under the race detector a sync.Pool forgets on purpose.
+		if got := testing.AllocsPerRun(1000, test.call); got > test.most && !race {
+			t.Errorf("%s: %v allocations, want at most %v", test.name, got, test.most)
+		}
+	}
+}
+
+// The published vectors below check that our HMAC, which is used again and
+// again with one buffer, is HMAC.
+
+// RFC 4231, sections 4.2 to 4.8; 4.6 is about truncation, which we refuse.
+func TestVectorsRFC4231(t *testing.T) {
+	for _, test := range []struct {
+		section, key, data, want string
+	}{
+		{"4.2", strings.Repeat("\x0b", 20), "Hi There",
+			"b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
+		{"4.3", "Jefe", "what do ya want for nothing?",
+			"5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"},
+		{"4.4", strings.Repeat("\xaa", 20), strings.Repeat("\xdd", 50),
+			"773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"},
+		{"4.5", "\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19", strings.Repeat("\xcd", 50),
+			"82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b"},
+		{"4.7", strings.Repeat("\xaa", 131), "Test Using Larger Than Block-Size Key - Hash Key First",
+			"60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"},
+		{"4.8", strings.Repeat("\xaa", 131), "This is a test using a larger than block-size key and a larger than block-size data. The key needs to be hashed before being used by the HMAC algorithm.",
+			"9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2"},
+	} {
+		key := newHS256([]byte(test.key))
+		for range 2 { // the second one is used again
+			m := key.get()
+			m.text = append(m.text, test.data...)
+			text, ok := strings.CutPrefix(string(m.sign()), test.data+".")
+			key.put(m)
+			if got := fmt.Sprintf("%x", decode(t, text)); got != test.want || !ok {
+				t.Errorf("RFC 4231, %s: HMAC = %s, want %s", test.section, got, test.want)
+			}
+		}
+	}
+}
+
+// RFC 7515, appendix A.1: a JWT signed with HS256.
+func TestVectorRFC7515A1(t *testing.T) {
+	key := []byte(decode(t, "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"))
+	const token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9" +
+		".eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ" +
+		".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+
+	signed, ok := authentic([]*hs256{newHS256(key)}, token)
+	if !ok || signed+".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk" != token {
+		t.Fatalf("authentic() = %q, %v", signed, ok)
+	}
+	header, payload, _ := strings.Cut(signed, ".")
+	if !headerOK(header) {
+		t.Errorf("headerOK(%q) = false", decode(t, header))
+	}
+	// The line breaks in the text are not ours to change: they are signed.
+	if got, want := decode(t, payload), "{\"iss\":\"joe\",\r\n \"exp\":1300819380,\r\n \"http://example.com/is_root\":true}"; got != want {
+		t.Errorf("payload = %q, want %q", got, want)
+	}
+	// Genuine, and yet not a token of this server: it lacks nearly every claim.
+	if _, err := NewTokens("joe", string(key), "").VerifyAccess(token, time.Unix(1300819379, 0)); err == nil {
+		t.Error("VerifyAccess() accepts a token without our claims")
+	}
+}
+
+// RFC 7520, section 4.4: text signed with HS256, under a header that names a key.
+func TestVectorRFC7520Section44(t *testing.T) {
+	key := []byte(decode(t, "hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg"))
+	const token = "eyJhbGciOiJIUzI1NiIsImtpZCI6IjAxOGMwYWU1LTRkOWItNDcxYi1iZmQ2LWVlZjMxNGJjNzAzNyJ9" +
+		".SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAgb250byB0aGUgcm9hZCwgYW5kIGlmIHlvdSBkb24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dpbmcgd2hlcmUgeW91IG1pZ2h0IGJlIHN3ZXB0IG9mZiB0by4" +
+		".s0h6KThzkfBBBkLspW1h84VsJZFTsPPqMDA7g1Md7p0"
+
+	signed, ok := authentic([]*hs256{newHS256(key)}, token)
+	if header, _, _ := strings.Cut(signed, "."); !ok || !headerOK(header) {
+		t.Errorf("authentic() = %q, %v, headerOK(%q) = %v, want both true", signed, ok, decode(t, header), headerOK(header))
+	}
+	// The text is a sentence, and no claims.
+	if _, err := NewTokens("stdauth", string(key), "").VerifyAccess(token, testNow); err == nil {
+		t.Error("VerifyAccess() accepts a token without claims")
+	}
+}
+
+// RFC 7515, appendix A.5, which is RFC 7519, section 6.1: an unsecured JWT.
+func TestVectorRFC7515A5(t *testing.T) {
+	const token = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ."
+	if signed, ok := authentic(testTokens().access, token); ok {
+		t.Errorf("authentic(%s) = %q, true, want false", token, signed)
+	}
+}
+
+// sign makes a token as anybody can who has the key: without our code.
+func sign(secret, header, payload string) string {
+	signed := encode(header) + "." + encode(payload)
+	return signed + "." + macOf(secret, signed)
+}
+
+func macOf(secret, text string) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(text))
+	return encode(string(mac.Sum(nil)))
+}
+
+func encode(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+
+func decode(tb testing.TB, part string) string {
+	tb.Helper()
+	text, err := base64.RawURLEncoding.DecodeString(part)
+	if err != nil {
+		tb.Fatalf("decode(%q) = %v", part, err)
+	}
+	return string(text)
+}
+
+// replaceOnce changes one place of text: a row that changes none tests nothing.
+func replaceOnce(t *testing.T, text, old, new string) string {
+	t.Helper()
+	if strings.Count(text, old) != 1 {
+		t.Fatalf("%q is there %d times in %s, want once", old, strings.Count(text, old), text)
+	}
+	return strings.Replace(text, old, new, 1)
+}
