@@ -1,0 +1,1150 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// This file tests the promise at the head of store_file.go, sentence by
+// sentence. What the store says to its callers is in store_test.go.
+
+func TestFileStore(t *testing.T) {
+	open := func(t *testing.T) Store { return openFile(t, storePath(t)).file }
+	testStore(t, open)
+	testStoreClock(t, open)
+}
+
+func TestFileStoreIsTheSameAfterReopening(t *testing.T) {
+	f := filledStore(t)
+	want := f.contents()
+	f = f.reopen()
+	wantEqual(t, "the store opened again", f.contents(), want)
+	if got := f.create(newUser("next")).ID; got != 6 {
+		t.Errorf("CreateUser = ID %d, want 6: 5 was given to the account that was deleted last", got)
+	}
+}
+
+// Time goes by, the store is opened again and again, and each opening compacts
+// it once: all of this while a model keeps count.
+func TestFileStoreRandomOperations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := storePath(t)
+		f := openFile(t, path)
+		simulate(t, 1500, f.file, func(Store) Store {
+			time.Sleep(10 * time.Minute)
+			f = f.reopen()
+			f.compactSoon()
+			return f.file
+		})
+	})
+}
+
+// The format is a promise too: backups are read by later versions, and people
+// read it with tools for text.
+func TestFileFormat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // the year is 2000
+		f := openFile(t, storePath(t))
+		u := f.create(User{Username: "johndoe", Role: RoleUser, CreatedAt: longAgo, PasswordHash: "$pbkdf2-sha256$..."})
+		s := NewSession(u, today(), testLife)
+		s.ID, s.IP = "S1", "192.0.2.1"
+		wantErr(t, "CreateSession", f.CreateSession(t.Context(), s), nil)
+		f.rotate(s)
+		wantErr(t, "EndSession", f.EndSession(t.Context(), 1, "S1"), nil)
+		wantErr(t, "EndSessions", f.EndSessions(t.Context(), 1, "S2"), nil)
+		f.remove(1)
+		want := `{"format":"stdauth","version":1}
+{"crc":"9167547a","id":1,"user":{"id":1,"username":"johndoe","role":"user","created_at":"2026-01-02T03:04:05Z","password_hash":"$pbkdf2-sha256$..."}}
+{"crc":"5b5909ff","id":1,"session":{"id":"S1","user_id":1,"generation":1,"created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:00:00Z","expires_at":"2000-01-01T01:00:00Z","ip":"192.0.2.1"}}
+{"crc":"119df91b","id":1,"session":{"id":"S1","user_id":1,"generation":2,"created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:00:00Z","expires_at":"2000-01-01T01:00:00Z","ip":"192.0.2.1"}}
+{"crc":"234fe9eb","id":1,"ended":"S1"}
+{"crc":"ea2ca17a","id":1,"kept":"S2"}
+{"crc":"c8762260","id":1,"deleted":true}
+`
+		wantEqual(t, "the file", string(f.bytes()), want)
+	})
+}
+
+func TestFileWrittenByHandNeedsNoChecksums(t *testing.T) {
+	path := storePath(t)
+	write(t, path, fileHeader+`
+{"id":3,"user":{"id":3,"username":"anna","role":"admin","created_at":"2026-01-02T03:04:05Z","password_hash":"x"}}
+{"last_id": 8}
+`[1:])
+	f := openFile(t, path)
+	want := User{ID: 3, Username: "anna", Role: RoleAdmin, CreatedAt: longAgo, PasswordHash: "x"}
+	wantEqual(t, "Users", f.users(0, 10), []User{want})
+	if got := f.create(newUser("next")).ID; got != 9 {
+		t.Errorf("CreateUser = ID %d, want 9", got)
+	}
+}
+
+func TestFileIsForItsOwnerOnly(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no mode bits")
+	}
+	path := storePath(t)
+	write(t, path, fileHeader)
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	check := func(f openedFile, when string) {
+		info, err := os.Stat(f.path)
+		if err != nil || info.Mode() != 0o600 {
+			t.Errorf("%s: mode %v (%v), want 0600", when, info.Mode(), err)
+		}
+	}
+	f := openFile(t, path)
+	check(f, "a file that everybody could read")
+	f.create(newUser("johndoe"))
+	f.compactNow()
+	check(f, "after a compaction")
+	check(openFile(t, storePath(t)), "a new file")
+}
+
+// A crash in the middle of a write leaves any part of it.
+func TestTornLastLineIsDropped(t *testing.T) {
+	f := filledStore(t)
+	before, acknowledged := f.contents(), f.bytes()
+	f.create(newUser("torn"))
+	torn := f.bytes()[len(acknowledged):]
+	f.close()
+
+	check := func(name string, tail []byte) {
+		write(t, f.path, string(acknowledged)+string(tail))
+		again, logs := openFileLog(t, f.path)
+		wantEqual(t, name+": the store", again.contents(), before)
+		wantEqual(t, name+": the file", string(f.bytes()), string(acknowledged))
+		if len(tail) > 0 {
+			logs.await(fmt.Sprintf("bytes=%d", len(tail)))
+		}
+		again.close()
+	}
+	for n := range len(torn) {
+		check(fmt.Sprintf("cut off after %d of %d bytes", n, len(torn)), torn[:n])
+	}
+	for _, n := range []int{1, 512, 2 * maxLine} {
+		check(fmt.Sprintf("%d zero bytes", n), make([]byte, n))
+	}
+	zeros := bytes.Clone(torn)
+	clear(zeros[10:20])
+	check("zero bytes in the middle of the line", zeros)
+	check("zero bytes in the middle, and no line end", zeros[:len(zeros)-1])
+	clear(zeros[:len(zeros)-1])
+	check("zero bytes up to the line end", zeros)
+
+	f = openFile(t, f.path)
+	if got := f.create(newUser("next")).ID; got != 6 {
+		t.Errorf("CreateUser after a torn line = ID %d, want 6", got)
+	}
+	want := f.contents()
+	wantEqual(t, "the store with a line where the torn one was", f.reopen().contents(), want)
+}
+
+func TestTornHeaderIsWrittenAgain(t *testing.T) {
+	path := storePath(t)
+	for n := range len(fileHeader) {
+		for _, zeros := range []int{0, 1, len(fileHeader) - n} {
+			write(t, path, fileHeader[:n]+strings.Repeat("\x00", zeros))
+			f := openFile(t, path)
+			f.create(newUser("johndoe"))
+			f = f.reopen()
+			if got := len(f.users(0, 10)); got != 1 {
+				t.Errorf("%d bytes of the header and %d zero bytes: %d accounts after the first registration", n, zeros, got)
+			}
+			f.close()
+		}
+	}
+}
+
+// Every byte of every line but the last is changed, one at a time. Each time
+// the store must not open, must say which line, and must not touch the file.
+func TestDamageStopsTheStart(t *testing.T) {
+	f := filledStore(t)
+	want := f.contents()
+	f.close()
+	whole := f.bytes()
+	last := bytes.LastIndexByte(whole[:len(whole)-1], '\n') // where the last line begins, less one
+	line, start := 1, 0
+	for i := range last {
+		damaged := bytes.Clone(whole)
+		damaged[i] ^= 0x01
+		call := fmt.Sprintf("line %d, byte %d damaged: %q", line, i-start, damaged[start:i+1])
+		write(t, f.path, string(damaged))
+		again, err := OpenFileStore(t.Context(), f.path, slog.New(slog.DiscardHandler))
+		switch {
+		case err == nil && line > 1 && i-start >= 2 && i-start <= 4:
+			// Only the name "crc" is outside of the checksum. Without it the
+			// line is as good as one that was written by hand.
+			wantEqual(t, call, testedStore{again, t}.contents(), want)
+		case err == nil:
+			t.Errorf("%s: it was opened", call)
+		case !strings.Contains(err.Error(), fmt.Sprintf("line %d: ", line)):
+			t.Errorf("%s: got error %q, want one with \"line %d\"", call, err, line)
+		}
+		if err == nil {
+			again.Close()
+		}
+		if !bytes.Equal(f.bytes(), damaged) {
+			t.Errorf("%s: the file was changed", call)
+		}
+		if whole[i] == '\n' {
+			line, start = line+1, i+1
+		}
+	}
+	if line < 10 {
+		t.Errorf("only %d lines were damaged: not much of a test", line)
+	}
+}
+
+func TestUnusableFilesAreRefusedAndLeftAlone(t *testing.T) {
+	const (
+		anna  = `{"id":1,"user":{"id":1,"username":"anna","role":"user","created_at":"2026-01-02T03:04:05Z","password_hash":"x"}}` + "\n"
+		login = `{"id":1,"session":{"id":"S1","user_id":1,"generation":1,"created_at":"2026-01-02T03:04:05Z","last_used_at":"2026-01-02T03:04:05Z","expires_at":"2026-01-02T03:04:05Z"}}` + "\n"
+	)
+	more := func(old, new string) string { return fileHeader + anna + strings.Replace(anna, old, new, 1) + login }
+	for _, row := range []struct{ name, file, want string }{
+		{"a later version", `{"format":"stdauth","version":2}` + "\n", "line 1: written by another version"},
+		{"another program's file", "Dear diary,\n", "line 1: not a file of stdauth"},
+		{"another program's file of one line without an end", "Dear diary", "line 1: not a file of stdauth"},
+		{"another program's file of one long line", strings.Repeat("x", 2*maxLine), "line 1: not a file of stdauth"},
+		{"another program's file of zero bytes", strings.Repeat("\x00", 2*maxLine), "line 1: not a file of stdauth"},
+		{"the header with more behind it", strings.TrimSpace(fileHeader) + " \n", "line 1: "},
+		{"no header", anna + login, "line 1: not a file of stdauth"},
+
+		{"an empty line", fileHeader + anna + "\n" + login, "line 3: "},
+		{"a line that is not JSON", fileHeader + anna + "johndoe\n" + login, "line 3: "},
+		{"a line that changes nothing", fileHeader + anna + "{}\n" + login, "line 3: "},
+		{"a line that is too long", fileHeader + anna + strings.Repeat(" ", maxLine) + login, "line 3: "},
+		{"zero bytes in the middle of the file", fileHeader + anna + "\x00\x00\x00\n" + login, "line 3: "},
+		{"the last line is whole, but not JSON", fileHeader + anna + "johndoe\n", "line 3: "},
+
+		{"an ID that goes back", fileHeader + `{"last_id":1}` + "\n" + anna + login, "line 3: the ID 1 is not above"},
+		{"an ID below 1", fileHeader + strings.ReplaceAll(anna, `"id":1`, `"id":-1`) + login, "line 2: the ID -1 is not above"},
+		{"a name twice", fileHeader + anna + strings.ReplaceAll(anna, `"id":1`, `"id":2`) + login, "line 3: username already registered"},
+		{"a name that changes", more("anna", "ben"), "line 3: an account does not change its name"},
+		{"a name against the rules", fileHeader + strings.Replace(anna, "anna", "an na", 1) + login, "line 2: not an account"},
+		{"a role that is none", more(`"role":"user"`, `"role":"root"`), "line 3: not an account"},
+		{"two IDs in one line", more(`"id":1,"username"`, `"id":2,"username"`), "line 3: not an account"},
+		{"a session of nobody", fileHeader + login + anna, "line 2: no account has the ID 1"},
+		{"a session of somebody else", fileHeader + anna + strings.Replace(login, `"user_id":1`, `"user_id":2`, 1) + login, "line 3: not a session"},
+		{"a session without an ID", fileHeader + anna + strings.Replace(login, "S1", "", 1) + login, "line 3: not a session"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			path := storePath(t)
+			write(t, path, row.file)
+			write(t, path+".new", "somebody else's")
+			f, err := OpenFileStore(t.Context(), path, slog.New(slog.DiscardHandler))
+			if err == nil {
+				f.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("OpenFileStore: got error %v, want %q", err, row.want)
+			}
+			_, err = ReadFileStore(t.Context(), path, slog.New(slog.DiscardHandler))
+			if err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("ReadFileStore: got error %v, want %q", err, row.want)
+			}
+			wantEqual(t, "the file", read(t, path), row.file)
+			wantEqual(t, "the file beside it", read(t, path+".new"), "somebody else's")
+		})
+	}
+	t.Run("a folder", func(t *testing.T) {
+		if f, err := OpenFileStore(t.Context(), t.TempDir(), slog.New(slog.DiscardHandler)); err == nil {
+			f.Close()
+			t.Error("OpenFileStore of a folder succeeded")
+		}
+	})
+	t.Run("a folder that is not there", func(t *testing.T) {
+		_, err := OpenFileStore(t.Context(), filepath.Join(t.TempDir(), "none", "users.jsonl"), slog.New(slog.DiscardHandler))
+		wantErr(t, "OpenFileStore", err, os.ErrNotExist)
+	})
+}
+
+// What could not be read again is not written in the first place.
+func TestFileStoreRefusesWhatItCouldNotReplay(t *testing.T) {
+	f := filledStore(t)
+	want := f.contents()
+	for _, row := range []struct {
+		name   string
+		change func() error
+	}{
+		{"an account without a name", func() error { _, err := f.CreateUser(t.Context(), newUser("")); return err }},
+		{"an account without a role", func() error {
+			u := newUser("norole")
+			u.Role = ""
+			_, err := f.CreateUser(t.Context(), u)
+			return err
+		}},
+		{"a full name over 64 KiB", func() error {
+			_, err := f.UpdateUser(t.Context(), 1, func(u *User) error { u.FullName = strings.Repeat("x", maxLine); return nil })
+			return err
+		}},
+		{"a user agent over 64 KiB", func() error {
+			s := newSession(f.user(1))
+			s.UserAgent = strings.Repeat("x", maxLine)
+			return f.CreateSession(t.Context(), s)
+		}},
+		{"a date that JSON cannot say", func() error {
+			s := newSession(f.user(1))
+			s.ExpiresAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
+			return f.CreateSession(t.Context(), s)
+		}},
+	} {
+		if err := row.change(); err == nil || errors.Is(err, ErrUnavailable) {
+			t.Errorf("%s: got error %v, want one about it", row.name, err)
+		}
+	}
+	wantEqual(t, "the store", f.contents(), want)
+	wantEqual(t, "the store opened again", f.reopen().contents(), want)
+}
+
+// A line is as long as the reader takes, and no longer, wherever it stands among
+// those that are written together.
+func TestLongestLine(t *testing.T) {
+	lineOf := func(b []byte, fullName int) ([]byte, error) {
+		u := User{ID: 1, Username: "anna", Role: RoleUser, CreatedAt: longAgo, PasswordHash: "x", FullName: strings.Repeat("x", fullName)}
+		return appendLine(b, change{ID: 1, User: &u})
+	}
+	short, err := lineOf(nil, 1)
+	wantErr(t, "appendLine", err, nil)
+	longest := maxLine - len(short) + 1
+
+	lines, err := lineOf([]byte(fileHeader), longest)
+	wantErr(t, fmt.Sprintf("appendLine of %d bytes", maxLine), err, nil)
+	lines, err = lineOf(lines, longest)
+	wantErr(t, fmt.Sprintf("appendLine of %d bytes behind others", maxLine), err, nil)
+	wantEqual(t, "bytes of two lines of the greatest length", len(lines), len(fileHeader)+2*maxLine)
+
+	path := storePath(t)
+	write(t, path, string(lines))
+	wantEqual(t, "bytes read of the longest full name", len(openFile(t, path).user(1).FullName), longest)
+
+	after, err := lineOf(lines, longest+1)
+	if err == nil || !bytes.Equal(after, lines) {
+		t.Errorf("appendLine of %d bytes: error %v and %d bytes, want an error and the %d before it", maxLine+1, err, len(after), len(lines))
+	}
+}
+
+func TestOneFileHasOneStore(t *testing.T) {
+	f := filledStore(t)
+	link := filepath.Join(t.TempDir(), "link.jsonl")
+	if err := os.Symlink(f.path, link); err != nil {
+		t.Log("no symbolic links here:", err) // as on some Windows machines
+		link = f.path
+	}
+	for _, path := range []string{f.path, link} {
+		_, err := OpenFileStore(t.Context(), path, slog.New(slog.DiscardHandler))
+		wantErr(t, "OpenFileStore of a file in use, by "+filepath.Base(path), err, errLocked)
+	}
+	f.create(newUser("johndoe2")) // it took no harm
+	want := f.contents()
+
+	m, err := ReadFileStore(t.Context(), link, slog.New(slog.DiscardHandler))
+	wantErr(t, "ReadFileStore of a file in use", err, nil)
+	wantEqual(t, "the store read while in use", testedStore{m, t}.contents(), want)
+
+	f.close()
+	again := openFile(t, link)
+	wantEqual(t, "the store opened through a link", again.contents(), want)
+	again.compactNow()
+	again.close()
+	wantEqual(t, "the file behind the link, compacted through it", openFile(t, f.path).contents(), want)
+}
+
+// childOpens, in the environment, makes the test below the other process.
+const childOpens = "STDAUTH_TEST_CHILD_OPENS"
+
+func TestOneFileHasOneProcess(t *testing.T) {
+	if path := os.Getenv(childOpens); path != "" {
+		f, err := OpenFileStore(t.Context(), path, slog.New(slog.DiscardHandler))
+		fmt.Printf("the child got: %v\n", err)
+		if err == nil {
+			f.Close()
+		}
+		return
+	}
+	f := filledStore(t)
+	child := func(want string) {
+		t.Helper()
+		cmd := exec.Command(os.Args[0], "-test.run=^TestOneFileHasOneProcess$")
+		cmd.Env = append(os.Environ(), childOpens+"="+f.path)
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "the child got: "+want) {
+			t.Errorf("another process opened the file: got %v and %q, want %q", err, out, want)
+		}
+	}
+	child(errLocked.Error())
+	f.close()
+	child("<nil>")
+}
+
+func TestFailedDiskEndsAllChanges(t *testing.T) {
+	broken := errors.New("input/output error")
+	rows := []struct {
+		name string
+		disk func(appender) appender
+		want error
+	}{
+		{"a write fails", func(a appender) appender { return failingDisk{a, broken, nil} }, broken},
+		{"a sync fails", func(a appender) appender { return failingDisk{a, nil, broken} }, broken},
+	}
+	for _, room := range []int{0, 1, 40, 200} {
+		rows = append(rows, struct {
+			name string
+			disk func(appender) appender
+			want error
+		}{
+			fmt.Sprintf("the disk is full after %d bytes", room),
+			func(a appender) appender { return &fullDisk{a, room} },
+			syscall.ENOSPC,
+		})
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			f := filledStore(t)
+			before := f.contents()
+			u, session := f.user(2), f.sessions(2)[0]
+			f.file.file = row.disk(f.file.file)
+
+			_, err := f.CreateUser(t.Context(), newUser("unlucky"))
+			wantErr(t, "the change that met the failure", err, row.want)
+			for call, change := range map[string]func() error{
+				"CreateUser": func() error { _, err := f.CreateUser(t.Context(), newUser("later")); return err },
+				"UpdateUser": func() error {
+					_, err := f.UpdateUser(t.Context(), 2, func(u *User) error { u.Epoch++; return nil })
+					return err
+				},
+				"DeleteUser":    func() error { return f.DeleteUser(t.Context(), 3, func(User) error { return nil }) },
+				"CreateSession": func() error { return f.CreateSession(t.Context(), newSession(u)) },
+				"EndSession":    func() error { return f.EndSession(t.Context(), 2, session.ID) },
+				"EndSessions":   func() error { return f.EndSessions(t.Context(), 2, "") },
+				"UpdateSession": func() error {
+					_, _, err := f.UpdateSession(t.Context(), 2, session.ID, func(s *Session, _ User) error { s.Generation++; return nil })
+					return err
+				},
+				"UpdateSession that changes nothing": func() error {
+					_, _, err := f.UpdateSession(t.Context(), 2, session.ID, func(*Session, User) error { return nil })
+					return err
+				},
+				"Ready": func() error { return f.Ready(t.Context()) },
+			} {
+				wantErr(t, call+" after the failure", change(), ErrUnavailable)
+			}
+			wantEqual(t, "what readers see after the failure", f.contents(), before)
+			_, err = f.UserByName(t.Context(), "unlucky")
+			wantErr(t, "UserByName of the account that was not acknowledged", err, ErrNotFound)
+			wantErr(t, "Close of a store that has said so already", f.file.Close(), nil)
+
+			again := openFile(t, f.path)
+			after := again.contents()
+			if _, ok := after["User(6)"]; ok {
+				// Unknown is unknown: a change whose sync failed may be on the disk.
+				delete(after, "User(6)")
+				delete(after, "Sessions(6)")
+			}
+			wantEqual(t, "the store opened on a disk that is whole", after, before)
+			wantErr(t, "Ready of the store opened again", again.Ready(t.Context()), nil)
+			again.create(newUser("lucky"))
+		})
+	}
+}
+
+// A deletion that waits for the disk, or that the disk has refused, is not
+// visible: neither by ID, nor by name, nor by the name being free.
+func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		sync error
+	}{
+		{"a sync that succeeds in the end", nil},
+		{"a sync that fails in the end", errors.New("input/output error")},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := filledStore(t)
+				before := f.contents()
+				session := f.sessions(2)[0]
+				disk := f.slowDown()
+				done := make(chan error, 7)
+				for _, change := range []func() error{
+					func() error { _, err := f.CreateUser(t.Context(), newUser("new")); return err },
+					func() error {
+						_, err := f.UpdateUser(t.Context(), 1, func(u *User) error { u.Email = ""; return nil })
+						return err
+					},
+					func() error { return f.DeleteUser(t.Context(), 3, func(User) error { return nil }) },
+					func() error {
+						_, err := f.CreateUser(t.Context(), newUser(before["User(3)"].(User).Username))
+						return err
+					},
+					func() error { return f.CreateSession(t.Context(), newSession(before["User(1)"].(User))) },
+					func() error { return f.EndSessions(t.Context(), 2, session.ID) },
+					func() error {
+						_, _, err := f.UpdateSession(t.Context(), 2, session.ID, func(s *Session, _ User) error { s.Generation++; return nil })
+						return err
+					},
+				} {
+					go func() { done <- change() }()
+					synctest.Wait() // until all that is left waits for the disk
+					// That this returns at all is the other half: no read waits.
+					wantEqual(t, "what readers see during the sync", f.contents(), before)
+				}
+				if len(done) > 0 {
+					t.Fatalf("%d changes were acknowledged before the sync returned, the first with %v", len(done), <-done)
+				}
+				disk.finish(row.sync)
+				for range cap(done) {
+					if err := <-done; row.sync == nil {
+						wantErr(t, "a change", err, nil)
+					} else {
+						wantErr(t, "a change whose sync failed", err, ErrUnavailable)
+					}
+				}
+				if row.sync != nil {
+					wantEqual(t, "what readers see after the failure", f.contents(), before)
+					return
+				}
+				after := f.contents()
+				wantEqual(t, "the accounts after the sync", slices.Collect(func(yield func(int64) bool) {
+					for _, u := range f.users(0, 10) {
+						yield(u.ID)
+					}
+				}), []int64{1, 2, 4, 6, 7})
+				wantEqual(t, "the store opened again", f.reopen().contents(), after)
+			})
+		})
+	}
+}
+
+func TestChangesThatWaitShareASync(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := openFile(t, storePath(t))
+		disk := f.slowDown()
+		done := make(chan error, 64)
+		register := func(n int) {
+			go func() {
+				_, err := f.CreateUser(t.Context(), newUser(fmt.Sprintf("user%d", n)))
+				done <- err
+			}()
+		}
+		register(0)
+		synctest.Wait() // until the first is being synced
+		for n := range 63 {
+			register(1 + n)
+		}
+		synctest.Wait() // until the others wait
+		disk.finish(nil)
+		for range 64 {
+			wantErr(t, "CreateUser", <-done, nil)
+		}
+		if got := disk.syncs.Load(); got != 2 {
+			t.Errorf("64 changes took %d syncs, want 2: one for the first, one for those that came during it", got)
+		}
+		wantEqual(t, "accounts", len(f.users(0, 100)), 64)
+	})
+}
+
+// The answer to a retry is a token of the generation that the first try has
+// made. If it came before the disk had it, a crash would make it a token that
+// the server never gave.
+func TestRetriedRefreshWaitsForTheFirst(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		ahead int // changes that come before the first try
+		sync  error
+	}{
+		{"the first try is being synced", 0, nil},
+		{"the first try is being synced, which fails", 0, errors.New("input/output error")},
+		{"the first try waits for the sync after this", 1, nil},
+		{"the first try waits for the sync after this, which fails", 1, errors.New("input/output error")},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := filledStore(t)
+				old := f.sessions(2)[0]
+				disk := f.slowDown()
+				for range row.ahead {
+					go f.CreateUser(t.Context(), newUser("ahead"))
+					synctest.Wait()
+				}
+				type answer struct {
+					s   Session
+					err error
+				}
+				answers := make(chan answer, 2)
+				now := today()
+				for range 2 {
+					go func() {
+						s, _, err := f.UpdateSession(t.Context(), 2, old.ID, func(s *Session, _ User) error { return s.Rotate(old.Generation, now, testLife) })
+						answers <- answer{s, err}
+					}()
+					synctest.Wait()
+				}
+				for range row.ahead {
+					disk.results <- nil
+					synctest.Wait()
+				}
+				if len(answers) > 0 {
+					t.Fatalf("answered before the sync returned: %+v", <-answers)
+				}
+				disk.finish(row.sync)
+				for range cap(answers) {
+					a := <-answers
+					if row.sync != nil {
+						wantErr(t, "UpdateSession", a.err, ErrUnavailable)
+						continue
+					}
+					wantErr(t, "UpdateSession", a.err, nil)
+					wantEqual(t, "the generation of the successor", a.s.Generation, old.Generation+1)
+				}
+			})
+		})
+	}
+}
+
+func TestCloseWaitsForChangesUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := openFile(t, storePath(t))
+		disk := f.slowDown()
+		done, closed := make(chan error, 3), make(chan error, 1)
+		for n := range 3 { // one being synced, two waiting for the next
+			go func() {
+				_, err := f.CreateUser(t.Context(), newUser(fmt.Sprintf("user%d", n)))
+				done <- err
+			}()
+			synctest.Wait()
+		}
+		go func() { closed <- f.file.Close() }()
+		synctest.Wait()
+		if len(closed)+len(done) > 0 {
+			t.Fatalf("before the sync returned, Close had returned %d times and %d changes", len(closed), len(done))
+		}
+		_, err := f.CreateUser(t.Context(), newUser("late"))
+		wantErr(t, "a change that came too late", err, ErrUnavailable)
+		disk.finish(nil)
+		for range cap(done) {
+			wantErr(t, "a change under way", <-done, nil)
+		}
+		wantErr(t, "Close", <-closed, nil)
+		wantEqual(t, "accounts in the store opened again", len(openFile(t, f.path).users(0, 10)), 3)
+	})
+}
+
+func TestCompactionKeepsEverythingThatCounts(t *testing.T) {
+	f := filledStore(t)
+	want, before := f.contents(), len(f.bytes())
+	f.compactNow()
+	wantEqual(t, "the store", f.contents(), want)
+	lines := strings.Count(string(f.bytes()), "\n")
+	if want := 1 + 4 + 5 + 1; lines != want || len(f.bytes()) >= before {
+		t.Errorf("the file has %d lines, %d bytes; want %d lines (header, accounts, sessions, last ID) and less than %d bytes", lines, len(f.bytes()), want, before)
+	}
+	f = f.reopen()
+	wantEqual(t, "the store opened again", f.contents(), want)
+	if got := f.create(newUser("next")).ID; got != 6 {
+		t.Errorf("CreateUser = ID %d, want 6: the deleted account's 5 is not given again", got)
+	}
+}
+
+func TestCompactionLeavesExpiredSessionsBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := openFile(t, storePath(t))
+		u := f.create(newUser("johndoe"))
+		over, live := f.login(u), f.login(u)
+		time.Sleep(testLife.Idle / 2)
+		live = f.rotate(live)
+		time.Sleep(testLife.Idle / 2)
+		f.compactNow()
+		text := string(f.bytes())
+		if strings.Contains(text, over.ID) || !strings.Contains(text, live.ID) {
+			t.Errorf("want the live session %s in the file, and not %s, which has expired:\n%s", live.ID, over.ID, text)
+		}
+	})
+}
+
+// The new file is written while the old one grows.
+func TestCompactionKeepsChangesMadeMeanwhile(t *testing.T) {
+	f := filledStore(t)
+	c := f.file.snapshot()
+	u := f.create(newUser("meanwhile"))
+	f.rotate(f.login(u))
+	f.remove(f.create(newUser("come-and-gone")).ID)
+	f.update(1, func(u *User) { u.Epoch++ })
+	f.remove(3)
+	f.rotate(f.sessions(2)[0])
+	wantErr(t, "EndSession", f.EndSession(t.Context(), 2, f.sessions(2)[1].ID), nil)
+	want := f.contents()
+	f.file.compact(c)
+	f.logs.await("compacted the store")
+	f.create(newUser("afterwards"))
+	f.remove(8)
+	wantEqual(t, "the store", f.contents(), want)
+	f = f.reopen()
+	wantEqual(t, "the store opened again", f.contents(), want)
+	if got := f.create(newUser("next")).ID; got != 9 {
+		t.Errorf("CreateUser = ID %d, want 9", got)
+	}
+}
+
+// The place in the file from which on changes count as made meanwhile is right
+// after a compaction too.
+func TestCompactionAfterCompaction(t *testing.T) {
+	f := filledStore(t)
+	for n := range 3 {
+		c := f.file.snapshot()
+		f.create(newUser(fmt.Sprintf("meanwhile%d", n)))
+		f.file.compact(c)
+		f.logs.await("compacted the store")
+		f.create(newUser(fmt.Sprintf("afterwards%d", n)))
+	}
+	want := f.contents()
+	wantEqual(t, "the store opened again", f.reopen().contents(), want)
+}
+
+// To write the file anew costs as much as there is in it. So that is not done
+// before as much again has been written.
+func TestCompactionWaitsUntilItPays(t *testing.T) {
+	path := storePath(t)
+	var file strings.Builder
+	file.WriteString(fileHeader)
+	for id := 1; file.Len() <= 2*compactSlack; id++ {
+		fmt.Fprintf(&file, `{"id":%d,"user":{"id":%d,"username":"u%d","role":"user","created_at":"2026-01-02T03:04:05Z","password_hash":"x"}}`+"\n", id, id, id)
+		fmt.Fprintf(&file, `{"id":%d,"session":{"id":"S%d","user_id":%d,"generation":1,"created_at":"2026-01-02T03:04:05Z","last_used_at":"2026-01-02T03:04:05Z","expires_at":"9999-01-02T03:04:05Z"}}`+"\n", id, id, id)
+	}
+	write(t, path, file.String())
+	f := openFile(t, path)
+	for id := range int64(10) {
+		f.update(1+id, func(u *User) { u.FullName = "New Name" })
+	}
+	f.close()
+	if f.file.compacting || f.logs.count("compacted the store") > 0 {
+		t.Error("10 changes of a file of 512 KiB have started a compaction, want none before it has doubled")
+	}
+	if grown := f.bytes(); !strings.HasPrefix(string(grown), file.String()) {
+		t.Error("the file was written anew, want it to have grown")
+	}
+}
+
+// A file that was closed with little in it that still counts is written anew at
+// the first change after it is opened.
+func TestCompactionComesAlsoAfterReopening(t *testing.T) {
+	path := storePath(t)
+	const (
+		anna  = `{"id":1,"user":{"id":1,"username":"anna","role":"user","created_at":"2026-01-02T03:04:05Z","password_hash":"x"}}` + "\n"
+		renew = `{"id":1,"session":{"id":"S1","user_id":1,"generation":1,"created_at":"2026-01-02T03:04:05Z","last_used_at":"2026-01-02T03:04:05Z","expires_at":"9999-01-02T03:04:05Z"}}` + "\n"
+	)
+	write(t, path, fileHeader+anna+strings.Repeat(renew, 2*compactSlack/len(renew)))
+	f := openFile(t, path)
+	f.create(newUser("next"))
+	f.close() // gives up a compaction that is under way
+	if !f.file.compacting && f.logs.count("compacted the store") == 0 {
+		t.Error("no compaction of a file of 512 KiB with one account and one session in it")
+	}
+}
+
+// Nothing but refreshes for a long time: every line makes an older one
+// outdated.
+func TestFileStaysSmallUnderSteadyRefreshing(t *testing.T) {
+	f := openFile(t, storePath(t))
+	var all []Session
+	for n := range 10 {
+		all = append(all, f.login(f.create(newUser(fmt.Sprintf("user%d", n)))))
+	}
+	refreshes, compactions := 0, 0
+	for ; compactions < 3; refreshes += len(all) {
+		errs := atOnce(len(all), func(n int) error {
+			_, _, err := f.UpdateSession(t.Context(), all[n].UserID, all[n].ID, func(s *Session, _ User) error {
+				return s.Rotate(s.Generation, today(), testLife)
+			})
+			return err
+		})
+		wantErr(t, "UpdateSession", errors.Join(errs...), nil)
+		compactions += f.logs.count("compacted the store")
+		if refreshes > 100_000 {
+			t.Fatalf("%d compactions in %d refreshes", compactions, refreshes)
+		}
+	}
+	want := f.contents()
+	if got := len(f.bytes()); got > 2*compactSlack {
+		t.Errorf("after %d refreshes the file has %d bytes, want at most %d", refreshes, got, 2*compactSlack)
+	}
+	wantEqual(t, "the store opened again", f.reopen().contents(), want)
+}
+
+func TestFailedCompactionLeavesTheOldFileInUse(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		fail func(t *testing.T, f openedFile)
+	}{
+		{"the new file cannot be made", func(t *testing.T, f openedFile) {
+			if err := os.MkdirAll(filepath.Join(f.path+".new", "not empty"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			f.file.compact(f.file.snapshot())
+		}},
+		{"the new file cannot be written", func(t *testing.T, f openedFile) {
+			c := f.file.snapshot()
+			c.accounts = append(c.accounts, newAccount(User{FullName: strings.Repeat("x", maxLine)}, nil))
+			f.file.compact(c)
+		}},
+		{"the new file cannot be completed", func(t *testing.T, f openedFile) {
+			file, err := os.Create(f.path + ".new")
+			if err != nil {
+				t.Fatal(err)
+			}
+			file.Close() // so that every write fails
+			c := f.file.snapshot()
+			c.file = file
+			f.file.compacted <- c
+		}},
+		{"the new file is gone before it gets its name", func(t *testing.T, f openedFile) {
+			file, err := os.Create(filepath.Join(t.TempDir(), "elsewhere"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := f.file.snapshot()
+			c.file = file
+			f.file.compacted <- c
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			f := filledStore(t)
+			row.fail(t, f)
+			f.logs.await("could not compact the store")
+			f.create(newUser("afterwards"))
+			wantErr(t, "Ready", f.Ready(t.Context()), nil)
+			want := f.contents()
+			if err := os.RemoveAll(f.path + ".new"); err != nil {
+				t.Fatal(err)
+			}
+			f = f.reopen()
+			wantEqual(t, "the store opened again", f.contents(), want)
+			f.compactNow()
+			wantEqual(t, "the store compacted at last", f.reopen().contents(), want)
+		})
+	}
+}
+
+func TestRestOfACompactionIsIgnored(t *testing.T) {
+	f := filledStore(t)
+	want := f.contents()
+	f.close()
+	for _, rest := range []string{"", fileHeader, fileHeader + `{"last_id":99}` + "\n", "{"} {
+		write(t, f.path+".new", rest)
+		again := openFile(t, f.path)
+		wantEqual(t, fmt.Sprintf("the store beside a file of %q", rest), again.contents(), want)
+		again.compactNow()
+		again = again.reopen()
+		wantEqual(t, fmt.Sprintf("the store beside a file of %q, compacted", rest), again.contents(), want)
+		again.close()
+	}
+}
+
+// Reading a large file takes a while. slowContext makes it take 0.4 s for each
+// 1024 lines: the reader asks it as often whether to go on.
+type slowContext struct{ context.Context }
+
+func (c slowContext) Err() error {
+	time.Sleep(400 * time.Millisecond)
+	return c.Context.Err()
+}
+
+func TestReadingALargeFileSaysHowFarItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := storePath(t)
+		line := `{"last_id":7}` + "\n"
+		write(t, path, fileHeader+strings.Repeat(line, 10*1024-1))
+		logger, logs := newLog()
+		f, err := OpenFileStore(slowContext{t.Context()}, path, logger)
+		wantErr(t, "OpenFileStore", err, nil)
+		f.Close()
+		// Asked first after the header, at 0.4 s; then once in 10 % of the file.
+		for _, want := range []string{"percent=20 lines=2048", "percent=50 lines=5120", "percent=80 lines=8192"} {
+			if got := <-logs; !strings.Contains(got, want) {
+				t.Errorf("logged %q, want %q", got, want)
+			}
+		}
+		wantEqual(t, "further lines in the log", len(logs), 0)
+	})
+}
+
+func TestReadingALargeFileCanBeStopped(t *testing.T) {
+	path := storePath(t)
+	text := fileHeader + strings.Repeat(`{"last_id":7}`+"\n", 3000)
+	write(t, path, text)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := OpenFileStore(ctx, path, slog.New(slog.DiscardHandler))
+	wantErr(t, "OpenFileStore", err, context.Canceled)
+	wantEqual(t, "the file", read(t, path), text)
+	openFile(t, path) // it is not locked either
+}
+
+func TestFileStoreIsImportedFromAnother(t *testing.T) {
+	source := filledStore(t)
+	m, err := ReadFileStore(t.Context(), source.path, slog.New(slog.DiscardHandler))
+	wantErr(t, "ReadFileStore", err, nil)
+	target := openFile(t, storePath(t))
+	wantErr(t, "Import", target.Import(t.Context(), testedStore{m, t}.users(0, 100), m.lastID), nil)
+	want := source.users(0, 100)
+	wantEqual(t, "Users", target.users(0, 100), want)
+	target = target.reopen()
+	wantEqual(t, "Users of the store opened again", target.users(0, 100), want)
+	if got := target.create(newUser("next")).ID; got != 6 {
+		t.Errorf("CreateUser = ID %d, want 6: the deleted account's 5 is not given again", got)
+	}
+	_, err = ReadFileStore(t.Context(), filepath.Join(t.TempDir(), "none"), slog.New(slog.DiscardHandler))
+	wantErr(t, "ReadFileStore of no file", err, os.ErrNotExist)
+	empty := storePath(t)
+	write(t, empty, "")
+	if _, err := ReadFileStore(t.Context(), empty, slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("ReadFileStore of an empty file succeeded: a mistyped name would import nothing")
+	}
+}
+
+// Whatever is in the file: it is refused and left alone, or it means the same
+// today, tomorrow, and after a compaction.
+func FuzzJournal(f *testing.F) {
+	f.Fuzz(func(t *testing.T, file []byte) {
+		synctest.Test(t, func(t *testing.T) {
+			path := storePath(t)
+			write(t, path, string(file))
+			readOnly, readErr := ReadFileStore(t.Context(), path, slog.New(slog.DiscardHandler))
+			wantEqual(t, "the file after ReadFileStore", read(t, path), string(file))
+			store, err := OpenFileStore(t.Context(), path, slog.New(slog.DiscardHandler))
+			if err != nil {
+				wantEqual(t, "the file that was refused", read(t, path), string(file))
+				if readErr == nil {
+					t.Errorf("OpenFileStore: %v, but ReadFileStore read it", err)
+				}
+				return
+			}
+			store.Close()
+
+			opened := openFile(t, path)
+			want, lastID := opened.contents(), opened.file.MemoryStore.lastID
+			if readErr == nil {
+				wantEqual(t, "ReadFileStore", testedStore{readOnly, t}.contents(), want)
+			}
+			opened.file.compact(opened.file.snapshot())
+			if !strings.Contains(<-opened.logs, "compacted the store") {
+				return // lines that fitted only as they were written by hand
+			}
+			opened = opened.reopen()
+			wantEqual(t, "the store after a compaction", opened.contents(), want)
+			wantEqual(t, "the highest ID after a compaction", opened.file.MemoryStore.lastID, lastID)
+		})
+	})
+}
+
+// An openedFile is a FileStore under test.
+type openedFile struct {
+	testedStore
+	file *FileStore
+	path string
+	logs logLines
+}
+
+func storePath(t testing.TB) string { return filepath.Join(t.TempDir(), "users.jsonl") }
+
+func openFile(t testing.TB, path string) openedFile {
+	t.Helper()
+	f, _ := openFileLog(t, path)
+	return f
+}
+
+func openFileLog(t testing.TB, path string) (openedFile, logLines) {
+	t.Helper()
+	logger, logs := newLog()
+	f, err := OpenFileStore(t.Context(), path, logger)
+	if err != nil {
+		t.Fatalf("OpenFileStore: %v", err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return openedFile{testedStore{f, t}, f, path, logs}, logs
+}
+
+// filledStore returns a store with a bit of everything: four accounts (1 to 4,
+// 5 was deleted) with five sessions, after some history.
+func filledStore(t testing.TB) openedFile {
+	t.Helper()
+	f := openFile(t, storePath(t))
+	admin := newUser("admin")
+	admin.Role = RoleAdmin
+	f.login(f.create(admin))
+	john := f.create(newUser("John.Doe"))
+	f.login(john)
+	john = f.update(john.ID, func(u *User) { u.Epoch, u.PasswordHash = 1, "new hash" })
+	first, ended := f.login(john), f.login(john)
+	f.rotate(f.rotate(first))
+	if err := f.EndSession(t.Context(), john.ID, ended.ID); err != nil {
+		t.Fatal(err)
+	}
+	f.login(john)
+	jane := f.create(newUser("jane"))
+	f.login(jane)
+	kept := f.login(jane)
+	if err := f.EndSessions(t.Context(), jane.ID, kept.ID); err != nil {
+		t.Fatal(err)
+	}
+	plain := f.create(User{Username: "plain", Role: RoleUser, CreatedAt: longAgo, PasswordHash: "x"})
+	f.login(plain)
+	f.update(plain.ID, func(u *User) { u.Disabled = true })
+	deleted := f.create(newUser("deleted"))
+	f.login(deleted)
+	f.remove(deleted.ID)
+	return f
+}
+
+func (f openedFile) close() {
+	f.t.Helper()
+	if err := f.file.Close(); err != nil {
+		f.t.Fatalf("Close: %v", err)
+	}
+}
+
+func (f openedFile) reopen() openedFile {
+	f.t.Helper()
+	f.close()
+	return openFile(f.t, f.path)
+}
+
+func (f openedFile) bytes() []byte { return []byte(read(f.t, f.path)) }
+
+// compactSoon makes the first change to come start a compaction. It must be
+// called before that.
+func (f openedFile) compactSoon() { f.file.live = -compactSlack }
+
+func (f openedFile) compactNow() {
+	f.t.Helper()
+	f.file.compact(f.file.snapshot())
+	f.logs.await("compacted the store")
+}
+
+// slowDown puts the file on a disk whose syncs do not return yet.
+func (f openedFile) slowDown() *slowDisk {
+	disk := &slowDisk{appender: f.file.file, results: make(chan error)}
+	f.file.file = disk
+	return disk
+}
+
+// Each sync of a slowDisk waits for a result; once it is closed, all have the
+// last.
+type slowDisk struct {
+	appender
+	syncs   atomic.Int64
+	results chan error
+	last    error
+}
+
+func (d *slowDisk) Sync() error {
+	d.syncs.Add(1)
+	err, one := <-d.results
+	if !one {
+		err = d.last
+	}
+	if err != nil {
+		return err
+	}
+	return d.appender.Sync()
+}
+
+func (d *slowDisk) finish(err error) {
+	d.last = err
+	close(d.results)
+}
+
+type failingDisk struct {
+	appender
+	write, sync error
+}
+
+func (d failingDisk) Write(p []byte) (int, error) {
+	if d.write != nil {
+		return 0, d.write
+	}
+	return d.appender.Write(p)
+}
+
+func (d failingDisk) Sync() error { return d.sync }
+
+// A fullDisk writes what it has room for, as a real one does.
+type fullDisk struct {
+	appender
+	room int
+}
+
+func (d *fullDisk) Write(p []byte) (int, error) {
+	n, err := d.appender.Write(p[:min(len(p), d.room)])
+	d.room -= n
+	if err == nil && n < len(p) {
+		err = syscall.ENOSPC
+	}
+	return n, err
+}
+
+// logLines are what a store has logged and nobody has looked at yet.
+type logLines chan string
+
+func newLog() (*slog.Logger, logLines) {
+	c := make(logLines, 1000)
+	return slog.New(slog.NewTextHandler(c, &slog.HandlerOptions{Level: slog.LevelDebug})), c
+}
+
+func (c logLines) Write(line []byte) (int, error) {
+	c <- string(line)
+	return len(line), nil
+}
+
+// await returns when text has been logged.
+func (c logLines) await(text string) {
+	for line := range c {
+		if strings.Contains(line, text) {
+			return
+		}
+	}
+}
+
+// count returns how often text has been logged since the last call.
+func (c logLines) count(text string) (n int) {
+	for {
+		select {
+		case line := <-c:
+			if strings.Contains(line, text) {
+				n++
+			}
+		default:
+			return n
+		}
+	}
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t testing.TB, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

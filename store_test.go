@@ -1,0 +1,929 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+// This file is what every Store must do, said by example. A store of your own
+// passes it with
+//
+//	func TestMyStore(t *testing.T) {
+//		testStore(t, func(t *testing.T) Store { return openMyStore(t) })
+//	}
+//
+// where open returns an empty store each time, and closes it by t.Cleanup.
+
+func TestMemoryStore(t *testing.T) {
+	open := func(t *testing.T) Store { return NewMemoryStore() }
+	testStore(t, open)
+	testStoreClock(t, open)
+}
+
+// A session that has expired is never seen again. That it is also forgotten
+// needs no timer: the logins of others clear it away.
+func TestMemoryStoreForgetsExpiredSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := NewMemoryStore()
+		m := testedStore{memory, t}
+		var users []User
+		for i := range 20 {
+			users = append(users, m.create(newUser(fmt.Sprintf("user%d", i))))
+		}
+		for _, u := range users {
+			for range 3 {
+				m.login(u)
+			}
+		}
+		time.Sleep(testLife.Idle)
+		for range len(users) {
+			m.login(users[0])
+		}
+		got := 0
+		for _, a := range memory.accounts {
+			got += len(a.sessions)
+		}
+		if want := len(users); got != want {
+			t.Errorf("after 60 sessions expired and %d were made, the store holds %d", want, got)
+		}
+	})
+}
+
+// What is deleted or ended leaves nothing behind that would pile up.
+func TestMemoryStoreForgetsWhatIsGone(t *testing.T) {
+	memory := NewMemoryStore()
+	m := testedStore{memory, t}
+	stays := m.create(newUser("stays"))
+	for n := range 10 {
+		m.login(m.create(newUser(fmt.Sprintf("Goes%d", n))))
+		m.login(m.user(stays.ID))
+		m.update(stays.ID, func(u *User) { u.Epoch++ })
+		m.remove(int64(n + 2))
+	}
+	left := len(memory.names) + len(memory.claimed) + len(memory.pending) + len(memory.accounts) + len(memory.accounts[0].sessions)
+	if want := 2; left != want {
+		t.Errorf("the store holds %d entries for one account without a session, want %d: %+v", left, want, memory)
+	}
+}
+
+// testStore is the contract. It needs no store to live in this process, and no
+// clock but the real one.
+func testStore(t *testing.T, open func(t *testing.T) Store) {
+	rule := func(name string, test func(t *testing.T, s testedStore)) {
+		t.Run(name, func(t *testing.T) { test(t, testedStore{open(t), t}) })
+	}
+	testAccounts(rule)
+	testLastAdmin(rule)
+	testImport(rule)
+	testSessions(rule)
+	testAtOnce(rule)
+	rule("random operations leave what a simple model says", func(t *testing.T, s testedStore) {
+		simulate(t, 400, s.Store, func(s Store) Store { return s })
+	})
+}
+
+type ruleFunc func(name string, test func(t *testing.T, s testedStore))
+
+func testAccounts(rule ruleFunc) {
+	rule("IDs count up from 1, whatever the caller wrote", func(t *testing.T, s testedStore) {
+		for want := int64(1); want <= 3; want++ {
+			u := newUser(fmt.Sprintf("user%d", want))
+			u.ID = 77
+			if got := s.create(u).ID; got != want {
+				t.Errorf("CreateUser(%s) = ID %d, want %d", u.Username, got, want)
+			}
+		}
+	})
+	rule("an ID is never used again, not even the newest", func(t *testing.T, s testedStore) {
+		s.create(newUser("first"))
+		newest := s.create(newUser("newest"))
+		s.remove(newest.ID)
+		if got := s.create(newUser("another")).ID; got != 3 {
+			t.Errorf("CreateUser after DeleteUser(2) = ID %d, want 3", got)
+		}
+	})
+	rule("an account is found by ID, and by name in any case, as it was written", func(t *testing.T, s testedStore) {
+		s.create(newUser("other"))
+		want := newUser("John.Doe")
+		want.Disabled, want.Role, want.Epoch = true, RoleAdmin, 3
+		got := s.create(want)
+		want.ID = 2
+		wantEqual(t, "CreateUser(John.Doe)", got, want)
+		wantEqual(t, "User(2)", s.user(2), want)
+		for _, name := range []string{"John.Doe", "john.doe", "JOHN.DOE"} {
+			got, err := s.UserByName(t.Context(), name)
+			wantErr(t, "UserByName("+name+")", err, nil)
+			wantEqual(t, "UserByName("+name+")", got, want)
+		}
+	})
+	rule("an account may have no email and no full name", func(t *testing.T, s testedStore) {
+		want := User{Username: "plain", Role: RoleUser, CreatedAt: longAgo, PasswordHash: "hash"}
+		want.ID = s.create(want).ID
+		wantEqual(t, "User", s.user(want.ID), want)
+	})
+	rule("a name is taken in any case", func(t *testing.T, s testedStore) {
+		s.create(newUser("johndoe"))
+		for _, name := range []string{"johndoe", "JohnDoe", "JOHNDOE"} {
+			_, err := s.CreateUser(t.Context(), newUser(name))
+			wantErr(t, "CreateUser("+name+")", err, ErrUsernameTaken)
+		}
+		if got := s.create(newUser("johndoe2")).ID; got != 2 {
+			t.Errorf("a refused CreateUser used up an ID: the next is %d, want 2", got)
+		}
+	})
+	rule("a deleted account is gone, and its name is free", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		old := s.login(u)
+		s.remove(u.ID)
+		_, err := s.User(t.Context(), u.ID)
+		wantErr(t, "User of a deleted account", err, ErrNotFound)
+		_, err = s.UserByName(t.Context(), "johndoe")
+		wantErr(t, "UserByName of a deleted account", err, ErrNotFound)
+		wantEqual(t, "Users", s.users(0, 10), nil)
+		s.wantGone(old)
+
+		again := s.create(newUser("JohnDoe"))
+		wantEqual(t, "Sessions of the account that has the name now", s.sessions(again.ID), nil)
+		s.wantGone(old)
+	})
+	rule("what is not there is ErrNotFound, and no change function is called", func(t *testing.T, s testedStore) {
+		s.create(newUser("johndoe"))
+		ctx := t.Context()
+		for _, id := range []int64{2, 0, -1, 1 << 40} {
+			_, err := s.User(ctx, id)
+			wantErr(t, fmt.Sprintf("User(%d)", id), err, ErrNotFound)
+			_, err = s.UpdateUser(ctx, id, func(*User) error { t.Error("UpdateUser called change"); return nil })
+			wantErr(t, fmt.Sprintf("UpdateUser(%d)", id), err, ErrNotFound)
+			err = s.DeleteUser(ctx, id, func(User) error { t.Error("DeleteUser called check"); return nil })
+			wantErr(t, fmt.Sprintf("DeleteUser(%d)", id), err, ErrNotFound)
+			err = s.CreateSession(ctx, NewSession(User{ID: id}, time.Now(), testLife))
+			wantErr(t, fmt.Sprintf("CreateSession(for %d)", id), err, ErrNotFound)
+			wantEqual(t, fmt.Sprintf("Sessions(%d)", id), s.sessions(id), nil)
+		}
+		for _, name := range []string{"", "nobody", "johndo", "johndoe1"} {
+			_, err := s.UserByName(ctx, name)
+			wantErr(t, fmt.Sprintf("UserByName(%q)", name), err, ErrNotFound)
+		}
+		s.wantGone(Session{UserID: 1, ID: "none"})
+		s.wantGone(Session{UserID: 1, ID: ""})
+	})
+	rule("accounts are listed by ID, a page at a time", func(t *testing.T, s testedStore) {
+		for i := 1; i <= 12; i++ { // from 10 on, the order of numbers is not that of their text
+			s.create(newUser(fmt.Sprintf("user%d", i)))
+		}
+		s.remove(3)
+		s.remove(12)
+		for _, page := range []struct {
+			after int64
+			limit int
+			want  []int64
+		}{
+			{after: 0, limit: 100, want: []int64{1, 2, 4, 5, 6, 7, 8, 9, 10, 11}},
+			{after: 0, limit: 2, want: []int64{1, 2}},
+			{after: 2, limit: 2, want: []int64{4, 5}}, // 3 was deleted
+			{after: 3, limit: 2, want: []int64{4, 5}}, // a page may begin after it all the same
+			{after: 8, limit: 3, want: []int64{9, 10, 11}},
+			{after: 10, limit: 5, want: []int64{11}},
+			{after: 11, limit: 5, want: nil},
+			{after: 1 << 40, limit: 5, want: nil},
+		} {
+			var got []int64
+			for _, u := range s.users(page.after, page.limit) {
+				got = append(got, u.ID)
+				wantEqual(t, fmt.Sprintf("Users and User(%d)", u.ID), u, s.user(u.ID))
+			}
+			wantEqual(t, fmt.Sprintf("IDs of Users(after %d, limit %d)", page.after, page.limit), got, page.want)
+		}
+	})
+	rule("an update changes all but ID, name and date", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		s.create(newUser("other"))
+		want := User{
+			ID: u.ID, Username: u.Username, CreatedAt: u.CreatedAt,
+			Email: "new@example.com", FullName: "Jöhn \"Doe\" <&>", Disabled: true, Role: RoleAdmin, PasswordHash: "new hash", Epoch: 7,
+		}
+		got, err := s.UpdateUser(t.Context(), u.ID, func(u *User) error {
+			next := want
+			next.ID, next.Username, next.CreatedAt = 99, "other", time.Now()
+			*u = next
+			return nil
+		})
+		wantErr(t, "UpdateUser", err, nil)
+		wantEqual(t, "UpdateUser", got, want)
+		wantEqual(t, "User", s.user(u.ID), want)
+		byName, err := s.UserByName(t.Context(), "johndoe")
+		wantErr(t, "UserByName", err, nil)
+		wantEqual(t, "UserByName", byName, want)
+
+		got = s.update(u.ID, func(u *User) { u.Email, u.FullName, u.Disabled = "", "", false })
+		want.Email, want.FullName, want.Disabled = "", "", false
+		wantEqual(t, "UpdateUser to empty fields", got, want)
+		wantEqual(t, "User", s.user(u.ID), want)
+	})
+	rule("the error of a change function comes back as it is, and nothing is changed", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		made := s.login(u)
+		before := s.contents()
+		own := errors.New("not like this")
+		_, err := s.UpdateUser(t.Context(), u.ID, func(u *User) error { u.Email = "changed"; return own })
+		wantSame(t, "UpdateUser", err, own)
+		err = s.DeleteUser(t.Context(), u.ID, func(got User) error {
+			wantEqual(t, "the account that check sees", got, u)
+			return own
+		})
+		wantSame(t, "DeleteUser", err, own)
+		_, _, err = s.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { s.Generation++; return own })
+		wantSame(t, "UpdateSession", err, own)
+		wantEqual(t, "the store afterwards", s.contents(), before)
+	})
+	rule("what the store returns or passes is the caller's own copy", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		made := s.login(u)
+		before := s.contents()
+
+		var keptUser *User
+		_, err := s.UpdateUser(t.Context(), u.ID, func(u *User) error { keptUser = u; return nil })
+		wantErr(t, "UpdateUser", err, nil)
+		keptUser.FullName = "changed"
+		var keptSession *Session
+		_, _, err = s.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { keptSession = s; return nil })
+		wantErr(t, "UpdateSession", err, nil)
+		keptSession.Generation = 99
+		s.users(0, 10)[0].FullName = "changed"
+		s.sessions(u.ID)[0].Generation = 99
+
+		wantEqual(t, "the store afterwards", s.contents(), before)
+	})
+	rule("a change function that panics does not stop the store", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("UpdateUser kept the panic of its change function to itself")
+				}
+			}()
+			s.UpdateUser(t.Context(), u.ID, func(*User) error { panic("a bug in a handler") })
+		}()
+		s.update(u.ID, func(u *User) { u.FullName = "still working" })
+	})
+	rule("an open store is ready", func(t *testing.T, s testedStore) {
+		wantErr(t, "Ready()", s.Ready(t.Context()), nil)
+	})
+}
+
+func testLastAdmin(rule ruleFunc) {
+	demote := func(ctx context.Context, s Store, id int64) error {
+		_, err := s.UpdateUser(ctx, id, func(u *User) error { u.Role = RoleUser; return nil })
+		return err
+	}
+	disable := func(ctx context.Context, s Store, id int64) error {
+		_, err := s.UpdateUser(ctx, id, func(u *User) error { u.Disabled = true; return nil })
+		return err
+	}
+	remove := func(ctx context.Context, s Store, id int64) error {
+		return s.DeleteUser(ctx, id, func(User) error { return nil })
+	}
+	ways := []struct {
+		verb string
+		try  func(ctx context.Context, s Store, id int64) error
+	}{{"demoted", demote}, {"disabled", disable}, {"deleted", remove}}
+
+	admin := func(name string) User {
+		u := newUser(name)
+		u.Role = RoleAdmin
+		return u
+	}
+	for _, way := range ways {
+		rule("the last active admin cannot be "+way.verb, func(t *testing.T, s testedStore) {
+			disabled := admin("disabled")
+			disabled.Disabled = true
+			s.create(disabled) // does not count
+			s.create(newUser("user"))
+			last := s.create(admin("last"))
+			before := s.contents()
+			wantErr(t, "the last active admin is "+way.verb, way.try(t.Context(), s, last.ID), ErrLastAdmin)
+			wantEqual(t, "the store afterwards", s.contents(), before)
+		})
+		rule("an admin can be "+way.verb+" while there is another", func(t *testing.T, s testedStore) {
+			first, second := s.create(admin("first")), s.create(admin("second"))
+			wantErr(t, "the first of two admins is "+way.verb, way.try(t.Context(), s, first.ID), nil)
+			wantErr(t, "the second of two admins is "+way.verb, way.try(t.Context(), s, second.ID), ErrLastAdmin)
+		})
+		rule("of two admins "+way.verb+" at once, one stays", func(t *testing.T, s testedStore) {
+			left := s.create(admin("admin")).ID
+			for i := range 10 {
+				ids := []int64{left, s.create(admin(fmt.Sprintf("admin%d", i))).ID}
+				errs := atOnce(2, func(n int) error { return way.try(t.Context(), s, ids[n]) })
+				switch {
+				case errs[0] == nil && errors.Is(errs[1], ErrLastAdmin):
+					left = ids[1]
+				case errs[1] == nil && errors.Is(errs[0], ErrLastAdmin):
+					left = ids[0]
+				default:
+					t.Fatalf("two admins %s at once: %v and %v, want nil once and %q once", way.verb, errs[0], errs[1], ErrLastAdmin)
+				}
+			}
+		})
+	}
+	rule("the last active admin can be changed in all other ways", func(t *testing.T, s testedStore) {
+		last := s.create(admin("last"))
+		s.update(last.ID, func(u *User) { u.FullName, u.PasswordHash, u.Epoch = "Last Admin", "new hash", 2 })
+		made := s.login(s.user(last.ID))
+		wantErr(t, "EndSession", s.EndSession(t.Context(), last.ID, made.ID), nil)
+	})
+}
+
+func testImport(rule ruleFunc) {
+	imported := func() []User {
+		a, b, c := newUser("Anna"), newUser("ben"), newUser("cleo")
+		a.ID, b.ID, c.ID = 2, 5, 6
+		a.Role, b.Disabled, c.Epoch = RoleAdmin, true, 4
+		return []User{a, b, c}
+	}
+	rule("an import keeps the accounts as they are, IDs and all", func(t *testing.T, s testedStore) {
+		want := imported()
+		wantErr(t, "Import", s.Import(t.Context(), want, 6), nil)
+		wantEqual(t, "Users", s.users(0, 10), want)
+		wantEqual(t, "User(5)", s.user(5), want[1])
+		_, err := s.CreateUser(t.Context(), newUser("anna"))
+		wantErr(t, "CreateUser with a name that was imported", err, ErrUsernameTaken)
+		_, err = s.UpdateUser(t.Context(), 2, func(u *User) error { u.Disabled = true; return nil })
+		wantErr(t, "the only imported admin is disabled", err, ErrLastAdmin)
+		s.login(want[2])
+	})
+	rule("after an import, the next ID is above all that were ever given", func(t *testing.T, s testedStore) {
+		wantErr(t, "Import", s.Import(t.Context(), imported(), 9), nil) // 7 to 9 were deleted
+		if got := s.create(newUser("next")).ID; got != 10 {
+			t.Errorf("CreateUser after Import(lastID 9) = ID %d, want 10", got)
+		}
+	})
+	rule("an import never gives an imported ID again, whatever lastID says", func(t *testing.T, s testedStore) {
+		wantErr(t, "Import", s.Import(t.Context(), imported(), 0), nil)
+		if got := s.create(newUser("next")).ID; got != 7 {
+			t.Errorf("CreateUser after Import(up to ID 6, lastID 0) = ID %d, want 7", got)
+		}
+	})
+	rule("an import of nothing is no error", func(t *testing.T, s testedStore) {
+		wantErr(t, "Import", s.Import(t.Context(), nil, 0), nil)
+		if got := s.create(newUser("first")).ID; got != 1 {
+			t.Errorf("CreateUser = ID %d, want 1", got)
+		}
+	})
+	rule("a store with an account refuses an import", func(t *testing.T, s testedStore) {
+		s.create(newUser("johndoe"))
+		before := s.contents()
+		wantErr(t, "Import", s.Import(t.Context(), imported(), 6), ErrNotEmpty)
+		wantEqual(t, "the store afterwards", s.contents(), before)
+	})
+}
+
+func testSessions(rule ruleFunc) {
+	rule("a session is found with its account", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		want := newSession(u)
+		want.UserAgent, want.IP = `Mozilla/5.0 ("quoted", <b>)`, "2001:db8::1"
+		wantErr(t, "CreateSession", s.CreateSession(t.Context(), want), nil)
+		got, gotUser, err := s.Session(t.Context(), u.ID, want.ID)
+		wantErr(t, "Session", err, nil)
+		wantEqual(t, "Session", got, want)
+		wantEqual(t, "the account of Session", gotUser, u)
+		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{want})
+	})
+	rule("a session outlives all changes of its account but those of the epoch", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		made := s.login(u)
+		want := s.update(u.ID, func(u *User) { u.FullName, u.Role, u.Disabled, u.PasswordHash = "New", RoleAdmin, true, "stronger" })
+		_, got, err := s.Session(t.Context(), u.ID, made.ID)
+		wantErr(t, "Session", err, nil)
+		wantEqual(t, "the account of Session", got, want)
+	})
+	rule("a session is found under its own account only", func(t *testing.T, s testedStore) {
+		john, jane := s.create(newUser("john")), s.create(newUser("jane"))
+		johns, janes := s.login(john), s.login(jane)
+		s.wantGone(Session{ID: johns.ID, UserID: jane.ID})
+		wantEqual(t, "Sessions of john", s.sessions(john.ID), []Session{johns})
+		wantErr(t, "EndSessions of jane", s.EndSessions(t.Context(), jane.ID, janes.ID), nil)
+		wantEqual(t, "Sessions of john", s.sessions(john.ID), []Session{johns})
+	})
+	rule("no session is made for a deleted account", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		s.remove(u.ID)
+		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(u)), ErrNotFound)
+	})
+	rule("no session is made for an account whose password has changed since", func(t *testing.T, s testedStore) {
+		verified := s.create(newUser("johndoe"))
+		s.update(verified.ID, func(u *User) { u.Epoch++ })
+		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(verified)), ErrStale)
+		wantEqual(t, "Sessions", s.sessions(verified.ID), nil)
+	})
+	rule("no session is made for a disabled account, but when it is enabled again", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		s.update(u.ID, func(u *User) { u.Disabled = true })
+		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(u)), ErrInactive)
+		wantEqual(t, "Sessions", s.sessions(u.ID), nil)
+		s.login(s.update(u.ID, func(u *User) { u.Disabled = false }))
+	})
+	rule("a new epoch ends all sessions of the account, and no others", func(t *testing.T, s testedStore) {
+		john, jane := s.create(newUser("john")), s.create(newUser("jane"))
+		first, second, janes := s.login(john), s.login(john), s.login(jane)
+		john = s.update(john.ID, func(u *User) { u.Epoch++ })
+		s.wantGone(first)
+		s.wantGone(second)
+		wantEqual(t, "Sessions of jane", s.sessions(jane.ID), []Session{janes})
+		after := s.login(john)
+		wantEqual(t, "Sessions after the next login", s.sessions(john.ID), []Session{after})
+	})
+	rule("an account keeps its 100 newest sessions, the oldest first", func(t *testing.T, s testedStore) {
+		john, jane := s.create(newUser("john")), s.create(newUser("jane"))
+		janes := s.login(jane)
+		var all []Session
+		for i := range maxSessions + 3 {
+			made := NewSession(john, today().Add(time.Duration(i-200)*time.Second), testLife)
+			wantErr(t, "CreateSession", s.CreateSession(t.Context(), made), nil)
+			all = append(all, made)
+			if i == 50 { // a refresh does not make a session a newer one
+				all[10] = s.rotate(all[10])
+			}
+		}
+		wantEqual(t, "Sessions after 103 logins", s.sessions(john.ID), all[3:])
+		for _, dropped := range all[:3] {
+			s.wantGone(dropped)
+		}
+		wantEqual(t, "Sessions of jane", s.sessions(jane.ID), []Session{janes})
+	})
+	rule("an update changes the generation and the times of a session, nothing else", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		other, want := s.login(u), s.login(u)
+		want.Generation, want.LastUsedAt, want.ExpiresAt = 2, want.LastUsedAt.Add(time.Second), want.ExpiresAt.Add(time.Second)
+		got, gotUser, err := s.UpdateSession(t.Context(), u.ID, want.ID, func(s *Session, seen User) error {
+			wantEqual(t, "the account that change sees", seen, u)
+			*s = Session{
+				Generation: want.Generation, LastUsedAt: want.LastUsedAt, ExpiresAt: want.ExpiresAt,
+				ID: "stolen", UserID: 99, Epoch: 7, CreatedAt: time.Now(), UserAgent: "changed", IP: "changed",
+			}
+			return nil
+		})
+		wantErr(t, "UpdateSession", err, nil)
+		wantEqual(t, "UpdateSession", got, want)
+		wantEqual(t, "the account of UpdateSession", gotUser, u)
+		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{other, want})
+	})
+	rule("an update that changes nothing returns what is there", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		want := s.rotate(s.login(u))
+		got, gotUser, err := s.UpdateSession(t.Context(), u.ID, want.ID, func(*Session, User) error { return nil })
+		wantErr(t, "UpdateSession", err, nil)
+		wantEqual(t, "UpdateSession", got, want)
+		wantEqual(t, "the account of UpdateSession", gotUser, u)
+	})
+	rule("a session that was ended is gone, and the others are not", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		first, ended, last := s.login(u), s.login(u), s.login(u)
+		wantErr(t, "EndSession", s.EndSession(t.Context(), u.ID, ended.ID), nil)
+		s.wantGone(ended)
+		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{first, last})
+	})
+	for _, row := range []struct {
+		name string
+		keep func(all []Session) string
+		want func(all []Session) []Session
+	}{
+		{"all sessions of an account can be ended but one", func(all []Session) string { return all[1].ID }, func(all []Session) []Session { return all[1:2] }},
+		{"all sessions of an account can be ended", func([]Session) string { return "" }, func([]Session) []Session { return nil }},
+		{"an unknown session to keep is none", func([]Session) string { return "unknown" }, func([]Session) []Session { return nil }},
+	} {
+		rule(row.name, func(t *testing.T, s testedStore) {
+			john, jane := s.create(newUser("john")), s.create(newUser("jane"))
+			all, janes := []Session{s.login(john), s.login(john), s.login(john)}, s.login(jane)
+			wantErr(t, "EndSessions", s.EndSessions(t.Context(), john.ID, row.keep(all)), nil)
+			wantEqual(t, "Sessions of john", s.sessions(john.ID), row.want(all))
+			wantEqual(t, "Sessions of jane", s.sessions(jane.ID), []Session{janes})
+		})
+	}
+	rule("a session that has expired is not there", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		live := s.login(u)
+		over := NewSession(u, today().Add(-testLife.Idle-time.Second), testLife)
+		wantErr(t, "CreateSession of one that is over", s.CreateSession(t.Context(), over), nil)
+		s.wantGone(over)
+
+		over = s.login(u)
+		_, _, err := s.UpdateSession(t.Context(), u.ID, over.ID, func(s *Session, _ User) error {
+			s.ExpiresAt = today().Add(-time.Second)
+			return nil
+		})
+		wantErr(t, "UpdateSession to one that is over", err, nil)
+		s.wantGone(over)
+		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{live})
+	})
+}
+
+// testAtOnce is about what must hold when requests meet.
+func testAtOnce(rule ruleFunc) {
+	const many = 50
+	rule("of 50 registrations of one name at once, one wins", func(t *testing.T, s testedStore) {
+		errs := atOnce(many, func(n int) error {
+			name := "johndoe"
+			if n%2 == 1 {
+				name = "JohnDoe"
+			}
+			_, err := s.CreateUser(t.Context(), newUser(name))
+			return err
+		})
+		wins := 0
+		for _, err := range errs {
+			if err == nil {
+				wins++
+			} else {
+				wantErr(t, "CreateUser", err, ErrUsernameTaken)
+			}
+		}
+		if got := len(s.users(0, many)); wins != 1 || got != 1 {
+			t.Errorf("%d of %d CreateUser succeeded and made %d accounts, want 1 and 1", wins, many, got)
+		}
+	})
+	rule("50 registrations at once get 50 IDs, with no gap", func(t *testing.T, s testedStore) {
+		got := make([]User, many)
+		errs := atOnce(many, func(n int) (err error) {
+			got[n], err = s.CreateUser(t.Context(), newUser(fmt.Sprintf("user%d", n)))
+			return err
+		})
+		wantErr(t, "CreateUser", errors.Join(errs...), nil)
+		want := make([]User, many)
+		for _, u := range got {
+			if u.ID < 1 || u.ID > many || want[u.ID-1].ID != 0 {
+				t.Fatalf("CreateUser(%s) = ID %d: out of range, or given twice", u.Username, u.ID)
+			}
+			want[u.ID-1] = u
+		}
+		wantEqual(t, "Users", s.users(0, 2*many), want)
+	})
+	rule("of 50 updates of one account at once, none is lost", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		errs := atOnce(many, func(int) error {
+			_, err := s.UpdateUser(t.Context(), u.ID, func(u *User) error { u.Epoch++; return nil })
+			return err
+		})
+		wantErr(t, "UpdateUser", errors.Join(errs...), nil)
+		if got := s.user(u.ID).Epoch; got != many {
+			t.Errorf("after %d updates that count one up, the count is %d", many, got)
+		}
+	})
+	rule("50 refreshes of one token at once get one successor", func(t *testing.T, s testedStore) {
+		made := s.login(s.create(newUser("johndoe")))
+		now, got := today(), make([]Session, many)
+		errs := atOnce(many, func(n int) (err error) {
+			got[n], _, err = s.UpdateSession(t.Context(), made.UserID, made.ID, func(s *Session, _ User) error {
+				return s.Rotate(1, now, testLife)
+			})
+			return err
+		})
+		wantErr(t, "UpdateSession", errors.Join(errs...), nil)
+		want := made
+		want.Generation, want.LastUsedAt, want.ExpiresAt = 2, now, now.Add(testLife.Idle)
+		for _, s := range got {
+			wantEqual(t, "UpdateSession", s, want)
+		}
+		wantEqual(t, "Sessions", s.sessions(made.UserID), []Session{want})
+	})
+	rule("50 rotations at once, each of what it finds, all count", func(t *testing.T, s testedStore) {
+		made := s.login(s.create(newUser("johndoe")))
+		errs := atOnce(many, func(int) error {
+			_, _, err := s.UpdateSession(t.Context(), made.UserID, made.ID, func(s *Session, _ User) error { s.Generation++; return nil })
+			return err
+		})
+		wantErr(t, "UpdateSession", errors.Join(errs...), nil)
+		if got := s.sessions(made.UserID)[0].Generation; got != 1+many {
+			t.Errorf("after %d rotations the generation is %d, want %d", many, got, 1+many)
+		}
+	})
+	rule("a change of password wins over the logins and refreshes under way", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		old := s.login(u)
+		errs := atOnce(many, func(n int) error {
+			switch {
+			case n == many/2:
+				_, err := s.UpdateUser(t.Context(), u.ID, func(u *User) error { u.Epoch++; return nil })
+				return err
+			case n%2 == 0:
+				if err := s.CreateSession(t.Context(), newSession(u)); !errors.Is(err, ErrStale) {
+					return err
+				}
+			default:
+				_, _, err := s.UpdateSession(t.Context(), u.ID, old.ID, func(s *Session, _ User) error { s.Generation++; return nil })
+				if !errors.Is(err, ErrNotFound) {
+					return err
+				}
+			}
+			return nil
+		})
+		wantErr(t, "CreateSession, UpdateSession and UpdateUser at once", errors.Join(errs...), nil)
+		wantEqual(t, "Sessions", s.sessions(u.ID), nil)
+		s.wantGone(old)
+	})
+	rule("a deletion wins over the logins under way", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		errs := atOnce(many, func(n int) error {
+			if n == many/2 {
+				return s.DeleteUser(t.Context(), u.ID, func(User) error { return nil })
+			}
+			if err := s.CreateSession(t.Context(), newSession(u)); !errors.Is(err, ErrNotFound) {
+				return err
+			}
+			return nil
+		})
+		wantErr(t, "CreateSession and DeleteUser at once", errors.Join(errs...), nil)
+		wantEqual(t, "Sessions", s.sessions(u.ID), nil)
+	})
+	rule("a session is ended once, by one of 50", func(t *testing.T, s testedStore) {
+		made := s.login(s.create(newUser("johndoe")))
+		errs := atOnce(many, func(int) error { return s.EndSession(t.Context(), made.UserID, made.ID) })
+		ended := 0
+		for _, err := range errs {
+			if err == nil {
+				ended++
+			} else {
+				wantErr(t, "EndSession", err, ErrNotFound)
+			}
+		}
+		if ended != 1 {
+			t.Errorf("%d of %d EndSession succeeded, want 1", ended, many)
+		}
+	})
+	rule("reads see whole changes", func(t *testing.T, s testedStore) {
+		whole := func(u *User, n int) {
+			u.Email, u.FullName, u.PasswordHash = fmt.Sprint(n), fmt.Sprint(n), fmt.Sprint(n)
+		}
+		u := newUser("johndoe")
+		whole(&u, 0)
+		u = s.create(u)
+		made := s.login(u)
+		errs := atOnce(5, func(n int) error {
+			for i := range 40 {
+				var got User
+				var err error
+				switch n {
+				case 0:
+					got, err = s.UpdateUser(t.Context(), u.ID, func(u *User) error { whole(u, i); return nil })
+				case 1:
+					got, err = s.User(t.Context(), u.ID)
+				case 2:
+					got, err = s.UserByName(t.Context(), u.Username)
+				case 3:
+					_, got, err = s.Session(t.Context(), u.ID, made.ID)
+				case 4:
+					_, got, err = s.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { s.Generation++; return nil })
+				}
+				if err == nil && (got.Email != got.FullName || got.Email != got.PasswordHash) {
+					err = fmt.Errorf("half of a change was seen: %+v", got)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		wantErr(t, "reading while writing", errors.Join(errs...), nil)
+	})
+}
+
+// testStoreClock is what can only be seen to the nanosecond: for stores that
+// live in the process, where testing/synctest has the clock.
+func testStoreClock(t *testing.T, open func(t *testing.T) Store) {
+	rule := func(name string, test func(t *testing.T, s testedStore)) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { test(t, testedStore{open(t), t}) })
+		})
+	}
+	rule("a session is there until the moment it expires", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		made := s.login(u)
+		time.Sleep(testLife.Idle - 1)
+		wantEqual(t, "Sessions 1 ns before", s.sessions(u.ID), []Session{made})
+		_, _, err := s.Session(t.Context(), u.ID, made.ID)
+		wantErr(t, "Session 1 ns before", err, nil)
+		time.Sleep(time.Nanosecond)
+		s.wantGone(made)
+	})
+	rule("a refresh prolongs a session, but never beyond its greatest age", func(t *testing.T, s testedStore) {
+		made := s.login(s.create(newUser("johndoe")))
+		for range int(testLife.Max/testLife.Idle)*2 - 1 {
+			time.Sleep(testLife.Idle / 2)
+			made = s.rotate(made)
+		}
+		time.Sleep(testLife.Idle/2 - 1)
+		_, _, err := s.Session(t.Context(), made.UserID, made.ID)
+		wantErr(t, "Session 1 ns before its greatest age", err, nil)
+		time.Sleep(time.Nanosecond)
+		s.wantGone(made)
+	})
+	rule("sessions that have expired are not among the 100", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		first := s.login(u)
+		for range maxSessions - 1 {
+			s.login(u)
+		}
+		time.Sleep(testLife.Idle / 2)
+		first = s.rotate(first)
+		time.Sleep(testLife.Idle / 2) // now it is the only one
+		last := s.login(u)
+		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{first, last})
+	})
+	rule("random operations while time goes by leave what a simple model says", func(t *testing.T, s testedStore) {
+		simulate(t, 1500, s.Store, func(s Store) Store { time.Sleep(10 * time.Minute); return s })
+	})
+}
+
+var (
+	testLife = Lifetimes{Idle: time.Hour, Max: 3 * time.Hour}
+	longAgo  = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+)
+
+// today returns the time without what a store need not keep.
+func today() time.Time { return time.Now().UTC().Truncate(time.Second) }
+
+func newUser(name string) User {
+	return User{
+		Username: name, Email: strings.ToLower(name) + "@example.com", FullName: "Full Name of " + name,
+		Role: RoleUser, CreatedAt: longAgo, PasswordHash: "$pbkdf2-sha256$hash of " + name,
+	}
+}
+
+func newSession(u User) Session {
+	s := NewSession(u, today(), testLife)
+	s.UserAgent, s.IP = "curl/8.5.0", "192.0.2.1"
+	return s
+}
+
+// A testedStore is a store with the calls that must succeed in a test.
+type testedStore struct {
+	Store
+	t testing.TB
+}
+
+func (s testedStore) create(u User) User {
+	s.t.Helper()
+	u, err := s.CreateUser(s.t.Context(), u)
+	if err != nil {
+		s.t.Fatalf("CreateUser(%s): %v", u.Username, err)
+	}
+	return u
+}
+
+func (s testedStore) update(id int64, change func(*User)) User {
+	s.t.Helper()
+	u, err := s.UpdateUser(s.t.Context(), id, func(u *User) error { change(u); return nil })
+	if err != nil {
+		s.t.Fatalf("UpdateUser(%d): %v", id, err)
+	}
+	return u
+}
+
+func (s testedStore) remove(id int64) {
+	s.t.Helper()
+	if err := s.DeleteUser(s.t.Context(), id, func(User) error { return nil }); err != nil {
+		s.t.Fatalf("DeleteUser(%d): %v", id, err)
+	}
+}
+
+func (s testedStore) login(u User) Session {
+	s.t.Helper()
+	made := newSession(u)
+	if err := s.CreateSession(s.t.Context(), made); err != nil {
+		s.t.Fatalf("CreateSession(for %s): %v", u.Username, err)
+	}
+	return made
+}
+
+// rotate refreshes the session once, with its newest token.
+func (s testedStore) rotate(old Session) Session {
+	s.t.Helper()
+	renewed, _, err := s.UpdateSession(s.t.Context(), old.UserID, old.ID, func(s *Session, _ User) error {
+		return s.Rotate(s.Generation, today(), testLife)
+	})
+	if err != nil {
+		s.t.Fatalf("UpdateSession(%d, %s): %v", old.UserID, old.ID, err)
+	}
+	return renewed
+}
+
+func (s testedStore) user(id int64) User {
+	s.t.Helper()
+	u, err := s.User(s.t.Context(), id)
+	if err != nil {
+		s.t.Fatalf("User(%d): %v", id, err)
+	}
+	return u
+}
+
+func (s testedStore) users(after int64, limit int) []User {
+	s.t.Helper()
+	list, err := s.Users(s.t.Context(), after, limit)
+	if err != nil {
+		s.t.Fatalf("Users(after %d, limit %d): %v", after, limit, err)
+	}
+	return list
+}
+
+func (s testedStore) sessions(userID int64) []Session {
+	s.t.Helper()
+	list, err := s.Sessions(s.t.Context(), userID)
+	if err != nil {
+		s.t.Fatalf("Sessions(%d): %v", userID, err)
+	}
+	return list
+}
+
+// wantGone checks that no method finds the session.
+func (s testedStore) wantGone(gone Session) {
+	s.t.Helper()
+	_, _, err := s.Session(s.t.Context(), gone.UserID, gone.ID)
+	wantErr(s.t, "Session that is gone", err, ErrNotFound)
+	_, _, err = s.UpdateSession(s.t.Context(), gone.UserID, gone.ID, func(*Session, User) error {
+		s.t.Error("UpdateSession of a session that is gone called change")
+		return nil
+	})
+	wantErr(s.t, "UpdateSession of a session that is gone", err, ErrNotFound)
+	wantErr(s.t, "EndSession of a session that is gone", s.EndSession(s.t.Context(), gone.UserID, gone.ID), ErrNotFound)
+	for _, listed := range s.sessions(gone.UserID) {
+		if listed.ID == gone.ID {
+			s.t.Errorf("Sessions(%d) lists %s, which is gone", gone.UserID, gone.ID)
+		}
+	}
+}
+
+// contents is all that can be read from a store.
+func (s testedStore) contents() map[string]any {
+	s.t.Helper()
+	all := map[string]any{}
+	for after := int64(0); ; {
+		page := s.users(after, 7)
+		for _, u := range page {
+			all[fmt.Sprintf("User(%d)", u.ID)] = s.user(u.ID)
+			byName, err := s.UserByName(s.t.Context(), u.Username)
+			wantErr(s.t, "UserByName("+u.Username+")", err, nil)
+			wantEqual(s.t, "UserByName("+u.Username+")", byName, u)
+			list := s.sessions(u.ID)
+			all[fmt.Sprintf("Sessions(%d)", u.ID)] = list
+			for _, listed := range list {
+				found, foundUser, err := s.Session(s.t.Context(), u.ID, listed.ID)
+				wantErr(s.t, "Session that Sessions lists", err, nil)
+				wantEqual(s.t, "Session that Sessions lists", found, listed)
+				wantEqual(s.t, "the account of Session", foundUser, u)
+			}
+			after = u.ID
+		}
+		if len(page) < 7 {
+			return all
+		}
+	}
+}
+
+// atOnce calls f with 0 to n-1, all at once, and returns what each said.
+func atOnce(n int, f func(n int) error) []error {
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	errs := make([]error, n)
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			errs[i] = f(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+	return errs
+}
+
+// wantEqual complains unless got is want. An empty list is no list.
+func wantEqual[T any](t testing.TB, call string, got, want T) {
+	t.Helper()
+	if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
+		t.Errorf("%s (-want +got):\n%s", call, d)
+	}
+}
+
+// wantErr complains unless got is want, or wraps it.
+func wantErr(t testing.TB, call string, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("%s: got error %v, want %v", call, got, want)
+	}
+}
+
+// wantSame complains unless got is want itself.
+func wantSame(t testing.TB, call string, got, want error) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got error %v, want %v itself", call, got, want)
+	}
+}
