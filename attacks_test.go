@@ -1,0 +1,726 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// This file is the attacks, by their names. The tables of handlers_test.go have
+// what a wrong request is told; here is what somebody gains who means it.
+
+func TestAttackMassAssignment(t *testing.T) {
+	for _, field := range []string{`"role":"admin"`, `"Role":"admin"`, `"id":1`, `"disabled":false`, `"password_hash":"x"`, `"epoch":1`, `"created_at":"1999-01-01T00:00:00Z"`, `"is_admin":true`, `"role\u0000":"admin"`, `"\u0072ole":"admin"`} {
+		t.Run(field, func(t *testing.T) {
+			inPeopledWorld(t, func(w *world) {
+				for _, call := range []string{
+					`POST /users/ {"username":"mallory","password":"correct horse",` + field + `}`,
+					`PATCH /users/me/ as john {"full_name":"J",` + field + `}`,
+				} {
+					if got := w.do(call); !strings.HasPrefix(got, "422\n") {
+						t.Errorf("%s\n  got %s\n  want 422", call, got)
+					}
+				}
+				if got := w.do("GET /users/1 as admin"); got != "200\n"+john {
+					t.Errorf("after the attack, johndoe is %s\n  want %s", got, john)
+				}
+				if got := w.do("POST /token username=mallory&password=correct+horse"); got != wrongLogin {
+					t.Errorf("after the attack, mallory's login answers %s\n  want no such account", got)
+				}
+			})
+		})
+	}
+}
+
+// Two readers must not see two things in one body.
+func TestAttackJSONSmuggling(t *testing.T) {
+	checkRules(t, []apiRule{
+		{"a duplicate", `POST /users/ {"username":"mallory","password":"correct horse","password":"battery staple"}`, invalidFields("password is given more than once")},
+		{"a duplicate by an escape", `POST /users/ {"username":"mallory","password":"correct horse","p\u0061ssword":"battery staple"}`, invalidFields("password is given more than once")},
+		{"a duplicate of null", `PATCH /users/me/ as john {"email":null,"email":"m@example.com"}`, invalidFields("email is given more than once")},
+		{"another case", `POST /users/ {"username":"mallory","password":"correct horse","PASSWORD":"battery staple"}`, invalidFields("PASSWORD is not a field of this request")},
+		{"the long s, which folds to s", `POST /users/ {"uſername":"mallory","password":"correct horse"}`, invalidFields("uſername is not a field of this request", "username is required")},
+		{"a lone surrogate, which another reader mends", `POST /users/ {"username":"mallory","password":"correct horse\ud800"}`, invalidFields("password has half of a surrogate pair")},
+		{"the second half alone", `POST /users/ {"username":"mallory","password":"correct horse\udc00\ud800"}`, invalidFields("password has half of a surrogate pair")},
+		{"a surrogate behind a backslash is a backslash", `POST /users/ {"username":"alice","password":"correct horse\\ud800"} ; POST /token username=alice&password=correct+horse\ud800`, tokens},
+		{"a pair is a character", `POST /users/ {"username":"alice","password":"correct \ud83d\udc0e"} ; POST /token username=alice&password=correct+%F0%9F%90%8E`, tokens},
+		{"NUL, which HMAC's padding hides", `POST /users/ {"username":"mallory","password":"correct horse\u0000"}`, invalidFields("password must be valid UTF-8 without NUL")},
+		{"a comment", `POST /users/ {"username":"mallory",/**/"password":"correct horse"}`, refusal(400, "The body is not JSON: invalid character '/' looking for beginning of object key string (byte 23)")},
+		{"a second object", `POST /users/ {"username":"mallory","password":"correct horse"} {"role":"admin"}`, refusal(400, "The body is not JSON: invalid character '{' after top-level value (byte 51)")},
+		{"a byte order mark", "POST /users/ \ufeff{}", refusal(400, "The body is not JSON: invalid character 'ï' looking for beginning of value (byte 1)")},
+		{"very deep", `PATCH /users/me/ as john {"email":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + "}", refusal(400, "The body is not JSON: invalid character '[' exceeded max depth (byte 10009)")},
+		{"an object for a string", `POST /users/ {"username":{"ne":null},"password":{"ne":null}}`, invalidFields("username must be a string", "password must be a string")},
+	})
+}
+
+func TestAttackParameterPollution(t *testing.T) {
+	checkRules(t, []apiRule{
+		{"two passwords", "POST /token username=johndoe&password=secret&password=guess", oauthRefusal(400, "invalid_request", "A form field is repeated")},
+		{"two names, one encoded", "POST /token username=johndoe&%75sername=admin&password=secret", oauthRefusal(400, "invalid_request", "A form field is repeated")},
+		{"two grants", "POST /token grant_type=password&grant_type=refresh_token&username=johndoe&password=secret", oauthRefusal(400, "invalid_request", "A form field is repeated")},
+		{"a semicolon, which is no separator", "POST /token username=johndoe;password=secret", oauthRefusal(400, "invalid_request", "The body is not a valid form")},
+		{"another case is another field", "POST /token username=johndoe&PASSWORD=guess&password=secret", tokens},
+		{"an array by PHP's rules is another field", "POST /token username=johndoe&password[]=secret", oauthRefusal(400, "invalid_request", "Missing form field: password")},
+		{"the query is no part of the form", "POST /token?grant_type=refresh_token username=johndoe&password=secret", tokens},
+		{"a token in the body is no credential", `GET /users/me/ with "Content-Type: application/x-www-form-urlencoded" access_token=$john`, noCredentials},
+	})
+}
+
+func TestAttackTokenConfusion(t *testing.T) {
+	checkRules(t, []apiRule{
+		{"a refresh token as an access token", "GET /users/me/ as john.refresh", badToken},
+		{"an access token as a refresh token", "POST /token grant_type=refresh_token&refresh_token=$john", wrongRefresh},
+		{"alg none", `GET /users/me/ with "Authorization: Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiIyIn0."`, badToken},
+		{"two tokens, one good", `GET /users/me/ with "Authorization: Bearer $john" with "Authorization: Bearer x"`, refusal(400, "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"a very long token", `GET /users/me/ with "Authorization: Bearer ` + strings.Repeat("a", 5000) + `"`, badToken},
+	})
+	inPeopledWorld(t, func(w *world) {
+		// Each character of a token counts, also the last, whose low bits no
+		// byte hangs on.
+		for name, endpoint := range map[string]string{"john": "GET /users/me/ as forged", "john.refresh": "POST /token grant_type=refresh_token&refresh_token=$forged"} {
+			token := w.vars[name]
+			for i := range token {
+				b := []byte(token)
+				b[i] ^= 1
+				if strings.IndexByte("&%+;=, /\\", b[i]) >= 0 { // what a form or a header would take apart
+					b[i] = 'x'
+				}
+				w.vars["forged"] = string(b)
+				if got := w.do(endpoint); !strings.Contains(got, "invalid") {
+					t.Fatalf("%s with byte %d of %s changed\n  got %s", endpoint, i, name, got)
+				}
+			}
+		}
+	})
+}
+
+// Whoever takes a free name gets nothing that its last owner had.
+func TestAttackReregisteredName(t *testing.T) {
+	again := `DELETE /users/1 as admin ; POST /users/ {"username":"johndoe","password":"correct horse"} ; `
+	checkRules(t, []apiRule{
+		{"the access token", again + "GET /users/me/ as john", badToken},
+		{"the refresh token", again + "POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"the password", again + "POST /token username=johndoe&password=secret", wrongLogin},
+		{"introspection", again + "POST /introspect as admin token=$john", "200\n" + `{"active":false}`},
+		{"the ID", again + "GET /users/1 as admin", notFound},
+	})
+}
+
+func TestAttackReplay(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		chain := []string{w.vars["john.refresh"]}
+		for range 5 {
+			time.Sleep(time.Minute)
+			w.vars["next"] = chain[len(chain)-1]
+			w.do("POST /token grant_type=refresh_token&refresh_token=$next ; keep access_token as live ; keep refresh_token as next")
+			chain = append(chain, w.vars["next"])
+		}
+		w.vars["old"] = chain[1]
+		if got := w.do("POST /token grant_type=refresh_token&refresh_token=$old"); got != wrongRefresh {
+			t.Errorf("a refresh token from long ago\n  got %s\n  want %s", got, wrongRefresh)
+		}
+		for i, token := range chain {
+			w.vars["any"] = token
+			if got := w.do("POST /token grant_type=refresh_token&refresh_token=$any"); got != wrongRefresh {
+				t.Errorf("refresh token %d of the session after a replay\n  got %s\n  want %s", i, got, wrongRefresh)
+			}
+		}
+		if got := w.do("GET /users/me/ as live"); got != badToken {
+			t.Errorf("the access token of the session after a replay\n  got %s\n  want %s", got, badToken)
+		}
+		if log := w.log.String(); !strings.Contains(log, "used again") || !strings.Contains(log, "user=1") {
+			t.Errorf("the log does not tell of the replay: %s", log)
+		}
+	})
+}
+
+// Fifty refreshes at once all get the same successor, and it works.
+func TestAttackRefreshRace(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		answers := manyAtOnce(w, 50, func(int) string { return "POST /token grant_type=refresh_token&refresh_token=$john.refresh" })
+		distinct := map[string]int{}
+		for _, a := range answers {
+			distinct[fmt.Sprint(a.status, " ", someRefreshToken.FindString(a.body))]++
+		}
+		if len(distinct) != 1 || answers[0].status != 200 {
+			t.Fatalf("50 refreshes at once answer %v\n  want the same successor for all", distinct)
+		}
+		w.last = answers[0]
+		if got := w.do("keep refresh_token as next ; wait 1m ; POST /token grant_type=refresh_token&refresh_token=$next"); got != tokens {
+			t.Errorf("the successor: got %s\n  want %s", got, tokens)
+		}
+	})
+}
+
+// Fifty registrations of one name at once make one account.
+func TestAttackRegistrationRace(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		statuses := map[int]int{}
+		for _, a := range manyAtOnce(w, 50, func(i int) string {
+			return fmt.Sprintf(`POST /users/ {"username":"%s","password":"correct horse"}`, []string{"alice", "Alice", "ALICE"}[i%3])
+		}) {
+			statuses[a.status]++
+		}
+		if statuses[201] != 1 || statuses[400] != 49 {
+			t.Errorf("50 registrations of one name at once answer %v, want one 201 and else 400", statuses)
+		}
+	})
+}
+
+// Two admins who demote each other at once leave one.
+func TestAttackLastAdminRace(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.do(`PATCH /users/1 as admin {"role":"admin"}`)
+		statuses := map[int]int{}
+		for _, a := range manyAtOnce(w, 2, func(i int) string {
+			return []string{`PATCH /users/1 as admin {"role":"user"}`, `PATCH /users/2 as john {"disabled":true}`}[i]
+		}) {
+			statuses[a.status]++
+		}
+		users, _ := w.store.Users(w.Context(), 0, 10)
+		if count := len(slices.DeleteFunc(users, func(u User) bool { return u.Role != RoleAdmin || u.Disabled })); count != 1 {
+			t.Errorf("after two admins took each other's role: %d active admins, and the answers %v; want one left", count, statuses)
+		}
+	})
+}
+
+// The answer to a failed login is the same to the byte, header by header,
+// whether there is such an account or not.
+func TestAttackUserEnumeration(t *testing.T) {
+	calls := []string{
+		"POST /token username=johndoe&password=guess",
+		"POST /token username=nobody&password=guess",
+		"POST /token username=dora&password=guess", // disabled
+		"POST /token username=dave&password=guess", // deleted
+		"POST /token username=no+name+at+all&password=guess",
+	}
+	inPeopledWorld(t, func(w *world) {
+		var want string
+		for _, call := range calls {
+			a := w.send(w.Context(), call)
+			a.header.Del("X-Request-Id")
+			got := fmt.Sprint(a.status, a.header, a.body)
+			if want == "" {
+				want = got
+			}
+			if got != want {
+				t.Errorf("%s\n  got  %s\n  want %s\n  as for every other", call, got, want)
+			}
+		}
+	})
+
+	// And it takes as long: one derivation of a key each time, beside which all
+	// the rest is nothing. The shortest of several runs is free of what else the
+	// machine does, so there are as many runs as it takes to be sure; an answer
+	// without a derivation, or with two, never comes near.
+	t.Run("by time", func(t *testing.T) {
+		w := loudWorld(t, 20_000)
+		least := map[string]time.Duration{}
+		quotient := map[string]float64{}
+		for run := range 60 {
+			for _, call := range calls {
+				start := time.Now() // from another address each time, not to be throttled
+				a := w.send(w.Context(), strings.Replace(call, "/token", fmt.Sprintf("/token from 198.51.100.%d", run), 1))
+				if took := time.Since(start); least[call] == 0 || took < least[call] {
+					least[call] = took
+				}
+				if a.status != 401 {
+					t.Fatalf("%s\n  got %s", call, w.show(a))
+				}
+			}
+			alike := run >= 3
+			for _, call := range calls {
+				quotient[call] = float64(least[call]) / float64(least[calls[0]])
+				alike = alike && 0.7 < quotient[call] && quotient[call] < 1.4
+			}
+			if alike {
+				return
+			}
+		}
+		t.Errorf("a failed login takes %v, as parts of the first: %v\n  want the same time for all", least, quotient)
+	})
+}
+
+// BenchmarkUserEnumeration tells the medians, as figures: they should differ by
+// no more than two runs of the same do.
+func BenchmarkUserEnumeration(b *testing.B) {
+	w := loudWorld(b, DefaultIterations)
+	times := map[string][]float64{}
+	n := 0
+	for b.Loop() {
+		for _, name := range []string{"johndoe", "nobody", "dora"} {
+			n++
+			start := time.Now()
+			w.send(b.Context(), fmt.Sprintf("POST /token from 2001:db8:%x:%x::1 username=%s&password=guess", n>>16, n&0xffff, name))
+			times[name] = append(times[name], time.Since(start).Seconds()*1e3)
+		}
+	}
+	for name, list := range times {
+		slices.Sort(list)
+		b.ReportMetric(list[len(list)/2], name+"-ms")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// What is logged at the most talkative level, and what is answered, holds no
+// secret. Every test of the API looks for that; this one shows that the search
+// would find one, and adds what is secret nowhere else.
+func TestAttackSecretsInLogs(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		for _, call := range []string{
+			"POST /token username=johndoe&password=a-wrong-password",
+			"POST /token username=a-password-by-mistake&password=x",
+			"POST /token username=johndoe&password=half-%zz-a-form",
+			"GET /users/me/?access_token=$john",
+			"GET /a-secret-in-the-path/$jane.refresh",
+			`GET /users/me/ with "Authorization: Bearer a-forged-token"`,
+			`GET /users/me/ with "Authorization: Basic am9obmRvZTphLXdyb25nLXBhc3N3b3Jk"`,
+			`GET /users/me/ with "Cookie: session=a-secret-cookie"`,
+			`POST /users/ {"username":"alice","password":"a-broken-body`,
+			`POST /users/ {"username":"alice","password":"password1"}`,
+			`PUT /users/me/password as john {"current_password":"a-wrong-password","new_password":"a-good-new-password"}`,
+			`GET /healthz with "X-Request-Id: a-secret-request-id"`,
+			"store fails", "POST /token username=johndoe&password=secret", "GET /readyz", "store works",
+		} {
+			w.obey(call)
+		}
+		w.note("a-wrong-password", "half-", "a-forged-token", "am9obmRvZTphLXdyb25nLXBhc3N3b3Jk", "a-secret", "a-broken-body", "a-good-new-password", "a-password-by-mistake")
+		if log := w.log.String(); strings.Count(log, "msg=request") < 15 {
+			t.Errorf("the log has no line for each request: %s", log)
+		}
+	})
+	for what, leak := range map[string]func(w *world){
+		"a password in the log": func(w *world) { w.server.log.Debug("login", "with", "correct horse") },
+		"a hash in the log":     func(w *world) { u, _ := w.store.User(w.Context(), 1); w.server.log.Debug("user", "is", u) },
+		"a key in the log":      func(w *world) { w.server.log.Debug("started", "key", testKey) },
+		"a token in the log":    func(w *world) { w.server.log.Debug("token", "is", w.vars["john.refresh"]) },
+		"a query in the log": func(w *world) {
+			w.send(w.Context(), "GET /healthz?color=green")
+			w.server.log.Debug("GET /healthz?color=green")
+		},
+		"a password in an answer": func(w *world) { w.send(w.Context(), `GET /healthz with "X-Request-Id: x"`).body = "correct horse" },
+		"a token in an answer":    func(w *world) { w.send(w.Context(), "GET /healthz").header.Set("X-Was", w.vars["john"]) },
+	} {
+		if !fails(t, func(w *world) {
+			w.login("john", "johndoe", "secret")
+			w.send(w.Context(), `POST /users/ {"username":"alice","password":"correct horse"}`)
+			leak(w)
+			w.searchForSecrets()
+		}) {
+			t.Errorf("the search does not find %s", what)
+		}
+	}
+}
+
+func TestAttackCORSOrigin(t *testing.T) {
+	for _, tt := range []struct {
+		origin  string
+		allowed bool
+	}{
+		{"http://localhost", true},
+		{"http://localhost:3000", true},
+		{"http://127.0.0.1:65535", true},
+		{"https://app.example", true},
+
+		{"null", false},
+		{"*", false},
+		{"http://localhost.evil.example", false},
+		{"http://localhost:3000.evil.example", false},
+		{"http://localhost:3000@evil.example", false},
+		{"http://localhost:evil", false},
+		{"http://localhost:", false},
+		{"http://localhost:-1", false},
+		{"http://localhost:65536", false},
+		{"http://localhost:3000/", false},
+		{"http://localhost:*", false},
+		{"https://localhost:3000", false},
+		{"http://evil-localhost:3000", false},
+		{"http://127.0.0.1.evil.example", false},
+		{"http://[::1]:3000", false},
+		{"https://app.example.evil.example", false},
+		{"https://app.example:8443", false},
+		{"http://app.example", false},
+		{"https://sub.app.example", false},
+		{"https://evilapp.example", false},
+		{"https://appXexample", false},
+		{"https://app.example, https://evil.example", false},
+	} {
+		t.Run(tt.origin, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.restart("-cors-origin=http://localhost:*", "-cors-origin=http://127.0.0.1:*", "-cors-origin=https://app.example")
+				for _, call := range []string{"GET /healthz", `OPTIONS /users/me/ with "Access-Control-Request-Method: PATCH"`} {
+					a := w.send(w.Context(), call+fmt.Sprintf(" with %q", "Origin: "+tt.origin))
+					want := ""
+					if tt.allowed {
+						want = tt.origin
+					}
+					if got := a.header.Get("Access-Control-Allow-Origin"); got != want {
+						t.Errorf("%s\n  got Access-Control-Allow-Origin: %q\n  want %q", a.call, got, want)
+					}
+					if a.header.Get("Access-Control-Allow-Credentials") != "" {
+						t.Errorf("%s\n  got Access-Control-Allow-Credentials, want none: there are no cookies", a.call)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestAttackForwardedFor: an address that the client made up is never believed.
+func TestAttackForwardedFor(t *testing.T) {
+	for _, tt := range []struct {
+		rule, peer, forwarded, want string
+	}{
+		{"nobody is trusted: the header is ignored", "198.51.100.1", "203.0.113.5", "198.51.100.1"},
+
+		{"a trusted proxy is believed", "10.0.0.1", "203.0.113.5", "203.0.113.5"},
+		{"what the client sent stands before what the proxy saw", "10.0.0.1", "1.1.1.1, 203.0.113.5", "203.0.113.5"},
+		{"two proxies in a row", "10.0.0.1", "1.1.1.1, 203.0.113.5, 10.0.0.2", "203.0.113.5"},
+		{"in two headers", "10.0.0.1", "1.1.1.1, 203.0.113.5\n10.0.0.2", "203.0.113.5"},
+		{"a client that pretends to be a proxy", "10.0.0.1", "1.1.1.1, 10.0.0.9, 203.0.113.5", "203.0.113.5"},
+		{"only proxies: the first of them", "10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"},
+		{"rubbish at the end: the proxy", "10.0.0.1", "203.0.113.5, rubbish", "10.0.0.1"},
+		{"rubbish before: as far as it can be read", "10.0.0.1", "rubbish, 10.0.0.2", "10.0.0.2"},
+		{"nothing", "10.0.0.1", "", "10.0.0.1"},
+		{"IPv6", "10.0.0.1", "2001:db8::5", "2001:db8::5"},
+		{"a zone does not make an address another", "10.0.0.1", "fe80::1%eth0", "fe80::1"},
+		{"IPv4 in IPv6 is IPv4", "10.0.0.1", "::ffff:203.0.113.5", "203.0.113.5"},
+		{"a trusted proxy in IPv6 clothes", "::ffff:10.0.0.1", "203.0.113.5", "203.0.113.5"},
+		{"somebody beside the proxies", "198.51.100.1", "203.0.113.5", "198.51.100.1"},
+	} {
+		t.Run(tt.rule, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				if !strings.HasPrefix(tt.rule, "nobody") {
+					w.restart("-trusted-proxy=10.0.0.0/8")
+				}
+				words := []string{"POST /token from", tt.peer}
+				for line := range strings.SplitSeq(tt.forwarded, "\n") {
+					words = append(words, fmt.Sprintf("with %q", "X-Forwarded-For: "+line))
+				}
+				for _, other := range []string{"X-Real-Ip", "Forwarded", "True-Client-Ip", "Cf-Connecting-Ip"} {
+					words = append(words, fmt.Sprintf("with %q", other+": 1.2.3.4"))
+				}
+				call := strings.Join(words, " ")
+				w.do(call + " username=johndoe&password=secret ; keep access_token as john ; GET /users/me/sessions as john")
+				if !strings.Contains(w.last.body, `"ip":"`+tt.want+`"`) {
+					t.Errorf("%s\n  got  %s\n  want the address %s", call, w.last.body, tt.want)
+				}
+				if log := w.log.String(); !strings.Contains(log, "ip="+tt.want+" ") {
+					t.Errorf("%s\n  got the log %s\n  want the address %s", call, log, tt.want)
+				}
+			})
+		})
+	}
+
+	t.Run("changing the header does not get around the throttle", func(t *testing.T) {
+		inWorld(t, func(w *world) {
+			for i := range 6 {
+				w.do(fmt.Sprintf(`POST /token with "X-Forwarded-For: 203.0.113.%d" username=johndoe&password=guess`, i))
+			}
+			if w.last.status != 429 {
+				t.Errorf("the sixth guess, each with another X-Forwarded-For: got %s, want 429", w.show(w.last))
+			}
+		})
+	})
+}
+
+func TestAttackRequestID(t *testing.T) {
+	for _, tt := range []struct {
+		rule, from, id string
+		kept           bool
+	}{
+		{"a client's ID is not taken over", "198.51.100.1", "my-id", false},
+		{"a trusted proxy's is", "10.0.0.1", "4f9c-1", true},
+		{"but not one with a line break in it", "10.0.0.1", "a\nlevel=ERROR", false},
+		{"nor with an equals sign, as in the log", "10.0.0.1", "a=b", false},
+		{"nor with markup", "10.0.0.1", "<b>", false},
+		{"nor a long one", "10.0.0.1", strings.Repeat("a", 65), false},
+	} {
+		t.Run(tt.rule, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.restart("-trusted-proxy=10.0.0.0/8")
+				a := w.send(w.Context(), fmt.Sprintf("GET /nowhere from %s with %q", tt.from, "X-Request-Id: "+tt.id))
+				if got := a.header.Get("X-Request-Id"); (got == tt.id) != tt.kept {
+					t.Errorf("X-Request-Id: %q from %s\n  got %q\n  want it kept: %v", tt.id, tt.from, got, tt.kept)
+				}
+				if log := w.log.String(); strings.Contains(log, tt.id) != tt.kept {
+					t.Errorf("X-Request-Id: %q from %s\n  got the log %s\n  want it there: %v", tt.id, tt.from, log, tt.kept)
+				}
+			})
+		})
+	}
+}
+
+// A method may be any word, also one that was meant for nobody's eyes.
+func TestAttackMethodInLog(t *testing.T) {
+	for method, want := range map[string]string{"GET": "GET", "OPTIONS": "OPTIONS", "get": "other", "BREW": "other", "MY-PASSWORD": "other"} {
+		inWorld(t, func(w *world) {
+			r := w.request(w.Context(), "GET /healthz")
+			r.Method = method
+			w.handler.ServeHTTP(httptest.NewRecorder(), r)
+			if log := w.log.String(); !strings.Contains(log, "method="+want+" ") {
+				t.Errorf("%s /healthz\n  got the log %s\n  want method=%s in it", method, log, want)
+			}
+		})
+	}
+}
+
+// What the client calls the server goes into no answer.
+func TestAttackHostHeader(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		for _, call := range []string{`POST /users/ {"username":"alice","password":"correct horse"}`, "GET /users/?limit=1 as admin", "GET /users", "GET /", "GET /nowhere", "GET //users/", "GET /docs"} {
+			r := w.request(w.Context(), call)
+			r.Host = "evil.example"
+			r.Header.Set("X-Forwarded-Host", "evil.example")
+			r.Header.Set("X-Forwarded-Proto", "evil")
+			rec := httptest.NewRecorder()
+			w.handler.ServeHTTP(rec, r)
+			if got := fmt.Sprint(rec.Header(), rec.Body); strings.Contains(got, "evil") {
+				t.Errorf("%s with Host: evil.example\n  got %s\n  want no evil in it", call, got)
+			}
+		}
+	})
+}
+
+// Fifty guesses at once are no more than five: they wait in the queue for the
+// hash, and are counted as they leave it.
+func TestAttackGuessesAtOnce(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		release := w.occupyHashing(0)
+		answers := make(chan int, 50)
+		for i := range cap(answers) {
+			go func() {
+				answers <- w.send(w.Context(), fmt.Sprintf("POST /token username=johndoe&password=guess%d", i)).status
+			}()
+		}
+		synctest.Wait()
+		if len(answers) > 0 {
+			t.Errorf("%d of 50 guesses are answered while all hashes are taken, want them to wait", len(answers))
+		}
+		release()
+		statuses := map[int]int{}
+		for range cap(answers) {
+			statuses[<-answers]++
+		}
+		if statuses[401] != 5 || statuses[429] != 45 {
+			t.Errorf("50 guesses at once answer %v, want 5 times 401 and 45 times 429", statuses)
+		}
+	})
+}
+
+// While the queue for the hash is full, whoever brings a password is sent away at
+// once, and whoever brings a token notices nothing.
+func TestAttackFullQueue(t *testing.T) {
+	const busy = "Too many passwords are being checked"
+	const register = `POST /users/ {"username":"alice","password":"correct horse"}`
+	inPeopledWorld(t, func(w *world) {
+		w.do("repeat 5 POST /token from 192.0.2.9 username=johndoe&password=guess")
+		release := w.occupyHashing(maxWaiting)
+		for _, tt := range []struct{ do, want string }{
+			{"POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", busy, "Retry-After: 1")},
+			{"POST /token username=nobody&password=secret", oauthRefusal(503, "temporarily_unavailable", busy, "Retry-After: 1")},
+			{"repeat 9 POST /token username=johndoe&password=guess", oauthRefusal(503, "temporarily_unavailable", busy, "Retry-After: 1")},
+			{register, refusal(503, busy, "Retry-After: 1")},
+			{`PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`, refusal(503, busy, "Retry-After: 1")},
+			{`DELETE /users/me/ as john {"password":"secret"}`, refusal(503, busy, "Retry-After: 1")},
+			{`PUT /users/1/password as admin {"new_password":"correct horse"}`, refusal(503, busy, "Retry-After: 1")},
+
+			{`POST /users/ {"username":"johndoe","password":"correct horse"}`, refusal(400, "Username already registered")},
+			{`POST /users/ {"username":"alice","password":"short"}`, invalidFields("password must be 8 to 1024 bytes long")},
+			{"POST /token from 192.0.2.9 username=johndoe&password=secret", oauthRefusal(429, "temporarily_unavailable", "Too many failed logins", "Retry-After: 1")},
+			{"GET /users/me/ as john", "200\n" + john},
+			{"wait 1m ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
+		} {
+			if got := w.do(tt.do); got != tt.want {
+				t.Errorf("with a full queue, %s\n  got %s\n  want %s", tt.do, got, tt.want)
+			}
+		}
+		if log := w.log.String(); strings.Contains(log, "level=ERROR") {
+			t.Errorf("the log of a full queue has errors, want none, since it is not the server that is wrong: %s", log)
+		}
+		release()
+		if got := w.do("POST /token username=johndoe&password=secret"); got != tokens {
+			t.Errorf("when the queue is empty again, the tries that were sent away count for nothing\n  got %s\n  want tokens", got)
+		}
+		if got := w.do(register); !strings.HasPrefix(got, "201\n") {
+			t.Errorf("%s when the queue is empty again\n  got %s", register, got)
+		}
+
+		// All that had waited gave up, and each gave its place back.
+		release = w.occupyHashing(0)
+		answer := make(chan *answered, 1)
+		gone, giveUp := context.WithCancel(w.Context())
+		go func() { answer <- w.send(gone, "POST /token username=dora&password=secret") }()
+		synctest.Wait()
+		giveUp()
+		if a := <-answer; a.status != 499 {
+			t.Errorf("a client that gave up is logged as %d, want 499: it is not the server that is wrong", a.status)
+		}
+		go func() { answer <- w.send(w.Context(), "POST /token username=jane&password=secret") }()
+		synctest.Wait()
+		release()
+		if a := <-answer; a.status != 200 {
+			t.Errorf("%s when those who waited have given up\n  got %s\n  want it to wait, and then tokens", a.call, w.show(a))
+		}
+	})
+}
+
+// The wait doubles from a second to five minutes, and stays there.
+func TestAttackPatientGuessing(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.do("repeat 5 POST /token username=johndoe&password=guess")
+		for _, wait := range []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300} {
+			if got := w.do("POST /token username=johndoe&password=guess"); w.last.header.Get("Retry-After") != fmt.Sprint(wait) {
+				t.Fatalf("one more guess\n  got %s\n  want to wait %d s", got, wait)
+			}
+			time.Sleep(time.Duration(wait)*time.Second - time.Millisecond)
+			if got := w.do("POST /token username=johndoe&password=guess"); w.last.status != 429 {
+				t.Fatalf("a guess a moment before %d s\n  got %s\n  want 429", wait, got)
+			}
+			time.Sleep(time.Millisecond)
+			if got := w.do("POST /token username=johndoe&password=guess"); w.last.status != 401 {
+				t.Fatalf("a guess after %d s\n  got %s\n  want 401", wait, got)
+			}
+		}
+	})
+}
+
+// Guesses at a hundred thousand names from as many addresses neither fill the
+// memory nor wash a waiting attacker's own failures away.
+func TestAttackThrottleMemory(t *testing.T) {
+	key := func(i int) [16]byte {
+		return throttleKey(fmt.Sprint("name", i), netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
+	}
+	throttle, now := newThrottle(), time.Now()
+	mine := key(-1)
+	for range freeTries {
+		throttle.take(mine, now)
+	}
+	most := 0
+	for i := range 5 * throttleHalf {
+		throttle.take(key(i), now)
+		most = max(most, len(throttle.new)+len(throttle.old))
+		if i == throttleHalf-2 && throttle.wait(mine, now) <= 0 {
+			t.Errorf("after %d other failures, the wait is forgotten", i)
+		}
+	}
+	if most > 2*throttleHalf {
+		t.Errorf("the throttle has had %d entries, want %d at most", most, 2*throttleHalf)
+	}
+}
+
+// A storm of logins beyond the queue is turned away at once, and who has given
+// up takes no place in it.
+func TestAttackLoginStorm(t *testing.T) {
+	w := loudWorld(t, 1)
+	w.addUser("slow", "secret", func(u *User) { u.PasswordHash = Hasher{Iterations: 100_000}.Hash("secret") })
+	w.login("john", "johndoe", "secret")
+	storm := 3 * (maxWaiting + runtime.GOMAXPROCS(0))
+	ctx, giveUp := context.WithCancel(w.Context())
+	defer giveUp()
+	answers := make(chan *answered, storm)
+	for i := range storm {
+		go func() {
+			answers <- w.send(ctx, fmt.Sprintf("POST /token from 10.0.%d.%d username=slow&password=guess", i>>8, i&255))
+		}()
+	}
+	turnedAway := oauthRefusal(503, "temporarily_unavailable", "Too many passwords are being checked", "Retry-After: 1")
+	count, received := map[int]int{}, 0
+	for count[503] == 0 {
+		a := <-answers
+		count[a.status]++
+		received++
+		if got := w.show(a); a.status != 401 && got != turnedAway {
+			t.Errorf("in a storm of logins\n  got %s\n  want %s", got, turnedAway)
+		}
+		if count[401] == storm {
+			t.Fatalf("%d logins at once were all let in, want 503 for some", storm)
+		}
+	}
+	if got := w.do("GET /users/me/ as john"); !strings.HasPrefix(got, "200\n") {
+		t.Errorf("GET /users/me/ in a storm of logins\n  got %s", got)
+	}
+	giveUp()
+	for ; received < storm; received++ {
+		count[(<-answers).status]++
+	}
+	if count[401] > maxWaiting/2+runtime.GOMAXPROCS(0) {
+		t.Errorf("%d logins, whose clients have given up, were answered %v times\n  want those who wait to leave the queue", storm, count)
+	}
+	if got, want := w.server.stats.Get("hashing_refused").String(), fmt.Sprint(count[503]); got != want {
+		t.Errorf("hashing_refused on the debug listener is %s, want %s, as many as were turned away", got, want)
+	}
+	if got := w.do("POST /token username=johndoe&password=secret"); !strings.HasPrefix(got, "200\n") {
+		t.Errorf("a login after the storm\n  got %s\n  want 200", got)
+	}
+}
+
+// loudWorld has the people, but lives in real time and hashes at a real cost.
+func loudWorld(t testing.TB, iterations int) *world {
+	w := newWorld(t, iterations)
+	w.addUser("dora", "secret", func(u *User) { u.Disabled = true })
+	return w
+}
+
+// occupyHashing takes all hashes, and so many places in the queue for them.
+func (w *world) occupyHashing(queue int) (release func()) {
+	ctx, leaveQueue := context.WithCancel(w.Context())
+	var turns []*turn
+	for range cap(w.server.hashing.slots) {
+		turn, err := w.server.hashing.enter(ctx)
+		if err != nil {
+			w.Fatal(err)
+		}
+		turns = append(turns, turn)
+	}
+	for range queue {
+		go w.server.hashing.enter(ctx)
+	}
+	synctest.Wait()
+	return func() {
+		leaveQueue()
+		synctest.Wait()
+		for _, turn := range turns {
+			turn.leave()
+		}
+	}
+}
+
+// manyAtOnce sends n requests at once and returns their answers.
+func manyAtOnce(w *world, n int, call func(i int) string) []*answered {
+	answers := make([]*answered, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { answers[i] = w.send(w.Context(), call(i)) })
+	}
+	wg.Wait()
+	return answers
+}
+
+// The wait runs from the answer of the try before. With many in the queue for
+// the hash, that may be long after it came.
+func TestThrottleWaitsFromTheAnswer(t *testing.T) {
+	th, key := newThrottle(), throttleKey("johndoe", netip.MustParseAddr("192.0.2.1"))
+	came := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for range freeTries {
+		if wait := th.take(key, came); wait > 0 {
+			t.Fatalf("take of one of the first %d tries = %v, want no wait", freeTries, wait)
+		}
+	}
+	answered := came.Add(3 * time.Second)
+	th.failed(key, answered)
+	if got := th.wait(key, answered); got != time.Second {
+		t.Errorf("wait after a fifth failure that took 3 s = %v, want 1s", got)
+	}
+	if got := th.take(key, answered.Add(time.Second)); got != 0 {
+		t.Errorf("take a second later = %v, want its place", got)
+	}
+}

@@ -1,0 +1,992 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// Each flag: what it does when absent, and that its variable does the same.
+func TestEachFlagAndItsVariable(t *testing.T) {
+	t.Parallel()
+	cert, key := writeCertificate(t)
+	for _, test := range []struct {
+		flag   string
+		with   string // other flags that it needs
+		get    func(*settings) any
+		absent any
+		value  string
+		want   any
+		other  string // another value, that must lose
+	}{
+		{"addr", "", func(s *settings) any { return s.addr }, "127.0.0.1:8000", "127.0.0.1:9000", "127.0.0.1:9000", "127.0.0.1:7000"},
+		{"store", "", func(s *settings) any { return s.store }, "memory", "users.jsonl", "users.jsonl", "other.jsonl"},
+		{"demo", "", func(s *settings) any { return s.Demo }, true, "false", false, "true"},
+		{"admin", "", func(s *settings) any { return s.adminName }, "", "root", "root", "boss"},
+		{"reset-password", "-store users.jsonl", func(s *settings) any { return s.resetName }, "", "ada", "ada", "bob"},
+		{"import", "-store users.jsonl", func(s *settings) any { return s.importFile }, "", "old.jsonl", "old.jsonl", "older.jsonl"},
+		{"registration", "", func(s *settings) any { return s.Closed }, false, "closed", true, "open"},
+		{"access-ttl", "", func(s *settings) any { return s.AccessTTL }, 30 * time.Minute, "5m", 5 * time.Minute, "1h"},
+		{"refresh-ttl", "", func(s *settings) any { return s.Sessions.Idle }, 720 * time.Hour, "1h", time.Hour, "2h"},
+		{"session-ttl", "", func(s *settings) any { return s.Sessions.Max }, 2160 * time.Hour, "24h", 24 * time.Hour, "2h"},
+		{"issuer", "", func(s *settings) any { return s.Issuer }, "stdauth", "https://id.example.com", "https://id.example.com", "x"},
+		{"cors-origin", "", func(s *settings) any { return fmt.Sprint(s.CORSOrigins) }, "[http://localhost:* http://127.0.0.1:*]", "https://a.example.com", "[https://a.example.com]", "https://b.example.com"},
+		{"trusted-proxy", "", func(s *settings) any { return fmt.Sprint(s.TrustedProxies) }, "[]", "10.1.2.3/8", "[10.0.0.0/8]", "::1/128"},
+		{"tls-cert", "-tls-key " + key, func(s *settings) any { return s.certFile }, nil, cert, cert, "none.pem"},
+		{"tls-key", "-tls-cert " + cert, func(s *settings) any { return s.keyFile }, nil, key, key, "none.pem"},
+		{"debug-addr", "", func(s *settings) any { return s.debugAddr }, "", "localhost:6060", "localhost:6060", "localhost:7070"},
+		{"log-format", "", func(s *settings) any { return s.logFormat }, "text", "json", "json", "text"},
+		{"log-level", "", func(s *settings) any { return s.logLevel }, slog.LevelInfo, "warn", slog.LevelWarn, "error"},
+	} {
+		variable := "STDAUTH_" + strings.ToUpper(strings.ReplaceAll(test.flag, "-", "_"))
+		with := strings.Fields(test.with)
+		for _, c := range []struct {
+			what string
+			args []string
+			env  []string
+			want any
+		}{
+			{"absent", with, nil, test.absent},
+			{"an empty variable counts as unset", with, []string{variable + "="}, test.absent},
+			{"the flag", append(with, "-"+test.flag+"="+test.value), nil, test.want},
+			{"the variable", with, []string{variable + "=" + test.value}, test.want},
+			{"the flag wins", append(with, "-"+test.flag+"="+test.value), []string{variable + "=" + test.other}, test.want},
+		} {
+			if c.want == nil {
+				continue // one of a pair cannot be absent
+			}
+			set, err := parseSettings(c.args, envOf(append(c.env, "SECRET_KEY="+settingsKey)...))
+			if err != nil {
+				t.Errorf("-%s: %s: parseSettings(%q) with %q: %v", test.flag, c.what, c.args, c.env, err)
+			} else if got := test.get(set); got != c.want {
+				t.Errorf("-%s: %s: parseSettings(%q) with %q gives %v, want %v", test.flag, c.what, c.args, c.env, got, c.want)
+			}
+		}
+	}
+}
+
+func TestRepeatableFlags(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ name, args, env, want string }{
+		{"a flag twice", "-cors-origin https://a.example.com -cors-origin https://b.example.com:*", "", "[https://a.example.com https://b.example.com:*] []"},
+		{"a list in a variable", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,https://b.example.com", "[https://a.example.com https://b.example.com] []"},
+		{"a list with spaces", "", "STDAUTH_TRUSTED_PROXY=10.0.0.0/8,\t::1/128", "[http://localhost:* http://127.0.0.1:*] [10.0.0.0/8 ::1/128]"},
+		{"flags win over the whole list", "-trusted-proxy 10.0.0.0/8", "STDAUTH_TRUSTED_PROXY=::1/128,fd00::/8", "[http://localhost:* http://127.0.0.1:*] [10.0.0.0/8]"},
+		{"an origin is compared in lower case", "-cors-origin http://App.example.com", "", "[http://app.example.com] []"},
+		{"no demo accounts, no origins", "-demo=false", "", "[] []"},
+	} {
+		set, err := parseSettings(strings.Fields(test.args), envOf(test.env))
+		if err != nil {
+			t.Errorf("%s: parseSettings(%s) with %s: %v", test.name, test.args, test.env, err)
+		} else if got := fmt.Sprint(set.CORSOrigins, set.TrustedProxies); got != test.want {
+			t.Errorf("%s: parseSettings(%s) with %s gives %s, want %s", test.name, test.args, test.env, got, test.want)
+		}
+	}
+}
+
+// The ends of a range belong to it.
+func TestLimitsOfSettings(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		arg string
+		ok  bool
+	}{
+		{"-access-ttl=1s", true},
+		{"-access-ttl=999ms", false},
+		{"-session-ttl=876000h", true},
+		{"-session-ttl=876000h1ns", false},
+		{"-issuer=" + strings.Repeat("x", 200), true},
+		{"-issuer=" + strings.Repeat("x", 201), false},
+	} {
+		if _, err := parseSettings([]string{test.arg}, envOf()); (err == nil) != test.ok {
+			t.Errorf("parseSettings(%s) = %v, want it to be accepted: %t", test.arg, err, test.ok)
+		}
+	}
+}
+
+// A setting that cannot be is refused with exit status 2 and one line, which
+// names the flag or the variable and says what is wrong.
+func TestRefusedSettings(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cert, key := writeCertificate(t)
+	full := filepath.Join(dir, "full.jsonl")
+	writeAccounts(t, full, User{Username: "ada", Role: RoleAdmin})
+	broken := filepath.Join(dir, "broken.jsonl")
+	if err := os.WriteFile(broken, []byte(fileHeader+"{}\n{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken := filepath.Join(dir, "taken.jsonl")
+	store, err := OpenFileStore(t.Context(), taken, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	secret := "SECRET_KEY=" + settingsKey
+
+	for _, test := range []struct{ name, args, env, want string }{
+		{"an unknown flag", "-nonsense", "", "-nonsense"},
+		{"a word that is no flag", "memory", "", `"memory" is not a flag`},
+		{"a flag without its value", "-addr", "", "-addr"},
+
+		{"an address without a port", "-addr localhost", "", "-addr: address localhost: missing port"},
+		{"a port out of range", "-addr localhost:65536", "", "-addr: "},
+		{"no such host", "-addr 192.0.2.1:80", "", "-addr: listen tcp 192.0.2.1:80"},
+		{"the same in the environment", "", "STDAUTH_ADDR=localhost", `STDAUTH_ADDR: "localhost": address localhost: missing port`},
+
+		{"an empty store", "-store=", "", "-store: must not be empty"},
+		{"a folder for a store", "-store " + dir, secret, "-store: open " + dir},
+		{"a store in a folder that is not there", "-store " + dir + "/none/users.jsonl", secret, "-store: open"},
+		{"a damaged store", "-store " + broken, secret, "-store: line 2"},
+		{"a store in use", "-store " + taken, secret, "-store: another process is using it"},
+
+		{"a store that stays, without a key", "-store users.jsonl", "", "SECRET_KEY: is needed with a -store that outlives the process; make one with: openssl rand -hex 32"},
+		{"a key of 31 bytes", "", "SECRET_KEY=" + settingsKey[:31], "SECRET_KEY: must be at least 32 bytes long; make one with: openssl"},
+		{"the article's key", "", "SECRET_KEY=your-secret-key-keep-it-safe-and-dont-share-it-with-anyone", "SECRET_KEY: is a published example"},
+		{"the FastAPI tutorial's key", "", "SECRET_KEY=09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "SECRET_KEY: is a published example"},
+		{"the key of jwt.io", "", "SECRET_KEY=a-string-secret-at-least-256-bits-long", "SECRET_KEY: is a published example"},
+		{"a previous key of 31 bytes", "", secret + " SECRET_KEY_PREVIOUS=" + settingsKey[:31], "SECRET_KEY_PREVIOUS: must be at least 32 bytes long"},
+		{"a published previous key", "", secret + " SECRET_KEY_PREVIOUS=a-string-secret-at-least-256-bits-long", "SECRET_KEY_PREVIOUS: is a published example"},
+		{"a previous key alone", "", "SECRET_KEY_PREVIOUS=" + settingsKey, "SECRET_KEY_PREVIOUS: is of no use without SECRET_KEY"},
+		{"two bad secrets in one line", "", "SECRET_KEY=x SECRET_KEY_PREVIOUS=y", "SECRET_KEY_PREVIOUS: must be at least"},
+
+		{"demo accounts in a file", "-demo -store users.jsonl", secret, "-demo: everybody knows the demo passwords"},
+		{"demo accounts for the network", "-demo -addr 0.0.0.0:0", "", "-demo: everybody knows the demo passwords"},
+		{"demo accounts on every address", "-demo -addr :0", "", "-demo: everybody knows the demo passwords"},
+		{"demo accounts by the environment", "-addr :0", "STDAUTH_DEMO=1", "-demo: everybody knows the demo passwords"},
+		{"demo, perhaps", "", "STDAUTH_DEMO=perhaps", "STDAUTH_DEMO: "},
+		{"demo, perhaps, as a flag", "-demo=perhaps", "", "-demo: must be true"},
+
+		{"an admin with a slash", "-admin=a/b", "", "-admin: must be 1 to 64 of ASCII letters"},
+		{"an admin without a name", "-admin=", "", "-admin: must be 1 to 64 of ASCII letters"},
+		{"a short admin's password", "-admin root", "ADMIN_PASSWORD=short", "ADMIN_PASSWORD: must be 8 to 1024 bytes long"},
+		{"an admin's password like the name", "-admin administratrix", "ADMIN_PASSWORD=Administratrix", "ADMIN_PASSWORD: must not be the username"},
+		{"a common admin's password", "-admin root", "ADMIN_PASSWORD=password123", "ADMIN_PASSWORD: is one of the most common"},
+
+		{"a reset in memory", "-reset-password ada", "", "-reset-password: needs a -store that outlives"},
+		{"a reset for nobody", "-reset-password=", "", "-reset-password: must not be empty"},
+		{"a reset for a stranger", "-reset-password nobody -store " + full, "", "-reset-password: nobody: not found"},
+		{"a reset to a short password", "-reset-password ada -store " + full, "NEW_PASSWORD=short", "NEW_PASSWORD: must be 8 to 1024 bytes long"},
+
+		{"an import into memory", "-import " + full, "", "-import: needs a -store that outlives"},
+		{"an import and a reset", "-import " + full + " -reset-password ada -store x.jsonl", "", "-import: cannot be given together with -reset-password"},
+		{"an import of nothing", "-import " + dir + "/none -store " + dir + "/new.jsonl", "", "-import: open"},
+		{"an import of a damaged file", "-import " + broken + " -store " + dir + "/new.jsonl", "", "-import: line 2"},
+		{"an import over accounts", "-import " + full + " -store " + full, "", "-import: the store already holds accounts"},
+
+		{"registration half open", "-registration ajar", "", "-registration: must be open or closed"},
+		{"a password for etcd without a user", "", "STDAUTH_ETCD_PASSWORD=hunter2", "STDAUTH_ETCD_USERNAME: is needed"},
+
+		{"a life without a unit", "-access-ttl 30", "", "-access-ttl: time: missing unit"},
+		{"a life of nothing", "-access-ttl 0s", "", "-access-ttl: must be from 1s"},
+		{"a life before birth", "-refresh-ttl -1h", "", "-refresh-ttl: must be from 1s"},
+		{"a life beyond any", "-session-ttl 876001h", "", "-session-ttl: must be from 1s to 876000h"},
+		{"no issuer", "-issuer=", "", "-issuer: must be 1 to 200 bytes"},
+		{"an endless issuer", "-issuer=" + strings.Repeat("x", 201), "", "-issuer: must be 1 to 200 bytes"},
+
+		{"every origin", "-cors-origin *", "", "-cors-origin: must be an origin"},
+		{"an origin with a path", "-cors-origin https://a.example.com/", "", "-cors-origin: must be an origin"},
+		{"an origin with a port that cannot be", "-cors-origin http://a.example.com:99999", "", "-cors-origin: must be an origin"},
+		{"every origin below a name", "-cors-origin https://*.example.com", "", "-cors-origin: must be an origin"},
+		{"an origin without a scheme", "-cors-origin a.example.com", "", "-cors-origin: must be an origin"},
+		{"a list of origins with a hole", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,", "STDAUTH_CORS_ORIGIN: "},
+		{"a proxy that is no CIDR", "-trusted-proxy 10.0.0.1", "", "-trusted-proxy: must be a CIDR"},
+
+		{"a certificate without a key", "-tls-cert " + cert, "", "-tls-cert and -tls-key: must be given together"},
+		{"a key without a certificate", "-tls-key " + key, "", "-tls-cert and -tls-key: must be given together"},
+		{"a certificate that is none", "-tls-cert " + key + " -tls-key " + key, "", "-tls-cert"},
+		{"a certificate that is not there", "-tls-cert none.pem -tls-key " + key, "", "-tls-cert, -tls-key: open none.pem"},
+
+		{"debugging for the network", "-debug-addr 0.0.0.0:0", "", "-debug-addr: must be a loopback address"},
+		{"debugging on every address", "-debug-addr :6060", "", "-debug-addr: must be a loopback address"},
+		{"a log of no known form", "-log-format xml", "", "-log-format: must be text or json"},
+		{"a log of no known level", "-log-level loud", "", "-log-level: must be debug or info or warn or error"},
+		{"a level between", "-log-level INFO+2", "", "-log-level: must be debug"},
+	} {
+		args := strings.Fields(test.args)
+		if !strings.Contains(test.args, "-addr") && !strings.Contains(test.env, "STDAUTH_ADDR") {
+			args = append(args, "-addr=127.0.0.1:0")
+		}
+		status, stdout, stderr := runFor(t, 5*time.Second, args, strings.Fields(test.env)...)
+		if status != 2 || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.HasPrefix(stderr, "stdauth: ") || !strings.Contains(stderr, test.want) {
+			t.Errorf("%s: run(%q) with %q\n got %d, stdout %q, stderr %q\nwant 2, nothing, one line with %q", test.name, args, test.env, status, stdout, stderr, test.want)
+		}
+	}
+}
+
+func TestAnAddressInUseIsNoBadSetting(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, args := range [][]string{
+		{"-addr", l.Addr().String()},
+		{"-addr", "127.0.0.1:0", "-debug-addr", l.Addr().String()},
+	} {
+		status, _, stderr := runFor(t, 5*time.Second, args)
+		if status != 1 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, l.Addr().String()) {
+			t.Errorf("run(%q) = %d, stderr %q; want 1 and one line with the address", args, status, stderr)
+		}
+	}
+}
+
+// A signal may come before there is anything to stop.
+func TestAnEndBeforeTheStart(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	writeAccounts(t, file, User{Username: "ada", Role: RoleAdmin})
+	for _, args := range []string{"", "-store " + file, "-store " + file + " -tls-cert x"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		var stdout, stderr bytes.Buffer
+		want := 0
+		if strings.Contains(args, "-tls-cert") {
+			want = 2 // what is wrong with the settings is said all the same
+		}
+		if got := run(ctx, append(strings.Fields(args), "-addr=127.0.0.1:0"), envOf("SECRET_KEY="+settingsKey), &stdout, &stderr); got != want {
+			t.Errorf("run(%q) with a context that has ended = %d, want %d\n%s", args, got, want, &stderr)
+		}
+	}
+}
+
+func TestHelpShowsEachFlag(t *testing.T) {
+	t.Parallel()
+	for _, flag := range []string{"-help", "-h"} {
+		status, stdout, stderr := runFor(t, 5*time.Second, []string{flag})
+		if status != 0 || stderr != "" {
+			t.Errorf("run(%s) = %d, stderr %q; want 0 and nothing", flag, status, stderr)
+		}
+		for _, name := range append(flagNames(), "SECRET_KEY", "SECRET_KEY_PREVIOUS", "ADMIN_PASSWORD", "NEW_PASSWORD", "STDAUTH_ACCESS_TTL") {
+			if !strings.Contains(stdout, name) {
+				t.Errorf("run(%s) does not show %s:\n%s", flag, name, stdout)
+			}
+		}
+	}
+}
+
+func TestDemoIsForTryingThingsOut(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		args string
+		want bool
+	}{
+		{"", true},
+		{"-addr localhost:0", true},
+		{"-addr [::1]:0", true},
+		{"-addr 127.1.2.3:0", true},
+		{"-demo", true},
+		{"-demo=false", false},
+		{"-addr :0", false},
+		{"-addr 0.0.0.0:0", false},
+		{"-addr [::]:0", false},
+		{"-addr 192.0.2.1:0", false},
+		{"-store users.jsonl", false},
+		{"-store users.jsonl -import old.jsonl", false},
+	} {
+		set, err := parseSettings(strings.Fields(test.args), envOf("SECRET_KEY="+settingsKey))
+		if err != nil || set.Demo != test.want {
+			t.Errorf("parseSettings(%s): demo = %t, %v; want %t, nil", test.args, set.Demo, err, test.want)
+		}
+	}
+	for _, u := range demoUsers {
+		ok, weak := Hasher{Iterations: DefaultIterations}.Check("secret", u.PasswordHash)
+		if !ok || weak {
+			t.Errorf("Check(secret, hash of %s) = %t, weak %t; want true, false", u.Username, ok, weak)
+		}
+	}
+}
+
+// -admin creates an account, once, and never changes one.
+func TestAdmin(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	log := ""
+	admin := func(args string, env ...string) (stdout string, u User) {
+		t.Helper()
+		s := launch(t, append(strings.Fields(args), "-store", file), append(env, "SECRET_KEY="+settingsKey)...)
+		s.stop()
+		log = s.stderr.String()
+		u, err := accountsOf(t, file).UserByName(t.Context(), "root")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.stdout.String(), u
+	}
+
+	stdout, made := admin("-admin root")
+	m := regexp.MustCompile(`^created the admin root and set its password to ([A-Z2-7]{26}), shown only now\n$`).FindStringSubmatch(stdout)
+	if m == nil {
+		t.Fatalf("the first -admin root prints %q", stdout)
+	}
+	if ok, _ := (Hasher{}).Check(m[1], made.PasswordHash); !ok || made.Role != RoleAdmin || made.Disabled {
+		t.Errorf("the first -admin root makes %+v; the password that it prints fits: %t", made, ok)
+	}
+	for _, args := range []string{"-admin root", "-admin ROOT"} {
+		if stdout, now := admin(args, "ADMIN_PASSWORD=correct horse"); stdout != "" || now != made {
+			t.Errorf("the second time, %s prints %q and makes %+v; want nothing printed or changed", args, stdout, now)
+		}
+	}
+
+	// Not even one that is no admin any more.
+	store, err := OpenFileStore(t.Context(), file, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.CreateUser(t.Context(), User{Username: "boss", Role: RoleAdmin})
+	store.UpdateUser(t.Context(), made.ID, func(u *User) error { u.Role, u.Disabled = RoleUser, true; return nil })
+	store.Close()
+	if stdout, now := admin("-admin root"); stdout != "" || now.Role != RoleUser || !now.Disabled {
+		t.Errorf("-admin root for a disabled user prints %q and makes %+v; want nothing printed or changed", stdout, now)
+	}
+	if !strings.Contains(log, `level=WARN msg="the account that -admin names is there already, and not an admin" account=root`) {
+		t.Errorf("-admin root for a user logs %s\nwant a warning", log)
+	}
+}
+
+func TestAdminPassword(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	s := launch(t, []string{"-store", file, "-admin", "root"}, "SECRET_KEY="+settingsKey, "ADMIN_PASSWORD=correct horse")
+	s.stop()
+	if got := s.stdout.String() + s.stderr.String(); strings.Contains(got, "correct horse") {
+		t.Errorf("the password from ADMIN_PASSWORD is printed: %s", got)
+	}
+	u, err := accountsOf(t, file).UserByName(t.Context(), "root")
+	if ok, _ := (Hasher{}).Check("correct horse", u.PasswordHash); !ok || err != nil {
+		t.Errorf("root = %+v, %v; want an account with the password from ADMIN_PASSWORD", u, err)
+	}
+}
+
+func TestResetPassword(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	hash := Hasher{Iterations: 1}.Hash("forgotten")
+	writeAccounts(t, file, User{Username: "Ada", Role: RoleAdmin, PasswordHash: hash}, User{Username: "bob", Role: RoleUser, PasswordHash: hash, Disabled: true})
+	store, err := OpenFileStore(t.Context(), file, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	session := NewSession(User{ID: 1}, time.Now(), Lifetimes{time.Hour, time.Hour})
+	if err := store.CreateSession(t.Context(), session); err != nil {
+		t.Fatal(err)
+	}
+	store.Close()
+
+	// No SECRET_KEY is needed: no token is issued.
+	status, stdout, stderr := runFor(t, 20*time.Second, []string{"-store", file, "-reset-password", "ada"}, "NEW_PASSWORD=correct horse")
+	if want := "set the password of Ada; its sessions have ended\n"; status != 0 || stdout != want || stderr != "" {
+		t.Errorf("-reset-password ada = %d, %q, %q; want 0, %q, nothing", status, stdout, stderr, want)
+	}
+	status, stdout, stderr = runFor(t, 20*time.Second, []string{"-store", file, "-reset-password", "bob"})
+	m := regexp.MustCompile(`^set the password of bob to ([A-Z2-7]{26}), shown only now; its sessions have ended\n$`).FindStringSubmatch(stdout)
+	if status != 0 || stderr != "" || m == nil {
+		t.Fatalf("-reset-password bob = %d, %q, %q; want 0 and a password", status, stdout, stderr)
+	}
+
+	after := accountsOf(t, file)
+	for name, password := range map[string]string{"ada": "correct horse", "bob": m[1]} {
+		u, _ := after.UserByName(t.Context(), name)
+		if ok, weak := (Hasher{Iterations: DefaultIterations}).Check(password, u.PasswordHash); !ok || weak || u.Disabled || u.Epoch != 1 {
+			t.Errorf("%s = %+v; want the password %q, enabled, in the next epoch", name, u, password)
+		}
+	}
+	if list, err := after.Sessions(t.Context(), 1); len(list) != 0 || err != nil {
+		t.Errorf("Sessions(Ada) = %v, %v; want none", list, err)
+	}
+
+	absent := filepath.Join(t.TempDir(), "absent.jsonl")
+	status, _, stderr = runFor(t, 20*time.Second, []string{"-store", absent, "-reset-password", "ada"})
+	if _, err := os.Stat(absent); status != 2 || !strings.HasPrefix(stderr, "stdauth: -store: ") || err == nil {
+		t.Errorf("-reset-password in a file that is not there = %d, %q, and the file is there: %t; want 2, -store, false", status, stderr, err == nil)
+	}
+}
+
+func TestImport(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	from, to := filepath.Join(dir, "from.jsonl"), filepath.Join(dir, "to.jsonl")
+	writeAccounts(t, from, User{Username: "ada", Role: RoleAdmin}, User{Username: "bob", Role: RoleUser}, User{Username: "eve", Role: RoleUser}, User{Username: "last", Role: RoleUser})
+	store, err := OpenFileStore(t.Context(), from, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.DeleteUser(t.Context(), 2, func(User) error { return nil })
+	store.DeleteUser(t.Context(), 4, func(User) error { return nil })
+	want, _ := store.Users(t.Context(), 0, 10)
+	// It may be in use.
+	args := []string{"-store", to, "-import", from}
+	status, stdout, stderr := runFor(t, 20*time.Second, args)
+	if status != 0 || stdout != "imported 2 accounts\n" || stderr != "" {
+		t.Errorf("run(%q) = %d, %q, %q; want 0, 2 accounts, nothing", args, status, stdout, stderr)
+	}
+	store.Close()
+
+	if store, err = OpenFileStore(t.Context(), to, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := store.Users(t.Context(), 0, 10)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the accounts before (-) and after (+) the import:\n%s", diff)
+	}
+	if next, err := store.CreateUser(t.Context(), User{Username: "new", Role: RoleUser}); next.ID != 5 || err != nil {
+		t.Errorf("CreateUser after the import gives the id %d, %v; want 5: those of deleted accounts are never used again", next.ID, err)
+	}
+	store.Close()
+}
+
+func TestClosedRegistration(t *testing.T) {
+	t.Parallel()
+	s := launch(t, []string{"-registration", "closed"})
+	ada := `{"username":"ada","password":"analytical engine"}`
+	if got := s.do("POST", "/users/", "", ada); got.status != 401 {
+		t.Errorf("POST /users/ by nobody = %d %s, want 401", got.status, got.body)
+	}
+	if got := s.do("POST", "/users/", s.login("johndoe"), ada); got.status != 403 {
+		t.Errorf("POST /users/ by johndoe = %d %s, want 403", got.status, got.body)
+	}
+	if got := s.do("POST", "/users/", s.login("admin"), ada); got.status != 201 {
+		t.Errorf("POST /users/ by admin = %d %s, want 201", got.status, got.body)
+	}
+	s.stop()
+}
+
+// With the old key as SECRET_KEY_PREVIOUS nobody is logged out; without it,
+// everybody is.
+func TestKeyRotation(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	writeAccounts(t, file, User{Username: "ada", Role: RoleAdmin, PasswordHash: Hasher{Iterations: 1}.Hash("secret")})
+	oldKey, newKey := "SECRET_KEY="+strings.Repeat("old", 11), "SECRET_KEY="+strings.Repeat("new", 11)
+	s := launch(t, []string{"-store", file}, oldKey)
+	token := s.login("ada")
+	s.stop()
+	for _, test := range []struct {
+		name string
+		env  []string
+		want int
+	}{
+		{"the same key", []string{oldKey}, 200},
+		{"a new key beside the old", []string{newKey, strings.Replace(oldKey, "KEY", "KEY_PREVIOUS", 1)}, 200},
+		{"a new key alone", []string{newKey}, 401},
+	} {
+		s := launch(t, []string{"-store", file}, test.env...)
+		if got := s.do("GET", "/users/me/", token, ""); got.status != test.want {
+			t.Errorf("after a restart with %s: GET /users/me/ = %d %s, want %d", test.name, got.status, got.body, test.want)
+		}
+		s.stop()
+	}
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	cert, key := writeCertificate(t)
+	s := launch(t, []string{"-tls-cert", cert, "-tls-key", key})
+	if !strings.HasPrefix(s.url, "https://127.0.0.1:") {
+		t.Errorf("it says that it listens on %s, want https://", s.url)
+	}
+	got := s.do("GET", "/healthz", "", "")
+	if got.status != 200 || got.proto != "HTTP/2.0" || got.header.Get("Strict-Transport-Security") != "max-age=31536000" {
+		t.Errorf("GET /healthz = %d, %s, HSTS %q; want 200, HTTP/2.0, a year", got.status, got.proto, got.header.Get("Strict-Transport-Security"))
+	}
+	addr := strings.TrimPrefix(s.url, "https://")
+	for version, want := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
+		conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version})
+		if (err == nil) != want {
+			t.Errorf("a handshake with %s: %v; want it to succeed: %t", tls.VersionName(version), err, want)
+		}
+		if err == nil {
+			conn.Close()
+		}
+	}
+	s.stop()
+
+	plain := launch(t, nil)
+	if got := plain.do("GET", "/healthz", "", ""); got.header.Get("Strict-Transport-Security") != "" {
+		t.Errorf("GET /healthz without TLS sends HSTS %q: over HTTP it means nothing (RFC 6797, section 7.2)", got.header.Get("Strict-Transport-Security"))
+	}
+	plain.stop()
+}
+
+func TestDebugListener(t *testing.T) {
+	t.Parallel()
+	s := launch(t, []string{"-debug-addr", "127.0.0.1:0"})
+	api := s.url
+	if got := s.do("GET", "/debug/vars", "", ""); got.status != 404 {
+		t.Errorf("GET /debug/vars of the API = %d, want 404", got.status)
+	}
+	s.login("johndoe")
+	s.do("POST", "/token", "", "username=johndoe&password=wrong")
+
+	m := regexp.MustCompile(`msg=debugging url=(\S+)/debug/vars`).FindStringSubmatch(s.stderr.String())
+	if m == nil {
+		t.Fatalf("the log does not say where the debug listener is:\n%s", s.stderr)
+	}
+	s.url = m[1]
+	got := s.do("GET", "/debug/vars", "", "")
+	var vars map[string]any
+	if err := json.Unmarshal([]byte(got.body), &vars); err != nil {
+		t.Fatalf("GET /debug/vars: %v\n%s", err, got.body)
+	}
+	counters := map[string]any{}
+	for _, name := range []string{"logins", "wrong_passwords", "answers_2xx", "answers_4xx"} {
+		counters[name] = vars[name]
+	}
+	if diff := cmp.Diff(map[string]any{"logins": 1.0, "wrong_passwords": 1.0, "answers_2xx": 1.0, "answers_4xx": 2.0}, counters); diff != "" || vars["memstats"] == nil {
+		t.Errorf("GET /debug/vars: counters want (-), got (+):\n%s\nmemstats there: %t", diff, vars["memstats"] != nil)
+	}
+	if got := s.do("GET", "/debug/pprof/", "", ""); got.status != 200 {
+		t.Errorf("GET /debug/pprof/ = %d, want 200", got.status)
+	}
+	// DNS rebinding: a page that has its own name resolved to 127.0.0.1.
+	for host, want := range map[string]int{"evil.example.com": 421, "evil.example.com:6060": 421, "localhost:6060": 200, "[::1]:6060": 200} {
+		r, _ := http.NewRequestWithContext(t.Context(), "GET", s.url+"/debug/vars", nil)
+		r.Host = host
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("GET /debug/vars with Host: %s = %d, want %d", host, resp.StatusCode, want)
+		}
+	}
+	s.url = api
+	s.stop()
+}
+
+// What is not a terminal gets the greeting as lines of the log.
+func TestLog(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		args      string
+		want, not []string
+	}{
+		{"", []string{"level=INFO msg=listening url=http://127.0.0.1:", `msg="demo accounts" user="johndoe / secret" admin="admin / secret" try="curl -d username=johndoe`, `msg="signing key" key="random`, "msg=request", "route=\"GET /healthz\"", "msg=stopping"}, nil},
+		{"-log-format json", []string{`"msg":"listening","url":"http://127.0.0.1:`, `"msg":"request"`}, []string{"msg="}},
+		{"-demo=false", []string{"msg=listening", `msg="signing key"`}, []string{"demo accounts"}},
+	} {
+		s := launch(t, strings.Fields(test.args))
+		s.do("GET", "/healthz", "", "")
+		s.stop()
+		if s.stdout.String() != "" {
+			t.Errorf("run(%s) prints %q to what is not a terminal, want nothing", test.args, s.stdout)
+		}
+		for _, want := range test.want {
+			if !strings.Contains(s.stderr.String(), want) {
+				t.Errorf("run(%s) does not log %s:\n%s", test.args, want, s.stderr)
+			}
+		}
+		for _, not := range test.not {
+			if strings.Contains(s.stderr.String(), not) {
+				t.Errorf("run(%s) logs %s:\n%s", test.args, not, s.stderr)
+			}
+		}
+	}
+	// From warn on, all that is well goes without saying.
+	status, stdout, stderr := runFor(t, 200*time.Millisecond, []string{"-addr=127.0.0.1:0", "-log-level=warn"})
+	if status != 0 || stdout+stderr != "" {
+		t.Errorf("run(-log-level=warn) = %d, %q, %q; want 0, nothing, nothing", status, stdout, stderr)
+	}
+}
+
+// The command of the greeting is to be pasted.
+func TestGreetingsCommandWorks(t *testing.T) {
+	t.Parallel()
+	s := launch(t, nil)
+	m := regexp.MustCompile(`try="curl -d (\S+) -d (\S+) (http://[^ "]+)"`).FindStringSubmatch(s.stderr.String())
+	if m == nil {
+		t.Fatalf("the greeting has no command:\n%s", s.stderr)
+	}
+	s.url = m[3]
+	if got := s.do("POST", "", "", m[1]+"&"+m[2]); got.status != 200 || !strings.Contains(got.body, "access_token") {
+		t.Errorf("POST %s with %s and %s = %d %s, want 200 and a token", m[3], m[1], m[2], got.status, got.body)
+	}
+	s.stop()
+}
+
+func TestURL(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		tls        bool
+		addr, want string
+	}{
+		{false, "127.0.0.1:8000", "http://127.0.0.1:8000"},
+		{true, "127.0.0.1:8443", "https://127.0.0.1:8443"},
+		{false, "[::1]:80", "http://[::1]:80"},
+		{false, "0.0.0.0:80", "http://localhost:80"}, // 0.0.0.0 is no place to go to
+		{false, "[::]:80", "http://localhost:80"},
+	} {
+		addr, err := net.ResolveTCPAddr("tcp", test.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := (&settings{Config: Config{TLS: test.tls}}).url(addr); got != test.want {
+			t.Errorf("url(%s), TLS %t = %s, want %s", test.addr, test.tls, got, test.want)
+		}
+	}
+}
+
+// A request that is under way when the signal comes is answered.
+func TestGracefulStop(t *testing.T) {
+	t.Parallel()
+	s := launch(t, []string{"-demo=false"})
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const body = `token=nonsense`
+	fmt.Fprintf(conn, "POST /revoke HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", len(body))
+	buf := make([]byte, 4096)
+	n, err := conn.Read(buf) // the handler asks for the body: the request is under way
+	if err != nil || !strings.HasPrefix(string(buf[:n]), "HTTP/1.1 100 ") {
+		t.Fatalf("POST /revoke: %q, %v; want 100 Continue", buf[:n], err)
+	}
+
+	s.end()
+	for dials := 0; ; dials++ { // until nobody else is let in
+		c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+		if err != nil {
+			break
+		}
+		c.Close()
+		if dials > 1000 {
+			t.Fatal("the server accepts connections after it was told to stop")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	io.WriteString(conn, body)
+	rest, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(rest), "HTTP/1.1 200 ") {
+		t.Errorf("POST /revoke, under way when the server was told to stop: %q, %v; want 200", rest, err)
+	}
+	s.stop()
+}
+
+func TestAStopTakes10sAtMost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipeListener()
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })}
+		go server.Serve(l)
+		client := l.dial()
+		io.WriteString(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		synctest.Wait()
+		start := time.Now()
+		shutDown(server)
+		if took := time.Since(start); took != 10*time.Second {
+			t.Errorf("shutDown with a request that never ends took %v, want 10s", took)
+		}
+		if n, err := client.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("after that, the client reads %d bytes, %v; want its connection to be closed", n, err)
+		}
+		client.Close()
+	})
+}
+
+// A client that sends next to nothing cannot hold a connection for long.
+func TestSlowClients(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, sends string
+		want        time.Duration
+	}{
+		{"nothing at all", "", 10 * time.Second},
+		{"half a header", "GET / HTTP/1.1\r\nHost: ", 10 * time.Second},
+		{"half a body", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf", 30 * time.Second},
+		{"nothing after an answer", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 2 * time.Minute},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+			set, err := parseSettings(nil, envOf())
+			if err != nil {
+				t.Fatal(err)
+			}
+			server := set.httpServer(handler, slog.New(slog.DiscardHandler))
+			l := newPipeListener()
+			go server.Serve(l)
+			client := l.dial()
+			start := time.Now()
+			go io.WriteString(client, test.sends)
+			io.Copy(io.Discard, client)
+			if took := time.Since(start); took < test.want || took > test.want+time.Second {
+				t.Errorf("a client that sends %s is cut off after %v, want %v", test.name, took, test.want)
+			}
+			server.Close()
+		})
+	}
+}
+
+// settingsKey is a SECRET_KEY of exactly the least length.
+const settingsKey = "0123456789abcdef0123456789abcdef"
+
+func envOf(pairs ...string) func(string) string {
+	env := map[string]string{}
+	for _, pair := range pairs {
+		name, value, _ := strings.Cut(pair, "=")
+		env[name] = value
+	}
+	return func(name string) string { return env[name] }
+}
+
+// runFor is run, ended after a while if it does not end by itself.
+func runFor(t *testing.T, d time.Duration, args []string, env ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	var out, err printed
+	status = run(ctx, args, envOf(env...), &out, &err)
+	return status, out.String(), err.String()
+}
+
+// A launched server is one that run serves, in this process.
+type launched struct {
+	t              *testing.T
+	url            string
+	stdout, stderr *printed
+	end            func()
+	status         chan int
+}
+
+// launch returns when the server listens.
+func launch(t *testing.T, args []string, env ...string) *launched {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &launched{t, "", &printed{}, &printed{}, cancel, make(chan int, 1)}
+	t.Cleanup(cancel)
+	go func() {
+		s.status <- run(ctx, append(args, "-addr", "127.0.0.1:0"), envOf(env...), s.stdout, s.stderr)
+	}()
+	listening := regexp.MustCompile(`listening"?[ ,]"?url[=":]+(https?://[^ "]+)`)
+	for range 2000 {
+		if m := listening.FindStringSubmatch(s.stderr.String()); m != nil {
+			s.url = m[1]
+			return s
+		}
+		select {
+		case status := <-s.status:
+			t.Fatalf("run(%q) = %d before it listened\n%s", args, status, s.stderr)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	t.Fatalf("run(%q) does not say that it listens\n%s", args, s.stderr)
+	return nil
+}
+
+// stop ends the server and wants it to say that all went well.
+func (s *launched) stop() {
+	s.t.Helper()
+	s.end()
+	select {
+	case status := <-s.status:
+		if status != 0 {
+			s.t.Errorf("run = %d after its context ended, want 0\n%s", status, s.stderr)
+		}
+	case <-time.After(20 * time.Second):
+		s.t.Fatal("run does not end with its context")
+	}
+}
+
+// A reply is what a test wants to know of an answer.
+type reply struct {
+	status int
+	proto  string
+	header http.Header
+	body   string
+}
+
+// do sends a request; the body is JSON, or else a form.
+func (s *launched) do(method, path, token, body string) reply {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if strings.HasPrefix(body, "{") {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Do(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return reply{resp.StatusCode, resp.Proto, resp.Header, string(b)}
+}
+
+// login logs in with the password "secret".
+func (s *launched) login(username string) (token string) {
+	s.t.Helper()
+	got := s.do("POST", "/token", "", "username="+username+"&password=secret")
+	var answer struct {
+		Token string `json:"access_token"`
+	}
+	if err := json.Unmarshal([]byte(got.body), &answer); err != nil || got.status != 200 {
+		s.t.Fatalf("login of %s: %d %s", username, got.status, got.body)
+	}
+	return answer.Token
+}
+
+// printed is what a program has printed, and may be read while it runs.
+type printed struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (p *printed) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.b.Write(b)
+}
+
+func (p *printed) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.b.String()
+}
+
+// A pipeListener has connections whose time is that of testing/synctest.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	close  func()
+}
+
+func newPipeListener() *pipeListener {
+	closed := make(chan struct{})
+	return &pipeListener{make(chan net.Conn), closed, sync.OnceFunc(func() { close(closed) })}
+}
+
+func (l *pipeListener) dial() net.Conn {
+	client, server := net.Pipe()
+	l.conns <- server
+	return client
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.close()
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// writeAccounts makes a file store that holds users, with ids from 1 on.
+func writeAccounts(t *testing.T, file string, users ...User) {
+	t.Helper()
+	store, err := OpenFileStore(t.Context(), file, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range users {
+		u.CreatedAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+		if _, err := store.CreateUser(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func accountsOf(t *testing.T, file string) *MemoryStore {
+	t.Helper()
+	store, err := ReadFileStore(t.Context(), file, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func flagNames() (names []string) {
+	set := &settings{}
+	set.define()
+	set.fs.VisitAll(func(f *flag.Flag) { names = append(names, "-"+f.Name) })
+	return names
+}
+
+// writeCertificate makes a self-signed certificate for 127.0.0.1.
+func writeCertificate(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	cert, err1 := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	der, err2 := x509.MarshalPKCS8PrivateKey(key)
+	certFile, keyFile = filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
+	err3 := os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600)
+	err4 := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		t.Fatal(err)
+	}
+	return certFile, keyFile
+}
+
+// buildServer builds the program as "go build" does.
+func buildServer(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "stdauth")
+	if runtime.GOOS == "windows" {
+		path += ".exe"
+	}
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return path
+}
+
+func readText(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

@@ -1,0 +1,371 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// The server is made of the standard library, and of nothing else.
+func TestStandardLibraryOnly(t *testing.T) {
+	if testing.Short() {
+		t.Skip("asks the go command")
+	}
+	t.Parallel()
+	const template = "{{if not .Standard}}{{.ImportPath}}{{end}}"
+	for _, goos := range []string{"linux", "darwin", "windows"} {
+		got := goTool(t, []string{"GOOS=" + goos, "CGO_ENABLED=0"}, "list", "-deps", "-f", template, ".")
+		if want := "example.com/stdauth\n"; got != want {
+			t.Errorf("go list -deps, not standard, on %s:\n%swant only %s", goos, got, want)
+		}
+	}
+	direct := regexp.MustCompile(`(?m)^(?:tool|require|\t)\s*([^\s(]+)( v\S+)?$`).FindAllStringSubmatch(readText(t, "go.mod"), -1)
+	var got []string
+	for _, m := range direct {
+		got = append(got, m[1])
+	}
+	if diff := cmp.Diff([]string{"github.com/google/go-cmp", "gotest.tools/gotestsum"}, got); diff != "" {
+		t.Errorf("go.mod asks for other modules than the tests need:\n%s", diff)
+	}
+}
+
+// "go run ." works on a machine that has Go and nothing else: no module in a
+// cache, no way to download one.
+func TestNothingIsDownloaded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the server from nothing")
+	}
+	t.Parallel()
+	cache := t.TempDir()
+	offline := []string{"GOMODCACHE=" + cache, "GOPROXY=off", "GOFLAGS=", "GOTOOLCHAIN=local", "GOWORK=off"}
+	if got := goTool(t, offline, "run", ".", "-help"); !strings.Contains(got, "-access-ttl") {
+		t.Errorf("go run . -help prints %q", got)
+	}
+	if left, err := os.ReadDir(cache); err != nil || len(left) > 0 {
+		t.Errorf("the module cache holds %v, %v; want nothing", left, err)
+	}
+	// The same must fail for the tests, or it has shown nothing.
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-test", "-deps", ".")
+	cmd.Env = append(os.Environ(), offline...)
+	if out, err := cmd.CombinedOutput(); err == nil {
+		t.Errorf("the tests need no module that is not in an empty cache:\n%s", out)
+	}
+}
+
+// Each file knows only what its chapter needs. A new file says here what it
+// must not know.
+func TestWhatEachFileMustNotKnow(t *testing.T) {
+	t.Parallel()
+	const (
+		http     = "net/http "
+		system   = "os os/signal syscall flag "
+		logs     = "log/slog "
+		requests = "encoding/json net/url mime "
+
+		clock   = "time.Now time.Since "
+		stores  = "MemoryStore NewMemoryStore FileStore OpenFileStore ReadFileStore EtcdStore OpenEtcdStore "
+		secrets = "Hasher Tokens hashable passwordProblem password secret "
+	)
+	mustNot := map[string]struct{ imports, names string }{
+		"main.go":         {"flag", ""},
+		"settings.go":     {http + "os os/signal syscall", stores + "Store"},
+		"users.go":        {http + system + logs + requests, clock + stores + "Hasher Tokens server"},
+		"auth.go":         {http + system + logs + "context net/url", clock + stores + "Store User Session server"},
+		"json.go":         {http + system + logs, clock + stores + "Store User Session Tokens Hasher server"},
+		"handlers.go":     {system, stores + "settings"},
+		"middleware.go":   {system, stores + "settings"},
+		"answers.go":      {system, stores + "settings Tokens Hasher"},
+		"limits.go":       {"os/signal syscall flag", stores + "settings"},
+		"store_memory.go": {http + system + logs + requests + "io", secrets + "server settings FileStore"},
+		"store_file.go":   {http + "flag", secrets + "server settings"},
+		"etcd.go":         {system, stores + "Hasher Tokens hashable passwordProblem secret server settings User Session"},
+		"etcd_txn.go":     {http + system + logs, "MemoryStore FileStore " + secrets + "server settings Store User Session"},
+		"store_etcd.go":   {http + system, "FileStore Hasher Tokens hashable passwordProblem secret server settings"},
+		"lock_unix.go":    {http + "flag", secrets + "Store User server settings"},
+		"lock_windows.go": {http + "flag", secrets + "Store User server settings"},
+		"web.go":          {system, stores + "settings Tokens Hasher Store"},
+	}
+	all := map[string]bool{}
+	for _, file := range productionFiles(t) {
+		row, ok := mustNot[file]
+		if !ok {
+			t.Errorf("%s is not in the table: what must it not know?", file)
+		}
+		imports, names := fileKnows(t, file)
+		for name := range strings.FieldsSeq(row.imports) {
+			if imports[name] {
+				t.Errorf("%s imports %s, and must not", file, name)
+			}
+		}
+		for name := range strings.FieldsSeq(row.names) {
+			if names[name] {
+				t.Errorf("%s knows of %s, and must not", file, name)
+			}
+		}
+		maps.Copy(all, imports)
+		maps.Copy(all, names)
+	}
+	// A name that nobody has would forbid nothing.
+	for file, row := range mustNot {
+		for name := range strings.FieldsSeq(row.imports + " " + row.names) {
+			if !all[name] {
+				t.Errorf("%s must not know of %s, but nothing is called so any more", file, name)
+			}
+		}
+	}
+}
+
+// The reading order of README.md has every file, and no other.
+func TestReadmeReadingOrder(t *testing.T) {
+	t.Parallel()
+	var listed []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+\\.go)` \\|").FindAllStringSubmatch(readText(t, "README.md"), -1) {
+		listed = append(listed, m[1])
+	}
+	slices.Sort(listed)
+	if diff := cmp.Diff(productionFiles(t), listed); diff != "" {
+		t.Errorf("the files there are (-), and those of README.md's reading order (+):\n%s", diff)
+	}
+}
+
+// Its table of endpoints is the route table.
+func TestReadmeEndpoints(t *testing.T) {
+	t.Parallel()
+	var want, got []string
+	for _, r := range new(server).routes() {
+		want = append(want, strings.ReplaceAll(r.pattern, "{$}", "")+" by "+string(r.who))
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z]+ /[^`]*)` \\| ([^|]+) \\|").FindAllStringSubmatch(readText(t, "README.md"), -1) {
+		got = append(got, m[1]+" by "+m[2])
+	}
+	if diff := cmp.Diff(want, slices.Compact(got)); diff != "" { // POST /token has two rows
+		t.Errorf("the routes (-), and README.md's table of endpoints (+):\n%s", diff)
+	}
+}
+
+// Its table of settings is what the program asks for: the flags with their
+// variables and defaults, and the secrets.
+func TestReadmeSettings(t *testing.T) {
+	t.Parallel()
+	readme := readText(t, "README.md")
+	absent := describeSettings(t)
+	var flags, variables []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(-[a-z-]+)` \\| `([A-Z_]+)` \\| ([^|]*)\\|").FindAllStringSubmatch(readme, -1) {
+		name, byDefault := m[1], strings.TrimSpace(m[3])
+		flags, variables = append(flags, name), append(variables, m[2])
+		if m[2] != variable(name[1:]) {
+			t.Errorf("README.md gives %s the variable %s, want %s", name, m[2], variable(name[1:]))
+		}
+		if value := strings.Trim(byDefault, "`"); value != byDefault {
+			if diff := cmp.Diff(absent, describeSettings(t, name+"="+value)); diff != "" {
+				t.Errorf("README.md gives %s the default %s, which changes the settings:\n%s", name, value, diff)
+			}
+		}
+		if want := usageDefault(name[1:]); strings.Trim(byDefault, "`") != want {
+			t.Errorf("README.md gives %s the default %q, and -help %q", name, byDefault, want)
+		}
+	}
+	slices.Sort(flags)
+	if diff := cmp.Diff(flagNames(), flags); diff != "" {
+		t.Errorf("the flags (-), and README.md's (+):\n%s", diff)
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|").FindAllStringSubmatch(readme, -1) {
+		variables = append(variables, m[1])
+	}
+	var asked []string
+	parseSettings(nil, func(name string) string { asked = append(asked, name); return "" })
+	slices.Sort(asked)
+	slices.Sort(variables)
+	if diff := cmp.Diff(asked, variables); diff != "" {
+		t.Errorf("the variables that are read (-), and README.md's (+):\n%s", diff)
+	}
+}
+
+// What README.md names in code is there: counters, functions, headings.
+func TestReadmeNames(t *testing.T) {
+	t.Parallel()
+	readme := readText(t, "README.md")
+	for _, m := range regexp.MustCompile(`\]\(#([^)]+)\)`).FindAllStringSubmatch(readme, -1) {
+		if !slices.Contains(headings(readme), m[1]) {
+			t.Errorf("README.md points to #%s, want one of %v", m[1], headings(readme))
+		}
+	}
+	for _, m := range regexp.MustCompile(`\]\(([^#)][^)]*)\)`).FindAllStringSubmatch(readme, -1) {
+		if _, err := os.Stat(m[1]); err != nil {
+			t.Errorf("README.md points to %s: %v", m[1], err)
+		}
+	}
+
+	code, known := "", map[string]bool{}
+	for _, file := range productionFiles(t) {
+		code += readText(t, file)
+		_, names := fileKnows(t, file)
+		maps.Copy(known, names)
+	}
+	counters := section(t, readme, "What to watch")
+	for _, m := range regexp.MustCompile("`([a-z]+s_?[a-z0-9]*|[a-z]+_[a-z0-9]+)`").FindAllStringSubmatch(counters, -1) {
+		if !strings.Contains(code, strconv.Quote(m[1])) {
+			t.Errorf("README.md names the counter %s, which nothing counts", m[1])
+		}
+	}
+	// "`Tokens.Access` in `auth.go`": the last part is a name of ours.
+	mapping := section(t, readme, "From FastAPI to net/http")
+	names := 0
+	for row := range strings.SplitSeq(mapping, "\n| ") {
+		_, here, _ := strings.Cut(row, " | ")
+		for _, m := range regexp.MustCompile("`(?:[A-Z]\\w*\\.)?([A-Za-z][A-Za-z0-9]*)`").FindAllStringSubmatch(here, -1) {
+			names++
+			if !known[m[1]] {
+				t.Errorf("README.md maps the article to %s, which no file knows of", m[0])
+			}
+		}
+	}
+	if names < 15 {
+		t.Errorf("README.md maps the article to %d names, want more: is the search for them broken?", names)
+	}
+}
+
+// Nothing is left to be done.
+func TestNothingIsLeftUndone(t *testing.T) {
+	t.Parallel()
+	undone := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|X` + `XX)\b`)
+	files := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() && (d.Name() == ".git" || d.Name() == "node_modules" || d.Name() == "fuzz") {
+			return fs.SkipDir
+		}
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		files++
+		text := readText(t, path)
+		if m := undone.FindString(text); m != "" && utf8.ValidString(text) {
+			t.Errorf("%s has a %s", path, m)
+		}
+		return nil
+	})
+	if err != nil || files < 20 {
+		t.Errorf("the search read %d files, %v; want more", files, err)
+	}
+}
+
+// goTool runs the go command and returns what it prints.
+func goTool(t *testing.T, env []string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Env = append(os.Environ(), env...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go %q: %v\n%s", args, err, &stderr)
+	}
+	return string(out)
+}
+
+// productionFiles are the Go files of the program, for any system, sorted.
+func productionFiles(t *testing.T) (files []string) {
+	t.Helper()
+	all, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range all {
+		if !strings.HasSuffix(file, "_test.go") {
+			files = append(files, file)
+		}
+	}
+	if len(files) < 10 {
+		t.Fatalf("the program has the files %q, want more", files)
+	}
+	return files
+}
+
+// fileKnows returns what a file imports, and all that it names, with what it
+// takes from packages ("time.Now").
+func fileKnows(t *testing.T, name string) (imports, names map[string]bool) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	imports, names = map[string]bool{}, map[string]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.ImportSpec:
+			path, _ := strconv.Unquote(n.Path.Value)
+			imports[path] = true
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok {
+				names[x.Name+"."+n.Sel.Name] = true
+			}
+		case *ast.Ident:
+			names[n.Name] = true
+		}
+		return true
+	})
+	return imports, names
+}
+
+// describeSettings returns all that the settings say, given args.
+func describeSettings(t *testing.T, args ...string) string {
+	t.Helper()
+	set, err := parseSettings(args, envOf("SECRET_KEY="+settingsKey))
+	if err != nil {
+		t.Fatalf("parseSettings(%q): %v", args, err)
+	}
+	set.fs = nil
+	return fmt.Sprintf("%+v", *set)
+}
+
+// usageDefault is what -help says that a flag is when absent.
+func usageDefault(name string) string {
+	set := &settings{}
+	set.define()
+	f := set.fs.Lookup(name)
+	if f == nil {
+		return "not a flag"
+	}
+	m := regexp.MustCompile(`\(default:? (.*)\)$`).FindStringSubmatch(f.Usage)
+	if m == nil {
+		return f.DefValue
+	}
+	return m[1]
+}
+
+// headings returns the anchors of a page's headings.
+func headings(page string) (anchors []string) {
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		anchor := strings.ReplaceAll(strings.ToLower(m[1]), " ", "-")
+		anchors = append(anchors, regexp.MustCompile(`[^a-z0-9-]`).ReplaceAllString(anchor, ""))
+	}
+	return anchors
+}
+
+// section is what follows a heading, up to the next of any level.
+func section(t *testing.T, page, heading string) string {
+	t.Helper()
+	_, after, ok := strings.Cut(page, heading)
+	for ok && !strings.Contains(after[:min(len(after), 40)], "| ") { // not the table of contents
+		_, after, ok = strings.Cut(after, heading)
+	}
+	if !ok {
+		t.Fatalf("README.md has no section %s with a table", heading)
+	}
+	before, _, _ := strings.Cut(after, "\n#")
+	return before
+}

@@ -1,0 +1,699 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The tables and the scenarios speak to the server in one small language, which
+// testdata/scenarios/README.md explains. This file is what understands it: a
+// world is a server with some people in it, and its own time.
+
+var update = flag.Bool("update", false, "write the answers that the server gives into the scenarios")
+
+const testKey = "the-key-that-signs-in-all-the-tests-of-the-api"
+
+// inWorld runs a test in a world of its own, and afterwards looks for secrets
+// in all that the server has logged and answered. The clock of a synctest bubble
+// starts on 2000-01-01 at 00:00 UTC.
+func inWorld(t *testing.T, test func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		test(w)
+		w.searchForSecrets()
+	})
+}
+
+// A world is a server, what is known of its tokens, and what it has said so far.
+type world struct {
+	testing.TB
+	store      *stagedStore
+	server     *server
+	handler    http.Handler
+	vars       map[string]string // $name: value
+	iterations int
+
+	mu      sync.Mutex
+	log     bytes.Buffer
+	secrets map[string]bool // passwords, keys and tokens that were sent or made
+	queries []string
+	answers []*answered
+	ids     map[string]bool // of requests
+
+	last  *answered
+	begun *begunRequest
+}
+
+// newWorld has the demo accounts: johndoe, who is user 1, and admin, user 2.
+// Passwords are hashed with one iteration, if nobody wants more.
+func newWorld(t testing.TB, iterations ...int) *world {
+	w := &world{TB: t, iterations: append(iterations, 1)[0], store: &stagedStore{Store: NewMemoryStore()}, vars: map[string]string{}, secrets: map[string]bool{}, ids: map[string]bool{}}
+	w.restart("-addr=127.0.0.1:8000")
+	for _, u := range demoUsers {
+		w.addUser(u.Username, "secret", func(new *User) {
+			*new = User{0, u.Username, u.Email, u.FullName, false, u.Role, new.CreatedAt, new.PasswordHash, 0}
+		})
+	}
+	return w
+}
+
+// addUser makes an account without the rules that hold for others.
+func (w *world) addUser(name, password string, changes ...func(*User)) User {
+	w.Helper()
+	u := User{Username: name, Role: RoleUser, CreatedAt: time.Now().UTC().Truncate(time.Second), PasswordHash: Hasher{Iterations: w.iterations}.Hash(password)}
+	for _, change := range changes {
+		change(&u)
+	}
+	u, err := w.store.CreateUser(w.Context(), u)
+	if err != nil {
+		w.Fatalf("CreateUser(%s) = %v", name, err)
+	}
+	return u
+}
+
+// restart puts a new server before the same store. The settings are flags, as
+// "-registration=closed", and variables, as "SECRET_KEY=...".
+func (w *world) restart(settings ...string) {
+	w.Helper()
+	env := map[string]string{"SECRET_KEY": testKey}
+	var flags []string
+	for _, s := range settings {
+		if name, value, ok := strings.Cut(s, "="); ok && !strings.HasPrefix(s, "-") {
+			env[name] = value
+		} else {
+			flags = append(flags, s)
+		}
+	}
+	set, err := parseSettings(flags, func(name string) string { return env[name] })
+	if err != nil {
+		w.Fatalf("restart %s: %v", settings, err)
+	}
+	set.Iterations = w.iterations
+	w.note(env["SECRET_KEY"], env["SECRET_KEY_PREVIOUS"])
+	w.start(set.Config, NewTokens(set.Issuer, set.secret, set.previous))
+}
+
+func (w *world) start(config Config, tokens *Tokens) {
+	log := slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.log.Write(b)
+	}), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	w.server = newServer(config, w.store, tokens, log)
+	w.handler = w.server.handler()
+}
+
+// do obeys a line of commands with " ; " between them, and returns the last
+// answer as it is shown.
+func (w *world) do(line string) string {
+	w.Helper()
+	for command := range strings.SplitSeq(line, " ; ") {
+		w.obey(command)
+	}
+	return w.show(w.last)
+}
+
+// obey does one command.
+func (w *world) obey(command string) {
+	w.Helper()
+	keyword, rest, _ := strings.Cut(command, " ")
+	switch keyword {
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS":
+		w.last = w.send(w.Context(), command)
+	case "login": // login NAME as VAR: what everybody begins with
+		name, as, _ := strings.Cut(rest, " as ")
+		w.login(as, name, "secret")
+	case "keep":
+		where, name, ok := strings.Cut(rest, " as ")
+		if !ok {
+			w.Fatalf("%s: the form is: keep FIELD as NAME", command)
+		}
+		w.vars[name] = w.field(where)
+	case "wait":
+		d, err := time.ParseDuration(rest)
+		if err != nil {
+			w.Fatalf("%s: %v", command, err)
+		}
+		time.Sleep(d)
+	case "repeat":
+		count, request, _ := strings.Cut(rest, " ")
+		n, err := strconv.Atoi(count)
+		if err != nil {
+			w.Fatalf("%s: %v", command, err)
+		}
+		for range n {
+			w.last = w.send(w.Context(), request)
+		}
+	case "restart":
+		w.restart(strings.Fields(w.expand(rest))...)
+	case "begin":
+		w.begin(rest)
+	case "end":
+		if w.begun == nil {
+			w.Fatalf("end: no request has begun")
+		}
+		close(w.begun.held)
+		w.last, w.begun = <-w.begun.done, nil
+	case "store":
+		switch rest {
+		case "fails":
+			w.store.err = fmt.Errorf("%w: the disk is full", ErrUnavailable)
+		case "vanishes":
+			w.store.err = fmt.Errorf("%w: no route to host", ErrUnavailable)
+			w.store.readErr = w.store.err
+		case "works":
+			w.store.err, w.store.readErr = nil, nil
+		default:
+			w.Fatalf("%s: the store fails, vanishes or works", command)
+		}
+	default:
+		w.Fatalf("%s: unknown keyword", command)
+	}
+}
+
+// A begunRequest is held where it writes.
+type begunRequest struct {
+	held chan struct{}
+	done chan *answered
+}
+
+func (w *world) begin(request string) {
+	w.Helper()
+	held := &hold{reached: make(chan struct{}), release: make(chan struct{})}
+	held.writes.Store(1)
+	if count, rest, _ := strings.Cut(request, " "); strings.Trim(count, "123456789") == "" {
+		n, _ := strconv.Atoi(count)
+		held.writes.Store(int64(n))
+		request = rest
+	}
+	w.begun = &begunRequest{held.release, make(chan *answered, 1)}
+	done := w.begun.done
+	go func() { done <- w.send(context.WithValue(w.Context(), holdKey{}, held), request) }()
+	synctest.Wait()
+	select {
+	case <-held.reached:
+	default:
+		w.Fatalf("begin %s: was not held, it never came to write", request)
+	}
+}
+
+// login keeps the tokens of a new session under NAME, NAME.refresh and NAME.sid.
+func (w *world) login(as, username, password string) {
+	w.Helper()
+	w.last = w.send(w.Context(), "POST /token username="+url.QueryEscape(username)+"&password="+url.QueryEscape(password))
+	w.keepTokens(as)
+}
+
+func (w *world) keepTokens(as string) {
+	w.Helper()
+	if w.last.status != 200 {
+		w.Fatalf("%s\n  got %s\n  want tokens", w.last.call, w.show(w.last))
+	}
+	w.vars[as], w.vars[as+".refresh"] = w.field("access_token"), w.field("refresh_token")
+	claims, err := w.server.tokens.VerifyAccess(w.vars[as], time.Now())
+	if err != nil {
+		w.Fatalf("%s: the access token of the answer is refused: %v", w.last.call, err)
+	}
+	w.vars[as+".sid"] = claims.SessionID
+}
+
+// field finds "access_token", or "0.id", in the last answer.
+func (w *world) field(where string) string {
+	w.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(w.last.body), &v); err != nil {
+		w.Fatalf("keep %s: %s\n  got %s\n  which is not JSON: %v", where, w.last.call, w.show(w.last), err)
+	}
+	for part := range strings.SplitSeq(where, ".") {
+		switch parent := v.(type) {
+		case map[string]any:
+			v = parent[part]
+		case []any:
+			i, err := strconv.Atoi(part)
+			if err != nil || i < 0 || i >= len(parent) {
+				w.Fatalf("keep %s: there is no %s in %s", where, part, w.last.body)
+			}
+			v = parent[i]
+		}
+	}
+	switch v := v.(type) {
+	case string:
+		return v
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+	w.Fatalf("keep %s: is not in %s", where, w.last.body)
+	return ""
+}
+
+// An answered request is what was asked and what came.
+type answered struct {
+	call   string
+	path   string
+	status int
+	header http.Header
+	body   string
+}
+
+// send makes one request: METHOD PATH [as NAME] [from ADDRESS] [with "Header: value"] [BODY].
+func (w *world) send(ctx context.Context, call string) *answered {
+	w.Helper()
+	return w.serve(w.request(ctx, call), call)
+}
+
+// serve is send for a request that is made already.
+func (w *world) serve(r *http.Request, call string) *answered {
+	w.Helper()
+	rec := httptest.NewRecorder()
+	w.handler.ServeHTTP(rec, r)
+	a := &answered{call, r.URL.Path, rec.Code, rec.Result().Header, rec.Body.String()}
+	if r.Method == http.MethodHead {
+		a.body = "" // net/http drops it
+	}
+	w.check(a)
+	return a
+}
+
+// request reads a call. A body goes as a form to the OAuth endpoints, as a merge
+// patch with PATCH, and as JSON otherwise, unless "with" says what it is.
+func (w *world) request(ctx context.Context, call string) *http.Request {
+	w.Helper()
+	method, rest, ok := strings.Cut(call, " ")
+	if !ok {
+		w.Fatalf("%s: no path", call)
+	}
+	path, rest, _ := strings.Cut(rest, " ")
+	path = w.expand(path)
+	header := http.Header{}
+	from := "192.0.2.1"
+	for {
+		word, after, _ := strings.Cut(rest, " ")
+		switch word {
+		case "as":
+			word, after, _ = strings.Cut(after, " ")
+			token, known := w.vars[word]
+			if !known {
+				w.Fatalf("%s: nobody has kept %s", call, word)
+			}
+			header.Add("Authorization", "Bearer "+token)
+		case "from":
+			from, after, _ = strings.Cut(after, " ")
+		case "with":
+			quoted, err := strconv.QuotedPrefix(after)
+			if err != nil {
+				w.Fatalf("%s: a header stands in quotes: %v", call, err)
+			}
+			after = strings.TrimPrefix(after[len(quoted):], " ")
+			line, _ := strconv.Unquote(quoted)
+			name, value, _ := strings.Cut(line, ": ")
+			header.Add(name, w.expand(value))
+		default:
+			word = ""
+		}
+		if word == "" {
+			break
+		}
+		rest = after
+	}
+	body := w.expand(rest)
+	target, _, _ := strings.Cut(path, "?")
+	if body != "" && header["Content-Type"] == nil {
+		switch {
+		case target == "/token" || target == "/revoke" || target == "/introspect":
+			header.Set("Content-Type", "application/x-www-form-urlencoded")
+		case method == http.MethodPatch:
+			header.Set("Content-Type", "application/merge-patch+json")
+		default:
+			header.Set("Content-Type", "application/json")
+		}
+	}
+	r := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body))
+	r.RemoteAddr = from + ":1234"
+	if strings.Contains(from, ":") {
+		r.RemoteAddr = "[" + from + "]:1234"
+	}
+	maps.Copy(r.Header, header)
+	w.noteRequest(r, body)
+	return r
+}
+
+var variableName = regexp.MustCompile(`\$[a-z][a-z0-9.-]*[a-z0-9]|\$[a-z]`)
+
+// expand puts in the values of variables.
+func (w *world) expand(text string) string {
+	w.Helper()
+	return variableName.ReplaceAllStringFunc(text, func(name string) string {
+		value, ok := w.vars[name[1:]]
+		if !ok {
+			w.Fatalf("%s: nobody has kept %s", text, name)
+		}
+		return value
+	})
+}
+
+// shownHeaders are those that say something the status and the body do not.
+var shownHeaders = []string{"WWW-Authenticate", "Location", "Link", "Retry-After", "Allow"}
+
+const sessionIDSize = 26
+
+var (
+	someAccessToken  = regexp.MustCompile(`eyJ[\w-]+\.[\w-]+\.[\w-]{43}`)
+	someRefreshToken = regexp.MustCompile(`[A-Z2-7]{26}\.\d+\.\d+\.[\w-]{43}`)
+	someSession      = regexp.MustCompile(`[A-Z2-7]{26}`)
+)
+
+// show writes an answer down: the status, the headers that matter, the body.
+// What is known by a name is shown by its name, and other tokens as what they are.
+func (w *world) show(a *answered) string {
+	var b strings.Builder
+	fmt.Fprint(&b, a.status)
+	for _, name := range shownHeaders {
+		for _, value := range a.header.Values(name) {
+			fmt.Fprintf(&b, "\n%s: %s", name, value)
+		}
+	}
+	if a.body != "" {
+		body := a.body
+		if strings.HasPrefix(body, "[{") {
+			body = strings.ReplaceAll(body, "},{", "},\n{")
+		}
+		fmt.Fprint(&b, "\n", body)
+	}
+	text := b.String()
+	names := slices.SortedFunc(maps.Keys(w.vars), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(w.vars[b]), len(w.vars[a])), cmp.Compare(a, b))
+	})
+	byName := func(shortest int) {
+		for _, name := range names {
+			if len(w.vars[name]) >= shortest {
+				text = strings.ReplaceAll(text, w.vars[name], "$"+name)
+			}
+		}
+	}
+	byName(sessionIDSize + 1) // tokens
+	text = someAccessToken.ReplaceAllString(text, "<access token>")
+	text = someRefreshToken.ReplaceAllString(text, "<refresh token>")
+	byName(sessionIDSize) // an ID such as 1 is its own best name
+	return someSession.ReplaceAllString(text, "<session>")
+}
+
+// check finds what no answer may be, whatever was asked.
+func (w *world) check(a *answered) {
+	w.Helper()
+	wrong := func(format string, args ...any) {
+		w.Helper()
+		w.Errorf("%s\n  got %s\n  %s", a.call, w.show(a), fmt.Sprintf(format, args...))
+	}
+	w.mu.Lock()
+	id := a.header.Get("X-Request-Id")
+	repeated := w.ids[id] && id != "" && !strings.Contains(a.call, "X-Request-Id")
+	w.ids[id] = true
+	w.answers = append(w.answers, a)
+	w.mu.Unlock()
+	if logged := w.server.log.Enabled(w.Context(), slog.LevelInfo); id == "" && (logged || a.status >= 400) || repeated {
+		wrong("X-Request-Id: %q, want one of its own, to find in the log", id)
+	}
+	if got := a.header.Get("X-Content-Type-Options"); got != "nosniff" {
+		wrong("X-Content-Type-Options: %q, want nosniff", got)
+	}
+	page := a.path == "/openapi.json" || strings.HasPrefix(a.path, "/docs")
+	if got := a.header.Get("Cache-Control"); got != "no-store" && !(page && a.status < 400) {
+		wrong("Cache-Control: %q, want no-store", got)
+	}
+	if page && a.status < 400 {
+		return
+	}
+	oauth := (a.path == "/token" || a.path == "/revoke" || a.path == "/introspect") && a.status != 405
+	want := ""
+	switch {
+	case a.status >= 400 && !oauth:
+		want = "application/problem+json"
+	case a.status >= 400, a.body != "" && a.status < 300:
+		want = "application/json"
+	}
+	if got := a.header.Get("Content-Type"); want != "" && got != want {
+		wrong("Content-Type: %q, want %q", got, want)
+	}
+	if a.status == 401 && !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer") {
+		wrong("a 401 has a WWW-Authenticate (RFC 9110, section 15.5.2)")
+	}
+	if a.status < 400 || a.body == "" {
+		return
+	}
+	var body struct {
+		Error       string            `json:"error"`
+		Description string            `json:"error_description"`
+		Title       string            `json:"title"`
+		Status      int               `json:"status"`
+		Detail      string            `json:"detail"`
+		Errors      []json.RawMessage `json:"errors"`
+	}
+	d := json.NewDecoder(strings.NewReader(a.body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&body); err != nil {
+		wrong("not the form of an error: %v", err)
+	}
+	switch {
+	case oauth && (body.Error == "" || body.Description != body.Detail || body.Title != "" || body.Status != 0):
+		wrong("not the form of an OAuth error (RFC 6749, section 5.2)")
+	case !oauth && (body.Status != a.status || body.Title != http.StatusText(a.status) || body.Error != ""):
+		wrong("not the form of a problem (RFC 9457)")
+	case body.Detail == "":
+		wrong("no detail")
+	case (len(body.Errors) > 0) != (a.status == 422):
+		wrong("errors belong to a 422, and only there")
+	}
+}
+
+// note remembers secrets, to look for them later.
+func (w *world) note(secrets ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range secrets {
+		if len(s) >= 5 {
+			w.secrets[s] = true
+		}
+	}
+}
+
+func (w *world) noteRequest(r *http.Request, body string) {
+	w.note(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+	if len(r.URL.RawQuery) >= 5 {
+		w.mu.Lock()
+		w.queries = append(w.queries, r.URL.RawQuery)
+		w.mu.Unlock()
+	}
+	if form, err := url.ParseQuery(body); err == nil {
+		w.note(form["password"]...)
+		w.note(form["refresh_token"]...)
+		w.note(form["token"]...)
+	}
+	var object map[string]any
+	if json.Unmarshal([]byte(body), &object) == nil {
+		for name, value := range object {
+			if s, ok := value.(string); ok && strings.Contains(name, "password") {
+				w.note(s)
+			}
+		}
+	}
+}
+
+// searchForSecrets looks for every secret of this world in its log and in its
+// answers. A token may be in the answer that hands it out, and nowhere else.
+func (w *world) searchForSecrets() {
+	w.Helper()
+	w.store.err, w.store.readErr = nil, nil
+	users, err := w.store.Users(context.Background(), 0, math.MaxInt32)
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, u := range users {
+		parts := strings.Split(u.PasswordHash, "$")
+		w.note(u.PasswordHash, parts[len(parts)-1], parts[len(parts)-2])
+	}
+	for _, key := range []string{testKey} {
+		w.note(base64.StdEncoding.EncodeToString([]byte(key)), base64.RawURLEncoding.EncodeToString([]byte(key)), fmt.Sprintf("%x", key))
+	}
+	for _, a := range w.answers {
+		w.note(someAccessToken.FindAllString(a.body, -1)...)
+		w.note(someRefreshToken.FindAllString(a.body, -1)...)
+	}
+	log := w.log.String()
+	for _, query := range w.queries {
+		if strings.Contains(log, query) {
+			w.Errorf("the log has the query string %q: %s", query, log)
+		}
+	}
+	for secret := range w.secrets {
+		if i := strings.Index(log, secret); i >= 0 {
+			w.Errorf("the log has the secret %q: %s", secret, log[max(0, i-100):min(len(log), i+len(secret)+100)])
+		}
+		for _, a := range w.answers {
+			handsOut := a.status == 200 && strings.HasPrefix(a.body, `{"access_token":`)
+			// "secret", the demo password, is also a word that an answer may use.
+			if secret == "secret" || handsOut {
+				continue
+			}
+			if strings.Contains(fmt.Sprint(a.header)+a.body, secret) {
+				w.Errorf("%s\n  got %d %v %s\n  with the secret %q in it", a.call, a.status, a.header, a.body, secret)
+			}
+		}
+	}
+}
+
+// A stagedStore is a store that can be told to fail, to vanish, and to hold a request where
+// it writes.
+type stagedStore struct {
+	Store
+	err     error // what every write answers, if not nil
+	readErr error // and every read
+}
+
+type holdKey struct{}
+
+type hold struct {
+	writes           atomic.Int64 // until the one that is held
+	reached, release chan struct{}
+}
+
+func (s *stagedStore) pause(ctx context.Context) error {
+	if h, ok := ctx.Value(holdKey{}).(*hold); ok && h.writes.Add(-1) == 0 {
+		close(h.reached)
+		<-h.release
+	}
+	return s.err
+}
+
+func (s *stagedStore) CreateSession(ctx context.Context, session Session) error {
+	if err := s.pause(ctx); err != nil {
+		return err
+	}
+	return s.Store.CreateSession(ctx, session)
+}
+
+func (s *stagedStore) UpdateSession(ctx context.Context, userID int64, id string, change func(*Session, User) error) (Session, User, error) {
+	if err := s.pause(ctx); err != nil {
+		return Session{}, User{}, err
+	}
+	return s.Store.UpdateSession(ctx, userID, id, change)
+}
+
+func (s *stagedStore) CreateUser(ctx context.Context, u User) (User, error) {
+	if err := s.pause(ctx); err != nil {
+		return User{}, err
+	}
+	return s.Store.CreateUser(ctx, u)
+}
+
+func (s *stagedStore) UpdateUser(ctx context.Context, id int64, change func(*User) error) (User, error) {
+	if err := s.pause(ctx); err != nil {
+		return User{}, err
+	}
+	return s.Store.UpdateUser(ctx, id, change)
+}
+
+func (s *stagedStore) DeleteUser(ctx context.Context, id int64, check func(User) error) error {
+	if err := s.pause(ctx); err != nil {
+		return err
+	}
+	return s.Store.DeleteUser(ctx, id, check)
+}
+
+func (s *stagedStore) EndSession(ctx context.Context, userID int64, id string) error {
+	if err := s.pause(ctx); err != nil {
+		return err
+	}
+	return s.Store.EndSession(ctx, userID, id)
+}
+
+func (s *stagedStore) EndSessions(ctx context.Context, userID int64, keep string) error {
+	if err := s.pause(ctx); err != nil {
+		return err
+	}
+	return s.Store.EndSessions(ctx, userID, keep)
+}
+
+func (s *stagedStore) User(ctx context.Context, id int64) (User, error) {
+	if s.readErr != nil {
+		return User{}, s.readErr
+	}
+	return s.Store.User(ctx, id)
+}
+
+func (s *stagedStore) UserByName(ctx context.Context, name string) (User, error) {
+	if s.readErr != nil {
+		return User{}, s.readErr
+	}
+	return s.Store.UserByName(ctx, name)
+}
+
+func (s *stagedStore) Users(ctx context.Context, after int64, limit int) ([]User, error) {
+	if s.readErr != nil {
+		return nil, s.readErr
+	}
+	return s.Store.Users(ctx, after, limit)
+}
+
+func (s *stagedStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
+	if s.readErr != nil {
+		return Session{}, User{}, s.readErr
+	}
+	return s.Store.Session(ctx, userID, id)
+}
+
+func (s *stagedStore) Ready(ctx context.Context) error {
+	if s.err != nil {
+		return s.err
+	}
+	return s.Store.Ready(ctx)
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// fails reports whether a test fails, without failing itself.
+func fails(t *testing.T, test func(w *world)) bool {
+	failed := false
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.TB = &failingTB{TB: t, failed: &failed}
+		done := make(chan struct{})
+		go func() { // Fatalf ends the goroutine
+			defer close(done)
+			test(w)
+		}()
+		<-done
+	})
+	return failed
+}
+
+type failingTB struct {
+	testing.TB
+	failed *bool
+}
+
+func (f *failingTB) Errorf(string, ...any) { *f.failed = true }
+func (f *failingTB) Fatalf(string, ...any) { *f.failed = true; runtime.Goexit() }
