@@ -1,0 +1,469 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Two copies of the server and three members of etcd, all processes of their
+// own on this machine, and what happens when some of them are killed.
+
+type cluster struct {
+	etcd   *etcdCluster
+	copies []*clusterCopy
+}
+
+func startCluster(t testing.TB, args ...string) *cluster {
+	t.Helper()
+	c := &cluster{etcd: startEtcd(t, 3)}
+	for range 2 {
+		c.copies = append(c.copies, startCopy(t, nil, append(args, "-store", c.etcd.address())...))
+	}
+	return c
+}
+
+// url returns that of one copy or the other.
+func (c *cluster) url(n int) string { return c.copies[n%len(c.copies)].url }
+
+func TestClusterOneNameIsGivenOnce(t *testing.T) {
+	c := startCluster(t)
+	var wg sync.WaitGroup
+	var made, taken atomic.Int32
+	for n := range 10 {
+		wg.Go(func() {
+			user := map[string]string{"username": []string{"johndoe", "JohnDoe"}[n%2], "password": "correct horse"}
+			switch a := clusterCall("POST", c.url(n)+"/users/", "", user); a.status {
+			case 201:
+				made.Add(1)
+			case 400:
+				taken.Add(1)
+			default:
+				t.Errorf("registration: %v", a)
+			}
+		})
+	}
+	wg.Wait()
+	if made.Load() != 1 || taken.Load() != 9 {
+		t.Errorf("of 10 registrations of one name at two copies %d succeeded and %d were refused, want 1 and 9", made.Load(), taken.Load())
+	}
+
+	u := clusterLogin(t, c.url(0), "johndoe")
+	t.Run("fifty refreshes have one successor", func(t *testing.T) {
+		for range 5 {
+			var successors sync.Map
+			var wg sync.WaitGroup
+			for n := range 50 {
+				wg.Go(func() {
+					a := clusterRefresh(c.url(n), u.refresh)
+					if a.status != 200 {
+						t.Errorf("refresh: %v", a)
+						return
+					}
+					successors.Store(a.body["refresh_token"], true)
+				})
+			}
+			wg.Wait()
+			count := 0
+			successors.Range(func(token, _ any) bool {
+				u.refresh = token.(string)
+				count++
+				return true
+			})
+			if count != 1 {
+				t.Fatalf("50 refreshes of one token at two copies have %d successors", count)
+			}
+		}
+	})
+	t.Run("who logs out at one copy is out at the other", func(t *testing.T) {
+		for n := range 6 {
+			u := clusterLogin(t, c.url(n), "johndoe")
+			if a := u.get(c.url(n+1), "/users/me/"); a.status != 200 {
+				t.Fatalf("a token of one copy at the other: %v", a)
+			}
+			clusterCall("POST", c.url(n)+"/revoke", "", url.Values{"token": {u.access}})
+			if a := u.get(c.url(n+1), "/users/me/"); a.status != 401 {
+				t.Fatalf("after a logout at one copy, the other says %v, want 401", a)
+			}
+			if a := clusterRefresh(c.url(n+1), u.refresh); a.status != 400 {
+				t.Fatalf("after a logout at one copy, a refresh at the other is %v, want 400", a)
+			}
+		}
+	})
+	t.Run("an old refresh token ends the session at both", func(t *testing.T) {
+		u := clusterLogin(t, c.url(0), "johndoe")
+		first := u.refresh
+		for n := range 2 {
+			a := clusterRefresh(c.url(n), u.refresh)
+			if a.status != 200 {
+				t.Fatal(a)
+			}
+			u.take(a)
+		}
+		if a := clusterRefresh(c.url(0), first); a.status != 400 {
+			t.Errorf("an old refresh token: %v, want 400", a)
+		}
+		if a := u.get(c.url(1), "/users/me/"); a.status != 401 {
+			t.Errorf("after it, the session at the other copy: %v, want 401", a)
+		}
+	})
+	t.Run("a copy of the server is killed under load", func(t *testing.T) {
+		load := c.startLoad(t, 4)
+		time.Sleep(time.Second)
+		c.copies[0].kill()
+		time.Sleep(2 * time.Second)
+		load.stop(t)
+		t.Logf("%d changes acknowledged, the longest pause %v", load.acknowledged.Load(), load.longest())
+	})
+}
+
+func TestClusterAdminIsMadeOnce(t *testing.T) {
+	etcd := startEtcd(t, 3)
+	for round := range 3 {
+		store := etcd.address() + fmt.Sprint("/round", round)
+		var copies []*clusterCopy
+		for range 2 {
+			copies = append(copies, launchCopy(t, nil, "-store", store, "-admin", "root"))
+		}
+		var told strings.Builder
+		for _, c := range copies {
+			c.wait(t)
+		}
+		for _, c := range copies {
+			c.stop(t)
+			told.WriteString(c.stdout.String())
+		}
+		if strings.Count(told.String(), "created the admin root") != 1 {
+			t.Errorf("two copies started at once said:\n%s\nwant one admin", told.String())
+		}
+	}
+	store := etcd.address() + "/round0"
+	reset := clusterCommand(t, []string{"NEW_PASSWORD=correct horse"}, "-store", store, "-reset-password", "root")
+	if out, err := reset.CombinedOutput(); err != nil {
+		t.Fatalf("-reset-password: %v\n%s", err, out)
+	}
+	c := startCopy(t, nil, "-store", store)
+	u := clusterLogin(t, c.url, "root")
+	if a := u.get(c.url, "/users/"); a.status != 200 || len(a.list) != 1 {
+		t.Errorf("the accounts: %v", a)
+	}
+}
+
+// A file store moves over with its accounts, IDs and passwords.
+func TestClusterImport(t *testing.T) {
+	etcd := startEtcd(t, 1)
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	old := startCopy(t, []string{"ADMIN_PASSWORD=correct horse"}, "-store", file, "-admin", "root")
+	for n := range 3 {
+		clusterRegister(t, old.url, fmt.Sprint("user", n))
+	}
+	before := clusterLogin(t, old.url, "root").get(old.url, "/users/").list
+	old.stop(t)
+
+	run := func(args ...string) (string, int) {
+		cmd := clusterCommand(t, nil, args...)
+		out, _ := cmd.CombinedOutput()
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	if out, status := run("-store", etcd.address(), "-import", file); status != 0 || out != "imported 4 accounts\n" {
+		t.Fatalf("-import: status %d, %s", status, out)
+	}
+	if out, status := run("-store", etcd.address(), "-import", file); status != 2 || out != "stdauth: -import: the store already holds accounts\n" {
+		t.Errorf("-import once more: status %d, %s", status, out)
+	}
+	c := startCopy(t, nil, "-store", etcd.address())
+	after := clusterLogin(t, c.url, "root").get(c.url, "/users/").list
+	if fmt.Sprint(before) != fmt.Sprint(after) {
+		t.Errorf("before the move: %v\nafter: %v", before, after)
+	}
+	if a := clusterCall("POST", c.url+"/users/", "", map[string]string{"username": "next", "password": "correct horse"}); a.body["id"] != 5.0 {
+		t.Errorf("the next account: %v, want ID 5", a)
+	}
+}
+
+// The leader of etcd is killed while clients change things at both copies. The
+// changes stop until another is elected, and none that was acknowledged is
+// lost.
+func TestClusterLeaderDies(t *testing.T) {
+	c := startCluster(t)
+	load := c.startLoad(t, 8)
+	for range 2 {
+		time.Sleep(2 * time.Second)
+		leader := c.etcd.leader(t)
+		leader.kill()
+		time.Sleep(6 * time.Second)
+		leader.start(t)
+		c.etcd.wait(t)
+	}
+	load.stop(t)
+	t.Logf("the leader died twice: %d changes acknowledged, %d answers 503, the longest pause without any acknowledged %v",
+		load.acknowledged.Load(), load.unavailable.Load(), load.longest().Round(10*time.Millisecond))
+	if longest := load.longest(); longest > 6*time.Second {
+		t.Errorf("the longest pause was %v", longest)
+	}
+}
+
+// Two of three members die: no majority. Each request is answered within a few
+// seconds, and when one of them is back, all goes on without anybody's help.
+func TestClusterWithoutMajority(t *testing.T) {
+	c := startCluster(t)
+	u := clusterRegister(t, c.url(0), "johndoe")
+	load := c.startLoad(t, 4)
+	time.Sleep(time.Second)
+	c.etcd.nodes[0].kill()
+	c.etcd.nodes[1].kill()
+	slowest := time.Duration(0)
+	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		for n := range 2 {
+			for _, path := range []string{"/users/me/", "/readyz"} {
+				start := time.Now()
+				a := u.get(c.url(n), path)
+				slowest = max(slowest, time.Since(start))
+				if a.status != 503 || a.header.Get("Retry-After") == "" || a.header.Get("Content-Type") != "application/problem+json" {
+					t.Fatalf("GET %s without a majority: %v %v", path, a, a.header)
+				}
+			}
+		}
+	}
+	if slowest > 6*time.Second {
+		t.Errorf("the slowest answer took %v", slowest)
+	}
+	c.etcd.nodes[1].start(t)
+	start := time.Now()
+	for end := start.Add(30 * time.Second); u.get(c.url(0), "/readyz").status != 200 || u.get(c.url(1), "/users/me/").status != 200; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not back after 30 s")
+		}
+	}
+	t.Logf("the slowest 503 took %v; back %v after the member was started", slowest.Round(10*time.Millisecond), time.Since(start).Round(10*time.Millisecond))
+	time.Sleep(time.Second)
+	load.stop(t)
+}
+
+// A clusterLoad is clients, each of which changes its account, refreshes its
+// token, and knows what was acknowledged.
+type clusterLoad struct {
+	c                         *cluster
+	end                       chan struct{}
+	wg                        sync.WaitGroup
+	acknowledged, unavailable atomic.Int64
+
+	mu     sync.Mutex
+	last   time.Time
+	pause  time.Duration
+	failed []string
+}
+
+func (c *cluster) startLoad(t testing.TB, clients int) *clusterLoad {
+	t.Helper()
+	l := &clusterLoad{c: c, end: make(chan struct{}), last: time.Now()}
+	users := make([]*clusterUser, clients)
+	var wg sync.WaitGroup
+	for n := range users {
+		wg.Go(func() { users[n] = clusterRegister(t, c.url(n), fmt.Sprintf("load%d", n)) })
+	}
+	wg.Wait()
+	l.last = time.Now()
+	for n, u := range users {
+		l.wg.Go(func() { l.client(n, u) })
+	}
+	return l
+}
+
+// client changes one thing after the other until the end, and then looks
+// whether what was acknowledged is there.
+func (l *clusterLoad) client(n int, u *clusterUser) {
+	acknowledged, sent := 0, 0
+	for turn := 0; ; turn++ {
+		select {
+		case <-l.end:
+			l.check(n, u, acknowledged, sent)
+			return
+		default:
+		}
+		at := l.c.url(n + turn)
+		var a clusterAnswer
+		if turn%3 == 0 {
+			if a = clusterRefresh(at, u.refresh); a.status == 200 {
+				u.take(a)
+			}
+		} else {
+			sent++
+			if a = clusterCall("PATCH", at+"/users/me/", u.access, map[string]string{"full_name": strconv.Itoa(sent)}); a.status == 200 {
+				acknowledged = sent
+			}
+		}
+		switch a.status {
+		case 200:
+			l.success()
+		case 503:
+			l.unavailable.Add(1)
+		case 0: // that copy was killed
+		default:
+			l.fail("client %d at %s: %v", n, at, a)
+			return
+		}
+	}
+}
+
+func (l *clusterLoad) success() {
+	l.acknowledged.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	l.pause = max(l.pause, now.Sub(l.last))
+	l.last = now
+}
+
+func (l *clusterLoad) longest() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pause
+}
+
+func (l *clusterLoad) fail(format string, args ...any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failed = append(l.failed, fmt.Sprintf(format, args...))
+}
+
+func (l *clusterLoad) check(n int, u *clusterUser, acknowledged, sent int) {
+	copies := 0
+	for i := range l.c.copies {
+		a := u.get(l.c.url(i), "/users/me/")
+		if a.status == 0 {
+			continue
+		}
+		copies++
+		name, _ := a.body["full_name"].(string)
+		if got, err := strconv.Atoi(name); err != nil || got < acknowledged || got > sent {
+			l.fail("client %d: %d was acknowledged, %d the last sent, and there is %v", n, acknowledged, sent, a)
+		}
+		if a := clusterRefresh(l.c.url(i), u.refresh); a.status != 200 {
+			l.fail("client %d: the newest refresh token is refused: %v", n, a)
+		}
+	}
+	if copies == 0 || acknowledged == 0 {
+		l.fail("client %d: %d copies answered, %d changes acknowledged", n, copies, acknowledged)
+	}
+}
+
+func (l *clusterLoad) stop(t testing.TB) {
+	t.Helper()
+	close(l.end)
+	l.wg.Wait()
+	for _, what := range l.failed {
+		t.Error(what)
+	}
+}
+
+// A clusterUser is a client that is logged in.
+type clusterUser struct {
+	access, refresh string
+}
+
+const clusterPassword = "correct horse"
+
+func clusterRegister(t testing.TB, at, name string) *clusterUser {
+	t.Helper()
+	if a := clusterCall("POST", at+"/users/", "", map[string]string{"username": name, "password": clusterPassword}); a.status != 201 {
+		t.Errorf("registration of %s: %v", name, a)
+	}
+	return clusterLogin(t, at, name)
+}
+
+func clusterLogin(t testing.TB, at, name string) *clusterUser {
+	t.Helper()
+	u := &clusterUser{}
+	a := clusterCall("POST", at+"/token", "", url.Values{"username": {name}, "password": {clusterPassword}})
+	if a.status != 200 {
+		t.Errorf("login of %s: %v", name, a)
+		return u
+	}
+	u.take(a)
+	return u
+}
+
+func (u *clusterUser) take(a clusterAnswer) {
+	u.access, u.refresh = a.body["access_token"].(string), a.body["refresh_token"].(string)
+}
+
+func (u *clusterUser) get(at, path string) clusterAnswer {
+	return clusterCall("GET", at+path, u.access, nil)
+}
+
+func clusterRefresh(at, token string) clusterAnswer {
+	return clusterCall("POST", at+"/token", "", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}})
+}
+
+// A clusterAnswer has status 0 if none came.
+type clusterAnswer struct {
+	status int
+	header http.Header
+	body   map[string]any
+	list   []any
+	text   string
+}
+
+func (a clusterAnswer) String() string { return fmt.Sprint(a.status, " ", a.text) }
+
+var clusterClient = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+
+func clusterCall(method, address, token string, in any) clusterAnswer {
+	var body io.Reader = http.NoBody
+	kind := "application/json"
+	switch in := in.(type) {
+	case nil:
+	case url.Values:
+		body, kind = strings.NewReader(in.Encode()), "application/x-www-form-urlencoded"
+	default:
+		text, err := json.Marshal(in)
+		if err != nil {
+			panic(err)
+		}
+		body = bytes.NewReader(text)
+	}
+	r, err := http.NewRequest(method, address, body)
+	if err != nil {
+		panic(err)
+	}
+	r.Header.Set("Content-Type", kind)
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	w, err := clusterClient.Do(r)
+	if err != nil {
+		return clusterAnswer{text: err.Error()}
+	}
+	defer w.Body.Close()
+	text, err := io.ReadAll(w.Body)
+	if err != nil {
+		return clusterAnswer{text: err.Error()}
+	}
+	a := clusterAnswer{status: w.StatusCode, header: w.Header, text: string(text)}
+	if json.Unmarshal(text, &a.body) != nil {
+		json.Unmarshal(text, &a.list)
+	}
+	return a
+}
+
+func clusterTrusting(t testing.TB, pem []byte) *http.Client {
+	t.Helper()
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		t.Fatal("not a certificate")
+	}
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+}

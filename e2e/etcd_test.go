@@ -1,0 +1,423 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
+)
+
+// The etcd of these tests is the current one, from its Go module, so nothing
+// has to be installed. Each member is a process of its own, this test binary
+// started once more, so that one can be killed.
+
+const etcdNodeVariable = "STDAUTH_E2E_ETCD_NODE"
+
+// An etcdNode is one member of a cluster.
+type etcdNode struct {
+	Name, Dir, Client, Peer string // the latter two are addresses, host:port
+	Cluster                 string // name=url,name=url,...
+	TLS                     bool   // between members and clients, self-signed
+	Again                   bool   // its data is there already
+
+	cmd   *exec.Cmd
+	stdin io.Closer
+}
+
+// Before any test: is this process to be a member?
+func init() {
+	text := os.Getenv(etcdNodeVariable)
+	if text == "" {
+		return
+	}
+	var n etcdNode
+	err := json.Unmarshal([]byte(text), &n)
+	if err == nil {
+		err = n.serve()
+	}
+	fmt.Fprintln(os.Stderr, "etcd:", err)
+	os.Exit(1)
+}
+
+// serve is a member. It ends with the process that started it, whose end of
+// the standard input is closed then.
+func (n *etcdNode) serve() error {
+	scheme := "http://"
+	if n.TLS {
+		scheme = "https://"
+	}
+	client, err := url.Parse(scheme + n.Client)
+	if err != nil {
+		return err
+	}
+	peer, err := url.Parse("http://" + n.Peer)
+	if err != nil {
+		return err
+	}
+	c := embed.NewConfig()
+	c.Name, c.Dir, c.LogLevel = n.Name, n.Dir, "error"
+	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
+	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*peer}
+	c.InitialCluster, c.ClientAutoTLS, c.SelfSignedCertValidity = n.Cluster, n.TLS, 1
+	if n.Again {
+		c.ClusterState = embed.ClusterStateFlagExisting
+	}
+	e, err := embed.StartEtcd(c)
+	if err != nil {
+		return err
+	}
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	return <-e.Err()
+}
+
+// start starts the member's process, without waiting until it serves.
+func (n *etcdNode) start(t testing.TB) {
+	t.Helper()
+	text, err := json.Marshal(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.cmd = exec.Command(os.Args[0])
+	n.cmd.Env = append(os.Environ(), etcdNodeVariable+"="+string(text))
+	n.cmd.Stderr = os.Stderr
+	if n.stdin, err = n.cmd.StdinPipe(); err == nil {
+		err = n.cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Again = true
+}
+
+// kill is kill -9.
+func (n *etcdNode) kill() {
+	if n.cmd == nil {
+		return
+	}
+	n.cmd.Process.Kill()
+	n.cmd.Wait()
+	n.stdin.Close()
+	n.cmd = nil
+}
+
+// An etcdCluster is members that are started and stopped one by one.
+type etcdCluster struct {
+	nodes []*etcdNode
+}
+
+func startEtcd(t testing.TB, members int) *etcdCluster {
+	t.Helper()
+	return startEtcdNodes(t, members, false)
+}
+
+func startEtcdNodes(t testing.TB, members int, tls bool) *etcdCluster {
+	t.Helper()
+	c := &etcdCluster{}
+	var list []string
+	dir := t.TempDir()
+	for i := range members {
+		n := &etcdNode{Name: fmt.Sprint("n", i), Dir: filepath.Join(dir, fmt.Sprint("n", i)), Client: etcdFreeAddress(t), Peer: etcdFreeAddress(t), TLS: tls}
+		c.nodes = append(c.nodes, n)
+		list = append(list, n.Name+"=http://"+n.Peer)
+	}
+	for _, n := range c.nodes {
+		n.Cluster = strings.Join(list, ",")
+		n.start(t)
+		t.Cleanup(n.kill)
+	}
+	if !tls {
+		c.wait(t)
+	}
+	return c
+}
+
+// address is what -store takes.
+func (c *etcdCluster) address() string {
+	var list []string
+	for _, n := range c.nodes {
+		list = append(list, n.Client)
+	}
+	return "etcd://" + strings.Join(list, ",")
+}
+
+// wait waits until each member that runs answers for the whole cluster.
+func (c *etcdCluster) wait(t testing.TB) {
+	t.Helper()
+	end := time.Now().Add(time.Minute)
+	for _, n := range c.nodes {
+		for n.cmd != nil && etcdCall(n, "/v3/kv/range", map[string]any{"key": "eA=="}, nil) != nil {
+			if time.Now().After(end) {
+				t.Fatalf("the etcd member %s does not answer", n.Name)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+}
+
+// leader returns the member that leads.
+func (c *etcdCluster) leader(t testing.TB) *etcdNode {
+	t.Helper()
+	for _, n := range c.nodes {
+		var status struct {
+			Header struct {
+				MemberID string `json:"member_id"`
+			}
+			Leader string
+		}
+		if n.cmd == nil || etcdCall(n, "/v3/maintenance/status", map[string]any{}, &status) != nil {
+			continue
+		}
+		if status.Leader == status.Header.MemberID {
+			return n
+		}
+	}
+	t.Fatal("the etcd cluster has no leader")
+	return nil
+}
+
+// size returns how many bytes the newest values take in the database of a
+// member, once all older ones are gone.
+func (c *etcdCluster) size(t testing.TB) int64 {
+	t.Helper()
+	n := c.leader(t)
+	var now struct{ Header struct{ Revision string } }
+	if err := etcdCall(n, "/v3/kv/range", map[string]any{"key": "eA=="}, &now); err != nil {
+		t.Fatal(err)
+	}
+	etcdCall(n, "/v3/kv/compaction", map[string]any{"revision": now.Header.Revision, "physical": true}, nil)
+	if err := etcdCall(n, "/v3/maintenance/defragment", map[string]any{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var status struct {
+		InUse string `json:"dbSizeInUse"`
+	}
+	if err := etcdCall(n, "/v3/maintenance/status", map[string]any{}, &status); err != nil {
+		t.Fatal(err)
+	}
+	size, err := strconv.ParseInt(status.InUse, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return size
+}
+
+var etcdClient = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+
+func etcdCall(n *etcdNode, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	w, err := etcdClient.Post("http://"+n.Client+path, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer w.Body.Close()
+	answer, err := io.ReadAll(w.Body)
+	if err == nil && w.StatusCode != 200 {
+		err = fmt.Errorf("%s: %s", path, answer)
+	}
+	if err != nil || out == nil {
+		return err
+	}
+	return json.Unmarshal(answer, out)
+}
+
+func etcdFreeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// A clusterCopy is one copy of the server.
+type clusterCopy struct {
+	url    string
+	cmd    *exec.Cmd
+	stdout bytes.Buffer
+	stderr output
+}
+
+// clusterEnv is the environment of all copies.
+var clusterEnv = []string{"SECRET_KEY=0c4b8f2d7e6a49d3b1f5c8e7a2d4906f"}
+
+func clusterCommand(t testing.TB, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(binary, args...)
+	cmd.Env = append(append(cleanEnv(), clusterEnv...), env...)
+	return cmd
+}
+
+// launchCopy starts a copy and does not wait for it.
+func launchCopy(t testing.TB, env []string, args ...string) *clusterCopy {
+	t.Helper()
+	addr := etcdFreeAddress(t)
+	c := &clusterCopy{url: "http://" + addr}
+	c.cmd = clusterCommand(t, env, append([]string{"-addr", addr}, args...)...)
+	c.cmd.Stdout, c.cmd.Stderr = &c.stdout, &c.stderr
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.stop(t) })
+	return c
+}
+
+func startCopy(t testing.TB, env []string, args ...string) *clusterCopy {
+	t.Helper()
+	c := launchCopy(t, env, args...)
+	c.wait(t)
+	return c
+}
+
+// wait waits until the copy listens.
+func (c *clusterCopy) wait(t testing.TB) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if clusterCall("GET", c.url+"/healthz", "", nil).status == 200 {
+			return
+		}
+	}
+	t.Fatalf("the server does not listen:\n%s", c.stderr.String())
+}
+
+// stop ends the copy as an operator does, and complains if it does not go.
+func (c *clusterCopy) stop(t testing.TB) {
+	if c.cmd.ProcessState != nil {
+		return
+	}
+	c.cmd.Process.Signal(syscall.SIGTERM)
+	late := time.AfterFunc(15*time.Second, func() { c.cmd.Process.Kill() })
+	if err := c.cmd.Wait(); err != nil && late.Stop() {
+		t.Errorf("the server ended with %v:\n%s", err, c.stderr.String())
+	}
+}
+
+func (c *clusterCopy) kill() {
+	c.cmd.Process.Kill()
+	c.cmd.Wait()
+}
+
+// The contract test of the stores, against this etcd.
+func TestEtcdContract(t *testing.T) {
+	c := startEtcd(t, 1)
+	test := exec.Command("go", "test", "-count=1", "-v", "-run", "TestEtcdStoreOnARealCluster", ".")
+	test.Dir = ".."
+	test.Env = append(os.Environ(), "STDAUTH_TEST_ETCD="+c.nodes[0].Client)
+	out, err := test.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestEtcdStoreOnARealCluster/")) {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Logf("%d rules hold", bytes.Count(out, []byte("--- PASS: TestEtcdStoreOnARealCluster/")))
+}
+
+// A cluster that is run as it should be: TLS, and a user for the server who may
+// do nothing but read and write its keys. The members forget the token of the
+// user when they restart.
+func TestEtcdWithTLSAndUsers(t *testing.T) {
+	c := startEtcdNodes(t, 1, true)
+	certificate := filepath.Join(c.nodes[0].Dir, "fixtures", "client", "cert.pem")
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat(certificate); err == nil {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	tls := "SSL_CERT_FILE=" + certificate // takes the place of the system's roots
+	store := "etcds" + strings.TrimPrefix(c.address(), "etcd")
+	etcdSetUpUsers(t, c.nodes[0])
+	for _, test := range []struct{ env, want string }{
+		{"STDAUTH_ETCD_USERNAME= STDAUTH_ETCD_PASSWORD=", "user name is empty"},
+		{"STDAUTH_ETCD_PASSWORD=guess", "authentication failed, invalid user ID or password"},
+		{"STDAUTH_STORE=" + store + "/elsewhere", "permission denied"},
+		{"STDAUTH_STORE=etcd" + strings.TrimPrefix(store, "etcds"), "EOF"},
+		{"SSL_CERT_FILE=/nowhere", "certificate signed by unknown authority"},
+	} {
+		env := []string{tls, "STDAUTH_STORE=" + store, "STDAUTH_ETCD_USERNAME=stdauth", "STDAUTH_ETCD_PASSWORD=hunter2"}
+		cmd := clusterCommand(t, append(env, strings.Fields(test.env)...))
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != 2 || bytes.Count(out, []byte("\n")) != 1 || !bytes.HasPrefix(out, []byte("stdauth: -store: ")) || !bytes.Contains(out, []byte(test.want)) {
+			t.Errorf("with %s the server ended with %v and said\n%s\nwant status 2 and one line with: %s", test.env, err, out, test.want)
+		}
+	}
+	copy := startCopy(t, []string{tls, "STDAUTH_ETCD_USERNAME=stdauth", "STDAUTH_ETCD_PASSWORD=hunter2"}, "-store", store)
+	c0 := clusterRegister(t, copy.url, "johndoe")
+	time.Sleep(time.Second) // the sweeping of leases goes on beside it
+	if log := copy.stderr.String(); strings.Contains(log, "lease") {
+		t.Errorf("the user may not do all that is needed:\n%s", log)
+	}
+	c.nodes[0].kill()
+	c.nodes[0].start(t)
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		status := c0.get(copy.url, "/users/me/").status
+		if status == 200 {
+			break
+		} else if status != 503 || time.Now().After(end) {
+			t.Fatalf("after the member restarted: %d", status)
+		}
+	}
+}
+
+// etcdSetUpUsers does what the page about users in etcd's documentation does
+// with etcdctl.
+func etcdSetUpUsers(t *testing.T, n *etcdNode) {
+	t.Helper()
+	pem, err := os.ReadFile(filepath.Join(n.Dir, "fixtures", "client", "cert.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := clusterTrusting(t, pem)
+	b64 := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+	for _, call := range []struct {
+		path string
+		in   map[string]any
+	}{
+		{"/v3/auth/user/add", map[string]any{"name": "root", "password": "root"}},
+		{"/v3/auth/role/add", map[string]any{"name": "root"}},
+		{"/v3/auth/user/grant", map[string]any{"user": "root", "role": "root"}},
+		{"/v3/auth/user/add", map[string]any{"name": "stdauth", "password": "hunter2"}},
+		{"/v3/auth/role/add", map[string]any{"name": "stdauth"}},
+		{"/v3/auth/role/grant", map[string]any{"name": "stdauth", "perm": map[string]any{"permType": "READWRITE", "key": b64("/stdauth/"), "range_end": b64("/stdauth0")}}},
+		{"/v3/auth/user/grant", map[string]any{"user": "stdauth", "role": "stdauth"}},
+		{"/v3/auth/enable", map[string]any{}},
+	} {
+		body, err := json.Marshal(call.in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			w, err := client.Post("https://"+n.Client+call.path, "application/json", bytes.NewReader(body))
+			if err == nil {
+				answer, _ := io.ReadAll(w.Body)
+				w.Body.Close()
+				if w.StatusCode == 200 {
+					break
+				}
+				err = fmt.Errorf("%s", answer)
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s: %v", call.path, err)
+			}
+		}
+	}
+}

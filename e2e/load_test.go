@@ -1,0 +1,343 @@
+package e2e
+
+import (
+	"context"
+	"crypto/pbkdf2"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A storm: many clients log in without pause, each login costs a tenth of a
+// second of a core, and somebody with a token wants an answer meanwhile.
+
+// TestLoginStorm is what must hold on any machine, however slow. As many log in
+// as it takes for the server to turn one away; then all of them give up.
+func TestLoginStorm(t *testing.T) {
+	s := startServer(t, "-debug-addr", "127.0.0.1:0")
+	access, _ := logIn(t, s, "admin", "secret") // an account of its own: johndoe keeps only 100 sessions
+	probe := startProbe(t, s, access)
+
+	ctx, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	clients := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
+	defer clients.CloseIdleConnections()
+	answers, started := make(chan loginAnswer, 1000), 0
+	ended, turnedAway := 0, 0
+	for turnedAway == 0 && started < cap(answers) {
+		select {
+		case a := <-answers:
+			ended++
+			turnedAway += a.check(t)
+		default:
+			started++
+			go func() { answers <- tryLogin(ctx, clients, s) }()
+			time.Sleep(time.Millisecond) // or none but this loop would run
+		}
+	}
+	if turnedAway == 0 {
+		t.Errorf("none of %d logins at once was turned away", started)
+	}
+	giveUp()
+	for ; ended < started; ended++ {
+		if a := <-answers; !errors.Is(a.err, context.Canceled) {
+			a.check(t)
+		}
+	}
+
+	// Whoever comes now waits for the hash under way, not for those who left.
+	logIn(t, s, "johndoe", "secret")
+	if made := counter(t, s, "logins"); made > started/2 {
+		t.Errorf("%d logins were made for %d clients that gave up, want most of them to leave the queue", made, started)
+	}
+	if asked, _ := probe.stop(); asked < 10 {
+		t.Errorf("GET /users/me/ was asked %d times in the storm: not much of a test", asked)
+	}
+}
+
+// BenchmarkLoginStorm tells the figures: 64 clients log in without pause while
+// one asks GET /users/me/ every 5 ms; how long that takes, in the storm and
+// before it; and logins per second, beside those that the hash alone allows.
+// One iteration is one round; the medians of several rounds are told.
+//
+//	go -C e2e test -run '^$' -bench LoginStorm -benchtime 3x
+//
+// On one core, the server and the bare hash are bound to the first with taskset
+// and the clients to the others. Without taskset, GOMAXPROCS=1 alone has to do:
+// then the server runs on one core at a time, but not always on the same, and
+// the clients are in its way.
+func BenchmarkLoginStorm(b *testing.B) {
+	for cores := 1; cores <= min(2, runtime.NumCPU()); cores++ {
+		b.Run(fmt.Sprintf("cores=%d", cores), func(b *testing.B) {
+			s := startServer(b, fmt.Sprintf("GOMAXPROCS=%d", cores))
+			access, _ := logIn(b, s, "admin", "secret")
+			var bind []string
+			if taskset, err := exec.LookPath("taskset"); err == nil && cores == 1 && runtime.NumCPU() > 1 {
+				bind = []string{taskset, "-c", "0"}
+				bindTo(b, s.cmd.Process.Pid, "0")
+				bindTo(b, os.Getpid(), fmt.Sprintf("1-%d", runtime.NumCPU()-1))
+				b.Cleanup(func() { bindTo(b, os.Getpid(), fmt.Sprintf("0-%d", runtime.NumCPU()-1)) })
+			}
+			figures := map[string][]float64{}
+			for b.Loop() {
+				quiet := startProbe(b, s, access)
+				time.Sleep(2 * time.Second)
+				_, idle := quiet.stop()
+				hashes := bareHashRate(b, bind, cores)
+
+				probe := startProbe(b, s, access)
+				logins := storm(b, s, 64, 5*time.Second)
+				_, busy := probe.stop()
+				for name, value := range map[string]float64{
+					"idle-p50-ms": percentile(idle, 50), "idle-p99-ms": percentile(idle, 99),
+					"storm-p50-ms": percentile(busy, 50), "storm-p99-ms": percentile(busy, 99),
+					"logins/s": logins, "hashes/s": hashes, "logins/hash": logins / hashes,
+				} {
+					figures[name] = append(figures[name], value)
+				}
+			}
+			for name, values := range figures {
+				slices.Sort(values)
+				b.ReportMetric(values[len(values)/2], name)
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// storm lets so many clients log in without pause, and returns how many logins
+// a second succeeded.
+func storm(t testing.TB, s *server, clients int, d time.Duration) (perSecond float64) {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}, Timeout: time.Minute}
+	defer client.CloseIdleConnections()
+	start := time.Now()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	made, last := 0, start
+	for range clients {
+		wg.Go(func() {
+			for time.Since(start) < d {
+				a := tryLogin(t.Context(), client, s)
+				a.check(t)
+				if a.status == http.StatusOK {
+					mu.Lock()
+					made, last = made+1, time.Now()
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return float64(made) / last.Sub(start).Seconds()
+}
+
+// A loginAnswer is what became of one try to log in.
+type loginAnswer struct {
+	status int
+	header http.Header
+	body   string
+	err    error
+}
+
+func tryLogin(ctx context.Context, client *http.Client, s *server) (a loginAnswer) {
+	form := url.Values{"username": {"johndoe"}, "password": {"secret"}}
+	req, err := http.NewRequestWithContext(ctx, "POST", s.URL+"/token", strings.NewReader(form.Encode()))
+	if err != nil {
+		return loginAnswer{err: err}
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := client.Do(req)
+	if err != nil {
+		return loginAnswer{err: err}
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return loginAnswer{resp.StatusCode, resp.Header, string(body), err}
+}
+
+// check: a login with the right password succeeds, or is told when to come back.
+// It returns 1 if it was the latter.
+func (a loginAnswer) check(t testing.TB) int {
+	t.Helper()
+	later := a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable
+	switch seconds, _ := strconv.Atoi(a.header.Get("Retry-After")); {
+	case a.err != nil:
+		t.Errorf("POST /token: %v", a.err)
+	case later && seconds < 1:
+		t.Errorf("POST /token = %d with Retry-After %q, want a number of seconds", a.status, a.header.Get("Retry-After"))
+	case !later && a.status != http.StatusOK:
+		t.Errorf("POST /token = %d %s, want 200, or 429 or 503 with Retry-After", a.status, a.body)
+	}
+	if later {
+		return 1
+	}
+	return 0
+}
+
+// A probe asks GET /users/me/ every 5 ms, and whether the answer is there or
+// not: a slow one does not keep the next from being asked.
+type probe struct {
+	quit chan struct{}
+	done chan []float64 // ms, one for each request
+}
+
+func startProbe(t testing.TB, s *server, access string) *probe {
+	p := &probe{make(chan struct{}), make(chan []float64, 1)}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: time.Minute}
+	go func() {
+		defer client.CloseIdleConnections()
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var took []float64
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-p.quit:
+				wg.Wait()
+				p.done <- took
+				return
+			case due := <-tick.C:
+				wg.Go(func() {
+					if err := whoAmI(client, s.URL, access); err != nil {
+						t.Errorf("GET /users/me/: %v", err)
+					}
+					mu.Lock()
+					took = append(took, float64(time.Since(due).Microseconds())/1000)
+					mu.Unlock()
+				})
+			}
+		}
+	}()
+	return p
+}
+
+// stop returns how often the probe has asked, and the times it took, in ms.
+func (p *probe) stop() (asked int, took []float64) {
+	close(p.quit)
+	took = <-p.done
+	return len(took), took
+}
+
+func whoAmI(client *http.Client, base, access string) error {
+	req, err := http.NewRequest("GET", base+"/users/me/", nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+access)
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s %s", resp.Status, body)
+	}
+	return err
+}
+
+func percentile(values []float64, p int) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	slices.Sort(values)
+	return values[min(len(values)*p/100, len(values)-1)]
+}
+
+// onlyHash, in the environment, makes TestMain the process that only hashes.
+const onlyHash = "STDAUTH_TEST_ONLY_HASH"
+
+// bareHashRate is how many passwords a second a process can hash that does
+// nothing else, on as many cores as the server has.
+func bareHashRate(t testing.TB, bind []string, cores int) float64 {
+	command := append(slices.Clone(bind), os.Args[0])
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = append(cleanEnv(), fmt.Sprintf("GOMAXPROCS=%d", cores), onlyHash+"=3s")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rate, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rate
+}
+
+// hashOnly hashes for so long on all the cores it may use, and prints the rate.
+func hashOnly(duration string) int {
+	d, err := time.ParseDuration(duration)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	start := time.Now()
+	rates := make([]float64, runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	for i := range rates {
+		wg.Go(func() {
+			n := 0
+			for ; time.Since(start) < d; n++ {
+				if _, err := pbkdf2.Key(sha256.New, "secret", make([]byte, 16), 600_000, 32); err != nil {
+					panic(err) // only for lengths that are out of range
+				}
+			}
+			rates[i] = float64(n) / time.Since(start).Seconds()
+		})
+	}
+	wg.Wait()
+	sum := 0.0
+	for _, rate := range rates {
+		sum += rate
+	}
+	fmt.Println(sum)
+	return 0
+}
+
+// bindTo binds all threads of a process, and those to come, to some cores.
+func bindTo(t testing.TB, pid int, cores string) {
+	t.Helper()
+	if out, err := exec.Command("taskset", "-a", "-c", "-p", cores, strconv.Itoa(pid)).CombinedOutput(); err != nil {
+		t.Errorf("taskset: %v\n%s", err, out)
+	}
+}
+
+// debugURL is where the server's debug listener is.
+func debugURL(t testing.TB, s *server) string {
+	t.Helper()
+	_, rest, found := strings.Cut(s.log.String(), "msg=debugging url=")
+	at, _, ok := strings.Cut(rest, "/debug/vars")
+	if !found || !ok {
+		t.Fatalf("the server has no debug listener\n%s", s.log)
+	}
+	return at
+}
+
+// counter is one of the counters of /debug/vars.
+func counter(t testing.TB, s *server, name string) int {
+	t.Helper()
+	resp, err := http.Get(debugURL(t, s) + "/debug/vars")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vars := decode[map[string]json.RawMessage](t, resp, http.StatusOK)
+	n, err := strconv.Atoi(string(vars[name]))
+	if err != nil {
+		t.Fatalf("/debug/vars has %s: %s, want a number", name, vars[name])
+	}
+	return n
+}

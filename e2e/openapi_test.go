@@ -1,0 +1,422 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/gorillamux"
+)
+
+// description loads the openapi.json that the server serves, examples and all.
+func description(t testing.TB, s *server) *openapi3.T {
+	t.Helper()
+	from, err := url.Parse(s.URL + "/openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := openapi3.NewLoader().LoadFromURI(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := doc.Validate(t.Context(), openapi3.EnableExamplesValidation()); err != nil {
+		t.Fatalf("openapi.json: %v", err)
+	}
+	// A client must bear with new fields; here one would be a mistake.
+	for name, schema := range doc.Components.Schemas {
+		if name != "TokenRequest" && name != "TokenOnly" && schema.Value.Type.Is("object") {
+			schema.Value.AdditionalProperties = openapi3.BoolSchema{Has: new(bool)}
+		}
+	}
+	return doc
+}
+
+// A checker is a transport that holds each request and answer against
+// openapi.json, and notes which answers it has seen.
+type checker struct {
+	t      testing.TB
+	router routers.Router
+	mu     sync.Mutex
+	seen   map[string]bool // "createUser 201"
+}
+
+func checkedClient(t testing.TB, s *server) *http.Client {
+	return &http.Client{Transport: newChecker(t, description(t, s))}
+}
+
+func newChecker(t testing.TB, doc *openapi3.T) *checker {
+	t.Helper()
+	router, err := gorillamux.NewRouter(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &checker{t: t, router: router, seen: map[string]bool{}}
+}
+
+// illFormed are the statuses of requests that break the description on purpose.
+var illFormed = []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity}
+
+func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
+	c.t.Helper()
+	var body []byte
+	if req.Body != nil {
+		var err error
+		if body, err = io.ReadAll(req.Body); err != nil {
+			return nil, err
+		}
+		req.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	resp.Body = io.NopCloser(bytes.NewReader(answer))
+	if err != nil {
+		return nil, err
+	}
+	what := fmt.Sprintf("%s %s = %d", req.Method, req.URL.RequestURI(), resp.StatusCode)
+
+	route, params, err := c.router.FindRoute(req)
+	if err != nil {
+		c.t.Errorf("%s is not in openapi.json: %v", what, err)
+		return resp, nil
+	}
+	again := req.Clone(req.Context())
+	again.Body = io.NopCloser(bytes.NewReader(body))
+	input := &openapi3filter.RequestValidationInput{Request: again, PathParams: params, Route: route,
+		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true, MultiError: true}}
+	if !slices.Contains(illFormed, resp.StatusCode) {
+		if err := openapi3filter.ValidateRequest(req.Context(), input); err != nil {
+			c.t.Errorf("%s: the request does not fit openapi.json: %v", what, err)
+		}
+	}
+	if err := openapi3filter.ValidateResponse(req.Context(), &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: input, Status: resp.StatusCode, Header: resp.Header, Body: io.NopCloser(bytes.NewReader(answer)), Options: input.Options,
+	}); err != nil {
+		c.t.Errorf("%s: the answer does not fit openapi.json: %v\n%s", what, err, answer)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen[route.Operation.OperationID+" "+strconv.Itoa(resp.StatusCode)] = true
+	return resp, nil
+}
+
+func init() {
+	for _, mediaType := range []string{"text/html", "text/css", "text/javascript", "image/svg+xml"} {
+		openapi3filter.RegisterBodyDecoder(mediaType, openapi3filter.PlainBodyDecoder)
+	}
+}
+
+// Each operation is called with the parameters and the body that openapi.json
+// gives as examples, and then spoilt in one way for each error that it names.
+// What is answered must fit, down to the fields.
+func TestEveryAnswer(t *testing.T) {
+	doc := description(t, startServer(t))
+	for path, item := range doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			t.Run(op.OperationID, func(t *testing.T) {
+				t.Parallel()
+				c := newChecker(t, doc)
+				a := attempt{t: t, client: &http.Client{Transport: c}, method: method, path: path, op: op, parameters: append(slices.Clone(item.Parameters), op.Parameters...)}
+				for status := range op.Responses.Map() {
+					code, err := strconv.Atoi(status)
+					if err != nil {
+						t.Fatalf("a response named %q", status)
+					}
+					switch code {
+					case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusServiceUnavailable:
+						continue // not to be had for the asking
+					}
+					a.provoke(code)
+					if !c.seen[op.OperationID+" "+status] {
+						t.Errorf("%s %s never answered %s, which openapi.json says it can", method, path, status)
+					}
+				}
+			})
+		}
+	}
+}
+
+// An attempt is one operation, to be made to give its answers.
+type attempt struct {
+	t            testing.TB
+	client       *http.Client
+	method, path string
+	op           *openapi3.Operation
+	parameters   openapi3.Parameters
+}
+
+// A request is what an attempt sends.
+type request struct {
+	as          string // "", "johndoe" or "admin"
+	id, query   string
+	etag        string
+	contentType string
+	body        string
+}
+
+// provoke sends the request that should get one of the answers, to a fresh
+// server.
+func (a *attempt) provoke(status int) {
+	a.t.Helper()
+	r := a.example()
+	var flags []string
+	times := 1
+	switch status {
+	case http.StatusBadRequest:
+		r.query = "?password=secret"
+	case http.StatusNotModified:
+		times = 2 // the second time with the ETag of the first
+		r.id = "app.js"
+	case http.StatusUnauthorized:
+		r.as = ""
+		if a.op.OperationID == "createToken" {
+			r.body = "username=johndoe&password=wrong"
+		}
+		flags = []string{"-registration", "closed"}
+	case http.StatusForbidden:
+		r.as = "johndoe"
+		flags = []string{"-registration", "closed"}
+		switch a.op.OperationID {
+		case "readUser":
+			r.id = "2"
+		case "deleteMe":
+			r.body = `{"password":"wrong"}`
+		case "changeMyPassword":
+			r.body = `{"current_password":"wrong","new_password":"newpassword"}`
+		}
+	case http.StatusNotFound:
+		r.id = "999"
+	case http.StatusConflict:
+		r.as, r.id = "admin", "2"
+		if a.op.OperationID == "updateUser" {
+			r.body = `{"role":"user"}`
+		}
+	case http.StatusRequestEntityTooLarge:
+		r.body = strings.Repeat(" ", 64<<10+1)
+	case http.StatusUnsupportedMediaType:
+		r.contentType = "text/plain"
+	case http.StatusUnprocessableEntity:
+		r.body, r.query = `{"unknown":1}`, "?limit=0&after=x"
+	case http.StatusTooManyRequests:
+		times = 6
+		switch a.op.OperationID {
+		case "createToken":
+			r.body = "username=johndoe&password=wrong"
+		case "deleteMe":
+			r.body = `{"password":"wrong"}`
+		default:
+			r.body = `{"current_password":"wrong","new_password":"newpassword"}`
+		}
+	}
+	s := startServer(a.t, flags...)
+	var access string
+	if r.as != "" {
+		access, _ = logIn(a.t, s, r.as, "secret")
+	}
+	for range times {
+		r.etag = a.send(s, r, access)
+	}
+}
+
+// example is the request as openapi.json shows it.
+func (a *attempt) example() request {
+	r := request{id: "1"}
+	if len(*a.op.Security) > 0 {
+		r.as = "admin"
+	}
+	if a.op.OperationID == "deleteMe" {
+		r.as = "johndoe" // the last admin may not
+	}
+	if a.op.RequestBody == nil {
+		return r
+	}
+	for contentType, media := range a.op.RequestBody.Value.Content {
+		r.contentType = contentType
+		var value any
+		for _, name := range []string{"login"} {
+			if example := media.Examples[name]; example != nil {
+				value = example.Value.Value
+			}
+		}
+		if value == nil {
+			value = media.Schema.Value.Examples[0]
+		}
+		if contentType == "application/x-www-form-urlencoded" {
+			form := url.Values{}
+			for name, v := range value.(map[string]any) {
+				form.Set(name, v.(string))
+			}
+			r.body = form.Encode()
+			continue
+		}
+		b, err := json.Marshal(value)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		r.body = string(b)
+	}
+	return r
+}
+
+// send returns the ETag of the answer.
+func (a *attempt) send(s *server, r request, access string) string {
+	a.t.Helper()
+	path := a.path
+	for _, p := range a.parameters {
+		value := r.id
+		switch {
+		case p.Value.Name == "sid" && r.id != "999" && access != "":
+			value = sessionOf(a.t, s, access)
+		case p.Value.Name == "file" && r.id == "1":
+			value = p.Value.Example.(string)
+		}
+		path = strings.ReplaceAll(path, "{"+p.Value.Name+"}", value)
+	}
+	req, err := http.NewRequest(a.method, s.URL+path+r.query, strings.NewReader(r.body))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if r.body == "" {
+		req.Body = nil
+	}
+	if r.contentType != "" {
+		req.Header.Set("Content-Type", r.contentType)
+	}
+	if access != "" {
+		req.Header.Set("Authorization", "Bearer "+access)
+	}
+	if r.etag != "" {
+		req.Header.Set("If-None-Match", r.etag)
+	}
+	resp, err := a.client.Do(req)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.Header.Get("ETag")
+}
+
+func sessionOf(t testing.TB, s *server, access string) string {
+	t.Helper()
+	req, err := http.NewRequest("GET", s.URL+"/users/me/sessions", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+access)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decode[[]struct{ ID string }](t, resp, http.StatusOK)[0].ID
+}
+
+// The page's files, each of them.
+func TestPageFiles(t *testing.T) {
+	s := startServer(t)
+	api := checkedClient(t, s)
+	files, err := filepath.Glob("../web/*")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no files in web", err)
+	}
+	for _, file := range append(files, "settings.json") {
+		path := "/docs/" + filepath.Base(file)
+		switch path {
+		case "/docs/index.html":
+			path = "/docs"
+		case "/docs/openapi.json":
+			path = "/openapi.json"
+		}
+		resp, err := api.Get(s.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		readAll(t, resp, http.StatusOK)
+	}
+}
+
+// Spectral and Redocly, two public linters, with all of their recommended rules.
+// There is one finding that stays: the article has its paths end in a slash,
+// and stdauth keeps them.
+func TestLint(t *testing.T) {
+	modules := npm(t)
+	const document = "../web/openapi.json"
+	slash := []string{"/users/", "/users/me/"}
+
+	t.Run("spectral", func(t *testing.T) {
+		ruleset := filepath.Join(t.TempDir(), "spectral.json")
+		if err := os.WriteFile(ruleset, []byte(`{"extends": ["spectral:oas"]}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		result := filepath.Join(t.TempDir(), "result.json")
+		out, _ := run(t, "", nil, filepath.Join(modules, ".bin", "spectral"), "lint", "--quiet", "-f", "json", "-o", result, "-r", ruleset, document)
+		findings := load[[]struct {
+			Code, Message string
+			Path          []any
+		}](t, result, out)
+		var left []string
+		for _, f := range findings {
+			if f.Code == "path-keys-no-trailing-slash" {
+				left = append(left, f.Path[1].(string))
+				continue
+			}
+			t.Errorf("%s: %s at %v", f.Code, f.Message, f.Path)
+		}
+		if !slices.Equal(left, slash) {
+			t.Errorf("paths with a slash at the end: %q, want %q", left, slash)
+		}
+	})
+
+	t.Run("redocly", func(t *testing.T) {
+		out, _ := run(t, "", []string{"REDOCLY_TELEMETRY=off", "REDOCLY_SUPPRESS_UPDATE_NOTICE=true"}, filepath.Join(modules, ".bin", "redocly"), "lint", "--extends=recommended", "--format=json", document)
+		start := strings.Index(out, "{\n")
+		if start < 0 {
+			t.Fatalf("redocly: %s", out)
+		}
+		var report struct {
+			Problems []struct{ RuleID, Message string }
+		}
+		if err := json.NewDecoder(strings.NewReader(out[start:])).Decode(&report); err != nil {
+			t.Fatalf("redocly: %v\n%s", err, out)
+		}
+		slashes := 0
+		for _, p := range report.Problems {
+			if p.RuleID == "no-path-trailing-slash" {
+				slashes++
+				continue
+			}
+			t.Errorf("%s: %s", p.RuleID, p.Message)
+		}
+		if slashes != len(slash) {
+			t.Errorf("%d paths with a slash at the end, want %d", slashes, len(slash))
+		}
+	})
+}
+
+// load reads a JSON file that a tool has written; out is what it said.
+func load[T any](t testing.TB, file, out string) (v T) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(b, &v)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return v
+}

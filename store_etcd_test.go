@@ -1,0 +1,1251 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The tests of this file need no etcd: a cluster of a few hundred lines stands
+// in for it, further down. What a real one does is seen where STDAUTH_TEST_ETCD
+// names one, as host:port, and in e2e/.
+
+func TestEtcdStore(t *testing.T) {
+	open := func(t *testing.T) Store { return newFakeEtcd().open(t) }
+	testStore(t, open)
+	testStoreClock(t, open)
+}
+
+// The same while every fifth request fails in one way or the other, of those that
+// one client makes: nobody notices.
+func TestEtcdStoreOnAFailingCluster(t *testing.T) {
+	faults := []fault{refused, loseAnswer, noLeader, hang, loseAnswer, says(502, "<html>bad gateway</html>")}
+	rule := func(name string, test func(t *testing.T, s testedStore)) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newFakeEtcd()
+				s := testedStore{c.open(t), t}
+				var n atomic.Int64
+				c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
+					if n := n.Add(1); n%5 == 0 {
+						return faults[n/5%int64(len(faults))](c, host, path, body)
+					}
+					return nil
+				})
+				test(t, s)
+				c.fails(nil)
+			})
+		})
+	}
+	testAccounts(rule)
+	testImport(rule)
+	testSessions(rule)
+	rule("random operations leave what a simple model says", func(t *testing.T, s testedStore) {
+		simulate(t, 1000, s.Store, func(s Store) Store { return s })
+	})
+}
+
+func TestEtcdStoreOnARealCluster(t *testing.T) {
+	openRealEtcd(t)
+	testStore(t, func(t *testing.T) Store { return openRealEtcd(t) })
+}
+
+// openRealEtcd returns an empty store on a real cluster.
+func openRealEtcd(t testing.TB) *EtcdStore {
+	t.Helper()
+	hostport := os.Getenv("STDAUTH_TEST_ETCD")
+	if hostport == "" {
+		t.Skip("STDAUTH_TEST_ETCD=host:port names none")
+	}
+	address := fmt.Sprintf("etcd://%s/stdauth-test/%d", hostport, time.Now().UnixNano())
+	e, err := OpenEtcdStore(t.Context(), address, os.Getenv("STDAUTH_ETCD_USERNAME"), os.Getenv("STDAUTH_ETCD_PASSWORD"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		e.txn(context.Background(), etcdTxn{Success: []etcdOp{removeAll(e.prefix)}})
+		e.Close()
+	})
+	return e
+}
+
+func TestEtcdAddress(t *testing.T) {
+	for _, test := range []struct{ address, want string }{
+		{"etcd://127.0.0.1:2379", "[http://127.0.0.1:2379] /stdauth/"},
+		{"etcd://127.0.0.1:2379/", "[http://127.0.0.1:2379] /stdauth/"},
+		{"etcd://a:1,b:2,[::1]:3", "[http://a:1 http://b:2 http://[::1]:3] /stdauth/"},
+		{"etcds://a.example.com:2379/auth/test", "[https://a.example.com:2379] /auth/test/"},
+
+		{"http://127.0.0.1:2379", "an etcd address begins with etcd:// or etcds://"},
+		{"etcd:127.0.0.1:2379", "an etcd address begins with etcd:// or etcds://"},
+		{"etcd://", `"" in an etcd address is not host:port`},
+		{"etcd://a", `"a" in an etcd address is not host:port`},
+		{"etcd://a:2379,", `"" in an etcd address is not host:port`},
+		{"etcd://a:2379, b:2379", `" b:2379" in an etcd address is not host:port`},
+		{"etcd://:2379", `":2379" in an etcd address is not host:port`},
+		{"etcd://a:0", `"a:0" in an etcd address is not host:port`},
+		{"etcd://a:65536", `"a:65536" in an etcd address is not host:port`},
+		{"etcd://a:2379?x", `"a:2379?x" in an etcd address is not host:port`},
+		{"etcd://a:2379/b?c", `"b?c" in an etcd address is not a prefix of keys: ASCII letters, digits and @ . + - _ /`},
+		{"etcd://root:hunter2@a:2379", "the user of etcd belongs in STDAUTH_ETCD_USERNAME and STDAUTH_ETCD_PASSWORD"},
+	} {
+		endpoints, prefix, err := parseEtcdAddress(test.address)
+		got := fmt.Sprint(endpoints, " ", prefix)
+		if err != nil {
+			got = err.Error()
+		}
+		if got != test.want {
+			t.Errorf("parseEtcdAddress(%q)\n got %s\nwant %s", test.address, got, test.want)
+		}
+	}
+}
+
+// What stops the start, each in one line that says what to do about it.
+func TestEtcdStoreIsNotOpened(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		set  func(c *fakeEtcd)
+		want string // at once, but for the last two, which may come to be
+	}{
+		{"the cluster is too old", func(c *fakeEtcd) { c.version = "3.3.27" },
+			`etcd 3.4 or later is needed, the cluster's version is "3.3.0"`},
+		{"the port is not etcd's", func(c *fakeEtcd) { c.fails(says(404, "<html>no such page\n")) },
+			`Not Found: "<html>no such page"`},
+		{"the cluster wants a user", func(c *fakeEtcd) { c.user, c.password = "alice", "secret" },
+			"etcdserver: user name is empty: STDAUTH_ETCD_USERNAME and STDAUTH_ETCD_PASSWORD are not set"},
+		{"the password is wrong", func(c *fakeEtcd) { c.user, c.password, c.given = "alice", "secret", "alice:guess" },
+			"etcdserver: authentication failed, invalid user ID or password"},
+		{"the user may not write", func(c *fakeEtcd) { c.writes = etcdRefusal{403, 7, "etcdserver: permission denied"} },
+			"etcdserver: permission denied"},
+		{"there is no room", func(c *fakeEtcd) { c.writes = etcdRefusal{429, 8, "etcdserver: mvcc: database space exceeded"} },
+			"etcdserver: mvcc: database space exceeded"},
+		{"the keys are someone else's", func(c *fakeEtcd) { c.put("/stdauth/config", "x") },
+			"the keys under /stdauth/ are not those of stdauth"},
+		{"the format is of another version", func(c *fakeEtcd) { c.put("/stdauth/format", "2") },
+			"the keys under /stdauth/ were written by another version of stdauth"},
+		{"an import was cut off", func(c *fakeEtcd) { c.put("/stdauth/format", "1"); c.put("/stdauth/last_id", `"importing"`) },
+			"an import is under way, or was cut off: then remove the keys under /stdauth/ and import again"},
+		{"nobody listens", func(c *fakeEtcd) { c.fails(refused) },
+			"connection refused"},
+		{"the cluster has no leader", func(c *fakeEtcd) { c.fails(noLeader) },
+			"etcdserver: no leader"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newFakeEtcd()
+				test.set(c)
+				start := time.Now()
+				err := c.store().open(t.Context())
+				if err == nil || !strings.HasSuffix(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
+					t.Errorf("open = %v\nwant one line that ends in: %s", err, test.want)
+				}
+				most := time.Duration(0)
+				if c.fault != nil && c.count("/version") > 1 {
+					most = etcdPatience
+				}
+				if took := time.Since(start); took > most {
+					t.Errorf("that took %v, want at most %v", took, most)
+				}
+			})
+		})
+	}
+}
+
+func TestEtcdStoreOpensWithAUser(t *testing.T) {
+	c := newFakeEtcd()
+	c.user, c.password, c.given = "alice", "secret", "alice:secret"
+	testedStore{c.open(t), t}.create(newUser("johndoe"))
+}
+
+// Members forget tokens. Of many requests which find that out, one fetches a
+// new one.
+func TestEtcdTokenIsRenewedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		c.user, c.password, c.given = "alice", "secret", "alice:secret"
+		s := testedStore{c.open(t), t}
+		made := s.login(s.create(newUser("johndoe")))
+		c.fails(func(*fakeEtcd, string, string, []byte) error {
+			time.Sleep(time.Millisecond) // so that all find out before one is done
+			return nil
+		})
+		for _, forgotten := range []etcdRefusal{
+			{401, 16, "etcdserver: invalid auth token"},
+			{400, 3, "etcdserver: revision of auth store is old"},
+		} {
+			c.forget(forgotten)
+			before := c.count("/v3/auth/authenticate")
+			errs := atOnce(20, func(n int) error {
+				_, _, err := s.Session(t.Context(), made.UserID, made.ID)
+				return err
+			})
+			wantErr(t, "Session with a token that "+forgotten.Message, errors.Join(errs...), nil)
+			if got := c.count("/v3/auth/authenticate") - before; got != 1 {
+				t.Errorf("%d new tokens were fetched, want 1", got)
+			}
+		}
+	})
+}
+
+// Every request with an access token waits for this: session and account come
+// in one round trip.
+func TestEtcdSessionIsOneRoundTrip(t *testing.T) {
+	c := newFakeEtcd()
+	s := testedStore{c.open(t), t}
+	made := s.login(s.create(newUser("johndoe")))
+	s.Store.(*EtcdStore).background.Wait()
+	before := len(c.requests)
+	_, _, err := s.Session(t.Context(), made.UserID, made.ID)
+	wantErr(t, "Session", err, nil)
+	wantEqual(t, "requests of Session", c.requests[before:], []string{"/v3/kv/txn"})
+}
+
+// etcdChanges are all the ways in which a store writes, with what must be so
+// before.
+var etcdChanges = []struct {
+	name   string
+	before func(s testedStore, u User, made Session)
+	change func(s Store, u User, made Session) error
+}{
+	{"CreateUser", nothing, func(s Store, u User, made Session) error {
+		_, err := s.CreateUser(context.Background(), newUser("another"))
+		return err
+	}},
+	{"UpdateUser", nothing, func(s Store, u User, made Session) error {
+		_, err := s.UpdateUser(context.Background(), u.ID, func(u *User) error { u.FullName += "!"; return nil })
+		return err
+	}},
+	{"UpdateUser, a new password", nothing, func(s Store, u User, made Session) error {
+		_, err := s.UpdateUser(context.Background(), u.ID, func(u *User) error { u.Epoch++; return nil })
+		return err
+	}},
+	{"UpdateUser, an admin demoted", anotherAdmin, func(s Store, u User, made Session) error {
+		_, err := s.UpdateUser(context.Background(), u.ID, func(u *User) error { u.Role = RoleUser; return nil })
+		return err
+	}},
+	{"DeleteUser", anotherAdmin, func(s Store, u User, made Session) error {
+		return s.DeleteUser(context.Background(), u.ID, func(User) error { return nil })
+	}},
+	{"CreateSession", nothing, func(s Store, u User, made Session) error {
+		return s.CreateSession(context.Background(), newSession(u))
+	}},
+	{"UpdateSession", nothing, func(s Store, u User, made Session) error {
+		_, _, err := s.UpdateSession(context.Background(), u.ID, made.ID, func(s *Session, _ User) error { s.Generation++; return nil })
+		return err
+	}},
+	{"EndSession", nothing, func(s Store, u User, made Session) error {
+		return s.EndSession(context.Background(), u.ID, made.ID)
+	}},
+	{"EndSessions", nothing, func(s Store, u User, made Session) error {
+		return s.EndSessions(context.Background(), u.ID, "")
+	}},
+}
+
+func etcdAdmin(name string) User {
+	u := newUser(name)
+	u.Role = RoleAdmin
+	return u
+}
+
+func nothing(testedStore, User, Session)            {}
+func anotherAdmin(s testedStore, _ User, _ Session) { s.create(etcdAdmin("another")) }
+
+// eachEtcdChange runs a test for each of them, with an account and a session.
+func eachEtcdChange(t *testing.T, test func(t *testing.T, c *fakeEtcd, s testedStore, change func() error)) {
+	for _, way := range etcdChanges {
+		t.Run(way.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newFakeEtcd()
+				s := testedStore{c.open(t), t}
+				u := s.create(etcdAdmin("root"))
+				made := s.login(u)
+				way.before(s, u, made)
+				test(t, c, s, func() error { return way.change(s.Store, u, made) })
+			})
+		})
+	}
+}
+
+// The member does its work, but its answer does not come. The change is sent to
+// the next member as well, and is made once.
+func TestEtcdAnswerLost(t *testing.T) {
+	eachEtcdChange(t, func(t *testing.T, c *fakeEtcd, s testedStore, change func() error) {
+		before := c.revision
+		c.fails(once(isWrite, loseAnswer))
+		wantErr(t, "a change whose answer got lost", change(), nil)
+		if c.revision != before+1 {
+			t.Errorf("there were %d changes, want 1", c.revision-before)
+		}
+	})
+}
+
+// Where somebody else has changed the same since, nobody knows.
+func TestEtcdAnswerLostAndChangedSince(t *testing.T) {
+	c := newFakeEtcd()
+	s := testedStore{c.open(t), t}
+	made := s.login(s.create(newUser("johndoe")))
+	c.fails(once(isWrite, func(c *fakeEtcd, host, path string, body []byte) error {
+		c.handle(path, body, "")
+		other := testedStore{c.open(t), t}
+		other.rotate(made)
+		return io.ErrUnexpectedEOF
+	}))
+	_, _, err := s.UpdateSession(t.Context(), made.UserID, made.ID, func(s *Session, _ User) error {
+		return s.Rotate(1, time.Now(), testLife)
+	})
+	wantErr(t, "UpdateSession whose answer got lost, before another", err, ErrUnavailable)
+	wantEqual(t, "the generation", s.sessions(made.UserID)[0].Generation, 3)
+}
+
+// A request that was given up may be on its way still. Whenever it comes, it
+// changes nothing any more.
+func TestEtcdChangeComesLate(t *testing.T) {
+	eachEtcdChange(t, func(t *testing.T, c *fakeEtcd, s testedStore, change func() error) {
+		var sent []byte
+		c.fails(once(isWrite, func(c *fakeEtcd, host, path string, body []byte) error {
+			sent = body
+			return &net.OpError{Op: "dial", Err: errors.New("no")}
+		}))
+		wantErr(t, "the change", change(), nil)
+		if users := s.users(0, 1); len(users) > 0 && users[0].Username == "root" {
+			s.login(users[0])
+		}
+		before := c.keys()
+		if _, err := c.handle("/v3/kv/txn", sent, ""); err != nil {
+			t.Fatal(err)
+		}
+		wantEqual(t, "the keys after the change came again", c.keys(), before)
+	})
+}
+
+// A client that hangs up does not keep a change from being made.
+func TestEtcdClientHangsUp(t *testing.T) {
+	c := newFakeEtcd()
+	s := testedStore{c.open(t), t}
+	made := s.login(s.create(newUser("johndoe")))
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantErr(t, "EndSession for a client that is gone", s.EndSession(gone, made.UserID, made.ID), nil)
+	s.wantGone(made)
+}
+
+// Nor does it speak against the member that was asked.
+func TestEtcdClientHangsUpWhileReading(t *testing.T) {
+	c := newFakeEtcd()
+	s := testedStore{c.open(t), t}
+	made := s.login(s.create(newUser("johndoe")))
+	s.Store.(*EtcdStore).background.Wait() // for the sweeping of leases
+	gone, cancel := context.WithCancel(t.Context())
+	c.fails(func(*fakeEtcd, string, string, []byte) error { cancel(); return context.Canceled })
+	_, _, err := s.Session(gone, made.UserID, made.ID)
+	wantErr(t, "Session for a client that hangs up", err, context.Canceled)
+	if n := s.Store.(*EtcdStore).gateway.failures.Load(); n != 0 {
+		t.Errorf("%d members were given up for it", n)
+	}
+}
+
+// Whoever has time may wait for as long as it likes.
+func TestEtcdLongWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		e := c.open(t)
+		c.fails(noLeader)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		start := time.Now()
+		_, err := e.gateway.call(ctx, "/v3/kv/txn", etcdTxn{}, &etcdAnswer{})
+		if took := time.Since(start); err == nil || took < 4*time.Minute {
+			t.Errorf("a call with five minutes ended with %v after %v", err, took)
+		}
+	})
+}
+
+// Whichever way a member fails, the next one is asked, and from then on first.
+func TestEtcdFailOver(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		fault fault
+		most  time.Duration
+	}{
+		{"it refuses the connection", refused, 0},
+		{"it cuts the connection", loseAnswer, 0},
+		{"it never answers", hang, etcdTry},
+		{"it has no leader", noLeader, 0},
+		{"its leader has changed", says(503, `{"code":14,"message":"etcdserver: leader changed"}`), 0},
+		{"it gave up waiting", says(504, `{"code":14,"message":"etcdserver: request timed out"}`), 0},
+		{"it has too many requests", says(429, `{"code":8,"message":"etcdserver: too many requests"}`), 0},
+		{"a proxy before it fails", says(502, "<html>bad gateway</html>"), 0},
+		{"its answer is no JSON", says(200, "<html>"), 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newFakeEtcd()
+				s := testedStore{c.open(t), t}
+				u := s.create(newUser("johndoe"))
+				made := s.login(u)
+				synctest.Wait() // for the sweeping of leases
+				bad := c.asked[len(c.asked)-1]
+				c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
+					if host == bad {
+						return test.fault(c, host, path, body)
+					}
+					return nil
+				})
+				before, start := len(c.asked), time.Now()
+				s.rotate(made)
+				if took := time.Since(start); took != test.most {
+					t.Errorf("a refresh took %v, want %v", took, test.most)
+				}
+				s.rotate(made)
+				asked := slices.DeleteFunc(c.asked[before:], func(host string) bool { return host != bad })
+				wantEqual(t, "the bad member was asked", asked, []string{bad})
+				wantEqual(t, "the generation", s.sessions(u.ID)[0].Generation, 3)
+			})
+		})
+	}
+}
+
+// Without a majority the first requests wait, in case a leader is just being
+// elected; those after them are told at once. When it is back, all is well.
+func TestEtcdWithoutMajority(t *testing.T) {
+	for name, fault := range map[string]fault{"no leader": noLeader, "nobody there": refused, "nobody answers": hang} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newFakeEtcd()
+				s := testedStore{c.open(t), t}
+				made := s.login(s.create(newUser("johndoe")))
+				time.Sleep(2 * time.Second) // Ready remembers for one
+				c.fails(fault)
+				for range 3 {
+					start := time.Now()
+					_, _, err := s.Session(t.Context(), made.UserID, made.ID)
+					wantErr(t, "Session", err, ErrUnavailable)
+					_, err = s.CreateUser(t.Context(), newUser("another"))
+					wantErr(t, "CreateUser", err, ErrUnavailable)
+					if took := time.Since(start); took > 2*etcdPatience {
+						t.Errorf("two calls took %v", took)
+					}
+				}
+				start := time.Now()
+				wantErr(t, "Ready", s.Ready(t.Context()), ErrUnavailable)
+				if took := time.Since(start); took > 0 && name != "nobody answers" {
+					t.Errorf("one of many requests took %v to be refused", took)
+				}
+				c.fails(nil)
+				_, _, err := s.Session(t.Context(), made.UserID, made.ID)
+				wantErr(t, "Session when it is back", err, nil)
+				over := time.Now().Add(time.Second)
+				c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
+					if time.Now().Before(over) {
+						return noLeader(c, host, path, body)
+					}
+					return nil
+				})
+				_, _, err = s.Session(t.Context(), made.UserID, made.ID)
+				wantErr(t, "Session during an election after that", err, nil)
+				s.create(newUser("another"))
+				time.Sleep(time.Second + 1)
+				wantErr(t, "Ready when it is back", s.Ready(t.Context()), nil)
+			})
+		})
+	}
+}
+
+// An election takes a second or two. A request that comes in the middle waits.
+func TestEtcdElection(t *testing.T) {
+	eachEtcdChange(t, func(t *testing.T, c *fakeEtcd, s testedStore, change func() error) {
+		over := time.Now().Add(2 * time.Second)
+		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
+			if time.Now().Before(over) {
+				return noLeader(c, host, path, body)
+			}
+			return nil
+		})
+		wantErr(t, "a change during an election", change(), nil)
+	})
+}
+
+func TestEtcdReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		s := c.open(t)
+		before := len(c.requests)
+		for range 10 {
+			wantErr(t, "Ready", s.Ready(t.Context()), nil)
+		}
+		if got := len(c.requests) - before; got != 1 {
+			t.Errorf("Ready ten times within a second asked etcd %d times, want 1", got)
+		}
+		c.writes = etcdRefusal{429, 8, "etcdserver: mvcc: database space exceeded"}
+		time.Sleep(time.Second + 1)
+		wantErr(t, "Ready without room", s.Ready(t.Context()), ErrUnavailable)
+		c.writes = etcdRefusal{}
+		c.remove("/stdauth/format")
+		time.Sleep(time.Second + 1)
+		wantErr(t, "Ready of a store that was removed", s.Ready(t.Context()), ErrUnavailable)
+	})
+}
+
+// Two admins demote each other at once, at two copies of the server: in all
+// orders in which that can happen, one admin is left.
+func TestEtcdLastAdminAcrossCopies(t *testing.T) {
+	for range 50 {
+		c := newFakeEtcd()
+		one, two := testedStore{c.open(t), t}, testedStore{c.open(t), t}
+		a, b := one.create(etcdAdmin("anna")), one.create(etcdAdmin("ben"))
+		errs := atOnce(2, func(n int) (err error) {
+			if n == 0 {
+				_, err = one.UpdateUser(t.Context(), a.ID, func(u *User) error { u.Role = RoleUser; return nil })
+			} else {
+				err = two.DeleteUser(t.Context(), b.ID, func(User) error { return nil })
+			}
+			return err
+		})
+		if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs...), ErrLastAdmin) {
+			t.Fatalf("two admins went at once: %v and %v, want nil and ErrLastAdmin", errs[0], errs[1])
+		}
+	}
+}
+
+// The same, with the second change between the reading and the writing of the
+// first, every time.
+func TestEtcdLastAdminInBetween(t *testing.T) {
+	c := newFakeEtcd()
+	one, two := testedStore{c.open(t), t}, testedStore{c.open(t), t}
+	a, b := one.create(etcdAdmin("anna")), one.create(etcdAdmin("ben"))
+	c.fails(once(isWrite, func(*fakeEtcd, string, string, []byte) error {
+		two.update(b.ID, func(u *User) { u.Disabled = true })
+		return nil
+	}))
+	_, err := one.UpdateUser(t.Context(), a.ID, func(u *User) error { u.Role = RoleUser; return nil })
+	wantErr(t, "UpdateUser", err, ErrLastAdmin)
+}
+
+// A change decided on what has changed meanwhile is decided anew: the password
+// of an account, the hundred sessions, the name.
+func TestEtcdChangedInBetween(t *testing.T) {
+	c := newFakeEtcd()
+	one, two := testedStore{c.open(t), t}, testedStore{c.open(t), t}
+	u := one.create(newUser("johndoe"))
+	for range maxSessions - 1 {
+		one.login(u)
+	}
+	meanwhile := func(change func()) {
+		c.fails(once(isWrite, func(*fakeEtcd, string, string, []byte) error { change(); return nil }))
+	}
+
+	meanwhile(func() { two.login(u) })
+	one.login(u)
+	if got := len(one.sessions(u.ID)); got != maxSessions {
+		t.Errorf("after two logins at once there are %d sessions, want %d", got, maxSessions)
+	}
+	made := one.login(u)
+	meanwhile(func() { two.rotate(made) })
+	_, _, err := one.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { return s.Rotate(1, today(), testLife) })
+	wantErr(t, "UpdateSession", err, nil)
+	if got := one.sessions(u.ID)[maxSessions-1].Generation; got != 2 {
+		t.Errorf("after two refreshes with one token the generation is %d, want 2", got)
+	}
+	meanwhile(func() { two.login(u) })
+	wantErr(t, "EndSessions", one.EndSessions(t.Context(), u.ID, ""), nil)
+	wantEqual(t, "Sessions", one.sessions(u.ID), nil)
+
+	meanwhile(func() { two.update(u.ID, func(u *User) { u.Epoch++ }) })
+	wantErr(t, "CreateSession", one.CreateSession(t.Context(), newSession(u)), ErrStale)
+	meanwhile(func() { two.create(newUser("Anna")) })
+	_, err = one.CreateUser(t.Context(), newUser("anna"))
+	wantErr(t, "CreateUser", err, ErrUsernameTaken)
+	meanwhile(func() { two.create(newUser("ben")) })
+	if got := one.create(newUser("cleo")).ID; got != 4 {
+		t.Errorf("the second of two accounts made at once has the ID %d, want 4", got)
+	}
+
+	made = one.login(one.user(4))
+	meanwhile(func() { two.update(4, func(u *User) { u.Disabled = true }) })
+	_, _, err = one.UpdateSession(t.Context(), 4, made.ID, func(s *Session, u User) error {
+		if u.Disabled {
+			return ErrInactive
+		}
+		return s.Rotate(1, today(), testLife)
+	})
+	wantErr(t, "UpdateSession", err, ErrInactive)
+}
+
+// Whoever always loses is told so in the end.
+func TestEtcdRetriesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		s := testedStore{c.open(t), t}
+		u := s.create(newUser("johndoe"))
+		var writes int
+		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
+			if isWrite(path, body) {
+				writes++
+				c.put("/stdauth/users/0000000000000000001", string(c.kvs["/stdauth/users/0000000000000000001"].value))
+			}
+			return nil
+		})
+		_, err := s.UpdateUser(t.Context(), u.ID, func(u *User) error { u.FullName += "!"; return nil })
+		wantErr(t, "UpdateUser", err, ErrUnavailable)
+		if writes != maxEtcdTries {
+			t.Errorf("%d tries, want %d", writes, maxEtcdTries)
+		}
+	})
+}
+
+func TestEtcdKeys(t *testing.T) {
+	c := newFakeEtcd()
+	s := testedStore{c.open(t), t}
+	u := s.create(etcdAdmin("Anna"))
+	made := s.login(u)
+	keys := []string{
+		"/stdauth/admins/0000000000000000001", "/stdauth/format", "/stdauth/last_id", "/stdauth/names/anna",
+		"/stdauth/sessions/0000000000000000001/" + made.ID, "/stdauth/users/0000000000000000001",
+	}
+	wantEqual(t, "the keys", slices.Sorted(maps.Keys(c.keys())), keys)
+	s.login(s.create(etcdAdmin("ben")))
+	s.remove(2)
+	wantEqual(t, "the keys after another came and went", slices.Sorted(maps.Keys(c.keys())), keys)
+	s.update(1, func(u *User) { u.Epoch++ })
+	wantEqual(t, "the keys after a change of password", slices.Sorted(maps.Keys(c.keys())), slices.Delete(keys, 4, 5))
+}
+
+// A session's key goes after the session has expired, and never before,
+// whatever refreshes there were.
+func TestEtcdLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		s := testedStore{c.open(t), t}
+		u := s.create(newUser("johndoe"))
+		made := s.login(u)
+		key := s.Store.(*EtcdStore).sessionsOf(u.ID) + made.ID
+		for range 3 { // which makes it 1 h 45 min old
+			time.Sleep(35 * time.Minute)
+			made = s.rotate(made)
+		}
+		time.Sleep(time.Until(made.ExpiresAt.Add(leaseSlack - 1)))
+		if c.keys()[key] == "" {
+			t.Errorf("the key went %v after its session", leaseSlack-1)
+		}
+		time.Sleep(leaseWidth + 2)
+		if c.keys()[key] != "" {
+			t.Errorf("the key is there %v after its session", leaseSlack+leaseWidth)
+		}
+	})
+}
+
+func TestEtcdSessionsShareALease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		for range 3 {
+			s := testedStore{c.open(t), t}
+			u := s.create(newUser(fmt.Sprint("user", len(c.asked))))
+			s.login(u)
+			s.login(u)
+		}
+		if len(c.leases) != 1 {
+			t.Errorf("six sessions at three copies have %d leases, want 1", len(c.leases))
+		}
+	})
+}
+
+// A new leader lets all leases begin anew. The store ends them itself, those of
+// others not.
+func TestEtcdLeasesAreSwept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		s := testedStore{c.open(t), t}
+		u := s.create(newUser("johndoe"))
+		s.login(u)
+		synctest.Wait()
+		c.leases[77] = time.Now().AddDate(1, 0, 0)
+		for id := range c.leases {
+			c.leases[id] = time.Now().AddDate(1, 0, 0)
+		}
+		// A session that expires at 1 o'clock has the lease until 1:10, which
+		// may go at 2:10. Until then a new one comes every ten minutes.
+		for n := 1; n <= 14; n++ {
+			time.Sleep(leaseWidth)
+			s.login(u)
+			synctest.Wait()
+			if want := min(n+2, 14); len(c.leases) != want {
+				t.Errorf("%v after the first login there are %d leases, want %d", time.Duration(n)*leaseWidth, len(c.leases), want)
+			}
+		}
+		if c.leases[77].IsZero() {
+			t.Error("a lease of somebody else has been ended")
+		}
+	})
+}
+
+// As when a cluster was set up anew from a backup: the lease that this copy has
+// made is not there.
+func TestEtcdLeaseIsMissing(t *testing.T) {
+	c := newFakeEtcd()
+	s := testedStore{c.open(t), t}
+	u := s.create(newUser("johndoe"))
+	s.login(u)
+	s.Store.(*EtcdStore).background.Wait()
+	clear(c.leases)
+	made := s.login(u)
+	s.Store.(*EtcdStore).background.Wait()
+	if c.kvs["/stdauth/sessions/0000000000000000001/"+made.ID].lease == 0 || len(c.leases) != 1 {
+		t.Error("the new session has no lease")
+	}
+}
+
+// An import is batches of transactions. Until the last is done, the store is
+// nobody's.
+func TestEtcdImport(t *testing.T) {
+	var users []User
+	for i := range 100 {
+		u := etcdAdmin(fmt.Sprint("user", i))
+		u.ID = int64(i + 1)
+		users = append(users, u)
+	}
+	c := newFakeEtcd()
+	s := testedStore{c.open(t), t}
+	batches := 0
+	var sent []byte
+	c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
+		if !isWrite(path, body) {
+			return nil
+		}
+		if batches++; batches == 2 {
+			sent = body
+		}
+		if batches == 3 {
+			_, err := testedStore{s.Store, t}.CreateUser(t.Context(), newUser("user99"))
+			wantErr(t, "CreateUser during an import", err, ErrUnavailable)
+			wantErr(t, "a second import", s.Import(t.Context(), users, 0), ErrNotEmpty)
+			return says(403, `{"code":7,"message":"etcdserver: permission denied"}`)(c, host, path, body)
+		}
+		return nil
+	})
+	wantErr(t, "Import that is cut off", s.Import(t.Context(), users, 100), ErrUnavailable)
+	c.fails(nil)
+	if err := c.store().open(t.Context()); err == nil || !strings.Contains(err.Error(), "import") {
+		t.Errorf("open after an import that was cut off = %v", err)
+	}
+	c.txn(fakeTxn{Success: []fakeOp{{Delete: &fakeRange{Key: []byte("/stdauth/"), RangeEnd: []byte("/stdauth0")}}}})
+	s.Store = c.open(t)
+	wantErr(t, "Import", s.Import(t.Context(), users, 120), nil)
+	wantEqual(t, "Users", s.users(0, 1000), users)
+	if u := s.create(newUser("next")); u.ID != 121 {
+		t.Errorf("the next ID is %d, want 121", u.ID)
+	}
+	s.remove(1)
+	before := c.keys()
+	if _, err := c.handle("/v3/kv/txn", sent, ""); err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "the keys after a part of the import came late", c.keys(), before)
+}
+
+// A value that is no account stops whoever reads it, and is not written over.
+func TestEtcdDamagedValue(t *testing.T) {
+	c := newFakeEtcd()
+	s := testedStore{c.open(t), t}
+	u := s.create(newUser("johndoe"))
+	c.put("/stdauth/users/0000000000000000001", "{")
+	_, err := s.UpdateUser(t.Context(), u.ID, func(*User) error { return nil })
+	if want := "the value of etcd's key /stdauth/users/0000000000000000001"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("UpdateUser = %v, want something about %s", err, want)
+	}
+}
+
+// The same through sockets: what net/http does with two members of which one
+// is down, and nothing left open.
+func TestEtcdOverHTTP(t *testing.T) {
+	c := newFakeEtcd()
+	members := map[string]*httptest.Server{}
+	address := "etcd:/"
+	for range 2 {
+		member := httptest.NewServer(c)
+		defer member.Close()
+		members[member.URL] = member
+		address += "," + member.Listener.Addr().String()
+	}
+	address = strings.Replace(address, ",", "/", 1)
+	var log bytes.Buffer
+	e, err := OpenEtcdStore(t.Context(), address, "", "", slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	s := testedStore{e, t}
+	u := s.create(newUser("johndoe"))
+	members[e.gateway.endpoints[0]].Close()
+	s.login(u)
+	if !strings.Contains(log.String(), "a member of the etcd cluster failed") {
+		t.Errorf("the log says nothing of the fail-over: %s", log.String())
+	}
+}
+
+// fakeEtcd is a cluster of three members that always agree, as far as the store
+// can tell: its keys, leases and users, and its way of refusing. It knows the
+// messages of etcd by itself, so that a wrong name in ours does not go unseen.
+type fakeEtcd struct {
+	version               string
+	user, password, given string
+	writes                etcdRefusal // of all that would write
+	fault                 fault       // if not nil, asked before each request
+	asked, requests       []string
+	mu                    sync.Mutex // guards what follows
+	revision, logins      int64
+	kvs                   map[string]fakeKV
+	leases                map[int64]time.Time
+	token                 string
+	forgotten             etcdRefusal
+}
+
+type fakeKV struct {
+	value            []byte
+	created, changed int64
+	lease            int64
+}
+
+// A fault is what happens to a request before it comes to a member: nil for
+// nothing.
+type fault func(c *fakeEtcd, host, path string, body []byte) error
+
+// A etcdRefusal is an error of etcd, as its gateway says it.
+type etcdRefusal struct {
+	status  int
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+}
+
+func (r etcdRefusal) Error() string { return r.Message }
+
+func newFakeEtcd() *fakeEtcd {
+	return &fakeEtcd{version: "3.4.23", revision: 1, kvs: map[string]fakeKV{}, leases: map[int64]time.Time{}}
+}
+
+// store returns a store that is not open yet.
+func (c *fakeEtcd) store() *EtcdStore {
+	user, password, _ := strings.Cut(c.given, ":")
+	log := slog.New(slog.DiscardHandler)
+	gateway, prefix, err := newGateway("etcd://one:2379,two:2379,three:2379", user, password, log)
+	if err != nil {
+		panic(err)
+	}
+	gateway.client.Transport = c
+	return newEtcdStore(gateway, prefix, log)
+}
+
+// open returns a store, as one copy of the server has it.
+func (c *fakeEtcd) open(t *testing.T) *EtcdStore {
+	t.Helper()
+	e := c.store()
+	if err := e.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	return e
+}
+
+// RoundTrip makes the cluster an http.RoundTripper: without a socket, so that
+// testing/synctest can have the clock.
+func (c *fakeEtcd) RoundTrip(r *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(r.Body)
+	if err == nil {
+		err = r.Context().Err()
+	}
+	if err != nil {
+		return nil, err
+	}
+	runtime.Gosched() // a real one would take its time, and others their turn
+	c.mu.Lock()
+	c.asked, c.requests = append(c.asked, r.URL.Host), append(c.requests, r.URL.Path)
+	fault := c.fault
+	c.mu.Unlock()
+	if fault != nil {
+		err = fault(c, r.URL.Host, r.URL.Path, body)
+	}
+	if err == errHang {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	if _, ok := errors.AsType[etcdRefusal](err); err != nil && !ok {
+		return nil, err
+	}
+	w := httptest.NewRecorder()
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	if err == nil {
+		c.ServeHTTP(w, r)
+	} else {
+		c.answer(w, nil, err)
+	}
+	return w.Result(), nil
+}
+
+func (c *fakeEtcd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if (r.Method == "GET") != (r.URL.Path == "/version") {
+		err = etcdRefusal{405, 0, "Method Not Allowed"}
+	}
+	var answer any
+	if err == nil {
+		answer, err = c.handle(r.URL.Path, body, r.Header.Get("Authorization"))
+	}
+	c.answer(w, answer, err)
+}
+
+func (c *fakeEtcd) answer(w http.ResponseWriter, answer any, err error) {
+	if refused, ok := errors.AsType[etcdRefusal](err); ok {
+		w.WriteHeader(refused.status)
+		if answer = refused; refused.Code == 0 {
+			io.WriteString(w, refused.Message)
+			return
+		}
+	}
+	json.NewEncoder(w).Encode(answer)
+}
+
+func (c *fakeEtcd) handle(path string, body []byte, token string) (answer any, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, at := range c.leases {
+		if !time.Now().Before(at) {
+			c.revoke(id)
+		}
+	}
+	if path == "/version" {
+		minor := c.version[:strings.LastIndexByte(c.version, '.')]
+		return map[string]string{"etcdserver": c.version, "etcdcluster": minor + ".0"}, nil
+	}
+	if path == "/v3/auth/authenticate" {
+		var in struct{ Name, Password string }
+		if err := strict(body, &in); err != nil {
+			return nil, err
+		}
+		if in.Name != c.user || in.Password != c.password {
+			return nil, etcdRefusal{400, 3, "etcdserver: authentication failed, invalid user ID or password"}
+		}
+		c.logins++
+		c.token = fmt.Sprint("token.", c.logins)
+		return map[string]string{"token": c.token}, nil
+	}
+	switch {
+	case c.user != "" && token == "":
+		return nil, etcdRefusal{400, 3, "etcdserver: user name is empty"}
+	case c.user != "" && token != c.token:
+		return nil, cmp.Or(c.forgotten, etcdRefusal{401, 16, "etcdserver: invalid auth token"})
+	}
+	switch path {
+	case "/v3/kv/txn":
+		var in fakeTxn
+		if err := strict(body, &in); err != nil {
+			return nil, err
+		}
+		return c.txn(in)
+	case "/v3/lease/grant", "/v3/lease/revoke", "/v3/lease/leases":
+		var in struct {
+			ID, TTL int64 `json:",string"`
+		}
+		if err := strict(body, &in); err != nil {
+			return nil, err
+		}
+		return c.lease(path, in.ID, in.TTL)
+	}
+	return nil, etcdRefusal{404, 0, "404 page not found"}
+}
+
+func strict(body []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return etcdRefusal{400, 3, err.Error()}
+	}
+	return nil
+}
+
+func (c *fakeEtcd) lease(path string, id, ttl int64) (any, error) {
+	_, there := c.leases[id]
+	switch {
+	case path == "/v3/lease/leases":
+		list := []map[string]string{}
+		for id := range c.leases {
+			list = append(list, map[string]string{"ID": fmt.Sprint(id)})
+		}
+		return map[string]any{"leases": list}, nil
+	case path == "/v3/lease/revoke" && !there:
+		return nil, etcdRefusal{404, 5, "etcdserver: requested lease not found"}
+	case path == "/v3/lease/revoke":
+		c.revoke(id)
+	case there:
+		return nil, etcdRefusal{400, 9, "etcdserver: lease already exists"}
+	case id <= 0 || ttl <= 0:
+		return nil, etcdRefusal{400, 3, "etcdserver: bad lease"}
+	default:
+		c.leases[id] = time.Now().Add(time.Duration(ttl) * time.Second)
+	}
+	return map[string]any{"ID": fmt.Sprint(id), "TTL": fmt.Sprint(ttl)}, nil
+}
+
+func (c *fakeEtcd) revoke(id int64) {
+	delete(c.leases, id)
+	c.revision++
+	maps.DeleteFunc(c.kvs, func(_ string, kv fakeKV) bool { return kv.lease == id })
+}
+
+type fakeTxn struct {
+	Compare []struct {
+		Key            []byte `json:"key"`
+		RangeEnd       []byte `json:"range_end"`
+		Target         string `json:"target"`
+		Result         string `json:"result"`
+		CreateRevision int64  `json:"create_revision,string"`
+		ModRevision    int64  `json:"mod_revision,string"`
+		Value          []byte `json:"value"`
+	} `json:"compare"`
+	Success []fakeOp `json:"success"`
+	Failure []fakeOp `json:"failure"`
+}
+
+type fakeOp struct {
+	Range *fakeRange `json:"request_range"`
+	Put   *struct {
+		Key   []byte `json:"key"`
+		Value []byte `json:"value"`
+		Lease int64  `json:"lease,string"`
+	} `json:"request_put"`
+	Delete *fakeRange `json:"request_delete_range"`
+}
+
+type fakeRange struct {
+	Key      []byte `json:"key"`
+	RangeEnd []byte `json:"range_end"`
+	Limit    int    `json:"limit,string"`
+}
+
+// txn is etcd's, with its rules: at most 128 operations, no key written twice.
+func (c *fakeEtcd) txn(in fakeTxn) (any, error) {
+	writes, written := false, map[string]bool{}
+	for i, op := range slices.Concat(in.Success, in.Failure) {
+		writes = writes || op.Range == nil
+		if op.Put == nil {
+			continue
+		}
+		if written[string(op.Put.Key)] {
+			return nil, etcdRefusal{400, 3, "etcdserver: duplicate key given in txn request"}
+		}
+		written[string(op.Put.Key)] = i < len(in.Success)
+		if op.Put.Lease != 0 && c.leases[op.Put.Lease].IsZero() {
+			return nil, etcdRefusal{404, 5, "etcdserver: requested lease not found"}
+		}
+	}
+	switch {
+	case max(len(in.Compare), len(in.Success), len(in.Failure)) > 128:
+		return nil, etcdRefusal{400, 3, "etcdserver: too many operations in txn request"}
+	case writes && c.writes.Code != 0:
+		return nil, c.writes
+	}
+	succeeded := true
+	for _, cmp := range in.Compare {
+		keys := c.find(fakeRange{cmp.Key, cmp.RangeEnd, 0})
+		if len(keys) == 0 {
+			keys = []string{""} // nothing compares like a key of zeros
+		}
+		for _, key := range keys {
+			kv := c.kvs[key]
+			switch cmp.Target + " " + cmp.Result {
+			case "MOD EQUAL":
+				succeeded = succeeded && kv.changed == cmp.ModRevision
+			case "CREATE LESS":
+				succeeded = succeeded && kv.created < cmp.CreateRevision
+			case "VALUE EQUAL":
+				succeeded = succeeded && key != "" && bytes.Equal(kv.value, cmp.Value)
+			default:
+				return nil, etcdRefusal{400, 3, "not a comparison of the fake"}
+			}
+		}
+	}
+	ops := in.Failure
+	if succeeded {
+		ops = in.Success
+	}
+	next := c.revision + 1
+	responses := []map[string]any{}
+	for _, op := range ops {
+		switch {
+		case op.Range != nil:
+			responses = append(responses, map[string]any{"response_range": map[string]any{"kvs": c.list(*op.Range)}})
+		case op.Put != nil:
+			old := c.kvs[string(op.Put.Key)]
+			c.kvs[string(op.Put.Key)] = fakeKV{op.Put.Value, cmp.Or(old.created, next), next, op.Put.Lease}
+			c.revision = next
+			responses = append(responses, map[string]any{"response_put": map[string]any{}})
+		default:
+			for _, key := range c.find(*op.Delete) {
+				delete(c.kvs, key)
+				c.revision = next
+			}
+			responses = append(responses, map[string]any{"response_delete_range": map[string]any{}})
+		}
+	}
+	return map[string]any{
+		"header": map[string]string{"revision": fmt.Sprint(c.revision)}, "succeeded": succeeded, "responses": responses,
+	}, nil
+}
+
+func (c *fakeEtcd) find(r fakeRange) (keys []string) {
+	for key := range c.kvs {
+		if key == string(r.Key) || len(r.RangeEnd) > 0 && string(r.Key) <= key && key < string(r.RangeEnd) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	if r.Limit > 0 {
+		keys = keys[:min(r.Limit, len(keys))]
+	}
+	return keys
+}
+
+func (c *fakeEtcd) list(r fakeRange) []map[string]any {
+	kvs := []map[string]any{}
+	for _, key := range c.find(r) {
+		kv := c.kvs[key]
+		kvs = append(kvs, map[string]any{
+			"key": []byte(key), "value": kv.value, "create_revision": fmt.Sprint(kv.created), "mod_revision": fmt.Sprint(kv.changed),
+		})
+	}
+	return kvs
+}
+
+// What a test does to the cluster itself.
+
+func (c *fakeEtcd) put(key, value string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.revision++
+	c.kvs[key] = fakeKV{[]byte(value), cmp.Or(c.kvs[key].created, c.revision), c.revision, 0}
+}
+
+func (c *fakeEtcd) remove(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.revision++
+	delete(c.kvs, key)
+}
+
+func (c *fakeEtcd) keys() map[string]string {
+	c.handle("/v3/kv/txn", []byte("{}"), "") // ends the leases that are due
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	keys := map[string]string{}
+	for key, kv := range c.kvs {
+		keys[key] = string(kv.value)
+	}
+	return keys
+}
+
+func (c *fakeEtcd) count(path string) (n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, request := range c.requests {
+		if request == path {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *fakeEtcd) fails(f fault) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fault = f
+}
+
+func (c *fakeEtcd) forget(why etcdRefusal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.token, c.forgotten = "forgotten", why
+}
+
+var errHang = errors.New("no answer")
+
+func hang(*fakeEtcd, string, string, []byte) error { return errHang }
+
+func refused(*fakeEtcd, string, string, []byte) error {
+	return &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+}
+
+func noLeader(*fakeEtcd, string, string, []byte) error {
+	return etcdRefusal{503, 14, "etcdserver: no leader"}
+}
+
+// loseAnswer does what was asked, and cuts the connection.
+func loseAnswer(c *fakeEtcd, host, path string, body []byte) error {
+	c.handle(path, body, "")
+	return io.ErrUnexpectedEOF
+}
+
+func says(status int, body string) fault {
+	r := etcdRefusal{status: status, Message: body}
+	json.Unmarshal([]byte(body), &r)
+	return func(*fakeEtcd, string, string, []byte) error { return r }
+}
+
+func isWrite(path string, body []byte) bool {
+	return path == "/v3/kv/txn" && (bytes.Contains(body, []byte("request_put")) || bytes.Contains(body, []byte("request_delete")))
+}
+
+// once is a fault of the first request of a kind.
+func once(kind func(path string, body []byte) bool, f fault) fault {
+	var done atomic.Bool
+	return func(c *fakeEtcd, host, path string, body []byte) error {
+		if kind(path, body) && done.CompareAndSwap(false, true) {
+			return f(c, host, path, body)
+		}
+		return nil
+	}
+}
+
+// What a request with a token waits for, beside the same transaction sent by
+// hand, on the cluster that STDAUTH_TEST_ETCD names.
+func BenchmarkEtcdSession(b *testing.B) {
+	e := openRealEtcd(b)
+	s := testedStore{e, b}
+	made := s.login(s.create(newUser("johndoe")))
+	b.Run("Session", func(b *testing.B) {
+		for b.Loop() {
+			if _, _, err := s.Session(b.Context(), made.UserID, made.ID); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("transaction", func(b *testing.B) {
+		body, err := json.Marshal(etcdTxn{Success: []etcdOp{getKey(e.sessionsOf(made.UserID) + made.ID), getKey(e.userKey(made.UserID))}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for b.Loop() {
+			w, err := http.Post(e.gateway.endpoints[0]+"/v3/kv/txn", "application/json", bytes.NewReader(body))
+			if err != nil {
+				b.Fatal(err)
+			}
+			io.Copy(io.Discard, w.Body)
+			w.Body.Close()
+		}
+	})
+}
