@@ -36,7 +36,15 @@ func BenchmarkReadMe(b *testing.B) {
 		sideBySide(b, serving(b, bare, r, 200), serving(b, w.handler, r, 200))
 	})
 	b.Run("socket", func(b *testing.B) {
-		sideBySide(b, asking(b, bare, w.vars["john"]), asking(b, w.handler, w.vars["john"]))
+		loopback := func() net.Listener {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			return l
+		}
+		bare, ours := &http.Server{Handler: bare}, new(settings).httpServer(w.handler, w.server.log)
+		sideBySide(b, asking(b, bare, loopback(), w.vars["john"]), asking(b, ours, lazyListener{loopback()}, w.vars["john"]))
 	})
 }
 
@@ -122,11 +130,11 @@ func serving(b *testing.B, h http.Handler, r *http.Request, status int) func() {
 	}
 }
 
-// asking asks a handler over one connection, again and again.
-func asking(b *testing.B, h http.Handler, token string) func() {
-	srv := httptest.NewServer(h)
-	b.Cleanup(srv.Close)
-	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+// asking asks a server over one connection, again and again.
+func asking(b *testing.B, srv *http.Server, listener net.Listener, token string) func() {
+	go srv.Serve(listener)
+	b.Cleanup(func() { srv.Close() })
+	conn, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -206,12 +206,15 @@ func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Se
 }
 
 func listen(flag, addr string) (net.Listener, error) {
-	listener, err := net.Listen("tcp", addr)
-	const wsaEADDRINUSE = syscall.Errno(10048) // what Windows calls it
-	if err != nil && !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, wsaEADDRINUSE) {
-		return nil, badSetting(flag, err)
+	l, err := net.Listen("tcp", addr)
+	if err == nil {
+		return lazyListener{l}, nil
 	}
-	return listener, err
+	const wsaEADDRINUSE = syscall.Errno(10048) // what Windows calls it
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, wsaEADDRINUSE) {
+		return nil, err
+	}
+	return nil, badSetting(flag, err)
 }
 
 // demoUsers are the article's. Their hashes are of "secret", which is too short

@@ -89,6 +89,7 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"handlers.go":     {system, stores + "settings"},
 		"middleware.go":   {system, stores + "settings"},
 		"answers.go":      {system, stores + "settings Tokens Hasher"},
+		"deadlines.go":    {http + logs + requests + "os/signal syscall flag", stores + secrets + "Store User Session server settings"},
 		"limits.go":       {"os/signal syscall flag", stores + "settings"},
 		"store_memory.go": {http + system + logs + requests + "io", secrets + "server settings FileStore"},
 		"store_file.go":   {http + "flag", secrets + "server settings"},
