@@ -308,7 +308,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		h.Set("Retry-After", strconv.Itoa(int((p.retry+time.Second-1)/time.Second)))
 	}
 	if o, ok := w.(*observed); ok {
-		h.Set("X-Request-Id", s.requestID(o, r))
+		s.identify(o, r)
 	}
 	oauth := r.URL.Path == "/token" || r.URL.Path == "/revoke" || r.URL.Path == "/introspect"
 	if oauth && p != errMethod {

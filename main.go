@@ -54,7 +54,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 
 // start does what the settings say: one of the offline commands, or serve.
 func (set *settings) start(ctx context.Context, stdout, stderr io.Writer) error {
-	log := slog.New(set.logHandler(stderr))
+	lines := &lineWriter{w: stderr}
+	defer lines.Flush()
+	log := slog.New(set.logHandler(lines))
 	var source *MemoryStore
 	if set.importFile != "" {
 		var err error

@@ -617,6 +617,24 @@ func TestLog(t *testing.T) {
 	}
 }
 
+// The last lines are not lost, however slowly somebody reads them.
+func TestTheEndWaitsForItsLog(t *testing.T) {
+	t.Parallel()
+	var got, out bytes.Buffer
+	slow := writerFunc(func(b []byte) (int, error) {
+		time.Sleep(50 * time.Millisecond)
+		return got.Write(b)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if status := run(ctx, []string{"-addr=127.0.0.1:0"}, envOf(), &out, slow); status != 0 {
+		t.Errorf("run = %d, want 0", status)
+	}
+	if !strings.Contains(got.String(), "msg=stopping\n") {
+		t.Errorf("the log lacks its end:\n%s", &got)
+	}
+}
+
 // The command of the greeting is to be pasted.
 func TestGreetingsCommandWorks(t *testing.T) {
 	t.Parallel()

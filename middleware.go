@@ -2,17 +2,12 @@ package main
 
 import (
 	"errors"
-	"expvar"
-	"fmt"
-	"log/slog"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -139,92 +134,6 @@ func bearerToken(r *http.Request) (token string, ok bool) {
 	}
 	token = strings.TrimLeft(h[len(scheme):], " ")
 	return token, token != ""
-}
-
-// observe is the outermost layer. It notes what became of each request, and
-// turns a panic into an answer. What it logs is the route's pattern, not the
-// path or the query: people paste tokens into both.
-func (s *server) observe(next http.Handler) http.Handler {
-	var count atomic.Uint64
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		o := &observed{ResponseWriter: w, number: count.Add(1)}
-		logged := s.log.Enabled(r.Context(), slog.LevelInfo)
-		var start time.Time
-		if logged {
-			start = time.Now()
-			w.Header().Set("X-Request-Id", s.requestID(o, r))
-		}
-		defer func() {
-			if p := recover(); p != nil {
-				s.panicked(o, r, p)
-			}
-			s.stats.Add(statusClass[min(o.status/100, 5)], 1)
-			if logged {
-				s.log.LogAttrs(r.Context(), slog.LevelInfo, "request", slog.String("id", s.requestID(o, r)), slog.String("ip", s.clientIP(r).String()),
-					slog.String("method", knownMethod(r.Method)), slog.String("route", r.Pattern), slog.Int("status", o.status),
-					slog.Int64("user", o.user), slog.Int64("bytes", o.bytes), slog.Duration("took", time.Since(start)))
-			}
-		}()
-		next.ServeHTTP(o, r)
-	})
-}
-
-var statusClass = [...]string{"answers_none", "answers_1xx", "answers_2xx", "answers_3xx", "answers_4xx", "answers_5xx"}
-
-func (s *server) panicked(o *observed, r *http.Request, p any) {
-	if p == http.ErrAbortHandler {
-		panic(p) // net/http's own way to give up an answer
-	}
-	s.log.Error("panic", "id", s.requestID(o, r), "route", r.Pattern, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-	if o.status == 0 {
-		s.fail(o, r, errInternal)
-	}
-}
-
-// An observed answer remembers what became of it.
-type observed struct {
-	http.ResponseWriter
-	number uint64 // of the request, since the start
-	status int
-	bytes  int64
-	user   int64
-}
-
-func (o *observed) WriteHeader(status int) {
-	if o.status == 0 {
-		o.status = status
-	}
-	o.ResponseWriter.WriteHeader(status)
-}
-
-func (o *observed) Write(b []byte) (int, error) {
-	if o.status == 0 {
-		o.status = http.StatusOK
-	}
-	n, err := o.ResponseWriter.Write(b)
-	o.bytes += int64(n)
-	return n, err
-}
-
-// Unwrap lets http.ResponseController reach the writer below.
-func (o *observed) Unwrap() http.ResponseWriter { return o.ResponseWriter }
-
-// requestID returns the ID that a trusted proxy has given the request, or one
-// that is unique among those of this and all other runs. An answer bears it
-// where the log has it: if requests are logged always, else if it is an error.
-func (s *server) requestID(o *observed, r *http.Request) string {
-	if given := r.Header.Get("X-Request-Id"); given != "" && s.trusted(peer(r)) && usernameProblem(given) == "" {
-		return given
-	}
-	return s.started + "-" + strconv.FormatUint(o.number, 10)
-}
-
-// knownMethod keeps a made-up method, which may hold anything, out of the log.
-func knownMethod(method string) string {
-	if slices.Contains(methods, method) || method == http.MethodOptions {
-		return method
-	}
-	return "other"
 }
 
 // headers sets what every answer has. No answer of the API may be kept by a
@@ -390,6 +299,3 @@ func peer(r *http.Request) netip.Addr {
 	ap, _ := netip.ParseAddrPort(r.RemoteAddr) // net/http writes it
 	return ap.Addr().Unmap().WithZone("")
 }
-
-// stats are counters for an operator, on the debug listener.
-type stats struct{ expvar.Map }

@@ -88,6 +88,7 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"json.go":         {http + system + logs, clock + stores + "Store User Session Tokens Hasher server"},
 		"handlers.go":     {system, stores + "settings"},
 		"middleware.go":   {system, stores + "settings"},
+		"observe.go":      {system + requests, stores + secrets + "Store Session settings"},
 		"answers.go":      {system, stores + "settings Tokens Hasher"},
 		"deadlines.go":    {http + logs + requests + "os/signal syscall flag", stores + secrets + "Store User Session server settings"},
 		"limits.go":       {"os/signal syscall flag", stores + "settings"},
