@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,9 +66,10 @@ type FileStore struct {
 
 	// The writer's own.
 	file       appender
-	size       int64 // bytes in the file
-	live       int64 // bytes of it that a compaction would leave, about
-	lastID     int64 // the highest ID in the file
+	spare      []byte // a buffer for the next batch but one
+	size       int64  // bytes in the file
+	live       int64  // bytes of it that a compaction would leave, about
+	lastID     int64  // the highest ID in the file
 	compacting bool
 	compacted  chan *compaction
 }
@@ -268,19 +271,62 @@ const crcOpening = `{"crc":"`
 
 // appendLine appends the line of a change: its JSON, with a first member that
 // is the CRC-32 (IEEE) of all behind that member and its comma.
-func appendLine(b []byte, c change) ([]byte, error) {
-	object, err := json.Marshal(c)
-	if err != nil {
-		return b, err
+func appendLine(b []byte, c change) (_ []byte, err error) {
+	given := b
+	b = append(b, crcOpening+`00000000",`...)
+	summed := len(b)
+	if c == (change{ID: c.ID, Session: c.Session}) && c.Session != nil {
+		b, err = appendSession(b, c)
+	} else {
+		var object []byte
+		object, err = json.Marshal(c)
+		b = append(b, bytes.TrimPrefix(object, []byte("{"))...)
 	}
-	before, rest := len(b), object[1:]
-	b = fmt.Appendf(b, `%s%08x",`, crcOpening, crc32.ChecksumIEEE(rest))
-	b = append(b, rest...)
+	if err != nil {
+		return given, err
+	}
+	var sum [4]byte
+	binary.BigEndian.PutUint32(sum[:], crc32.ChecksumIEEE(b[summed:]))
+	hex.Encode(b[len(given)+len(crcOpening):], sum[:])
 	b = append(b, '\n')
-	if len(b)-before > maxLine {
-		return b[:before], fmt.Errorf("a change of %d bytes is too long for a line", len(object))
+	if n := len(b) - len(given); n > maxLine {
+		return given, fmt.Errorf("a change of %d bytes is too long for a line", n)
 	}
 	return b, nil
+}
+
+// appendSession appends what encoding/json would, but for the first brace, in a
+// fifth of its time: nearly every change is a session's.
+func appendSession(b []byte, c change) (_ []byte, err error) {
+	number := func(name string, n int64) {
+		b = strconv.AppendInt(append(b, name...), n, 10)
+	}
+	date := func(name string, t time.Time) {
+		text, wrong := t.AppendText(append(b, name...))
+		if wrong != nil {
+			err = wrong // a year of five digits
+			return
+		}
+		b = append(text, '"')
+	}
+	s := c.Session
+	number(`"id":`, c.ID)
+	b = appendText(append(b, `,"session":{"id":`...), s.ID)
+	number(`,"user_id":`, s.UserID)
+	if s.Epoch != 0 {
+		number(`,"epoch":`, s.Epoch)
+	}
+	number(`,"generation":`, s.Generation)
+	date(`,"created_at":"`, s.CreatedAt)
+	date(`,"last_used_at":"`, s.LastUsedAt)
+	date(`,"expires_at":"`, s.ExpiresAt)
+	if s.UserAgent != "" {
+		b = appendText(append(b, `,"user_agent":`...), s.UserAgent)
+	}
+	if s.IP != "" {
+		b = appendText(append(b, `,"ip":`...), s.IP)
+	}
+	return append(b, "}}"...), err
 }
 
 func checkSum(line []byte) error {
@@ -386,6 +432,7 @@ func (f *FileStore) flush() {
 		return
 	}
 	f.filling, f.writing = newBatch(), b
+	f.filling.lines = f.spare[:0]
 	f.mu.Unlock()
 
 	if b.err = f.failed; b.err == nil { // only the writer sets it
@@ -400,6 +447,7 @@ func (f *FileStore) flush() {
 		return
 	}
 	f.size += int64(len(b.lines))
+	f.spare = b.lines
 
 	f.mu.Lock()
 	for i, c := range b.changes {

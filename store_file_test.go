@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -17,6 +20,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // This file tests the promise at the head of store_file.go, sentence by
@@ -1147,4 +1152,64 @@ func read(t testing.TB, path string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// TestSessionLineIsWhatJSONSays: the lines that are written by hand hold what
+// encoding/json would write, every field of it, also one that is added some day.
+func TestSessionLineIsWhatJSONSays(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 2))
+	texts := []string{"", "a", `"`, `\`, "<&>", "ä", "\u2028", "\x00", "\x7f", strings.Repeat("x", 300)}
+	for range 2000 {
+		var s Session
+		v := reflect.ValueOf(&s).Elem()
+		for i := range v.NumField() {
+			switch f := v.Field(i); f.Interface().(type) {
+			case string:
+				f.SetString(texts[r.IntN(len(texts))])
+			case int64:
+				f.SetInt(r.Int64N(3) * r.Int64())
+			case time.Time:
+				f.Set(reflect.ValueOf(time.Unix(r.Int64N(1<<37), r.Int64N(2)*r.Int64N(1e9)).UTC()))
+			default:
+				t.Fatalf("%s: what is a value of this type?", v.Type().Field(i).Name)
+			}
+		}
+		c := change{ID: r.Int64(), Session: &s}
+		line, err := appendLine(nil, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkSum(line); err != nil {
+			t.Errorf("%v: %s", err, line)
+		}
+		var got change
+		if err := json.Unmarshal(line, &got); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if diff := cmp.Diff(c, got); diff != "" {
+			t.Fatalf("%s (-want +got):\n%s", line, diff)
+		}
+		object, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(line), `",`)
+		if ours := "{" + strings.TrimSuffix(rest, "\n"); ours != string(object) && !strings.ContainsAny(s.ID+s.UserAgent+s.IP, "<&>") {
+			t.Errorf("got\n%s, encoding/json writes\n%s", ours, object)
+		}
+	}
+}
+
+func TestLineThatCannotBeIsNotBegun(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]change{
+		"a session of the year 10000":  {ID: 1, Session: &Session{ExpiresAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}},
+		"an account of the year 10000": {ID: 1, User: &User{CreatedAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}},
+		"a session of 64 KiB":          {ID: 1, Session: &Session{UserAgent: strings.Repeat("x", maxLine)}},
+	} {
+		if got, err := appendLine([]byte("a line\n"), c); string(got) != "a line\n" || err == nil {
+			t.Errorf("%s: appendLine = %.100q, %v, want the line before and an error", name, got, err)
+		}
+	}
 }
