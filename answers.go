@@ -220,7 +220,8 @@ func (i *invalid) number(r *http.Request, name string, least, most, absent int64
 		return absent
 	}
 	n, err := strconv.ParseInt(query.Get(name), 10, 64)
-	if err != nil || n < least || n > most || len(query[name]) > 1 {
+	oneSpelling := strconv.FormatInt(n, 10) == query.Get(name)
+	if err != nil || !oneSpelling || n < least || n > most || len(query[name]) > 1 {
 		i.add(name, fmt.Sprintf("must be a whole number from %d to %d", least, most))
 	}
 	return n

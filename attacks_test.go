@@ -391,6 +391,8 @@ func TestAttackForwardedFor(t *testing.T) {
 		{"rubbish before: as far as it can be read", "10.0.0.1", "rubbish, 10.0.0.2", "10.0.0.2"},
 		{"nothing", "10.0.0.1", "", "10.0.0.1"},
 		{"IPv6", "10.0.0.1", "2001:db8::5", "2001:db8::5"},
+		{"with a port", "10.0.0.1", "203.0.113.5:1234, 10.0.0.2:80", "203.0.113.5"},
+		{"IPv6 with a port", "10.0.0.1", "[2001:db8::5]:1234", "2001:db8::5"},
 		{"a zone does not make an address another", "10.0.0.1", "fe80::1%eth0", "fe80::1"},
 		{"IPv4 in IPv6 is IPv4", "10.0.0.1", "::ffff:203.0.113.5", "203.0.113.5"},
 		{"a trusted proxy in IPv6 clothes", "::ffff:10.0.0.1", "203.0.113.5", "203.0.113.5"},

@@ -300,6 +300,8 @@ func TestListUsers(t *testing.T) {
 		{"limit=1001 is too many", "GET /users/?limit=1001 as admin", limit},
 		{"limit=-1 is too few", "GET /users/?limit=-1 as admin", limit},
 		{"limit is a number", "GET /users/?limit=ten as admin", limit},
+		{"limit has no sign", "GET /users/?limit=%2B5 as admin", limit},
+		{"limit has no zeros before it", "GET /users/?limit=007 as admin", limit},
 		{"limit is not empty", "GET /users/?limit= as admin", limit},
 		{"limit is given once", "GET /users/?limit=1&limit=2 as admin", limit},
 		{"after is a number", "GET /users/?after=johndoe as admin", after},

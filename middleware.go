@@ -282,13 +282,21 @@ func (s *server) clientIP(r *http.Request) netip.Addr {
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0 && s.trusted(addr); i-- {
-		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		hop, err := parseHop(strings.TrimSpace(hops[i]))
 		if err != nil {
 			break
 		}
 		addr = hop.Unmap().WithZone("")
 	}
 	return addr
+}
+
+// parseHop reads an address, to which some proxies add the port.
+func parseHop(s string) (netip.Addr, error) {
+	if hop, err := netip.ParseAddrPort(s); err == nil {
+		return hop.Addr(), nil
+	}
+	return netip.ParseAddr(s)
 }
 
 func (s *server) trusted(addr netip.Addr) bool {
