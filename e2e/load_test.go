@@ -58,8 +58,14 @@ func TestLoginStorm(t *testing.T) {
 		}
 	}
 
-	// Whoever comes now waits for the hash under way, not for those who left.
-	logIn(t, s, "johndoe", "secret")
+	// Once the server has noticed, whoever comes waits for the hash under way, not
+	// for those who left.
+	for noticed := time.Now().Add(time.Minute); tryLogin(t.Context(), http.DefaultClient, s).check(t) > 0; {
+		if time.Now().After(noticed) {
+			t.Fatal("a minute after all have given up, logins are still turned away")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 	if made := counter(t, s, "logins"); made > started/2 {
 		t.Errorf("%d logins were made for %d clients that gave up, want most of them to leave the queue", made, started)
 	}
@@ -190,14 +196,18 @@ func (a loginAnswer) check(t testing.TB) int {
 // A probe asks GET /users/me/ every 5 ms, and whether the answer is there or
 // not: a slow one does not keep the next from being asked.
 type probe struct {
-	quit chan struct{}
+	quit func()         // may be called twice
 	done chan []float64 // ms, one for each request
 }
 
 func startProbe(t testing.TB, s *server, access string) *probe {
-	p := &probe{make(chan struct{}), make(chan []float64, 1)}
+	quit := make(chan struct{})
+	p := &probe{sync.OnceFunc(func() { close(quit) }), make(chan []float64, 1)}
+	ended := make(chan struct{})
+	t.Cleanup(func() { p.quit(); <-ended }) // a failed test stops no probe
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: time.Minute}
 	go func() {
+		defer close(ended)
 		defer client.CloseIdleConnections()
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -206,7 +216,7 @@ func startProbe(t testing.TB, s *server, access string) *probe {
 		defer tick.Stop()
 		for {
 			select {
-			case <-p.quit:
+			case <-quit:
 				wg.Wait()
 				p.done <- took
 				return
@@ -227,7 +237,7 @@ func startProbe(t testing.TB, s *server, access string) *probe {
 
 // stop returns how often the probe has asked, and the times it took, in ms.
 func (p *probe) stop() (asked int, took []float64) {
-	close(p.quit)
+	p.quit()
 	took = <-p.done
 	return len(took), took
 }
