@@ -29,8 +29,10 @@ func (l lazyListener) Accept() (net.Conn, error) {
 	return newLazyConn(c), nil
 }
 
-// A lazyConn is a net.Conn that does all that the one in it does. Only after
-// Close it may still say that a deadline has passed.
+// A lazyConn is a connection that keeps its deadlines as the one in it does. As
+// net/http and crypto/tls have it, one goroutine at a time may read and one may
+// write. Who writes is woken now and then, fills up the send buffer, and goes on
+// waiting. After Close, a deadline that has passed is still what a read tells.
 type lazyConn struct {
 	net.Conn
 	read, write deadline
@@ -71,7 +73,7 @@ type deadline struct {
 	mu     sync.Mutex
 	wanted time.Time // zero: never
 	armed  time.Time // what the connection has; zero: not known to lie ahead
-	users  int       // who read or write just now
+	busy   bool      // somebody reads or writes just now
 }
 
 // want asks for a deadline. It is set at once if somebody waits who would
@@ -80,7 +82,7 @@ func (d *deadline) want(t time.Time) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.wanted = t
-	if d.users == 0 || t.IsZero() || !t.Before(d.armed) {
+	if !d.busy || t.IsZero() || !t.Before(d.armed) {
 		return nil
 	}
 	d.armed = t
@@ -120,7 +122,7 @@ func (d *deadline) enter() error {
 			return err
 		}
 	}
-	d.users++
+	d.busy = true
 	return nil
 }
 
@@ -128,7 +130,7 @@ func (d *deadline) enter() error {
 func (d *deadline) leave(err error) (again bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.users--
+	d.busy = false
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false
 	}

@@ -295,8 +295,9 @@ func appendLine(b []byte, c change) (_ []byte, err error) {
 	return b, nil
 }
 
-// appendSession appends what encoding/json would, but for the first brace, in a
-// fifth of its time: nearly every change is a session's.
+// appendSession appends what encoding/json would, but for the first brace and for
+// <, > and &, which it lets stand, in a fifth of the time: nearly every change is
+// a session's.
 func appendSession(b []byte, c change) (_ []byte, err error) {
 	number := func(name string, n int64) {
 		b = strconv.AppendInt(append(b, name...), n, 10)
