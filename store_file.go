@@ -296,7 +296,7 @@ func appendLine(b []byte, c change) (_ []byte, err error) {
 }
 
 // appendSession appends what encoding/json would, but for the first brace and for
-// <, > and &, which it lets stand, in a fifth of the time: nearly every change is
+// <, > and &, which it lets stand, in a sixth of the time: nearly every change is
 // a session's.
 func appendSession(b []byte, c change) (_ []byte, err error) {
 	number := func(name string, n int64) {
