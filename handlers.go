@@ -302,6 +302,8 @@ func (s *server) createUser(w http.ResponseWriter, r *http.Request, _ caller) er
 	// A taken name costs no hash. It is CreateUser that decides.
 	if _, err := s.store.UserByName(r.Context(), in.text("username")); err == nil {
 		return ErrUsernameTaken
+	} else if !errors.Is(err, ErrNotFound) {
+		return err
 	}
 	u := User{Username: in.text("username"), Role: RoleUser, CreatedAt: time.Now().UTC().Truncate(time.Second)}
 	in.patch(&u)
