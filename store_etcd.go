@@ -549,7 +549,7 @@ func (v etcdView) session() (s Session, u User, err error) {
 	if err = v.decode(0, &s); err == nil {
 		err = v.decode(1, &u)
 	}
-	if err == nil && !s.Live(u, time.Now()) {
+	if err == nil && !s.Live(u.Epoch, time.Now()) {
 		err = ErrNotFound
 	}
 	if err != nil {
@@ -568,7 +568,7 @@ func (v etcdView) sessions(i int, u User) (live []Session, err error) {
 		if err := kv.decode(&s); err != nil {
 			return nil, err
 		}
-		if s.Live(u, now) {
+		if s.Live(u.Epoch, now) {
 			live = append(live, s)
 		}
 	}

@@ -435,7 +435,7 @@ func (m *MemoryStore) sweep(c change) {
 	for range min(4, len(m.accounts)) {
 		m.sweeper = (m.sweeper + 1) % len(m.accounts)
 		a := m.accounts[m.sweeper]
-		dead := func(s Session) bool { return !a.alive(&s, now) }
+		dead := func(s Session) bool { return !s.Live(a.epoch, now) }
 		if _, changing := m.pending[a.id]; changing || !slices.ContainsFunc(a.sessions, dead) {
 			continue
 		}
@@ -491,7 +491,7 @@ func (a *account) with(s Session) []Session {
 // the caller's own.
 func (a *account) live(now time.Time) (live []Session) {
 	for _, s := range a.sessions {
-		if a.alive(&s, now) {
+		if s.Live(a.epoch, now) {
 			live = append(live, s)
 		}
 	}
@@ -505,15 +505,11 @@ func (a *account) session(id string) *Session {
 		return nil
 	}
 	for i := range a.sessions {
-		if s := &a.sessions[len(a.sessions)-1-i]; s.ID == id && a.alive(s, time.Now()) {
+		if s := &a.sessions[len(a.sessions)-1-i]; s.ID == id && s.Live(a.epoch, time.Now()) {
 			return s
 		}
 	}
 	return nil
-}
-
-func (a *account) alive(s *Session, now time.Time) bool {
-	return s.Live(User{Epoch: a.epoch}, now)
 }
 
 func (a *account) activeAdmin() bool {

@@ -293,7 +293,7 @@ func (m *modelStore) UpdateSession(ctx context.Context, userID int64, id string,
 	u, exists := m.accounts[userID]
 	for i := range m.logins {
 		s := &m.logins[i]
-		if s.UserID != userID || s.ID != id || !exists || !s.Live(u, time.Now()) {
+		if s.UserID != userID || s.ID != id || !exists || !s.Live(u.Epoch, time.Now()) {
 			continue
 		}
 		next := *s
@@ -356,7 +356,7 @@ func (m *modelStore) byName(name string) (User, bool) {
 
 func (m *modelStore) live(userID int64) (list []Session) {
 	for _, s := range m.logins {
-		if u, ok := m.accounts[userID]; ok && s.UserID == userID && s.Live(u, time.Now()) {
+		if u, ok := m.accounts[userID]; ok && s.UserID == userID && s.Live(u.Epoch, time.Now()) {
 			list = append(list, s)
 		}
 	}

@@ -100,9 +100,10 @@ func (s *Session) Superseded(generation int64, now time.Time) bool {
 	return generation == s.Generation-1 && now.Sub(s.LastUsedAt) < refreshGrace
 }
 
-// Live reports whether the session can still be used by its account.
-func (s *Session) Live(u User, now time.Time) bool {
-	return s.Epoch == u.Epoch && now.Before(s.ExpiresAt)
+// Live reports whether the session can still be used, its account being in that
+// epoch.
+func (s *Session) Live(epoch int64, now time.Time) bool {
+	return s.Epoch == epoch && now.Before(s.ExpiresAt)
 }
 
 func (s *Session) expiry(now time.Time, life Lifetimes) time.Time {

@@ -252,8 +252,8 @@ func TestSessionEndsWhenUnusedOrOld(t *testing.T) {
 			t.Fatalf("%s: Rotate() = %v", step.name, err)
 		}
 		end := testNow.Add(step.expires)
-		if !s.ExpiresAt.Equal(end) || !s.Live(u, end.Add(-1)) || s.Live(u, end) {
-			t.Errorf("%s: expires at %v, live just before %v: %v, then: %v", step.name, s.ExpiresAt, end, s.Live(u, end.Add(-1)), s.Live(u, end))
+		if !s.ExpiresAt.Equal(end) || !s.Live(u.Epoch, end.Add(-1)) || s.Live(u.Epoch, end) {
+			t.Errorf("%s: expires at %v, live just before %v: %v, then: %v", step.name, s.ExpiresAt, end, s.Live(u.Epoch, end.Add(-1)), s.Live(u.Epoch, end))
 		}
 	}
 
@@ -270,7 +270,7 @@ func TestSessionEndsWithTheEpochOfItsAccount(t *testing.T) {
 	s := NewSession(u, testNow, monthLife)
 	for epoch, want := range map[int64]bool{2: false, 3: true, 4: false} {
 		u.Epoch = epoch
-		if got := s.Live(u, testNow); got != want {
+		if got := s.Live(u.Epoch, testNow); got != want {
 			t.Errorf("Live() of a session of epoch 3 with the account at %d = %v, want %v", epoch, got, want)
 		}
 	}
