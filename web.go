@@ -3,11 +3,13 @@ package main
 import (
 	"crypto/sha256"
 	"embed"
+	"errors"
 	"fmt"
 	"net/http"
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // web is the page and the description of the API. It is part of the binary, and
@@ -64,25 +66,45 @@ var mediaTypes = map[string]string{
 	".svg":  "image/svg+xml",
 }
 
+// A pageFile is a file of web, and the hash that tells its versions apart.
+type pageFile struct {
+	content []byte
+	etag    string
+}
+
+// pageFiles has each file by name. They are part of the binary, so once is enough.
+var pageFiles = sync.OnceValue(func() map[string]pageFile {
+	entries, err := web.ReadDir("web")
+	files := map[string]pageFile{}
+	for _, e := range entries {
+		content, e2 := web.ReadFile("web/" + e.Name())
+		files[e.Name()] = pageFile{content, fmt.Sprintf(`"%.8x"`, sha256.Sum256(content))}
+		err = errors.Join(err, e2)
+	}
+	if err != nil {
+		panic(err) // what was embedded can be read
+	}
+	return files
+})
+
 // serveFile serves a file of web. It may be kept, and must be asked for again:
 // after an update, a browser never has files of two versions.
 func serveFile(w http.ResponseWriter, r *http.Request, name string) error {
-	content, err := web.ReadFile(path.Join("web", path.Base(name)))
-	if err != nil {
+	file, ok := pageFiles()[name]
+	if !ok {
 		return ErrNotFound
 	}
 	h := w.Header()
 	h.Set("Content-Type", mediaTypes[path.Ext(name)])
 	h.Set("Cache-Control", "no-cache")
 	h.Set("Vary", "Origin")
-	etag := fmt.Sprintf(`"%.8x"`, sha256.Sum256(content))
-	h.Set("ETag", etag)
+	h.Set("ETag", file.etag)
 	// Compared weakly, that is, by what is in the quotes (RFC 9110, section 13.1.2).
-	if strings.Contains(r.Header.Get("If-None-Match"), etag) {
+	if strings.Contains(r.Header.Get("If-None-Match"), file.etag) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	h.Set("Content-Length", strconv.Itoa(len(content)))
-	w.Write(content)
+	h.Set("Content-Length", strconv.Itoa(len(file.content)))
+	w.Write(file.content)
 	return nil
 }
