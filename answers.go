@@ -311,18 +311,14 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if o, ok := w.(*observed); ok {
 		s.identify(o, r)
 	}
-	oauth := r.URL.Path == "/token" || r.URL.Path == "/revoke" || r.URL.Path == "/introspect"
-	if oauth && p != errMethod {
-		h["Content-Type"] = jsonType
+	var body []byte
+	if oauth := r.URL.Path == "/token" || r.URL.Path == "/revoke" || r.URL.Path == "/introspect"; oauth && p != errMethod {
+		h["Content-Type"], body = jsonType, p.oauthJSON()
 	} else {
-		h["Content-Type"] = problemType
+		h["Content-Type"], body = problemType, p.problemJSON(err)
 	}
 	w.WriteHeader(p.status)
-	if oauth && p != errMethod {
-		w.Write(p.oauthJSON())
-	} else {
-		w.Write(p.problemJSON(err))
-	}
+	w.Write(body)
 }
 
 // oauthJSON is the body of RFC 6749, section 5.2, with the article's detail.

@@ -400,6 +400,7 @@ func TestChecksInBrowser(t *testing.T) {
 		{"ours", ours, nil},
 		{"no typ", sign(`{"alg":"HS256"}`, good), nil},
 		{"typ in small letters", sign(`{"alg":"HS256","typ":"jwt"}`, good), nil},
+		{"typ in full", sign(`{"alg":"HS256","typ":"Application/JWT"}`, good), nil},
 		{"an unknown header member", sign(`{"alg":"HS256","kid":"1"}`, good), nil},
 		{"an unknown claim", with(`}`, `,"jti":"1"}`), nil},
 		{"aud as an array", with(`"aud":"stdauth"`, `"aud":["x","stdauth"]`), nil},

@@ -76,7 +76,7 @@ export const checks = [
       if (header.alg !== "HS256") return `alg is ${JSON.stringify(header.alg) ?? "missing"}`;
       if ("crit" in header) return "crit is there";
       const typ = header.typ;
-      return "typ" in header && !(typeof typ === "string" && typ.toLowerCase() === "jwt") && `typ is ${JSON.stringify(header.typ)}`;
+      return "typ" in header && !(typeof typ === "string" && ["jwt", "application/jwt"].includes(typ.toLowerCase())) && `typ is ${JSON.stringify(header.typ)}`;
     }},
   {id: "base64", title: "Strict base64url", rfc: "RFC 7515, 2", why: "No padding, no line breaks, no stray bits: each token has one spelling only.",
     test: ({parts}) => parts.some((part) => { try { decode(part); } catch { return true; } }) && "a part is not"},
