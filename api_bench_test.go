@@ -37,7 +37,7 @@ func BenchmarkReadMe(b *testing.B) {
 	})
 	b.Run("socket", func(b *testing.B) {
 		bare, ours := &http.Server{Handler: bare}, new(settings).httpServer(w.handler, w.server.log)
-		sideBySide(b, asking(b, bare, loopback(b), w.vars["john"]), asking(b, ours, lazyListener{loopback(b)}, w.vars["john"]))
+		sideBySide(b, asking(b, bare, loopback(b), w.vars["john"]), asking(b, ours, loopback(b), w.vars["john"]))
 	})
 }
 
@@ -62,8 +62,8 @@ func BenchmarkBadToken(b *testing.B) {
 func BenchmarkRefreshOverHTTP(b *testing.B) {
 	w := benchWorld(b)
 	server := func() *http.Server { return new(settings).httpServer(w.handler, w.server.log) }
-	talk, refresh := talking(b, server(), lazyListener{loopback(b)}), w.vars["john.refresh"]
-	sideBySide(b, asking(b, server(), lazyListener{loopback(b)}, w.vars["john"]), func() {
+	talk, refresh := talking(b, server(), loopback(b)), w.vars["john.refresh"]
+	sideBySide(b, asking(b, server(), loopback(b), w.vars["john"]), func() {
 		body := "grant_type=refresh_token&refresh_token=" + url.QueryEscape(refresh)
 		answer := talk(fmt.Sprintf("POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
 		_, next, _ := strings.Cut(strings.TrimSuffix(answer, `"}`), `"refresh_token":"`)

@@ -216,7 +216,7 @@ func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Se
 func listen(flag, addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if err == nil {
-		return lazyListener{l}, nil
+		return l, nil
 	}
 	const wsaEADDRINUSE = syscall.Errno(10048) // what Windows calls it
 	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, wsaEADDRINUSE) {

@@ -90,7 +90,6 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"middleware.go":   {system, stores + "settings"},
 		"observe.go":      {system + requests, stores + secrets + "Store Session settings"},
 		"answers.go":      {system, stores + "settings Tokens Hasher"},
-		"deadlines.go":    {http + logs + requests + "os/signal syscall flag", stores + secrets + "Store User Session server settings"},
 		"limits.go":       {"os/signal syscall flag", stores + "settings"},
 		"store_memory.go": {http + system + logs + requests + "io", secrets + "server settings FileStore"},
 		"store_file.go":   {http + "flag", secrets + "server settings"},
