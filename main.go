@@ -20,7 +20,6 @@ import (
 	"net/http/pprof"
 	"os"
 	"os/signal"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -135,11 +134,6 @@ func hashGiven(password string) (hash, shown string) {
 
 // serve answers requests until ctx ends.
 func (set *settings) serve(ctx context.Context, store Store, stdout io.Writer, log *slog.Logger) error {
-	// The collector runs whenever the heap has doubled, which for a small one is
-	// often. This makes it look larger by 4 MiB that nobody writes to, so that the
-	// machine never gives them; what it does give is room for as much garbage.
-	ballast := make([]byte, 4<<20)
-	defer runtime.KeepAlive(ballast)
 	if set.Demo {
 		if err := createDemo(ctx, store); err != nil {
 			return err
