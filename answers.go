@@ -308,9 +308,6 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.retry > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((p.retry+time.Second-1)/time.Second)))
 	}
-	if o, ok := w.(*observed); ok {
-		s.identify(o, r)
-	}
 	var body []byte
 	if oauth := r.URL.Path == "/token" || r.URL.Path == "/revoke" || r.URL.Path == "/introspect"; oauth && p != errMethod {
 		h["Content-Type"], body = jsonType, p.oauthJSON()

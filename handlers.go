@@ -34,7 +34,6 @@ type server struct {
 	throttle *throttle
 	log      *slog.Logger
 	stats    *stats
-	started  string // part of request IDs, so that they differ between starts
 }
 
 // A route says who may do what, and which handler does it.

@@ -54,9 +54,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 
 // start does what the settings say: one of the offline commands, or serve.
 func (set *settings) start(ctx context.Context, stdout, stderr io.Writer) error {
-	lines := &lineWriter{w: stderr}
-	defer lines.Flush()
-	log := slog.New(set.logHandler(lines))
+	log := slog.New(set.logHandler(stderr))
 	var source *MemoryStore
 	if set.importFile != "" {
 		var err error
@@ -189,7 +187,7 @@ func shutDown(server *http.Server) {
 func newServer(config Config, store Store, tokens *Tokens, log *slog.Logger) *server {
 	return &server{
 		Config: config, store: store, tokens: tokens, hashing: newGate(), throttle: newThrottle(),
-		log: log, stats: new(stats), started: rand.Text()[:8],
+		log: log, stats: new(stats),
 	}
 }
 
