@@ -250,8 +250,8 @@ func TestArticleStaysLoggedInByRefreshing(t *testing.T) {
 func TestArticleSecretIsNotInTheCode(t *testing.T) {
 	t.Parallel()
 	const published = "your-secret-key-keep-it-safe-and-dont-share-it-with-anyone"
-	if problem := secretProblem(published); problem != "is a published example" {
-		t.Errorf("secretProblem(the article's) = %q, want it refused", problem)
+	if err := checkSecret(published); err == nil || err.Error() != "is a published example" {
+		t.Errorf("checkSecret(the article's) = %v, want it refused", err)
 	}
 	first, err1 := parseSettings(nil, envOf())
 	second, err2 := parseSettings(nil, envOf())

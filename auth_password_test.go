@@ -1,12 +1,7 @@
 package main
 
 import (
-	"bytes"
-	"crypto/pbkdf2"
-	"crypto/rand"
-	"crypto/sha256"
 	"fmt"
-	mathrand "math/rand/v2"
 	"regexp"
 	"strings"
 	"testing"
@@ -221,48 +216,9 @@ func TestVectorsRFC7914Section11(t *testing.T) {
 		{"Password", "NaCl", 80000, "4ddcd8f60b98be21830cee5ef22701f9641a4418d04c0414aeff08876b34ab56" +
 			"a1d425a1225833549adb841b51c9b3176a272bdebba1d078478f62b397f33c8d"},
 	} {
-		got := fmt.Sprintf("%x", testHasher.derive(test.password, []byte(test.salt), test.iterations, 64))
+		got := fmt.Sprintf("%x", derive(test.password, []byte(test.salt), test.iterations, 64))
 		if got != test.want {
 			t.Errorf("PBKDF2(%q, %q, %d, 64) = %s, want %s", test.password, test.salt, test.iterations, got, test.want)
-		}
-	}
-}
-
-// The hash pauses between its iterations, which crypto/pbkdf2 cannot do. It
-// must still come to the same result.
-func TestDeriveEqualsCryptoPBKDF2(t *testing.T) {
-	pauses := 0
-	h := Hasher{Pause: func() { pauses++ }}
-	for range 50 {
-		password, salt := rand.Text()[:1+mathrand.IntN(26)], []byte(rand.Text()[:8+mathrand.IntN(18)])
-		iterations, size := 1+mathrand.IntN(4000), 16+mathrand.IntN(49)
-		want, err := pbkdf2.Key(sha256.New, password, salt, iterations, size)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := h.derive(password, salt, iterations, size); !bytes.Equal(got, want) {
-			t.Fatalf("derive(%q, %q, %d, %d) = %x, want %x", password, salt, iterations, size, got, want)
-		}
-	}
-	if pauses == 0 {
-		t.Error("no hash of up to 4,000 iterations has paused")
-	}
-}
-
-// A pause too few lets a request wait, and one too many costs logins.
-func TestHashPausesEvery1500Iterations(t *testing.T) {
-	for _, test := range []struct{ iterations, size, want int }{
-		{1, 32, 0},
-		{1500, 32, 0},
-		{1501, 32, 1}, // the first iteration is before the loop
-		{4501, 32, 3},
-		{4501, 33, 6}, // two blocks of 32 bytes
-		{DefaultIterations, 32, 399},
-	} {
-		pauses := 0
-		Hasher{Pause: func() { pauses++ }}.derive("secret", []byte("0123456789abcdef"), test.iterations, test.size)
-		if pauses != test.want {
-			t.Errorf("derive() of %d bytes in %d iterations pauses %d times, want %d", test.size, test.iterations, pauses, test.want)
 		}
 	}
 }

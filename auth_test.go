@@ -28,7 +28,7 @@ func testTokens() *Tokens { return NewTokens("stdauth", testSecret, "") }
 func johnClaims() Claims {
 	return Claims{
 		UserID: 1, SessionID: "QDZ6NYXK3JLHVZ7GF5VTMX2RWA", Username: "johndoe", Role: RoleUser,
-		IssuedAt: testNow, ExpiresAt: testNow.Add(30 * time.Minute),
+		IssuedAt: testNow.Unix(), ExpiresAt: testNow.Unix() + 1800,
 	}
 }
 
@@ -90,10 +90,6 @@ func TestVerifyAccessReturnsWhatAccessSigned(t *testing.T) {
 		{"a name with every sign", "stdauth", func(c *Claims) { c.Username = "a@b.c+d-e_f" }},
 		{"an issuer that is a URL", "https://login.example.com/?a=b&c=d", func(c *Claims) {}},
 		{"an issuer that needs escapes", "\"<\u2028\\\x01 größe \U0001F511", func(c *Claims) {}},
-
-		// Names of these kinds are never registered; the token does not care.
-		{"a name that needs escapes", "stdauth", func(c *Claims) { c.Username = "\"<\u2028\\\x01 größe \U0001F511" }},
-		{"a name that looks like the next claim", "stdauth", func(c *Claims) { c.Username = `x","role":"admin` }},
 	} {
 		want := johnClaims()
 		test.change(&want)
@@ -105,272 +101,131 @@ func TestVerifyAccessReturnsWhatAccessSigned(t *testing.T) {
 	}
 }
 
-// Our own tokens take a quick road, whatever is in them that needs no escape.
-func TestOwnTokensTakeTheQuickRoad(t *testing.T) {
-	for _, id := range []int64{1, 9, 10, 90, 999_999_999_999} {
-		c := johnClaims()
-		c.UserID = id
-		token := testTokens().Access(c)
-		payload, err := base64url.DecodeString(strings.Split(token, ".")[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got, _, ok := testTokens().readOwn(string(payload)); !ok || !cmp.Equal(got, c) {
-			t.Errorf("readOwn(%s) = %+v, %v, want %+v, true", payload, got, ok, c)
-		}
+// Each row changes the payload of a token of ours in one place and signs it with
+// the right key. All are refused, also those that mean the same: a token is valid
+// only if it is, byte for byte, what this server writes.
+func TestPayloadHasOneSpelling(t *testing.T) {
+	if _, err := testTokens().VerifyAccess(sign(testSecret, ourHeader, ourPayload), testNow); err != nil {
+		t.Fatalf("VerifyAccess() of the payload before any change = %v", err)
 	}
-}
+	for _, test := range []struct{ name, old, new string }{
+		{"white space before it", `{`, " {"},
+		{"white space within", `{`, "{ "},
+		{"a line break behind it", `845}`, "845}\n"},
+		{"claims in another order", `{"iss":"stdauth","aud":"stdauth",`, `{"aud":"stdauth","iss":"stdauth",`},
+		{"the last two claims in another order", `"iat":1767323045,"exp":1767324845`, `"exp":1767324845,"iat":1767323045`},
+		{"a name spelt with an escape", `"sub"`, `"\u0073ub"`},
+		{"a value spelt with an escape", `"johndoe"`, `"\u006aohndoe"`},
+		{"a date written with an exponent", `1767324845`, `1.767324845e9`},
+		{"a date written with a fraction", `1767324845`, `1767324845.0`},
+		{"aud as an array", `"aud":"stdauth"`, `"aud":["stdauth"]`},
+		{"aud as an array of two", `"aud":"stdauth"`, `"aud":["other","stdauth"]`},
+		{"an unknown claim in front", `{`, `{"jti":"7",`},
+		{"an unknown claim in the middle", `"role"`, `"jti":"7","role"`},
+		{"an unknown claim at the end", `845}`, `845,"jti":"7"}`},
+		{"nbf", `845}`, `845,"nbf":0}`},
 
-// Each row changes our payload in one place, and signs it rightly.
-func TestPayload(t *testing.T) {
-	const accepted, refused = true, false
-	for _, test := range []struct {
-		name     string
-		old, new string
-		ok       bool
-	}{
-		{"the payload as it is", `{`, `{`, accepted},
-		{"white space around and within", `{`, " \r\n\t{ ", accepted},
-		{"claims in another order", `{"iss":"stdauth","aud":"stdauth",`, `{"aud":"stdauth","iss":"stdauth",`, accepted},
-		{"a name spelt with an escape", `"sub"`, `"\u0073ub"`, accepted},
-		{"a value spelt with an escape", `"johndoe"`, `"\u006aohndoe"`, accepted},
-		{"a date written with an exponent", `1767324845`, `1.767324845e9`, accepted},
-		{"aud as an array that holds the issuer", `"aud":"stdauth"`, `"aud":["other", "stdauth"]`, accepted},
-		{"aud as an array with the issuer first", `"aud":"stdauth"`, `"aud":["stdauth","other"]`, accepted},
-		{"an unknown claim", `{`, `{"jti":"7",`, accepted},
-		{"an unknown claim of any type", `{`, `{"x":{"sub":[null,"2"]},"y":null,`, accepted},
-		{"an unknown claim of a thousand levels", `{`, `{"x":` + strings.Repeat("[", 1000) + strings.Repeat("]", 1000) + `,`, accepted},
-		{"an unknown claim is no address to fetch from", `{`, `{"jku":"http://127.0.0.1:1/keys",`, accepted},
+		{"no iss", `"iss":"stdauth",`, ``},
+		{"no aud", `"aud":"stdauth",`, ``},
+		{"no sub", `"sub":"1",`, ``},
+		{"no sid", `"sid":"QDZ6NYXK3JLHVZ7GF5VTMX2RWA",`, ``},
+		{"no username", `"username":"johndoe",`, ``},
+		{"no role", `"role":"user",`, ``},
+		{"no iat", `"iat":1767323045,`, ``},
+		{"no exp", `,"exp":1767324845`, ``},
 
-		{"no iss", `"iss":"stdauth",`, ``, refused},
-		{"no aud", `"aud":"stdauth",`, ``, refused},
-		{"no sub", `"sub":"1",`, ``, refused},
-		{"no sid", `"sid":"QDZ6NYXK3JLHVZ7GF5VTMX2RWA",`, ``, refused},
-		{"no username", `"username":"johndoe",`, ``, refused},
-		{"no role", `"role":"user",`, ``, refused},
-		{"no iat", `"iat":1767323045,`, ``, refused},
-		{"no exp", `,"exp":1767324845`, ``, refused},
+		{"iss of another server", `"iss":"stdauth"`, `"iss":"other"`},
+		{"iss in another case", `"iss":"stdauth"`, `"iss":"Stdauth"`},
+		{"aud of another server", `"aud":"stdauth"`, `"aud":"other"`},
+		{"sub is a number", `"sub":"1"`, `"sub":1`},
+		{"sub is a name", `"sub":"1"`, `"sub":"johndoe"`},
+		{"sub is empty", `"sub":"1"`, `"sub":""`},
+		{"sub has a sign", `"sub":"1"`, `"sub":"+1"`},
+		{"sub has a leading zero", `"sub":"1"`, `"sub":"01"`},
+		{"sub has a space", `"sub":"1"`, `"sub":" 1"`},
+		{"sub is beyond 64 bits", `"sub":"1"`, `"sub":"18446744073709551617"`},
+		{"sid is a number", `"QDZ6NYXK3JLHVZ7GF5VTMX2RWA"`, `7`},
+		{"username is an array", `"johndoe"`, `["johndoe"]`},
+		{"role is a boolean", `"role":"user"`, `"role":true`},
+		{"iat is a string", `1767323045`, `"1767323045"`},
+		{"exp is a string", `1767324845`, `"1767324845"`},
+		{"exp is beyond 64 bits", `1767324845`, `17673248450000000000`},
+		{"exp has a leading zero", `1767324845`, `01767324845`},
+		{"exp has a sign", `1767324845`, `+1767324845`},
+		{"exp is null", `1767324845`, `null`},
 
-		{"iss of another server", `"iss":"stdauth"`, `"iss":"other"`, refused},
-		{"iss in another case", `"iss":"stdauth"`, `"iss":"Stdauth"`, refused},
-		{"iss with a space", `"iss":"stdauth"`, `"iss":"stdauth "`, refused},
-		{"iss as an array", `"iss":"stdauth"`, `"iss":["stdauth"]`, refused},
-		{"aud of another server", `"aud":"stdauth"`, `"aud":"other"`, refused},
-		{"aud as an array of others", `"aud":"stdauth"`, `"aud":["other","stdauth2"]`, refused},
-		{"aud as an empty array", `"aud":"stdauth"`, `"aud":[]`, refused},
-		{"aud as an array in an array", `"aud":"stdauth"`, `"aud":[["stdauth"]]`, refused},
-		{"aud as an array of more than strings", `"aud":"stdauth"`, `"aud":["stdauth",1]`, refused},
-		{"aud as an array with a null", `"aud":"stdauth"`, `"aud":[null,"stdauth"]`, refused},
-		{"aud as an object", `"aud":"stdauth"`, `"aud":{"stdauth":"stdauth"}`, refused},
+		{"sub in the wrong case", `"sub"`, `"Sub"`},
+		{"sub in the wrong case, beside the right one", `{`, `{"Sub":"2",`},
+		{"sub twice", `"sub":"1"`, `"sub":"2","sub":"1"`},
+		{"sub twice, the last one another", `845}`, `845,"sub":"2"}`},
+		{"exp twice", `845}`, `845,"exp":1767324845}`},
 
-		{"sub is a number", `"sub":"1"`, `"sub":1`, refused},
-		{"sub is a name", `"sub":"1"`, `"sub":"johndoe"`, refused},
-		{"sub is empty", `"sub":"1"`, `"sub":""`, refused},
-		{"sub is zero", `"sub":"1"`, `"sub":"0"`, refused},
-		{"sub is negative", `"sub":"1"`, `"sub":"-1"`, refused},
-		{"sub has a sign", `"sub":"1"`, `"sub":"+1"`, refused},
-		{"sub has a leading zero", `"sub":"1"`, `"sub":"01"`, refused},
-		{"sub has a space", `"sub":"1"`, `"sub":" 1"`, refused},
-		{"sub has a digit of another script", `"sub":"1"`, `"sub":"١"`, refused},
-		{"sub is beyond 64 bits", `"sub":"1"`, `"sub":"18446744073709551617"`, refused},
-		{"sid is empty", `"QDZ6NYXK3JLHVZ7GF5VTMX2RWA"`, `""`, refused},
-		{"sid is a number", `"QDZ6NYXK3JLHVZ7GF5VTMX2RWA"`, `7`, refused},
-		{"username is empty", `"johndoe"`, `""`, refused},
-		{"username is an array", `"johndoe"`, `["johndoe"]`, refused},
-		{"role is a boolean", `"role":"user"`, `"role":true`, refused},
-		{"iat is a string", `1767323045`, `"1767323045"`, refused},
-		{"exp is a string", `1767324845`, `"1767324845"`, refused},
-		{"exp is a boolean", `1767324845`, `true`, refused},
-		{"exp is an array", `1767324845`, `[1767324845]`, refused},
-		{"exp is negative", `1767324845`, `-1767324845`, refused},
-		{"iat is negative", `1767323045`, `-1767323045`, refused},
-		{"exp is beyond any date", `1767324845`, `1e300`, refused},
-		{"exp is beyond any number", `1767324845`, `1e400`, refused},
-		{"exp has more digits than a date", `1767324845`, `17673248450000000`, refused},
-		{"exp is hexadecimal", `1767324845`, `0x7fffffff`, refused},
-		{"exp has a leading zero", `1767324845`, `01767324845`, refused},
-		{"exp is infinite", `1767324845`, `Infinity`, refused},
-		{"nbf is a string", `{`, `{"nbf":"0",`, refused},
-		{"nbf is null", `{`, `{"nbf":null,`, refused},
-
-		{"iss is null", `"iss":"stdauth"`, `"iss":null`, refused},
-		{"aud is null", `"aud":"stdauth"`, `"aud":null`, refused},
-		{"sub is null", `"sub":"1"`, `"sub":null`, refused},
-		{"exp is null", `1767324845`, `null`, refused},
-
-		{"iss in the wrong case", `"iss"`, `"ISS"`, refused},
-		{"sub in the wrong case, beside the right one", `{`, `{"Sub":"2",`, refused},
-		{"exp in the wrong case, beside the right one", `{`, `{"EXP":9999999999,`, refused},
-		{"nbf in the wrong case", `{`, `{"NBF":0,`, refused},
-		{"a letter that folds to the right one", `{`, `{"ſub":"2",`, refused}, // U+017F, long s
-		{"sub twice", `{`, `{"sub":"2",`, refused},
-		{"sub twice, the same", `{`, `{"sub":"1",`, refused},
-		{"sub twice, once by an escape", `{`, `{"\u0073ub":"2",`, refused},
-		{"an unknown claim twice", `{`, `{"x":1,"x":1,`, refused},
-
-		{"half of a surrogate pair in a value", `"johndoe"`, `"john\ud800doe"`, refused},
-		{"invalid UTF-8 in a value", `"johndoe"`, "\"john\xffdoe\"", refused},
-		{"invalid UTF-8 in a claim that nobody reads", `{`, "{\"x\":\"\xff\",", refused},
-		{"an overlong spelling of s", `"sub"`, "\"\xc1\xb3ub\"", refused},
-		{"a byte order mark", `{`, "\ufeff{", refused},
-
-		{"an array around it", `{`, `[{`, refused},
-		{"a second object behind it", `}`, `}{}`, refused},
-		{"a letter behind it", `}`, `}x`, refused},
-		{"a NUL behind it", `}`, "}\x00", refused},
-		{"a comma before the end", `}`, `,}`, refused},
-		{"a comment", `{`, `{/**/`, refused},
-		{"a line break in a string", `johndoe`, "john\ndoe", refused},
-		{"no end", `}`, ``, refused},
-		{"nothing", ourPayload, ``, refused},
-		{"null", ourPayload, `null`, refused},
-		{"a string", ourPayload, `"sub"`, refused},
+		{"half of a surrogate pair in a value", `"johndoe"`, `"john\ud800doe"`},
+		{"an array around it", `{`, `[{`},
+		{"a second object behind it", `845}`, `845}{}`},
+		{"a letter behind it", `845}`, `845}x`},
+		{"a NUL behind it", `845}`, "845}\x00"},
+		{"no end", `845}`, `845`},
+		{"nothing", ourPayload, ``},
+		{"null", ourPayload, `null`},
 	} {
 		payload := replaceOnce(t, ourPayload, test.old, test.new)
-		got, err := testTokens().VerifyAccess(sign(testSecret, ourHeader, payload), testNow)
-		want := Claims{}
-		if test.ok {
-			want = johnClaims()
-		}
-		if (err == nil) != test.ok || cmp.Diff(want, got) != "" {
-			t.Errorf("%s: VerifyAccess() of %s = %+v, %v, want accepted: %v", test.name, payload, got, err, test.ok)
+		if c, err := testTokens().VerifyAccess(sign(testSecret, ourHeader, payload), testNow); err != ErrToken {
+			t.Errorf("%s: VerifyAccess() of %s = %+v, %v, want ErrToken", test.name, payload, c, err)
 		}
 	}
 }
 
-func TestHeader(t *testing.T) {
-	const accepted, refused = true, false
-	for _, test := range []struct {
-		name   string
-		header string
-		ok     bool
-	}{
-		{"ours", `{"alg":"HS256","typ":"JWT"}`, accepted},
-		{"ours in another order, with white space", "{\"typ\":\"JWT\",\r\n \"alg\":\"HS256\"}", accepted}, // as in RFC 7515 A.1
-		{"a name spelt with an escape", `{"\u0061lg":"HS256","typ":"JWT"}`, accepted},
-		{"no typ", `{"alg":"HS256"}`, accepted},
-		{"typ in another case", `{"alg":"HS256","typ":"jwt"}`, accepted},
-		{"typ in full", `{"alg":"HS256","typ":"application/jwt"}`, accepted},
-		{"an unknown member", `{"alg":"HS256","typ":"JWT","x":[1,{"alg":"none"}]}`, accepted},
-		{"a cty", `{"alg":"HS256","typ":"JWT","cty":"json"}`, accepted},
-
-		{"typ of another kind of token", `{"alg":"HS256","typ":"at+jwt"}`, refused},
-		{"typ of an encrypted token", `{"alg":"HS256","typ":"JWE"}`, refused},
-		{"typ is empty", `{"alg":"HS256","typ":""}`, refused},
-		{"typ is null", `{"alg":"HS256","typ":null}`, refused},
-		{"typ is an array", `{"alg":"HS256","typ":["JWT"]}`, refused},
-		{"typ in the wrong case", `{"alg":"HS256","Typ":"JWT"}`, refused},
-		{"typ twice", `{"alg":"HS256","typ":"JWT","typ":"JWT"}`, refused},
-
-		{"no alg", `{"typ":"JWT"}`, refused},
-		{"alg is empty", `{"alg":"","typ":"JWT"}`, refused},
-		{"alg is null", `{"alg":null,"typ":"JWT"}`, refused},
-		{"alg is an array", `{"alg":["HS256"],"typ":"JWT"}`, refused},
-		{"alg has a space", `{"alg":"HS256 ","typ":"JWT"}`, refused},
-		{"alg in lower case", `{"alg":"hs256","typ":"JWT"}`, refused},
-		{"alg's name in the wrong case", `{"Alg":"HS256","typ":"JWT"}`, refused},
-		{"alg's name in the wrong case, beside the right one", `{"alg":"HS256","ALG":"HS256","typ":"JWT"}`, refused},
-		{"alg twice", `{"alg":"HS256","alg":"HS256","typ":"JWT"}`, refused},
-		{"alg twice, once by an escape", `{"alg":"HS256","\u0061lg":"none","typ":"JWT"}`, refused},
-
-		// crit names what we would have to understand (RFC 7515, section 4.1.11).
-		{"crit with a name we do not know", `{"alg":"HS256","crit":["x"],"x":1}`, refused},
-		{"crit with b64 (RFC 7797)", `{"alg":"HS256","crit":["b64"],"b64":true}`, refused},
-		{"crit with alg", `{"alg":"HS256","crit":["alg"]}`, refused},
-		{"crit is empty", `{"alg":"HS256","crit":[]}`, refused},
-		{"crit is null", `{"alg":"HS256","crit":null}`, refused},
-		{"crit in the wrong case", `{"alg":"HS256","CRIT":["x"],"x":1}`, refused},
-
-		{"invalid UTF-8", "{\"alg\":\"HS256\",\"x\":\"\xff\"}", refused},
-		{"an array", `["HS256"]`, refused},
-		{"a string", `"HS256"`, refused},
-		{"null", `null`, refused},
-		{"nothing", ``, refused},
-		{"trailing data", `{"alg":"HS256"}{}`, refused},
+func TestHeaderHasOneSpelling(t *testing.T) {
+	for _, test := range []struct{ name, header string }{
+		{"another order", `{"typ":"JWT","alg":"HS256"}`},
+		{"white space", `{"alg":"HS256", "typ":"JWT"}`},
+		{"a name spelt with an escape", `{"\u0061lg":"HS256","typ":"JWT"}`},
+		{"no typ", `{"alg":"HS256"}`},
+		{"typ in another case", `{"alg":"HS256","typ":"jwt"}`},
+		{"typ in full", `{"alg":"HS256","typ":"application/jwt"}`},
+		{"typ of another kind of token", `{"alg":"HS256","typ":"at+jwt"}`},
+		{"typ twice", `{"alg":"HS256","typ":"JWT","typ":"JWT"}`},
+		{"an unknown member", `{"alg":"HS256","typ":"JWT","kid":"1"}`},
+		{"no alg", `{"typ":"JWT"}`},
+		{"alg is null", `{"alg":null,"typ":"JWT"}`},
+		{"alg is an array", `{"alg":["HS256"],"typ":"JWT"}`},
+		{"alg in lower case", `{"alg":"hs256","typ":"JWT"}`},
+		{"alg twice", `{"alg":"HS256","alg":"HS256","typ":"JWT"}`},
+		// crit names what a reader must understand (RFC 7515, section 4.1.11).
+		{"crit with an unknown name", `{"alg":"HS256","typ":"JWT","crit":["x"],"x":1}`},
+		{"crit with b64 (RFC 7797)", `{"alg":"HS256","typ":"JWT","crit":["b64"],"b64":true}`},
+		{"crit is empty", `{"alg":"HS256","typ":"JWT","crit":[]}`},
+		{"a byte more", ourHeader + " "},
+		{"null", `null`},
+		{"nothing", ``},
 	} {
-		_, err := testTokens().VerifyAccess(sign(testSecret, test.header, ourPayload), testNow)
-		if (err == nil) != test.ok {
-			t.Errorf("%s: VerifyAccess() under header %s = %v, want accepted: %v", test.name, test.header, err, test.ok)
+		if _, err := testTokens().VerifyAccess(sign(testSecret, test.header, ourPayload), testNow); err != ErrToken {
+			t.Errorf("%s: VerifyAccess() under header %s = %v, want ErrToken", test.name, test.header, err)
 		}
 	}
 }
 
 func TestTimes(t *testing.T) {
-	const accepted, refused = true, false
+	tokens, issued := testTokens(), testNow
+	token := tokens.Access(johnClaims())
 	for _, test := range []struct {
 		name  string
-		claim string
-		at    time.Duration // from now
+		after time.Duration // the token was issued
 		ok    bool
 	}{
-		{"a token lives until the second before exp", "exp", time.Second, accepted},
-		{"a token is refused the second it expires", "exp", 0, refused},
-		{"an expired token has no leeway", "exp", -time.Second, refused},
-		{"a fraction of a second left", "exp", 500 * time.Millisecond, accepted},
-		{"a fraction of a second too late", "exp", -500 * time.Millisecond, refused},
-
-		{"issued now", "iat", 0, accepted},
-		{"issued long ago", "iat", -1000 * time.Hour, accepted},
-		{"issued by a clock that is 30 s ahead", "iat", 30 * time.Second, accepted},
-		{"issued by a clock that is 31 s ahead", "iat", 31 * time.Second, refused},
-
-		{"valid since long ago", "nbf", -1000 * time.Hour, accepted},
-		{"valid by a clock that is 30 s ahead", "nbf", 30 * time.Second, accepted},
-		{"valid by a clock that is a fraction more than 30 s ahead", "nbf", 30*time.Second + 500*time.Millisecond, refused},
-		{"valid from 31 s ahead", "nbf", 31 * time.Second, refused},
+		{"31 s before it is issued, by a clock that is behind", -31 * time.Second, false},
+		{"30 s before it is issued", -30 * time.Second, true},
+		{"when it is issued", 0, true},
+		{"a nanosecond before exp", 30*time.Minute - 1, true},
+		{"at exp", 30 * time.Minute, false},
+		{"an hour after exp", 90 * time.Minute, false},
 	} {
-		date := fmt.Sprintf(`"%s":%.1f`, test.claim, float64(testNow.Add(test.at).UnixMilli())/1000)
-		payload := replaceOnce(t, ourPayload, "{", "{"+date+",")
-		for _, replaced := range []string{`"iat":1767323045,`, `,"exp":1767324845`} {
-			if strings.Contains(replaced, test.claim) {
-				payload = replaceOnce(t, payload, replaced, "")
-			}
+		if _, err := tokens.VerifyAccess(token, issued.Add(test.after)); (err == nil) != test.ok {
+			t.Errorf("%s: VerifyAccess() = %v, want accepted: %v", test.name, err, test.ok)
 		}
-		_, err := testTokens().VerifyAccess(sign(testSecret, ourHeader, payload), testNow)
-		if (err == nil) != test.ok {
-			t.Errorf("%s: VerifyAccess() of %s at %d = %v, want accepted: %v", test.name, payload, testNow.Unix(), err, test.ok)
-		}
-	}
-}
-
-// Other libraries write any date there is, but no clock shows one so far off.
-func TestRangeOfDates(t *testing.T) {
-	const accepted, refused = true, false
-	for _, test := range []struct {
-		name     string
-		old, new string
-		ok       bool
-	}{
-		{"issued in the first second of 1970", `"iat":1767323045`, `"iat":0`, accepted},
-		{"issued before that", `"iat":1767323045`, `"iat":-1`, refused},
-		{"expires on the last date that is taken, in the year 36812", `"exp":1767324845`, `"exp":1099511627776`, accepted},
-		{"expires a second later", `"exp":1767324845`, `"exp":1099511627777`, refused},
-	} {
-		payload := replaceOnce(t, ourPayload, test.old, test.new)
-		if _, err := testTokens().VerifyAccess(sign(testSecret, ourHeader, payload), testNow); (err == nil) != test.ok {
-			t.Errorf("%s: VerifyAccess() of %s = %v, want accepted: %v", test.name, payload, err, test.ok)
-		}
-	}
-}
-
-// The times, by the road that our own tokens take.
-func TestOwnTokenExpiresExactly(t *testing.T) {
-	tokens, c := testTokens(), johnClaims()
-	token := tokens.Access(c)
-	for _, test := range []struct {
-		name string
-		now  time.Time
-		ok   bool
-	}{
-		{"31 s before it was issued", c.IssuedAt.Add(-31 * time.Second), false},
-		{"30 s before it was issued", c.IssuedAt.Add(-30 * time.Second), true},
-		{"when it is issued", c.IssuedAt, true},
-		{"a nanosecond before exp", c.ExpiresAt.Add(-1), true},
-		{"at exp", c.ExpiresAt, false},
-		{"after exp", c.ExpiresAt.Add(time.Hour), false},
-	} {
-		if _, err := tokens.VerifyAccess(token, test.now); (err == nil) != test.ok {
-			t.Errorf("%s: VerifyAccess(token, %v) = %v, want accepted: %v", test.name, test.now, err, test.ok)
+		if c, err := tokens.ReadAccess(token); err != nil || c != johnClaims() {
+			t.Errorf("ReadAccess() = %+v, %v, want the claims at any time", c, err)
 		}
 	}
 }
@@ -378,15 +233,11 @@ func TestOwnTokenExpiresExactly(t *testing.T) {
 // A second spelling of a token would get past anything that remembers tokens by
 // their text, such as a list of revoked ones. So each part has just one.
 func TestEachPartHasOneSpelling(t *testing.T) {
-	// Both texts are so long that their last character has bits to spare, and
-	// the payload needs both characters that the two alphabets differ in.
-	header := `{"alg":"HS256","typ":"JWT" }`
-	payload := replaceOnce(t, ourPayload, "{", `{"x":"???>>>???? >>>>",`)
-	for len(payload)%3 != 1 {
-		payload += " "
-	}
-	good := strings.Split(sign(testSecret, header, payload), ".")
-	if _, err := testTokens().VerifyAccess(strings.Join(good, "."), testNow); err != nil {
+	// The issuer makes the payload so long that its last character has bits to
+	// spare, and has both characters that the two alphabets differ in.
+	tokens := NewTokens("a???~~~???? ~~~~b", testSecret, "")
+	good := strings.Split(tokens.Access(johnClaims()), ".")
+	if _, err := tokens.VerifyAccess(strings.Join(good, "."), testNow); err != nil {
 		t.Fatalf("VerifyAccess() of the token before any change = %v", err)
 	}
 	for _, test := range []struct {
@@ -412,7 +263,7 @@ func TestEachPartHasOneSpelling(t *testing.T) {
 				spelt[2] = macOf(testSecret, spelt[0]+"."+spelt[1])
 			}
 			token := strings.Join(spelt, ".")
-			if _, err := testTokens().VerifyAccess(token, testNow); err == nil {
+			if _, err := tokens.VerifyAccess(token, testNow); err == nil {
 				t.Errorf("%s in the %s: VerifyAccess(%q) accepts it", test.name, part, token)
 			}
 		}
@@ -423,14 +274,14 @@ func TestEachPartHasOneSpelling(t *testing.T) {
 		t.Fatalf("payload %s needs a - and a _", good[1])
 	}
 	signed := good[0] + "." + standard.Replace(good[1])
-	if _, err := testTokens().VerifyAccess(signed+"."+macOf(testSecret, signed), testNow); err == nil {
+	if _, err := tokens.VerifyAccess(signed+"."+macOf(testSecret, signed), testNow); err == nil {
 		t.Error("VerifyAccess() accepts a payload in the standard alphabet")
 	}
 	c := johnClaims()
-	for token := testTokens().Access(c); ; token = testTokens().Access(c) {
+	for token := tokens.Access(c); ; token = tokens.Access(c) {
 		dot := strings.LastIndex(token, ".")
 		if mac := token[dot:]; standard.Replace(mac) != mac {
-			if _, err := testTokens().VerifyAccess(token[:dot]+standard.Replace(mac), testNow); err == nil {
+			if _, err := tokens.VerifyAccess(token[:dot]+standard.Replace(mac), testNow); err == nil {
 				t.Error("VerifyAccess() accepts a signature in the standard alphabet")
 			}
 			break
@@ -472,18 +323,19 @@ func TestTokenHasFourKilobytesAtMost(t *testing.T) {
 		size int
 		ok   bool
 	}{
-		{1024, true},
 		{4096, true},
 		{4097, false},
 	} {
-		// What the payload lacks when the rest of the token is taken off.
-		missing := (test.size-len(jwtHeader+"."+"."+macOf("", "")))*3/4 - len(ourPayload)
-		payload := replaceOnce(t, ourPayload, "{", `{"x":"`+strings.Repeat("x", missing-len(`"x":"",`))+`",`)
-		token := sign(testSecret, ourHeader, payload)
+		tokens, c := testTokens(), johnClaims()
+		c.Username = strings.Repeat("n", (test.size-len(tokens.Access(c)))*3/4+len(c.Username))
+		token := tokens.Access(c)
+		for ; len(token) < test.size; token = tokens.Access(c) {
+			c.Username += "n"
+		}
 		if len(token) != test.size {
 			t.Fatalf("made a token of %d bytes, want %d", len(token), test.size)
 		}
-		if _, err := testTokens().VerifyAccess(token, testNow); (err == nil) != test.ok {
+		if _, err := tokens.VerifyAccess(token, testNow); (err == nil) != test.ok {
 			t.Errorf("VerifyAccess() of %d bytes = %v, want accepted: %v", test.size, err, test.ok)
 		}
 	}
@@ -568,21 +420,23 @@ func TestRefreshTokenIsTextAndMAC(t *testing.T) {
 	}
 }
 
-func TestSecretProblem(t *testing.T) {
+func TestCheckSecret(t *testing.T) {
 	for _, test := range []struct {
 		name, secret, want string
 	}{
-		{"a good key", testSecret, ""},
-		{"32 bytes, the length of the hash", strings.Repeat("k", 32), ""},
-		{"16 characters of two bytes", strings.Repeat("ö", 16), ""},
-		{"31 bytes", strings.Repeat("k", 31), "must be at least 32 bytes long"},
+		{"a good key", testSecret, "<nil>"},
+		{"32 bytes, the length of the hash", "0123456701234567" + "0123456701234567", "<nil>"},
+		{"16 characters of two bytes", "äöüßéèêëáàâçñøåæ", "<nil>"},
+		{"31 bytes", "0123456789abcdef0123456789abcde", "must be at least 32 bytes long"},
 		{"none", "", "must be at least 32 bytes long"},
+		{"one byte repeated", strings.Repeat("k", 64), "must have at least 8 different bytes"},
+		{"7 different bytes", strings.Repeat("0123456", 8), "must have at least 8 different bytes"},
 		{"the article's", "your-secret-key-keep-it-safe-and-dont-share-it-with-anyone", "is a published example"},
 		{"the FastAPI tutorial's", "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "is a published example"},
 		{"jwt.io's", "a-string-secret-at-least-256-bits-long", "is a published example"},
 	} {
-		if got := secretProblem(test.secret); got != test.want {
-			t.Errorf("%s: secretProblem(%q) = %q, want %q", test.name, test.secret, got, test.want)
+		if got := fmt.Sprint(checkSecret(test.secret)); got != test.want {
+			t.Errorf("%s: checkSecret(%q) = %s, want %s", test.name, test.secret, got, test.want)
 		}
 	}
 }
@@ -657,10 +511,7 @@ func TestVectorRFC7515A1(t *testing.T) {
 	if !ok || signed+".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk" != token {
 		t.Fatalf("authentic() = %q, %v", signed, ok)
 	}
-	header, payload, _ := strings.Cut(signed, ".")
-	if !headerOK(header) {
-		t.Errorf("headerOK(%q) = false", decode(t, header))
-	}
+	_, payload, _ := strings.Cut(signed, ".")
 	// The line breaks in the text are not ours to change: they are signed.
 	if got, want := decode(t, payload), "{\"iss\":\"joe\",\r\n \"exp\":1300819380,\r\n \"http://example.com/is_root\":true}"; got != want {
 		t.Errorf("payload = %q, want %q", got, want)
@@ -679,8 +530,8 @@ func TestVectorRFC7520Section44(t *testing.T) {
 		".s0h6KThzkfBBBkLspW1h84VsJZFTsPPqMDA7g1Md7p0"
 
 	signed, ok := authentic([]*hs256{newHS256(key)}, token)
-	if header, _, _ := strings.Cut(signed, "."); !ok || !headerOK(header) {
-		t.Errorf("authentic() = %q, %v, headerOK(%q) = %v, want both true", signed, ok, decode(t, header), headerOK(header))
+	if !ok {
+		t.Errorf("authentic() = %q, %v, want true", signed, ok)
 	}
 	// The text is a sentence, and no claims.
 	if _, err := NewTokens("stdauth", string(key), "").VerifyAccess(token, testNow); err == nil {
@@ -690,8 +541,8 @@ func TestVectorRFC7520Section44(t *testing.T) {
 
 // Wycheproof (github.com/C2SP/wycheproof, testvectors_v1/json_web_signature_test.json
 // at 073df56, Apache License 2.0): all vectors for HS256 but 352, which is RFC
-// 7520's. They sign plain text, so it is what VerifyAccess does before it reads
-// claims that is tested here.
+// 7520's. They sign plain text, so this is what VerifyAccess does before it reads
+// claims.
 func TestVectorsWycheproof(t *testing.T) {
 	const (
 		header = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImtpZC1hZXMtc2lnbiJ9"
@@ -752,11 +603,14 @@ func TestVectorsWycheproof(t *testing.T) {
 	} {
 		keys := []*hs256{newHS256([]byte(decode(t, group.key)))}
 		for _, v := range group.vectors {
-			signed, ok := authentic(keys, v.jws)
-			header, payload, two := strings.Cut(signed, ".")
-			_, err := decodeBase64url(nil, payload)
-			if valid := ok && two && headerOK(header) && err == nil; valid != v.valid {
-				t.Errorf("%d, %s: valid is %v, want %v\n%s", v.id, v.what, valid, v.valid, v.jws)
+			// Of these the MAC is right, and the encoding below it is not.
+			encoding := slices.Contains([]int{365, 366, 368, 369, 371, 375}, v.id)
+			if _, ok := authentic(keys, v.jws); ok != (v.valid || encoding) {
+				t.Errorf("%d, %s: authentic() is %v, want %v\n%s", v.id, v.what, ok, v.valid, v.jws)
+			}
+			// None has our header and our claims, so each is refused in the end.
+			if c, err := (&Tokens{access: keys}).VerifyAccess(v.jws, testNow); err != ErrToken {
+				t.Errorf("%d, %s: VerifyAccess() = %+v, %v, want ErrToken", v.id, v.what, c, err)
 			}
 		}
 	}

@@ -198,7 +198,7 @@ func (s *server) answerToken(w http.ResponseWriter, u User, session Session, now
 	issued, expires := now.Unix(), min(now.Add(s.AccessTTL).Unix(), session.ExpiresAt.Unix())
 	access := s.tokens.Access(Claims{
 		UserID: u.ID, SessionID: session.ID, Username: u.Username, Role: u.Role,
-		IssuedAt: time.Unix(issued, 0), ExpiresAt: time.Unix(expires, 0),
+		IssuedAt: issued, ExpiresAt: expires,
 	})
 	refresh := s.tokens.Refresh(RefreshToken{UserID: u.ID, SessionID: session.ID, Generation: session.Generation})
 	w.Header().Set("Pragma", "no-cache")
@@ -280,7 +280,7 @@ func (s *server) introspect(w http.ResponseWriter, r *http.Request, _ caller) er
 		Username: u.Username, Role: u.Role, IssuedAt: session.LastUsedAt.Unix(), ExpiresAt: session.ExpiresAt.Unix(),
 	}
 	if n.Generation == 0 {
-		answer.TokenType, answer.IssuedAt, answer.ExpiresAt = "bearer", n.access.IssuedAt.Unix(), n.access.ExpiresAt.Unix()
+		answer.TokenType, answer.IssuedAt, answer.ExpiresAt = "bearer", n.access.IssuedAt, n.access.ExpiresAt
 	}
 	return answerJSON(w, http.StatusOK, answer)
 }

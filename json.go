@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -60,24 +58,6 @@ func members(data []byte) ([]member, error) {
 		list = append(list, m)
 	}
 	return list, nil
-}
-
-// uniqueMembers is members for an object whose reader knows some names: it
-// refuses duplicates, and a known name in the wrong case.
-func uniqueMembers(data []byte, known ...string) (map[string]json.RawMessage, error) {
-	list, err := members(data)
-	if err != nil {
-		return nil, err
-	}
-	unique := make(map[string]json.RawMessage, len(list))
-	for _, m := range list {
-		wrongCase := func(name string) bool { return name != m.name && strings.EqualFold(name, m.name) }
-		if _, twice := unique[m.name]; twice || slices.ContainsFunc(known, wrongCase) {
-			return nil, errors.New("ambiguous member " + strconv.Quote(m.name))
-		}
-		unique[m.name] = m.value
-	}
-	return unique, nil
 }
 
 // jsonText reads value as a string. Half of a surrogate pair ("\ud800") is

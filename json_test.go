@@ -72,41 +72,6 @@ func TestMembersSaysWhereItBroke(t *testing.T) {
 	}
 }
 
-func TestUniqueMembersRefusesWhatTwoReadersMayTakeDifferently(t *testing.T) {
-	for _, test := range []struct {
-		name, data, want string
-	}{
-		{"known names", `{"sub":1,"exp":2}`, ""},
-		{"none", `{}`, ""},
-		{"unknown names", `{"x":1,"subs":2,"su":3}`, ""},
-		{"unknown names that differ in case", `{"x":1,"X":2}`, ""},
-
-		{"a known name twice", `{"sub":1,"sub":1}`, `ambiguous member "sub"`},
-		{"a known name twice, once by an escape", `{"sub":1,"\u0073\u0075\u0062":1}`, `ambiguous member "sub"`},
-		{"an unknown name twice", `{"x":1,"sub":1,"x":2}`, `ambiguous member "x"`},
-		{"a known name in another case", `{"Sub":1}`, `ambiguous member "Sub"`},
-		{"the same by an escape", `{"\u0053ub":1}`, `ambiguous member "Sub"`},
-		{"a letter that folds to the right one", `{"ſub":1}`, `ambiguous member "ſub"`},
-		{"two halves of surrogate pairs, both read as U+FFFD", `{"\ud800":1,"\ud801":1}`, "ambiguous member \"\ufffd\""},
-		{"no object", `[]`, "must be a JSON object"},
-	} {
-		_, err := uniqueMembers([]byte(test.data), "sub", "exp")
-		got := ""
-		if err != nil {
-			got = err.Error()
-		}
-		if got != test.want {
-			t.Errorf("%s: uniqueMembers(%s) = %q, want %q", test.name, test.data, got, test.want)
-		}
-	}
-
-	got, err := uniqueMembers([]byte(`{"sub":"1","x":null}`), "sub", "exp")
-	want := map[string]json.RawMessage{"sub": raw(`"1"`), "x": raw(`null`)}
-	if diff := cmp.Diff(want, got); diff != "" || err != nil {
-		t.Errorf("uniqueMembers() = %v (-want +got):\n%s", err, diff)
-	}
-}
-
 func TestJSONText(t *testing.T) {
 	for _, test := range []struct {
 		name, value, want string
@@ -214,8 +179,7 @@ func FuzzAppendText(f *testing.F) {
 }
 
 // Property: what members accepts is an object in valid UTF-8 that encoding/json
-// accepts too, and finds the same in; it refuses nothing else. What uniqueMembers
-// accepts besides has no name twice.
+// accepts too, and finds the same in; it refuses nothing else.
 func FuzzMembers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		before := slices.Clone(data)
@@ -240,9 +204,6 @@ func FuzzMembers(f *testing.F) {
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("members(%q) (-encoding/json +members):\n%s", data, diff)
-		}
-		if unique, err := uniqueMembers(data); (err == nil) != (len(list) == len(got)) || err == nil && !cmp.Equal(unique, got) {
-			t.Errorf("uniqueMembers(%q) = %v, %v, but members = %v", data, unique, err, list)
 		}
 	})
 }

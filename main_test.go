@@ -484,7 +484,7 @@ func TestKeyRotation(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users.jsonl")
 	writeAccounts(t, file, User{Username: "ada", Role: RoleAdmin, PasswordHash: Hasher{Iterations: 1}.Hash("secret")})
-	oldKey, newKey := "SECRET_KEY="+strings.Repeat("old", 11), "SECRET_KEY="+strings.Repeat("new", 11)
+	oldKey, newKey := "SECRET_KEY=the-old-key-"+testKey, "SECRET_KEY=the-new-key-"+testKey
 	s := launch(t, []string{"-store", file}, oldKey)
 	token := s.login("ada")
 	s.stop()

@@ -215,8 +215,8 @@ func (set *settings) completeKey() error {
 const makeKey = "; make one with: openssl rand -hex 32"
 
 func keyProblem(key string) string {
-	if problem := secretProblem(key); problem != "" {
-		return problem + makeKey
+	if err := checkSecret(key); err != nil {
+		return err.Error() + makeKey
 	}
 	return ""
 }
