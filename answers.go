@@ -247,13 +247,11 @@ var (
 	errNoCredentials  = &problem{401, "invalid_client", "Bearer", "Not authenticated", 0}
 	errLogin          = &problem{401, "invalid_grant", "Bearer", "Incorrect username or password", 0}
 	errRefresh        = &problem{400, "invalid_grant", "", "The refresh token is not valid", 0}
-	errIncorrect      = &problem{403, "invalid_grant", "", "Incorrect password", 0}
 	errForbidden      = &problem{403, "insufficient_scope", `Bearer error="insufficient_scope"`, "Not enough permissions", 0}
 	errTwoCredentials = &problem{400, "invalid_request", `Bearer error="invalid_request"`, "More than one Authorization header", 0}
 	errQuery          = &problem{400, "invalid_request", "", "The query string is not valid", 0}
 	errSecretInQuery  = &problem{400, "invalid_request", `Bearer error="invalid_request"`, "A name or a secret must not be sent in the query string", 0}
 	errMethod         = &problem{405, "", "", "Method not allowed", 0}
-	errBusy           = &problem{503, "temporarily_unavailable", "", "Too many passwords are being checked", time.Second}
 	errGone           = &problem{499, "", "", "The client has gone", 0} // nginx's number
 	errInternal       = &problem{500, "server_error", "", "Internal error", 0}
 )
@@ -266,6 +264,8 @@ var problems = []struct {
 }{
 	{ErrToken, problem{401, "invalid_token", `Bearer error="invalid_token"`, "Could not validate credentials", 0}},
 	{ErrStale, problem{401, "invalid_token", `Bearer error="invalid_token"`, "Could not validate credentials", 0}},
+	{ErrPassword, problem{403, "invalid_grant", "", "Incorrect password", 0}},
+	{ErrBusy, problem{503, "temporarily_unavailable", "", "Too many passwords are being checked", time.Second}},
 	{ErrInactive, problem{400, "invalid_grant", "", "Inactive user", 0}},
 	{ErrNotFound, problem{404, "", "", "Not found", 0}},
 	{ErrUsernameTaken, problem{400, "", "", "Username already registered", 0}},
@@ -281,6 +281,9 @@ func problemOf(err error) *problem {
 	if bad, ok := errors.AsType[invalid](err); ok {
 		return &problem{status: http.StatusUnprocessableEntity, detail: "The request is not valid: " + bad.Error()}
 	}
+	if throttled, ok := errors.AsType[ThrottledError](err); ok {
+		return &problem{status: http.StatusTooManyRequests, code: "temporarily_unavailable", detail: "Too many failed logins", retry: throttled.Wait}
+	}
 	for i := range problems {
 		if errors.Is(err, problems[i].err) {
 			return &problems[i].problem
@@ -292,6 +295,7 @@ func problemOf(err error) *problem {
 // fail answers with an error. One that nobody has foreseen is for the log only.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p, gone := problemOf(err), r.Context().Err() != nil
+	s.count(err)
 	switch {
 	case p == nil && gone:
 		p = errGone // for the log: nobody reads it
@@ -316,6 +320,19 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.WriteHeader(p.status)
 	w.Write(body)
+}
+
+// count counts the errors that tell of an attack.
+func (s *server) count(err error) {
+	_, throttled := errors.AsType[ThrottledError](err)
+	switch {
+	case throttled:
+		s.stats.Add("throttled", 1)
+	case errors.Is(err, ErrBusy):
+		s.stats.Add("hashing_refused", 1)
+	case errors.Is(err, errLogin), errors.Is(err, ErrPassword):
+		s.stats.Add("wrong_passwords", 1)
+	}
 }
 
 // oauthJSON is the body of RFC 6749, section 5.2, with the article's detail.

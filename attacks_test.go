@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"net/netip"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -598,19 +597,19 @@ func TestAttackPatientGuessing(t *testing.T) {
 // Guesses at a hundred thousand names from as many addresses neither fill the
 // memory nor wash a waiting attacker's own failures away.
 func TestAttackThrottleMemory(t *testing.T) {
-	key := func(i int) [16]byte {
-		return throttleKey(fmt.Sprint("name", i), netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
+	keys := func(i int) [2]throttleKey {
+		return throttleKeys(fmt.Sprint("name", i), netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
 	}
-	throttle, now := newThrottle(), time.Now()
-	mine := key(-1)
+	throttle, now := &NewPasswords(1).throttle, time.Now()
+	mine := keys(-1)
 	for range freeTries {
 		throttle.take(mine, now)
 	}
 	most := 0
-	for i := range 5 * throttleHalf {
-		throttle.take(key(i), now)
-		most = max(most, len(throttle.new)+len(throttle.old))
-		if i == throttleHalf-2 && throttle.wait(mine, now) <= 0 {
+	for i := range 3 * throttleHalf {
+		throttle.take(keys(i), now)
+		most = max(most, len(throttle.newer)+len(throttle.older))
+		if i == throttleHalf/2-2 && throttle.wait(mine, now) == nil {
 			t.Errorf("after %d other failures, the wait is forgotten", i)
 		}
 	}
@@ -625,7 +624,7 @@ func TestAttackLoginStorm(t *testing.T) {
 	w := loudWorld(t, 1)
 	w.addUser("slow", "secret", func(u *User) { u.PasswordHash = Hasher{Iterations: 100_000}.Hash("secret") })
 	w.login("john", "johndoe", "secret")
-	storm := 3 * (maxWaiting + runtime.GOMAXPROCS(0))
+	storm := 3 * (maxWaiting + cap(w.server.passwords.queue.running))
 	ctx, giveUp := context.WithCancel(w.Context())
 	defer giveUp()
 	answers := make(chan *answered, storm)
@@ -654,7 +653,7 @@ func TestAttackLoginStorm(t *testing.T) {
 	for ; received < storm; received++ {
 		count[(<-answers).status]++
 	}
-	if count[401] > maxWaiting/2+runtime.GOMAXPROCS(0) {
+	if count[401] > maxWaiting/2+cap(w.server.passwords.queue.running) {
 		t.Errorf("%d logins, whose clients have given up, were answered %v times\n  want those who wait to leave the queue", storm, count)
 	}
 	if got, want := w.server.stats.Get("hashing_refused").String(), fmt.Sprint(count[503]); got != want {
@@ -672,26 +671,27 @@ func loudWorld(t testing.TB, iterations int) *world {
 	return w
 }
 
-// occupyHashing takes all hashes, and so many places in the queue for them.
+// occupyHashing takes all cores, and so many places in the queue for them.
 func (w *world) occupyHashing(queue int) (release func()) {
 	ctx, leaveQueue := context.WithCancel(w.Context())
-	var turns []*turn
-	for range cap(w.server.hashing.slots) {
-		turn, err := w.server.hashing.enter(ctx)
+	hashes := &w.server.passwords.queue
+	var running []func()
+	for range cap(hashes.running) {
+		leave, err := hashes.enter(ctx, netip.AddrFrom4([4]byte{198, 51, 100, 1}))
 		if err != nil {
 			w.Fatal(err)
 		}
-		turns = append(turns, turn)
+		running = append(running, leave)
 	}
-	for range queue {
-		go w.server.hashing.enter(ctx)
+	for i := range queue {
+		go hashes.enter(ctx, netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}))
 	}
 	synctest.Wait()
 	return func() {
 		leaveQueue()
 		synctest.Wait()
-		for _, turn := range turns {
-			turn.leave()
+		for _, leave := range running {
+			leave()
 		}
 	}
 }
@@ -705,24 +705,4 @@ func manyAtOnce(w *world, n int, call func(i int) string) []*answered {
 	}
 	wg.Wait()
 	return answers
-}
-
-// The wait runs from the answer of the try before. With many in the queue for
-// the hash, that may be long after it came.
-func TestThrottleWaitsFromTheAnswer(t *testing.T) {
-	th, key := newThrottle(), throttleKey("johndoe", netip.MustParseAddr("192.0.2.1"))
-	came := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for range freeTries {
-		if wait := th.take(key, came); wait > 0 {
-			t.Fatalf("take of one of the first %d tries = %v, want no wait", freeTries, wait)
-		}
-	}
-	answered := came.Add(3 * time.Second)
-	th.failed(key, answered)
-	if got := th.wait(key, answered); got != time.Second {
-		t.Errorf("wait after a fifth failure that took 3 s = %v, want 1s", got)
-	}
-	if got := th.take(key, answered.Add(time.Second)); got != 0 {
-		t.Errorf("take a second later = %v, want its place", got)
-	}
 }

@@ -28,12 +28,11 @@ type Config struct {
 // must not lose.
 type server struct {
 	Config
-	store    Store
-	tokens   *Tokens
-	hashing  *gate
-	throttle *throttle
-	log      *slog.Logger
-	stats    *stats
+	store     Store
+	tokens    *Tokens
+	passwords *Passwords
+	log       *slog.Logger
+	stats     *stats
 }
 
 // A route says who may do what, and which handler does it.
@@ -101,13 +100,15 @@ func (s *server) login(w http.ResponseWriter, r *http.Request, form form) error 
 	if err := form.require("username", "password"); err != nil {
 		return err
 	}
-	// An unknown name has an empty hash, which costs as much to check as any.
-	u, err := s.store.UserByName(r.Context(), form["username"])
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return err
-	}
-	weak, err := s.checkPassword(r, form["username"], u.PasswordHash, form["password"])
-	if errors.Is(err, errIncorrect) {
+	var u User
+	weak, err := s.passwords.Check(r.Context(), form["username"], s.clientIP(r), form["password"], func() (string, error) {
+		var err error
+		if u, err = s.store.UserByName(r.Context(), form["username"]); errors.Is(err, ErrNotFound) {
+			return "", nil // costs as much to check as any other hash
+		}
+		return u.PasswordHash, err
+	})
+	if errors.Is(err, ErrPassword) {
 		return errLogin
 	}
 	if err != nil {
@@ -130,7 +131,7 @@ func (s *server) login(w http.ResponseWriter, r *http.Request, form form) error 
 
 // rehash replaces a hash that is cheaper to guess than today's.
 func (s *server) rehash(r *http.Request, u User, password string) error {
-	hash, err := s.hash(r, password)
+	hash, err := s.passwords.Hash(r.Context(), s.clientIP(r), password)
 	if err != nil {
 		return err
 	}
@@ -306,7 +307,7 @@ func (s *server) createUser(w http.ResponseWriter, r *http.Request, _ caller) er
 	}
 	u := User{Username: in.text("username"), Role: RoleUser, CreatedAt: time.Now().UTC().Truncate(time.Second)}
 	in.patch(&u)
-	if u.PasswordHash, err = s.hash(r, in.text("password")); err != nil {
+	if u.PasswordHash, err = s.passwords.Hash(r.Context(), s.clientIP(r), in.text("password")); err != nil {
 		return err
 	}
 	if u, err = s.store.CreateUser(r.Context(), u); err != nil {
@@ -381,7 +382,7 @@ func (s *server) deleteMe(w http.ResponseWriter, r *http.Request, c caller) erro
 	if err := in.err(); err != nil {
 		return err
 	}
-	if _, err := s.checkPassword(r, c.Username, c.PasswordHash, in.text("password")); err != nil {
+	if err := s.confirm(r, c, in.text("password")); err != nil {
 		return err
 	}
 	return noContent(w, c.gone(s.store.DeleteUser(r.Context(), c.User.ID, c.unchanged)))
@@ -397,7 +398,7 @@ func (s *server) changePassword(w http.ResponseWriter, r *http.Request, c caller
 	if err := in.err(); err != nil {
 		return err
 	}
-	if _, err := s.checkPassword(r, c.Username, c.PasswordHash, in.text("current_password")); err != nil {
+	if err := s.confirm(r, c, in.text("current_password")); err != nil {
 		return err
 	}
 	u, err := s.setPassword(r, c.User.ID, in.text("new_password"), c.unchanged)
@@ -407,10 +408,16 @@ func (s *server) changePassword(w http.ResponseWriter, r *http.Request, c caller
 	return c.gone(s.startSession(w, r, u))
 }
 
+// confirm checks the password of the account that is calling.
+func (s *server) confirm(r *http.Request, c caller, password string) error {
+	_, err := s.passwords.Check(r.Context(), c.Username, s.clientIP(r), password, func() (string, error) { return c.PasswordHash, nil })
+	return err
+}
+
 // setPassword changes a password, which ends the account's sessions, if the
 // account still passes check.
 func (s *server) setPassword(r *http.Request, id int64, password string, check func(User) error) (User, error) {
-	hash, err := s.hash(r, password)
+	hash, err := s.passwords.Hash(r.Context(), s.clientIP(r), password)
 	if err != nil {
 		return User{}, err
 	}

@@ -808,7 +808,7 @@ func TestWeakHashIsReplaced(t *testing.T) {
 			}
 			return u.PasswordHash
 		}
-		w.server.Iterations = 2
+		w.server.passwords.Iterations = 2
 		before := hash()
 		if got := w.do("POST /token username=johndoe&password=wrong"); got != wrongLogin || hash() != before {
 			t.Errorf("a wrong password: got %s and the hash %s\n  want %s and the old hash", got, hash(), wrongLogin)
@@ -822,7 +822,7 @@ func TestWeakHashIsReplaced(t *testing.T) {
 		if hash() != after {
 			t.Errorf("a login made %s of %s, want it left alone", hash(), after)
 		}
-		w.server.Iterations = 1
+		w.server.passwords.Iterations = 1
 		w.login("lowered", "johndoe", "secret")
 		if hash() != after {
 			t.Errorf("a lowered cost made %s of %s, want the stronger one kept", hash(), after)
@@ -830,20 +830,20 @@ func TestWeakHashIsReplaced(t *testing.T) {
 
 		// Meanwhile the password is reset, or the account is deleted.
 		w.login("admin", "admin", "secret")
-		w.server.Iterations = 3
+		w.server.passwords.Iterations = 3
 		if got := w.do(`begin POST /token username=johndoe&password=secret ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`); got != wrongLogin {
 			t.Errorf("a login whose hash is replaced while the password is reset\n  got %s\n  want %s", got, wrongLogin)
 		}
 		if got := w.do("POST /token username=johndoe&password=battery+staple"); got != tokens {
 			t.Errorf("a login with the password that was reset meanwhile\n  got %s\n  want tokens", got)
 		}
-		w.server.Iterations = 4
+		w.server.passwords.Iterations = 4
 		if got := w.do("begin POST /token username=johndoe&password=battery+staple ; DELETE /users/1 as admin ; end"); got != wrongLogin {
 			t.Errorf("a login whose hash is replaced while the account is deleted\n  got %s\n  want %s", got, wrongLogin)
 		}
 	})
 	inPeopledWorld(t, func(w *world) {
-		w.server.Iterations = 2
+		w.server.passwords.Iterations = 2
 		w.do("POST /token username=dora&password=secret")
 		if u, err := w.store.UserByName(w.Context(), "dora"); err != nil || !strings.HasPrefix(u.PasswordHash, "$pbkdf2-sha256$i=1,") {
 			t.Errorf("a refused login of a disabled account made %s (%v), want its hash left alone", u.PasswordHash, err)

@@ -186,7 +186,7 @@ func shutDown(server *http.Server) {
 
 func newServer(config Config, store Store, tokens *Tokens, log *slog.Logger) *server {
 	return &server{
-		Config: config, store: store, tokens: tokens, hashing: newGate(), throttle: newThrottle(),
+		Config: config, store: store, tokens: tokens, passwords: NewPasswords(config.Iterations),
 		log: log, stats: new(stats),
 	}
 }

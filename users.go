@@ -213,6 +213,18 @@ func usernameProblem(name string) string {
 	return ""
 }
 
+// foldName returns a name as names are compared: with its ASCII letters in lower
+// case. strings.ToLower would also fold letters of other scripts into ASCII, such
+// as U+212A, the Kelvin sign.
+func foldName(name string) string {
+	return strings.Map(func(c rune) rune {
+		if 'A' <= c && c <= 'Z' {
+			return c + 'a' - 'A'
+		}
+		return c
+	}, name)
+}
+
 // passwordProblem follows NIST SP 800-63B, section 5.1.1.2: a minimum length,
 // a list of passwords that everybody tries first, no rules about characters.
 func passwordProblem(password, username string) string {
