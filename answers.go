@@ -135,10 +135,10 @@ func (o *object) require(names ...string) {
 }
 
 // check applies a rule to a field that was given as a string.
-func (o *object) check(name string, problem func(string) string) {
+func (o *object) check(name string, rule func(string) error) {
 	if s, ok := o.values[name].(string); ok {
-		if message := problem(s); message != "" {
-			o.bad.add(name, message)
+		if err := rule(s); err != nil {
+			o.bad.add(name, err.Error())
 		}
 	}
 }
@@ -157,7 +157,7 @@ func (o *object) patch(u *User) {
 		case "full_name":
 			u.FullName, _ = value.(string)
 		case "disabled":
-			u.Disabled = value.(bool)
+			u.SetDisabled(value.(bool))
 		case "role":
 			u.Role = Role(value.(string))
 		}
@@ -263,6 +263,7 @@ var problems = []struct {
 	problem
 }{
 	{ErrToken, problem{401, "invalid_token", `Bearer error="invalid_token"`, "Could not validate credentials", 0}},
+	{ErrEnded, problem{401, "invalid_token", `Bearer error="invalid_token"`, "Could not validate credentials", 0}},
 	{ErrStale, problem{401, "invalid_token", `Bearer error="invalid_token"`, "Could not validate credentials", 0}},
 	{ErrPassword, problem{403, "invalid_grant", "", "Incorrect password", 0}},
 	{ErrBusy, problem{503, "temporarily_unavailable", "", "Too many passwords are being checked", time.Second}},

@@ -93,7 +93,7 @@ func TestArticleBearerIsWrittenOnce(t *testing.T) {
 func TestArticleUnknownUserTakesAsLong(t *testing.T) {
 	a := readArticle(t) // not parallel: it measures
 	a.server.passwords.Iterations = 20_000
-	a.server.store.UpdateUser(t.Context(), 1, func(u *User) error {
+	a.server.store.UpdateUser(t.Context(), Caller{}, 1, func(u *User) error {
 		u.PasswordHash = Hasher{Iterations: 20_000}.Hash("secret")
 		return nil
 	})
@@ -378,10 +378,10 @@ func readArticle(t *testing.T) *articleWorld {
 		t.Fatal(err)
 	}
 	set.Iterations = 1
-	store := NewMemoryStore()
+	store := NewMemoryStore(monthLife)
 	for _, u := range demoUsers {
 		u.PasswordHash = Hasher{Iterations: 1}.Hash("secret")
-		if _, err := store.CreateUser(t.Context(), u); err != nil {
+		if _, err := store.CreateUser(t.Context(), Caller{}, u); err != nil {
 			t.Fatal(err)
 		}
 	}

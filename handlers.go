@@ -135,7 +135,7 @@ func (s *server) rehash(r *http.Request, u User, password string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.store.UpdateUser(r.Context(), u.ID, func(now *User) error {
+	_, err = s.store.UpdateUser(r.Context(), Caller{}, u.ID, func(now *User) error {
 		if now.Epoch == u.Epoch {
 			now.PasswordHash = hash
 		}
@@ -180,9 +180,6 @@ func (s *server) refresh(w http.ResponseWriter, r *http.Request, form form) erro
 	case errors.Is(err, ErrReplayed):
 		s.stats.Add("replays", 1)
 		s.log.Warn("a refresh token was used again: the session is ended", "user", token.UserID, "ip", s.clientIP(r))
-		if err := s.store.EndSession(r.Context(), token.UserID, token.SessionID); err != nil && !errors.Is(err, ErrNotFound) {
-			return err
-		}
 		return errRefresh
 	case errors.Is(err, ErrNotFound):
 		return errRefresh
@@ -240,7 +237,7 @@ func (s *server) tokenNames(w http.ResponseWriter, r *http.Request) (n named, er
 func (s *server) revoke(w http.ResponseWriter, r *http.Request, _ caller) error {
 	n, err := s.tokenNames(w, r)
 	if err == nil {
-		err = s.store.EndSession(r.Context(), n.UserID, n.SessionID)
+		err = s.store.EndSession(r.Context(), Caller{}, n.UserID, n.SessionID)
 	}
 	if errors.Is(err, ErrToken) || errors.Is(err, ErrNotFound) {
 		return nil
@@ -292,10 +289,10 @@ func (s *server) createUser(w http.ResponseWriter, r *http.Request, _ caller) er
 		return err
 	}
 	in.require("username", "password")
-	in.check("username", usernameProblem)
-	in.check("password", func(password string) string { return passwordProblem(password, in.text("username")) })
-	in.check("email", emailProblem)
-	in.check("full_name", fullNameProblem)
+	in.check("username", checkUsername)
+	in.check("password", func(password string) error { return checkPassword(password, in.text("username")) })
+	in.check("email", checkEmail)
+	in.check("full_name", checkFullName)
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -310,7 +307,7 @@ func (s *server) createUser(w http.ResponseWriter, r *http.Request, _ caller) er
 	if u.PasswordHash, err = s.passwords.Hash(r.Context(), s.clientIP(r), in.text("password")); err != nil {
 		return err
 	}
-	if u, err = s.store.CreateUser(r.Context(), u); err != nil {
+	if u, err = s.store.CreateUser(r.Context(), Caller{}, u); err != nil {
 		return err
 	}
 	s.stats.Add("registrations", 1)
@@ -357,13 +354,13 @@ func (s *server) patch(w http.ResponseWriter, r *http.Request, id int64, allowed
 	if err != nil {
 		return err
 	}
-	in.check("email", emailProblem)
-	in.check("full_name", fullNameProblem)
-	in.check("role", func(role string) string { return roleProblem(Role(role)) })
+	in.check("email", checkEmail)
+	in.check("full_name", checkFullName)
+	in.check("role", func(role string) error { return checkRole(Role(role)) })
 	if err := in.err(); err != nil {
 		return err
 	}
-	u, err := s.store.UpdateUser(r.Context(), id, func(u *User) error {
+	u, err := s.store.UpdateUser(r.Context(), Caller{}, id, func(u *User) error {
 		in.patch(u)
 		return nil
 	})
@@ -385,7 +382,7 @@ func (s *server) deleteMe(w http.ResponseWriter, r *http.Request, c caller) erro
 	if err := s.confirm(r, c, in.text("password")); err != nil {
 		return err
 	}
-	return noContent(w, c.gone(s.store.DeleteUser(r.Context(), c.User.ID, c.unchanged)))
+	return noContent(w, c.gone(s.store.DeleteUser(r.Context(), c.by(), c.User.ID)))
 }
 
 func (s *server) changePassword(w http.ResponseWriter, r *http.Request, c caller) error {
@@ -394,7 +391,7 @@ func (s *server) changePassword(w http.ResponseWriter, r *http.Request, c caller
 		return err
 	}
 	in.require("current_password", "new_password")
-	in.check("new_password", func(password string) string { return passwordProblem(password, c.Username) })
+	in.check("new_password", func(password string) error { return checkPassword(password, c.Username) })
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -421,11 +418,11 @@ func (s *server) setPassword(r *http.Request, id int64, password string, check f
 	if err != nil {
 		return User{}, err
 	}
-	return s.store.UpdateUser(r.Context(), id, func(u *User) error {
+	return s.store.UpdateUser(r.Context(), Caller{}, id, func(u *User) error {
 		if err := check(*u); err != nil {
 			return err
 		}
-		u.PasswordHash, u.Epoch = hash, u.Epoch+1
+		u.SetPassword(hash)
 		return nil
 	})
 }
@@ -453,11 +450,11 @@ func (s *server) listSessions(w http.ResponseWriter, r *http.Request, c caller) 
 }
 
 func (s *server) endOtherSessions(w http.ResponseWriter, r *http.Request, c caller) error {
-	return noContent(w, c.gone(s.store.EndSessions(r.Context(), c.User.ID, c.Session.ID)))
+	return noContent(w, c.gone(s.store.EndSessions(r.Context(), Caller{}, c.User.ID, c.Session.ID)))
 }
 
 func (s *server) endSession(w http.ResponseWriter, r *http.Request, c caller) error {
-	return noContent(w, s.store.EndSession(r.Context(), c.User.ID, r.PathValue("sid")))
+	return noContent(w, s.store.EndSession(r.Context(), Caller{}, c.User.ID, r.PathValue("sid")))
 }
 
 func (s *server) readUser(w http.ResponseWriter, r *http.Request, c caller) error {
@@ -486,7 +483,7 @@ func (s *server) resetPassword(w http.ResponseWriter, r *http.Request, _ caller)
 		return err
 	}
 	in.require("new_password")
-	in.check("new_password", func(password string) string { return passwordProblem(password, u.Username) })
+	in.check("new_password", func(password string) error { return checkPassword(password, u.Username) })
 	if err := in.err(); err != nil {
 		return err
 	}
@@ -495,7 +492,7 @@ func (s *server) resetPassword(w http.ResponseWriter, r *http.Request, _ caller)
 }
 
 func (s *server) deleteUser(w http.ResponseWriter, r *http.Request, _ caller) error {
-	return noContent(w, s.store.DeleteUser(r.Context(), pathID(r), func(User) error { return nil }))
+	return noContent(w, s.store.DeleteUser(r.Context(), Caller{}, pathID(r)))
 }
 
 // pathID is the {id} of the path, or 0, which no account has.

@@ -79,17 +79,17 @@ func (set *settings) start(ctx context.Context, stdout, stderr io.Writer) error 
 
 func (set *settings) openStore(ctx context.Context, log *slog.Logger) (Store, error) {
 	if set.store == memory {
-		return NewMemoryStore(), nil
+		return NewMemoryStore(set.Sessions), nil
 	}
 	if strings.Contains(set.store, "://") { // no path has that by chance
-		return OpenEtcdStore(ctx, set.store, set.etcdUsername, set.etcdPassword, log)
+		return OpenEtcdStore(ctx, set.store, set.etcdUsername, set.etcdPassword, set.Sessions, log)
 	}
 	if set.resetName != "" { // a file that is made now holds nobody
 		if _, err := os.Stat(set.store); err != nil {
 			return nil, err
 		}
 	}
-	return OpenFileStore(ctx, set.store, log)
+	return OpenFileStore(ctx, set.store, set.Sessions, log)
 }
 
 func importAccounts(ctx context.Context, store Store, source *MemoryStore, stdout io.Writer) error {
@@ -110,8 +110,9 @@ func resetPassword(ctx context.Context, store Store, name, password string, stdo
 		return badSetting("-reset-password", fmt.Errorf("%s: %w", name, err))
 	}
 	hash, shown := hashGiven(password)
-	_, err = store.UpdateUser(ctx, u.ID, func(u *User) error {
-		u.PasswordHash, u.Epoch, u.Disabled = hash, u.Epoch+1, false
+	_, err = store.UpdateUser(ctx, Caller{}, u.ID, func(u *User) error {
+		u.SetPassword(hash)
+		u.SetDisabled(false)
 		return nil
 	})
 	if err == nil {
@@ -230,7 +231,7 @@ var demoUsers = []User{
 func createDemo(ctx context.Context, store Store) error {
 	for _, u := range demoUsers {
 		u.CreatedAt = time.Now().UTC().Truncate(time.Second)
-		if _, err := store.CreateUser(ctx, u); err != nil {
+		if _, err := store.CreateUser(ctx, Caller{}, u); err != nil {
 			return err
 		}
 	}
@@ -247,7 +248,7 @@ func createAdmin(ctx context.Context, store Store, name, password string, stdout
 	}
 	hash, shown := hashGiven(password)
 	u := User{Username: name, Role: RoleAdmin, CreatedAt: time.Now().UTC().Truncate(time.Second), PasswordHash: hash}
-	_, err := store.CreateUser(ctx, u)
+	_, err := store.CreateUser(ctx, Caller{}, u)
 	if errors.Is(err, ErrUsernameTaken) {
 		return nil // by another copy of the server, just now
 	}

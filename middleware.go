@@ -48,6 +48,9 @@ type caller struct {
 	Session Session
 }
 
+// by is the caller for the store.
+func (c caller) by() Caller { return Caller{UserID: c.User.ID, SessionID: c.Session.ID} }
+
 // unchanged returns ErrStale if the account's password has been changed since
 // the request was let in.
 func (c caller) unchanged(u User) error {

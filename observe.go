@@ -76,7 +76,7 @@ func (o *observed) Unwrap() http.ResponseWriter { return o.ResponseWriter }
 func (s *server) requestID(r *http.Request) string {
 	if len(s.TrustedProxies) > 0 {
 		given := r.Header.Get("X-Request-Id")
-		if given != "" && s.trusted(peer(r)) && usernameProblem(given) == "" {
+		if given != "" && s.trusted(peer(r)) && checkUsername(given) == nil {
 			return given
 		}
 	}

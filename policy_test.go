@@ -78,27 +78,29 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 
 		clock   = "time.Now time.Since "
 		stores  = "MemoryStore NewMemoryStore FileStore OpenFileStore ReadFileStore EtcdStore OpenEtcdStore "
-		secrets = "Hasher Tokens hashable passwordProblem password secret "
+		secrets = "Hasher Tokens hashable checkPassword password secret "
 	)
 	mustNot := map[string]struct{ imports, names string }{
-		"main.go":          {"flag", ""},
-		"settings.go":      {http + "os os/signal syscall", stores + "Store"},
-		"users.go":         {http + system + logs + requests, clock + stores + "Hasher Tokens server"},
-		"auth.go":          {http + system + logs + "context net/url", clock + stores + "Store User Session server"},
-		"json.go":          {http + system + logs, clock + stores + "Store User Session Tokens Hasher server"},
-		"handlers.go":      {system, stores + "settings"},
-		"middleware.go":    {system, stores + "settings"},
-		"observe.go":       {system + requests, stores + secrets + "Store Session settings"},
-		"answers.go":       {system, stores + "settings Tokens Hasher"},
-		"auth_throttle.go": {http + system + logs + requests, stores + "settings server"},
-		"store_memory.go":  {http + system + logs + requests + "io", secrets + "server settings FileStore"},
-		"store_file.go":    {http + "flag", secrets + "server settings"},
-		"etcd.go":          {system, stores + "Hasher Tokens hashable passwordProblem secret server settings User Session"},
-		"etcd_txn.go":      {http + system + logs, "MemoryStore FileStore " + secrets + "server settings Store User Session"},
-		"store_etcd.go":    {http + system, "FileStore Hasher Tokens hashable passwordProblem secret server settings"},
-		"lock_unix.go":     {http + "flag", secrets + "Store User server settings"},
-		"lock_windows.go":  {http + "flag", secrets + "Store User server settings"},
-		"web.go":           {system, stores + "settings Tokens Hasher Store"},
+		"main.go":              {"flag", ""},
+		"settings.go":          {http + "os os/signal syscall", stores + "Store"},
+		"users.go":             {http + system + logs + requests, clock + stores + "Hasher Tokens server"},
+		"auth.go":              {http + system + logs + "context net/url", clock + stores + "Store User Session server"},
+		"sessions.go":          {http + system + logs + requests, clock + stores + "Hasher Tokens server"},
+		"store.go":             {http + system + logs + requests, clock + stores + "Hasher Tokens server"},
+		"json.go":              {http + system + logs, clock + stores + "Store User Session Tokens Hasher server"},
+		"handlers.go":          {system, stores + "settings"},
+		"middleware.go":        {system, stores + "settings"},
+		"observe.go":           {system + requests, stores + secrets + "Store Session settings"},
+		"answers.go":           {system, stores + "settings Tokens Hasher"},
+		"auth_throttle.go":     {http + system + logs + requests, stores + "settings server"},
+		"store_memory.go":      {http + system + logs + requests + "io", secrets + "server settings FileStore"},
+		"store_file.go":        {http + "flag", secrets + "server settings"},
+		"store_etcd_client.go": {system, stores + "Hasher Tokens hashable checkPassword secret server settings User Session"},
+		"store_etcd_txn.go":    {http + system + logs, "MemoryStore FileStore " + secrets + "server settings Store"},
+		"store_etcd.go":        {http + system, "FileStore Hasher Tokens hashable checkPassword secret server settings"},
+		"lock_unix.go":         {http + "flag", secrets + "Store User server settings"},
+		"lock_windows.go":      {http + "flag", secrets + "Store User server settings"},
+		"web.go":               {system, stores + "settings Tokens Hasher Store"},
 	}
 	all := map[string]bool{}
 	for _, file := range productionFiles(t) {

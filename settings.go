@@ -137,10 +137,10 @@ func (set *settings) define() {
 // complete reads the secrets, and checks what depends on several settings.
 func (set *settings) complete(given map[string]bool, getenv func(string) string) error {
 	err := errors.Join(
-		secretSetting(&set.secret, "SECRET_KEY", getenv, keyProblem),
-		secretSetting(&set.previous, "SECRET_KEY_PREVIOUS", getenv, keyProblem),
-		secretSetting(&set.adminPassword, "ADMIN_PASSWORD", getenv, func(s string) string { return passwordProblem(s, set.adminName) }),
-		secretSetting(&set.newPassword, "NEW_PASSWORD", getenv, func(s string) string { return passwordProblem(s, set.resetName) }),
+		secretSetting(&set.secret, "SECRET_KEY", getenv, checkKey),
+		secretSetting(&set.previous, "SECRET_KEY_PREVIOUS", getenv, checkKey),
+		secretSetting(&set.adminPassword, "ADMIN_PASSWORD", getenv, func(s string) error { return checkPassword(s, set.adminName) }),
+		secretSetting(&set.newPassword, "NEW_PASSWORD", getenv, func(s string) error { return checkPassword(s, set.resetName) }),
 	)
 	if err != nil {
 		return err
@@ -165,8 +165,8 @@ func (set *settings) complete(given map[string]bool, getenv func(string) string)
 	if set.Demo && !given["cors-origin"] {
 		set.CORSOrigins = []string{"http://localhost:*", "http://127.0.0.1:*"}
 	}
-	if problem := issuerProblem(set.Issuer); problem != "" {
-		return badSetting("-issuer", errors.New(problem))
+	if err := checkIssuer(set.Issuer); err != nil {
+		return badSetting("-issuer", err)
 	}
 	if set.debugAddr != "" && !isLoopback(set.debugAddr) {
 		return badSetting("-debug-addr", errors.New("must be a loopback address: what it shows is not for others"))
@@ -214,18 +214,21 @@ func (set *settings) completeKey() error {
 
 const makeKey = "; make one with: openssl rand -hex 32"
 
-func keyProblem(key string) string {
+func checkKey(key string) error {
 	if err := checkSecret(key); err != nil {
-		return err.Error() + makeKey
+		return errors.New(err.Error() + makeKey)
 	}
-	return ""
+	return nil
 }
 
 // secretSetting reads a secret, which may be absent.
-func secretSetting(to *string, name string, getenv func(string) string, problem func(string) string) error {
+func secretSetting(to *string, name string, getenv func(string) string, rule func(string) error) error {
 	*to = getenv(name)
-	if *to != "" && problem(*to) != "" {
-		return badSetting(name, errors.New(problem(*to)))
+	if *to == "" {
+		return nil
+	}
+	if err := rule(*to); err != nil {
+		return badSetting(name, err)
 	}
 	return nil
 }
@@ -267,10 +270,7 @@ func address(to *string) func(string) error {
 func accountName(to *string) func(string) error {
 	return func(s string) error {
 		*to = s
-		if problem := usernameProblem(s); problem != "" {
-			return errors.New(problem)
-		}
-		return nil
+		return checkUsername(s)
 	}
 }
 
@@ -283,11 +283,11 @@ func lifetime(to *time.Duration) func(string) error {
 	}
 }
 
-func issuerProblem(issuer string) string {
-	if issuer == "" || len(issuer) > 200 || fullNameProblem(issuer) != "" {
-		return "must be 1 to 200 bytes without control characters"
+func checkIssuer(issuer string) error {
+	if issuer == "" || len(issuer) > 200 || !printable(issuer) {
+		return errors.New("must be 1 to 200 bytes without control characters")
 	}
-	return ""
+	return nil
 }
 
 func (set *settings) addOrigin(list string) error {

@@ -103,7 +103,7 @@ func BenchmarkOpenFileStore(b *testing.B) {
 	text := s.bytes()
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {
-		f, err := OpenFileStore(b.Context(), s.path, slog.New(slog.DiscardHandler))
+		f, err := OpenFileStore(b.Context(), s.path, testLife, slog.New(slog.DiscardHandler))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -152,7 +152,7 @@ var storeKinds = []struct {
 	name string
 	open func(b *testing.B) testedStore
 }{
-	{"memory", func(b *testing.B) testedStore { return testedStore{NewMemoryStore(), b} }},
+	{"memory", func(b *testing.B) testedStore { return testedStore{NewMemoryStore(testLife), b} }},
 	{"file", func(b *testing.B) testedStore { return openFile(b, storePath(b)).testedStore }},
 }
 

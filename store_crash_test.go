@@ -75,13 +75,13 @@ func writeUntilKilled(t *testing.T, path string) {
 		}
 	}
 	say := func(d deed) { must(json.NewEncoder(os.Stdout).Encode(d)) }
-	s, err := OpenFileStore(ctx, path, slog.New(slog.DiscardHandler))
+	s, err := OpenFileStore(ctx, path, testLife, slog.New(slog.DiscardHandler))
 	must(err)
 	s.live = -compactSlack // the first change starts a compaction, others come with growth
 
 	atOnce(8, func(n int) error {
 		for i := 0; ; i++ {
-			u, err := s.CreateUser(ctx, newUser(fmt.Sprintf("user.%d.%d.%d", os.Getpid(), n, i)))
+			u, err := s.CreateUser(ctx, Caller{}, newUser(fmt.Sprintf("user.%d.%d.%d", os.Getpid(), n, i)))
 			must(err)
 			account := deed{UserID: u.ID, Name: u.Username}
 			account.Verb = "made"
@@ -103,7 +103,7 @@ func writeUntilKilled(t *testing.T, path string) {
 			}
 			logins[1].Verb = "going"
 			say(logins[1])
-			must(s.EndSession(ctx, u.ID, logins[1].Session))
+			must(s.EndSession(ctx, Caller{}, u.ID, logins[1].Session))
 			logins[1].Verb = "gone"
 			say(logins[1])
 			if i%4 == 0 {
@@ -111,7 +111,7 @@ func writeUntilKilled(t *testing.T, path string) {
 			}
 			account.Verb = "going"
 			say(account)
-			must(s.DeleteUser(ctx, u.ID, func(User) error { return nil }))
+			must(s.DeleteUser(ctx, Caller{}, u.ID))
 			account.Verb = "gone"
 			say(account)
 		}

@@ -4,13 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math"
 	"os"
@@ -22,61 +21,77 @@ import (
 	"time"
 )
 
-// A FileStore is a [MemoryStore] whose changes are also lines of a file. It
-// promises:
+// A FileStore is two memory stores and a log between them. A change is decided and
+// made on ahead, and joins a batch; the batch is written to the file and synced; then
+// the same change is made on shown, and only then its caller is answered. Reads use
+// shown, so nothing is ever seen that could still be lost. It promises:
 //
-//   - When a method returns nil, the change is on the disk: written, and the
-//     disk told to keep it (fsync). A crash of the process, the system or the
-//     power loses none of them, and readers never see one that could be lost.
-//   - After a crash the file may end in a line that was never acknowledged and
-//     is not whole. It is dropped, with a warning. Damage anywhere else stops
-//     the start, with the number of the line, and the file is left as it was.
-//   - After a write or a sync that failed nobody knows what the disk holds
-//     (Rebello and others, "Can Applications Recover from fsync Failures?",
-//     USENIX ATC 2020), so the store takes no more changes until it is opened
-//     again. It still answers reads.
-//   - Two processes never use one file.
+//   - When a method returns, with an error or without, all it rests on is on the
+//     disk: written, and synced (fsync). No crash of the process, the system or the
+//     power loses it.
+//   - After a crash the file may end in a torn line, which was never acknowledged.
+//     It is dropped with a warning. Damage anywhere else stops the start with the
+//     line number, and the file is left as it was.
+//   - After a failed write or sync nobody knows what the disk holds (Rebello and
+//     others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020), so
+//     the store takes no more changes until it is opened again. It still answers
+//     reads.
+//   - Two processes never use one file, and a file that was replaced under the store
+//     is not written to.
 //
-// The file is JSON Lines: a header, then one change a line in the order in
-// which they happened. Each line has a checksum of the text behind it. A line
-// without one is taken as it is, so that a file may be written by hand.
+// The file is JSON Lines: a header, then one change a line, in order. Each line has
+// a checksum of the text behind it. A line without one is taken as it is, so that a
+// file can be written by hand.
 //
 //	{"format":"stdauth","version":1}
 //	{"crc":"5b0c6b6e","id":1,"user":{"id":1,"username":"johndoe",...}}
 //	{"crc":"00c4d0e1","id":1,"session":{"id":"IYV3...","generation":1,...}}
 //	{"crc":"7d21a9f4","id":1,"ended":"IYV3..."}
 //
-// Changes that come while the disk is busy wait together and share the next
-// sync. When what is out of date outweighs what is not, the file is written
-// anew beside itself and takes its own place.
+// Changes that come while the disk is busy share the next sync. When more than half
+// of the file is out of date, what is not is written to a new file beside it, which
+// then takes its name.
 type FileStore struct {
-	*MemoryStore
-	path string
-	log  *slog.Logger
-	lock *os.File
+	shown, ahead *MemoryStore
+	folder       folder
+	name         string // of the file in the folder
+	log          *slog.Logger
+	unlock       func() error // lets another process have the file
 
-	// Guarded by MemoryStore.mu.
-	filling *batch // changes to write next
-	writing *batch // changes being written, or those written last
-	failed  error  // why no more changes are taken, or nil
-	closed  bool
+	// Guarded by ahead.mu.
+	next   *batch // changes to write next
+	newest *batch // the batch of the last change
+	failed error  // why no more changes are taken, or nil
+	closed bool
 
-	wake    chan struct{} // has room for one: there is something to write
+	wake    chan struct{} // has room for one: next has changes
 	stopped chan struct{} // closed when the writer has ended
 
 	// The writer's own.
-	file       appender
-	spare      []byte // a buffer for the next batch but one
-	size       int64  // bytes in the file
-	live       int64  // bytes of it that a compaction would leave, about
-	lastID     int64  // the highest ID in the file
+	file       file
+	size       int64 // bytes in the file
+	live       int64 // bytes of it that a compaction would leave, about
 	compacting bool
 	compacted  chan *compaction
 }
 
-// An appender is the part of *os.File that the writer uses.
-type appender interface {
-	io.WriteCloser
+// A folder is the part of the file system that a FileStore uses. In tests, another
+// one records each step.
+type folder interface {
+	OpenFile(name string, flag int, perm fs.FileMode) (file, error)
+	Lstat(name string) (fs.FileInfo, error)
+	Rename(from, to string) error
+	Remove(name string) error
+	Sync() error // makes the names of files durable
+}
+
+type file interface {
+	io.ReadWriteSeeker
+	io.ReaderAt
+	io.Closer
+	Stat() (fs.FileInfo, error)
+	Chmod(fs.FileMode) error
+	Truncate(size int64) error
 	Sync() error
 }
 
@@ -84,115 +99,127 @@ type appender interface {
 type batch struct {
 	lines   []byte
 	changes []change
-	next    []*account    // what each change makes of its account
-	done    chan struct{} // closed when all are durable, or err is set
+	done    chan struct{} // closed when the changes are durable and shown, or err is set
 	err     error
 }
 
 const (
 	fileHeader = `{"format":"stdauth","version":1}` + "\n"
+	crcOpening = `{"crc":"`
 
 	maxLine = 1 << 16 // bytes; ours are under 4,000
 
-	// A small file is not compacted before it has grown by so much.
+	// A small file is not compacted before it has grown by this much.
 	compactSlack = 64 << 10 // bytes
 )
 
 var errLocked = errors.New("another process is using it")
 
-// OpenFileStore opens the store in the file at path, made if absent. Cancelling
-// ctx stops the reading of a large one.
-func OpenFileStore(ctx context.Context, path string, log *slog.Logger) (*FileStore, error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+// OpenFileStore opens the store in the file at path, made if absent. Cancelling ctx
+// stops the reading of a large one.
+func OpenFileStore(ctx context.Context, path string, life Lifetimes, log *slog.Logger) (*FileStore, error) {
+	// A compaction replaces the file, not a link to it.
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	file.Close()
-	// Where path is a link, it is the file that will be replaced, not the link.
-	if path, err = filepath.EvalSymlinks(path); err != nil {
+	root, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
 		return nil, err
 	}
 	lock, err := lockFile(path + ".lock")
 	if err != nil {
+		root.Close()
 		return nil, err
 	}
+	unlock := func() error { return errors.Join(lock.Close(), root.Close()) }
+	f, err := openFileStore(ctx, osFolder{root}, filepath.Base(path), life, log)
+	if err != nil {
+		return nil, errors.Join(err, unlock())
+	}
+	f.unlock = unlock
+	return f, nil
+}
+
+// openFileStore opens the store in a file that no other process has.
+func openFileStore(ctx context.Context, in folder, name string, life Lifetimes, log *slog.Logger) (*FileStore, error) {
 	f := &FileStore{
-		MemoryStore: NewMemoryStore(), path: path, log: log, lock: lock, filling: newBatch(), writing: newBatch(),
+		ahead: NewMemoryStore(life), folder: in, name: name, log: log, next: newBatch(), newest: newBatch(),
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}), compacted: make(chan *compaction, 1),
 	}
-	close(f.writing.done) // there was nothing to write
+	close(f.newest.done) // no change is under way
 	if err := f.load(ctx); err != nil {
-		lock.Close()
 		return nil, err
 	}
-	f.persist = f.enqueue
+	f.shown = f.ahead.clone()
+	f.ahead.record = f.record
 	go f.write()
 	return f, nil
 }
 
-// load reads the file, and leaves it open at its end.
+// load replays the file, and leaves it open at its end.
 func (f *FileStore) load(ctx context.Context) (err error) {
-	file, err := os.OpenFile(f.path, os.O_RDWR, 0)
-	if err != nil {
+	if f.file, err = f.folder.OpenFile(f.name, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			file.Close()
+			f.file.Close()
 		}
 	}()
-	lines, whole, err := replayFile(ctx, f.MemoryStore, file, f.log)
+	lines, whole, err := replayFile(ctx, f.ahead, f.file, f.name, f.log)
 	if err != nil {
 		return err
 	}
-	size, err := file.Seek(0, io.SeekEnd)
+	size, err := f.file.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
 	}
 	if size > whole {
 		f.log.Warn("dropped the last line: it was not written to its end, and never acknowledged",
-			"file", f.path, "line", lines+1, "bytes", size-whole)
+			"file", f.name, "line", lines+1, "bytes", size-whole)
 	}
-	if err := errors.Join(file.Truncate(whole), file.Chmod(0o600)); err != nil {
+	if err := errors.Join(f.file.Truncate(whole), f.file.Chmod(0o600)); err != nil {
 		return err
 	}
-	if _, err := file.Seek(whole, io.SeekStart); err != nil {
+	if _, err := f.file.Seek(whole, io.SeekStart); err != nil {
 		return err
 	}
 	if whole == 0 {
-		if _, err := file.WriteString(fileHeader); err != nil {
+		if _, err := io.WriteString(f.file, fileHeader); err != nil {
 			return err
 		}
 		lines, whole = 1, int64(len(fileHeader))
 	}
-	os.Remove(f.path + ".new") // what a compaction that was cut off has left
-	needed := int64(1)         // lines
-	for _, a := range f.accounts {
+	needed := int64(1) // lines
+	for _, a := range f.ahead.accounts {
 		needed += 1 + int64(len(a.sessions))
 	}
-	f.file, f.size, f.live, f.lastID = file, whole, whole*needed/max(lines, needed), f.MemoryStore.lastID
-	return errors.Join(file.Sync(), syncDir(f.path))
+	f.size, f.live = whole, whole*needed/max(lines, needed)
+	f.folder.Remove(f.name + ".new") // left by a compaction that was cut off
+	return errors.Join(f.file.Sync(), f.folder.Sync())
 }
 
-// ReadFileStore reads the accounts of a file store that may be in use, and
-// changes nothing.
+// ReadFileStore reads the accounts of a file store that may be in use, and changes
+// nothing.
 func ReadFileStore(ctx context.Context, path string, log *slog.Logger) (*MemoryStore, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	m := NewMemoryStore()
-	_, whole, err := replayFile(ctx, m, file, log)
+	m := NewMemoryStore(Lifetimes{})
+	_, whole, err := replayFile(ctx, m, file, path, log)
 	if err == nil && whole == 0 {
 		err = errors.New("the file is empty")
 	}
 	return m, err
 }
 
-// replayFile makes all the changes in file. It returns how many lines and bytes
-// are whole: what follows them, if anything, is a torn last line.
-func replayFile(ctx context.Context, m *MemoryStore, file *os.File, log *slog.Logger) (lines, whole int64, err error) {
+// replayFile makes all the changes in file. It returns how many lines and bytes are
+// whole: what follows them, if anything, is a torn last line.
+func replayFile(ctx context.Context, m *MemoryStore, file file, name string, log *slog.Logger) (lines, whole int64, err error) {
 	info, err := file.Stat()
 	if err != nil {
 		return 0, 0, err
@@ -224,13 +251,13 @@ func replayFile(ctx context.Context, m *MemoryStore, file *os.File, log *slog.Lo
 		}
 		if time.Since(said) > time.Second {
 			said = time.Now()
-			log.Info("reading the store", "file", file.Name(), "percent", 100*whole/max(info.Size(), 1), "lines", lines)
+			log.Info("reading the store", "file", name, "percent", 100*whole/max(info.Size(), 1), "lines", lines)
 		}
 	}
 }
 
-// torn reports whether all that follows offset is one line which a crash cut
-// off: it has no end, or zero bytes where the data had not come yet.
+// torn reports whether the text from offset on is one line that a crash cut off: it
+// has no end, or zero bytes where its data had not arrived.
 func torn(file io.ReaderAt, offset int64) bool {
 	r := bufio.NewReader(io.NewSectionReader(file, offset, math.MaxInt64-offset))
 	zeros := false
@@ -257,77 +284,28 @@ func replayLine(m *MemoryStore, before int64, line []byte) error {
 		}
 		return errors.New("not a file of stdauth")
 	}
-	var c change
 	if err := checkSum(line); err != nil {
 		return err
 	}
+	var c change
 	if err := json.Unmarshal(line, &c); err != nil {
 		return err
 	}
-	return m.replay(c)
+	return m.make(c)
 }
 
-const crcOpening = `{"crc":"`
-
-// appendLine appends the line of a change: its JSON, with a first member that
-// is the CRC-32 (IEEE) of all behind that member and its comma.
-func appendLine(b []byte, c change) (_ []byte, err error) {
-	given := b
-	b = append(b, crcOpening+`00000000",`...)
-	summed := len(b)
-	if c == (change{ID: c.ID, Session: c.Session}) && c.Session != nil {
-		b, err = appendSession(b, c)
-	} else {
-		var object []byte
-		object, err = json.Marshal(c)
-		b = append(b, bytes.TrimPrefix(object, []byte("{"))...)
-	}
+// appendLine appends the line of a change: its JSON, with a first member that is the
+// CRC-32 (IEEE) of the text behind that member and its comma.
+func appendLine(b []byte, c change) ([]byte, error) {
+	object, err := json.Marshal(c)
 	if err != nil {
-		return given, err
+		return b, err // a year of five digits
 	}
-	var sum [4]byte
-	binary.BigEndian.PutUint32(sum[:], crc32.ChecksumIEEE(b[summed:]))
-	hex.Encode(b[len(given)+len(crcOpening):], sum[:])
-	b = append(b, '\n')
-	if n := len(b) - len(given); n > maxLine {
-		return given, fmt.Errorf("a change of %d bytes is too long for a line", n)
+	summed := object[1:] // behind the brace
+	if n := len(crcOpening) + len(`00000000",`) + len(summed) + 1; n > maxLine {
+		return b, fmt.Errorf("a change of %d bytes is too long for a line", n)
 	}
-	return b, nil
-}
-
-// appendSession appends what encoding/json would, but for the first brace and for
-// <, > and &, which it lets stand, in a sixth of the time: nearly every change is
-// a session's.
-func appendSession(b []byte, c change) (_ []byte, err error) {
-	number := func(name string, n int64) {
-		b = strconv.AppendInt(append(b, name...), n, 10)
-	}
-	date := func(name string, t time.Time) {
-		text, wrong := t.AppendText(append(b, name...))
-		if wrong != nil {
-			err = wrong // a year of five digits
-			return
-		}
-		b = append(text, '"')
-	}
-	s := c.Session
-	number(`"id":`, c.ID)
-	b = appendText(append(b, `,"session":{"id":`...), s.ID)
-	number(`,"user_id":`, s.UserID)
-	if s.Epoch != 0 {
-		number(`,"epoch":`, s.Epoch)
-	}
-	number(`,"generation":`, s.Generation)
-	date(`,"created_at":"`, s.CreatedAt)
-	date(`,"last_used_at":"`, s.LastUsedAt)
-	date(`,"expires_at":"`, s.ExpiresAt)
-	if s.UserAgent != "" {
-		b = appendText(append(b, `,"user_agent":`...), s.UserAgent)
-	}
-	if s.IP != "" {
-		b = appendText(append(b, `,"ip":`...), s.IP)
-	}
-	return append(b, "}}"...), err
+	return fmt.Appendf(b, "%s%08x\",%s\n", crcOpening, crc32.ChecksumIEEE(summed), summed), nil
 }
 
 func checkSum(line []byte) error {
@@ -345,55 +323,113 @@ func checkSum(line []byte) error {
 
 func newBatch() *batch { return &batch{done: make(chan struct{})} }
 
-func (b *batch) wait() error {
-	<-b.done
-	return b.err
-}
-
-// enqueue is MemoryStore.persist.
-func (f *FileStore) enqueue(c change, next *account) (wait func() error, err error) {
-	b := f.filling
+// record is the record function of ahead: it adds a change to the next batch.
+func (f *FileStore) record(c change) (err error) {
 	switch {
 	case f.failed != nil:
-		return nil, f.failed
+		return f.failed
 	case f.closed:
-		return nil, fmt.Errorf("%w: it is closed", ErrUnavailable)
-	case c == change{} && len(b.lines) == 0:
-		return f.writing.wait, nil
-	case c == change{}:
-		return b.wait, nil
+		return fmt.Errorf("%w: it is closed", ErrUnavailable)
 	}
-	if b.lines, err = appendLine(b.lines, c); err != nil {
-		return nil, err
+	if f.next.lines, err = appendLine(f.next.lines, c); err != nil {
+		return err
 	}
-	b.changes, b.next = append(b.changes, c), append(b.next, next)
+	f.next.changes = append(f.next.changes, c)
+	f.newest = f.next
 	select {
 	case f.wake <- struct{}{}:
 	default: // the writer has been woken already
 	}
-	return b.wait, nil
+	return nil
 }
 
-// Ready says why the store takes no changes, if so.
+// durable waits until all changes made so far are durable, and returns err, or why
+// they are not. A refusal waits too: it may rest on a change that was made just now.
+func (f *FileStore) durable(err error) error {
+	f.ahead.mu.RLock()
+	b := f.newest
+	f.ahead.mu.RUnlock()
+	<-b.done
+	if b.err != nil {
+		return b.err
+	}
+	return err
+}
+
+func (f *FileStore) CreateUser(ctx context.Context, by Caller, u User) (User, error) {
+	u, err := f.ahead.CreateUser(ctx, by, u)
+	return u, f.durable(err)
+}
+
+func (f *FileStore) UpdateUser(ctx context.Context, by Caller, id int64, update func(*User) error) (User, error) {
+	u, err := f.ahead.UpdateUser(ctx, by, id, update)
+	return u, f.durable(err)
+}
+
+func (f *FileStore) DeleteUser(ctx context.Context, by Caller, id int64) error {
+	return f.durable(f.ahead.DeleteUser(ctx, by, id))
+}
+
+func (f *FileStore) CreateSession(ctx context.Context, s Session) error {
+	return f.durable(f.ahead.CreateSession(ctx, s))
+}
+
+func (f *FileStore) UpdateSession(ctx context.Context, userID int64, id string, update func(*Session, User) error) (Session, User, error) {
+	s, u, err := f.ahead.UpdateSession(ctx, userID, id, update)
+	return s, u, f.durable(err)
+}
+
+func (f *FileStore) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
+	return f.durable(f.ahead.EndSession(ctx, by, userID, id))
+}
+
+func (f *FileStore) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
+	return f.durable(f.ahead.EndSessions(ctx, by, userID, keep))
+}
+
+func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) error {
+	return f.durable(f.ahead.Import(ctx, users, lastID))
+}
+
+func (f *FileStore) User(ctx context.Context, id int64) (User, error) {
+	return f.shown.User(ctx, id)
+}
+
+func (f *FileStore) UserByName(ctx context.Context, name string) (User, error) {
+	return f.shown.UserByName(ctx, name)
+}
+
+func (f *FileStore) Users(ctx context.Context, after int64, limit int) ([]User, error) {
+	return f.shown.Users(ctx, after, limit)
+}
+
+func (f *FileStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
+	return f.shown.Session(ctx, userID, id)
+}
+
+func (f *FileStore) Sessions(ctx context.Context, userID int64) ([]Session, error) {
+	return f.shown.Sessions(ctx, userID)
+}
+
+// Ready returns why the store takes no changes, if so.
 func (f *FileStore) Ready(ctx context.Context) error {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
+	f.ahead.mu.RLock()
+	defer f.ahead.mu.RUnlock()
 	return f.failed
 }
 
-// Close writes what waits to be written, and lets another process have the
-// file.
+// Close writes the last changes, and lets another process have the file.
 func (f *FileStore) Close() error {
-	f.mu.Lock()
+	f.ahead.mu.Lock()
 	closed := f.closed
 	f.closed = true
-	f.mu.Unlock()
+	f.ahead.mu.Unlock()
 	if closed {
 		return nil
 	}
 	close(f.wake)
 	<-f.stopped
-	return errors.Join(f.file.Close(), f.lock.Close())
+	return errors.Join(f.file.Close(), f.unlock())
 }
 
 // write is the writer: until Close, it alone touches the file.
@@ -417,26 +453,28 @@ func (f *FileStore) write() {
 			f.compacting = false
 			if err := f.replace(c); err != nil {
 				f.abandon(c)
-				f.log.Warn("could not compact the store; it goes on in the old file", "file", f.path, "error", err)
+				f.log.Warn("could not compact the store; it goes on in the old file", "file", f.name, "error", err)
 				f.live = f.size // not again before it has doubled
 			}
 		}
 	}
 }
 
-// flush writes all that waits, syncs it, and lets readers see it.
+// flush writes the next batch, syncs it, and makes its changes on shown.
 func (f *FileStore) flush() {
-	f.mu.Lock()
-	b := f.filling
-	if len(b.lines) == 0 {
-		f.mu.Unlock()
+	f.ahead.mu.Lock()
+	b := f.next
+	f.next = newBatch()
+	f.ahead.mu.Unlock()
+	if len(b.changes) == 0 {
 		return
 	}
-	f.filling, f.writing = newBatch(), b
-	f.filling.lines = f.spare[:0]
-	f.mu.Unlock()
-
-	if b.err = f.failed; b.err == nil { // only the writer sets it
+	defer close(b.done)
+	if b.err = f.failed; b.err != nil { // only the writer sets it
+		return
+	}
+	b.err = f.replaced()
+	if b.err == nil {
 		_, b.err = f.file.Write(b.lines)
 	}
 	if b.err == nil {
@@ -444,57 +482,63 @@ func (f *FileStore) flush() {
 	}
 	if b.err != nil {
 		b.err = f.fail(b.err)
-		close(b.done)
 		return
 	}
 	f.size += int64(len(b.lines))
-	f.spare = b.lines
-
-	f.mu.Lock()
-	for i, c := range b.changes {
-		f.publish(c, b.next[i])
-		f.sweep(c)
-		f.lastID = max(f.lastID, c.ID, c.LastID)
+	f.shown.mu.Lock()
+	defer f.shown.mu.Unlock()
+	for _, c := range b.changes {
+		f.shown.apply(c)
 	}
-	f.mu.Unlock()
-	close(b.done)
 }
 
 // fail makes the store take no more changes. Only the writer calls it.
 func (f *FileStore) fail(cause error) error {
-	if f.failed != nil {
-		return f.failed
-	}
-	f.log.Error("the store takes no more changes until the server is started again", "file", f.path, "error", cause)
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.log.Error("the store takes no more changes until the server is started again", "file", f.name, "error", cause)
+	f.ahead.mu.Lock()
+	defer f.ahead.mu.Unlock()
 	f.failed = fmt.Errorf("%w: %w", ErrUnavailable, cause)
 	return f.failed
 }
 
-// A compaction is a file without outdated lines on its way to take the place of
-// the one in use.
+// replaced returns an error if the name of the store is not that of its file any
+// more. What is written then would be lost with the next start.
+func (f *FileStore) replaced() error {
+	named, err := f.folder.Lstat(f.name)
+	if err != nil {
+		return err
+	}
+	ours, err := f.file.Stat()
+	if err == nil && !os.SameFile(named, ours) {
+		err = errors.New("another file has taken its place")
+	}
+	return err
+}
+
+// A compaction is a file without outdated lines, on its way to replace the one in use.
 type compaction struct {
 	accounts []*account
 	lastID   int64
-	from     int64 // what the old file has from here on is not in accounts
+	from     int64 // where the lines begin in the old file that are not in accounts
 
-	file *os.File
+	file file
 	size int64 // bytes written
 	err  error
 }
 
-// snapshot returns what the file says now. Accounts are never changed in place,
-// so a copy of the list is enough.
+// snapshot returns what the file says now. Accounts are never changed in place, so a
+// copy of the list is enough.
 func (f *FileStore) snapshot() *compaction {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	return &compaction{accounts: slices.Clone(f.accounts), lastID: f.lastID, from: f.size}
+	f.shown.mu.RLock()
+	defer f.shown.mu.RUnlock()
+	return &compaction{accounts: slices.Clone(f.shown.accounts), lastID: f.shown.lastID, from: f.size}
 }
 
-// compact writes the new file while requests, and the writer, go on.
+// compact writes the new file while requests and the writer go on. It replaces
+// whatever has the file's name, and writes through no link.
 func (f *FileStore) compact(c *compaction) {
-	c.file, c.err = os.OpenFile(f.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f.folder.Remove(f.name + ".new")
+	c.file, c.err = f.folder.OpenFile(f.name+".new", os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if c.err == nil {
 		c.err = errors.Join(c.writeLines(), c.file.Sync())
 	}
@@ -515,49 +559,50 @@ func (c *compaction) writeLines() error {
 	}
 	now := time.Now()
 	for _, a := range c.accounts {
-		u := a.user()
-		put(change{ID: a.id, User: &u})
-		for _, s := range a.live(now) {
-			put(change{ID: a.id, Session: &s})
+		put(change{ID: a.user.ID, User: a.user})
+		for _, s := range a.sessions {
+			if s.Live(a.user.Epoch, now) {
+				put(change{ID: a.user.ID, Session: &s})
+			}
 		}
 	}
 	if c.lastID > 0 {
-		put(change{LastID: c.lastID}) // last: no new account may have an ID below it
+		put(change{LastID: c.lastID}) // last: no new account may have an ID up to it
 	}
 	return errors.Join(err, w.Flush())
 }
 
-// replace adds to the new file what has been written to the old since the
-// snapshot, and gives it the name of the old. If it returns an error, all is as
-// it was.
+// replace adds to the new file what was written to the old one since the snapshot,
+// and gives it the name of the old one. If it returns an error, the old file is still
+// in use.
 func (f *FileStore) replace(c *compaction) error {
 	if c.err != nil || f.failed != nil {
 		return errors.Join(c.err, f.failed)
 	}
-	old, err := os.Open(f.path)
-	if err != nil {
-		return err
+	if err := f.replaced(); err != nil {
+		return f.fail(err)
 	}
-	tail, err := io.Copy(c.file, io.NewSectionReader(old, c.from, f.size-c.from))
-	if err := errors.Join(err, old.Close(), c.file.Sync(), c.file.Close()); err != nil {
+	tail, err := io.Copy(c.file, io.NewSectionReader(f.file, c.from, f.size-c.from))
+	if err := errors.Join(err, c.file.Sync(), c.file.Close()); err != nil {
 		return err
 	}
 	f.file.Close() // Windows does not replace a file that is open
-	renamed := os.Rename(f.path+".new", f.path)
-	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND, 0) // whichever has the name now
+	renamed := f.folder.Rename(f.name+".new", f.name)
+	file, err := f.folder.OpenFile(f.name, os.O_RDWR, 0) // whichever has the name now
 	if err == nil {
 		f.file = file
+		_, err = file.Seek(0, io.SeekEnd)
 	}
 	if renamed != nil && err == nil {
 		return renamed
 	}
-	// The name must last before anything is acknowledged that only the new
+	// The name must be durable before a change is acknowledged that only the new
 	// file holds.
-	if err := errors.Join(err, syncDir(f.path)); err != nil {
+	if err := errors.Join(renamed, err, f.folder.Sync()); err != nil {
 		f.fail(err)
 		return nil
 	}
-	f.log.Debug("compacted the store", "file", f.path, "from", f.size, "to", c.size+tail)
+	f.log.Debug("compacted the store", "file", f.name, "from", f.size, "to", c.size+tail)
 	f.live, f.size = c.size, c.size+tail
 	return nil
 }
@@ -565,16 +610,30 @@ func (f *FileStore) replace(c *compaction) error {
 func (f *FileStore) abandon(c *compaction) {
 	if c.file != nil {
 		c.file.Close()
-		os.Remove(c.file.Name())
+		f.folder.Remove(f.name + ".new")
 	}
 }
 
-// syncDir makes the name of the file at path last.
-func syncDir(path string) error {
-	if runtime.GOOS == "windows" {
-		return nil // a folder cannot be synced there; NTFS keeps a journal of its own
+// osFolder is a folder of the operating system. It opens no link that leads out of
+// it.
+type osFolder struct{ *os.Root }
+
+func (d osFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	f, err := d.Root.OpenFile(name, flag, perm)
+	if wrong, ok := errors.AsType[*fs.PathError](err); ok {
+		wrong.Op, wrong.Path = "open", filepath.Join(d.Name(), name) // more than the name in the folder
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (d osFolder) Sync() error {
+	if runtime.GOOS == "windows" {
+		return nil // a folder cannot be synced there; NTFS has a journal
+	}
+	dir, err := d.Open(".")
 	if err != nil {
 		return err
 	}

@@ -83,10 +83,11 @@ func randomOperation(rng *rand.Rand, model *modelStore, loginShare int) operatio
 	} else if len(model.logins) > 0 {
 		sid = model.logins[rng.IntN(len(model.logins))].ID // of another account, or ended
 	}
-	var own error // what a change function returns
+	var own error // what an update function returns
 	if rng.IntN(10) == 0 {
 		own = errors.New("the caller's own error")
 	}
+	by := randomCaller(rng, model)
 
 	if rng.IntN(100) < loginShare {
 		s := NewSession(u, now, testLife)
@@ -111,13 +112,13 @@ func randomOperation(rng *rand.Rand, model *modelStore, loginShare int) operatio
 		if rng.IntN(4) == 0 {
 			u.Role = RoleAdmin
 		}
-		return operation{fmt.Sprintf("CreateUser(%s, %s)", name, u.Role), func(store Store) (any, error) {
-			return store.CreateUser(ctx, u)
+		return operation{fmt.Sprintf("CreateUser(by %v, %s, %s)", by, name, u.Role), func(store Store) (any, error) {
+			return store.CreateUser(ctx, by, u)
 		}}
 	case 2, 3:
 		what := rng.IntN(6)
-		return operation{fmt.Sprintf("UpdateUser(%d, change %d, %v)", id, what, own), func(store Store) (any, error) {
-			return store.UpdateUser(ctx, id, func(u *User) error {
+		return operation{fmt.Sprintf("UpdateUser(by %v, %d, change %d, %v)", by, id, what, own), func(store Store) (any, error) {
+			return store.UpdateUser(ctx, by, id, func(u *User) error {
 				switch what {
 				case 0:
 					u.FullName = text
@@ -134,11 +135,8 @@ func randomOperation(rng *rand.Rand, model *modelStore, loginShare int) operatio
 			})
 		}}
 	case 4:
-		if model.lastAdmin(u) {
-			own = nil // which of two errors is not promised
-		}
-		return operation{fmt.Sprintf("DeleteUser(%d, %v)", id, own), func(store Store) (any, error) {
-			return nil, store.DeleteUser(ctx, id, func(User) error { return own })
+		return operation{fmt.Sprintf("DeleteUser(by %v, %d)", by, id), func(store Store) (any, error) {
+			return nil, store.DeleteUser(ctx, by, id)
 		}}
 	case 5, 6:
 		what := rng.IntN(12)
@@ -151,6 +149,8 @@ func randomOperation(rng *rand.Rand, model *modelStore, loginShare int) operatio
 					return s.Rotate(s.Generation-1, now, testLife)
 				case 2:
 					return own
+				case 3:
+					return s.Rotate(s.Generation-2, now, testLife) // replayed, if there was one
 				default:
 					return s.Rotate(s.Generation, now, testLife)
 				}
@@ -159,15 +159,15 @@ func randomOperation(rng *rand.Rand, model *modelStore, loginShare int) operatio
 			return []any{s, u}, err
 		}}
 	case 7:
-		return operation{fmt.Sprintf("EndSession(%d, %s)", id, sid), func(store Store) (any, error) {
-			return nil, store.EndSession(ctx, id, sid)
+		return operation{fmt.Sprintf("EndSession(by %v, %d, %s)", by, id, sid), func(store Store) (any, error) {
+			return nil, store.EndSession(ctx, by, id, sid)
 		}}
 	case 8:
-		if _, ok := model.accounts[id]; !ok || rng.IntN(4) > 0 {
+		if rng.IntN(4) > 0 {
 			break
 		}
-		return operation{fmt.Sprintf("EndSessions(%d, %s)", id, sid), func(store Store) (any, error) {
-			return nil, store.EndSessions(ctx, id, sid)
+		return operation{fmt.Sprintf("EndSessions(by %v, %d, %s)", by, id, sid), func(store Store) (any, error) {
+			return nil, store.EndSessions(ctx, by, id, sid)
 		}}
 	}
 	limit := rng.IntN(5)
@@ -179,9 +179,22 @@ func randomOperation(rng *rand.Rand, model *modelStore, loginShare int) operatio
 	}}
 }
 
-func (m *modelStore) CreateUser(ctx context.Context, u User) (User, error) {
+// randomCaller is nobody, or a session that may be live, of an account that may be
+// active and an admin's.
+func randomCaller(rng *rand.Rand, model *modelStore) Caller {
+	if len(model.logins) == 0 || rng.IntN(2) == 0 {
+		return Caller{}
+	}
+	s := model.logins[rng.IntN(len(model.logins))]
+	return Caller{UserID: s.UserID, SessionID: s.ID, Admin: rng.IntN(3) == 0}
+}
+
+func (m *modelStore) CreateUser(ctx context.Context, by Caller, u User) (User, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.allow(by); err != nil {
+		return User{}, err
+	}
 	if _, taken := m.byName(u.Username); taken {
 		return User{}, ErrUsernameTaken
 	}
@@ -215,9 +228,12 @@ func (m *modelStore) Users(ctx context.Context, after int64, limit int) (page []
 	return page, nil
 }
 
-func (m *modelStore) UpdateUser(ctx context.Context, id int64, change func(*User) error) (User, error) {
+func (m *modelStore) UpdateUser(ctx context.Context, by Caller, id int64, change func(*User) error) (User, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.allow(by); err != nil {
+		return User{}, err
+	}
 	old, err := orNotFound(m.accounts[id])
 	if err != nil {
 		return User{}, err
@@ -234,14 +250,14 @@ func (m *modelStore) UpdateUser(ctx context.Context, id int64, change func(*User
 	return u, nil
 }
 
-func (m *modelStore) DeleteUser(ctx context.Context, id int64, check func(User) error) error {
+func (m *modelStore) DeleteUser(ctx context.Context, by Caller, id int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	u, err := orNotFound(m.accounts[id])
-	if err != nil {
+	if err := m.allow(by); err != nil {
 		return err
 	}
-	if err := check(u); err != nil {
+	u, err := orNotFound(m.accounts[id])
+	if err != nil {
 		return err
 	}
 	if m.lastAdmin(u) {
@@ -293,11 +309,14 @@ func (m *modelStore) UpdateSession(ctx context.Context, userID int64, id string,
 	u, exists := m.accounts[userID]
 	for i := range m.logins {
 		s := &m.logins[i]
-		if s.UserID != userID || s.ID != id || !exists || !s.Live(u.Epoch, time.Now()) {
+		if bound := s.Within(testLife); s.UserID != userID || s.ID != id || !exists || !bound.Live(u.Epoch, time.Now()) {
 			continue
 		}
-		next := *s
+		next := s.Within(testLife)
 		if err := change(&next, u); err != nil {
+			if errors.Is(err, ErrReplayed) {
+				m.end(userID, id)
+			}
 			return Session{}, User{}, err
 		}
 		s.Generation, s.LastUsedAt, s.ExpiresAt = next.Generation, next.LastUsedAt, next.ExpiresAt
@@ -306,9 +325,12 @@ func (m *modelStore) UpdateSession(ctx context.Context, userID int64, id string,
 	return Session{}, User{}, ErrNotFound
 }
 
-func (m *modelStore) EndSession(ctx context.Context, userID int64, id string) error {
+func (m *modelStore) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.allow(by); err != nil {
+		return err
+	}
 	if !slices.ContainsFunc(m.live(userID), func(s Session) bool { return s.ID == id }) {
 		return ErrNotFound
 	}
@@ -316,9 +338,15 @@ func (m *modelStore) EndSession(ctx context.Context, userID int64, id string) er
 	return nil
 }
 
-func (m *modelStore) EndSessions(ctx context.Context, userID int64, keep string) error {
+func (m *modelStore) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.allow(by); err != nil {
+		return err
+	}
+	if _, err := orNotFound(m.accounts[userID]); err != nil {
+		return err
+	}
 	for _, s := range m.live(userID) {
 		if s.ID != keep {
 			m.end(userID, s.ID)
@@ -345,9 +373,27 @@ func (m *modelStore) Ready(ctx context.Context) error { return nil }
 
 func (m *modelStore) Close() error { return nil }
 
+// allow says the same as the real stores, without their help.
+func (m *modelStore) allow(by Caller) error {
+	if by == (Caller{}) {
+		return nil
+	}
+	u := m.accounts[by.UserID]
+	live := slices.ContainsFunc(m.live(by.UserID), func(s Session) bool { return s.ID == by.SessionID })
+	switch {
+	case !live:
+		return ErrEnded
+	case u.Disabled:
+		return ErrInactive
+	case by.Admin && u.Role != RoleAdmin:
+		return ErrNotAdmin
+	}
+	return nil
+}
+
 func (m *modelStore) byName(name string) (User, bool) {
 	for _, u := range m.accounts {
-		if strings.EqualFold(u.Username, name) {
+		if len(u.Username) == len(name) && strings.EqualFold(u.Username, name) { // ASCII folds to no other length
 			return u, true
 		}
 	}
@@ -356,8 +402,10 @@ func (m *modelStore) byName(name string) (User, bool) {
 
 func (m *modelStore) live(userID int64) (list []Session) {
 	for _, s := range m.logins {
-		if u, ok := m.accounts[userID]; ok && s.UserID == userID && s.Live(u.Epoch, time.Now()) {
-			list = append(list, s)
+		if u, ok := m.accounts[userID]; ok && s.UserID == userID {
+			if s = s.Within(testLife); s.Live(u.Epoch, time.Now()) {
+				list = append(list, s)
+			}
 		}
 	}
 	return list

@@ -24,7 +24,7 @@ import (
 // where open returns an empty store each time, and closes it by t.Cleanup.
 
 func TestMemoryStore(t *testing.T) {
-	open := func(t *testing.T) Store { return NewMemoryStore() }
+	open := func(t *testing.T) Store { return NewMemoryStore(testLife) }
 	testStore(t, open)
 	testStoreClock(t, open)
 }
@@ -33,7 +33,7 @@ func TestMemoryStore(t *testing.T) {
 // needs no timer: the logins of others clear it away.
 func TestMemoryStoreForgetsExpiredSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		memory := NewMemoryStore()
+		memory := NewMemoryStore(testLife)
 		m := testedStore{memory, t}
 		var users []User
 		for i := range 20 {
@@ -60,7 +60,7 @@ func TestMemoryStoreForgetsExpiredSessions(t *testing.T) {
 
 // What is deleted or ended leaves nothing behind that would pile up.
 func TestMemoryStoreForgetsWhatIsGone(t *testing.T) {
-	memory := NewMemoryStore()
+	memory := NewMemoryStore(testLife)
 	m := testedStore{memory, t}
 	stays := m.create(newUser("stays"))
 	for n := range 10 {
@@ -69,7 +69,7 @@ func TestMemoryStoreForgetsWhatIsGone(t *testing.T) {
 		m.update(stays.ID, func(u *User) { u.Epoch++ })
 		m.remove(int64(n + 2))
 	}
-	left := len(memory.names) + len(memory.claimed) + len(memory.pending) + len(memory.accounts) + len(memory.accounts[0].sessions)
+	left := len(memory.names) + len(memory.accounts) + len(memory.accounts[0].sessions)
 	if want := 2; left != want {
 		t.Errorf("the store holds %d entries for one account without a session, want %d: %+v", left, want, memory)
 	}
@@ -85,6 +85,7 @@ func testStore(t *testing.T, open func(t *testing.T) Store) {
 	testLastAdmin(rule)
 	testImport(rule)
 	testSessions(rule)
+	testCallers(rule)
 	testAtOnce(rule)
 	rule("random operations leave what a simple model says", func(t *testing.T, s testedStore) {
 		simulate(t, 400, s.Store, func(s Store) Store { return s })
@@ -125,6 +126,14 @@ func testAccounts(rule ruleFunc) {
 			wantEqual(t, "UserByName("+name+")", got, want)
 		}
 	})
+	rule("a name is found by its ASCII letters alone", func(t *testing.T, s testedStore) {
+		s.create(newUser("admin"))
+		s.create(newUser("kim"))
+		for _, name := range []string{"adm\u0130n", "adm\u0131n", "\u212Aim"} { // which strings.EqualFold or ToLower take for letters
+			_, err := s.UserByName(t.Context(), name)
+			wantErr(t, fmt.Sprintf("UserByName(%q)", name), err, ErrNotFound)
+		}
+	})
 	rule("an account may have no email and no full name", func(t *testing.T, s testedStore) {
 		want := User{Username: "plain", Role: RoleUser, CreatedAt: longAgo, PasswordHash: "hash"}
 		want.ID = s.create(want).ID
@@ -133,7 +142,7 @@ func testAccounts(rule ruleFunc) {
 	rule("a name is taken in any case", func(t *testing.T, s testedStore) {
 		s.create(newUser("johndoe"))
 		for _, name := range []string{"johndoe", "JohnDoe", "JOHNDOE"} {
-			_, err := s.CreateUser(t.Context(), newUser(name))
+			_, err := s.CreateUser(t.Context(), Caller{}, newUser(name))
 			wantErr(t, "CreateUser("+name+")", err, ErrUsernameTaken)
 		}
 		if got := s.create(newUser("johndoe2")).ID; got != 2 {
@@ -155,21 +164,22 @@ func testAccounts(rule ruleFunc) {
 		wantEqual(t, "Sessions of the account that has the name now", s.sessions(again.ID), nil)
 		s.wantGone(old)
 	})
-	rule("what is not there is ErrNotFound, and no change function is called", func(t *testing.T, s testedStore) {
+	rule("what is not there is ErrNotFound, and no update function is called", func(t *testing.T, s testedStore) {
 		s.create(newUser("johndoe"))
 		ctx := t.Context()
 		for _, id := range []int64{2, 0, -1, 1 << 40} {
 			_, err := s.User(ctx, id)
 			wantErr(t, fmt.Sprintf("User(%d)", id), err, ErrNotFound)
-			_, err = s.UpdateUser(ctx, id, func(*User) error { t.Error("UpdateUser called change"); return nil })
+			_, err = s.UpdateUser(ctx, Caller{}, id, func(*User) error { t.Error("UpdateUser called change"); return nil })
 			wantErr(t, fmt.Sprintf("UpdateUser(%d)", id), err, ErrNotFound)
-			err = s.DeleteUser(ctx, id, func(User) error { t.Error("DeleteUser called check"); return nil })
+			err = s.DeleteUser(ctx, Caller{}, id)
 			wantErr(t, fmt.Sprintf("DeleteUser(%d)", id), err, ErrNotFound)
 			err = s.CreateSession(ctx, NewSession(User{ID: id}, time.Now(), testLife))
 			wantErr(t, fmt.Sprintf("CreateSession(for %d)", id), err, ErrNotFound)
+			wantErr(t, fmt.Sprintf("EndSessions(%d)", id), s.EndSessions(ctx, Caller{}, id, ""), ErrNotFound)
 			wantEqual(t, fmt.Sprintf("Sessions(%d)", id), s.sessions(id), nil)
 		}
-		for _, name := range []string{"", "nobody", "johndo", "johndoe1"} {
+		for _, name := range []string{"", "nobody", "johndo", "johndoe1", "\u017Fohndoe"} {
 			_, err := s.UserByName(ctx, name)
 			wantErr(t, fmt.Sprintf("UserByName(%q)", name), err, ErrNotFound)
 		}
@@ -211,7 +221,7 @@ func testAccounts(rule ruleFunc) {
 			ID: u.ID, Username: u.Username, CreatedAt: u.CreatedAt,
 			Email: "new@example.com", FullName: "Jöhn \"Doe\" <&>", Disabled: true, Role: RoleAdmin, PasswordHash: "new hash", Epoch: 7,
 		}
-		got, err := s.UpdateUser(t.Context(), u.ID, func(u *User) error {
+		got, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(u *User) error {
 			next := want
 			next.ID, next.Username, next.CreatedAt = 99, "other", time.Now()
 			*u = next
@@ -229,18 +239,13 @@ func testAccounts(rule ruleFunc) {
 		wantEqual(t, "UpdateUser to empty fields", got, want)
 		wantEqual(t, "User", s.user(u.ID), want)
 	})
-	rule("the error of a change function comes back as it is, and nothing is changed", func(t *testing.T, s testedStore) {
+	rule("the error of an update function comes back as it is, and nothing is changed", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		made := s.login(u)
 		before := s.contents()
 		own := errors.New("not like this")
-		_, err := s.UpdateUser(t.Context(), u.ID, func(u *User) error { u.Email = "changed"; return own })
+		_, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(u *User) error { u.Email = "changed"; return own })
 		wantSame(t, "UpdateUser", err, own)
-		err = s.DeleteUser(t.Context(), u.ID, func(got User) error {
-			wantEqual(t, "the account that check sees", got, u)
-			return own
-		})
-		wantSame(t, "DeleteUser", err, own)
 		_, _, err = s.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { s.Generation++; return own })
 		wantSame(t, "UpdateSession", err, own)
 		wantEqual(t, "the store afterwards", s.contents(), before)
@@ -251,7 +256,7 @@ func testAccounts(rule ruleFunc) {
 		before := s.contents()
 
 		var keptUser *User
-		_, err := s.UpdateUser(t.Context(), u.ID, func(u *User) error { keptUser = u; return nil })
+		_, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(u *User) error { keptUser = u; return nil })
 		wantErr(t, "UpdateUser", err, nil)
 		keptUser.FullName = "changed"
 		var keptSession *Session
@@ -263,15 +268,15 @@ func testAccounts(rule ruleFunc) {
 
 		wantEqual(t, "the store afterwards", s.contents(), before)
 	})
-	rule("a change function that panics does not stop the store", func(t *testing.T, s testedStore) {
+	rule("an update function that panics does not stop the store", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		func() {
 			defer func() {
 				if recover() == nil {
-					t.Error("UpdateUser kept the panic of its change function to itself")
+					t.Error("UpdateUser kept the panic of its update function to itself")
 				}
 			}()
-			s.UpdateUser(t.Context(), u.ID, func(*User) error { panic("a bug in a handler") })
+			s.UpdateUser(t.Context(), Caller{}, u.ID, func(*User) error { panic("a bug in a handler") })
 		}()
 		s.update(u.ID, func(u *User) { u.FullName = "still working" })
 	})
@@ -282,15 +287,15 @@ func testAccounts(rule ruleFunc) {
 
 func testLastAdmin(rule ruleFunc) {
 	demote := func(ctx context.Context, s Store, id int64) error {
-		_, err := s.UpdateUser(ctx, id, func(u *User) error { u.Role = RoleUser; return nil })
+		_, err := s.UpdateUser(ctx, Caller{}, id, func(u *User) error { u.Role = RoleUser; return nil })
 		return err
 	}
 	disable := func(ctx context.Context, s Store, id int64) error {
-		_, err := s.UpdateUser(ctx, id, func(u *User) error { u.Disabled = true; return nil })
+		_, err := s.UpdateUser(ctx, Caller{}, id, func(u *User) error { u.Disabled = true; return nil })
 		return err
 	}
 	remove := func(ctx context.Context, s Store, id int64) error {
-		return s.DeleteUser(ctx, id, func(User) error { return nil })
+		return s.DeleteUser(ctx, Caller{}, id)
 	}
 	ways := []struct {
 		verb string
@@ -338,7 +343,7 @@ func testLastAdmin(rule ruleFunc) {
 		last := s.create(admin("last"))
 		s.update(last.ID, func(u *User) { u.FullName, u.PasswordHash, u.Epoch = "Last Admin", "new hash", 2 })
 		made := s.login(s.user(last.ID))
-		wantErr(t, "EndSession", s.EndSession(t.Context(), last.ID, made.ID), nil)
+		wantErr(t, "EndSession", s.EndSession(t.Context(), Caller{}, last.ID, made.ID), nil)
 	})
 }
 
@@ -354,9 +359,9 @@ func testImport(rule ruleFunc) {
 		wantErr(t, "Import", s.Import(t.Context(), want, 6), nil)
 		wantEqual(t, "Users", s.users(0, 10), want)
 		wantEqual(t, "User(5)", s.user(5), want[1])
-		_, err := s.CreateUser(t.Context(), newUser("anna"))
+		_, err := s.CreateUser(t.Context(), Caller{}, newUser("anna"))
 		wantErr(t, "CreateUser with a name that was imported", err, ErrUsernameTaken)
-		_, err = s.UpdateUser(t.Context(), 2, func(u *User) error { u.Disabled = true; return nil })
+		_, err = s.UpdateUser(t.Context(), Caller{}, 2, func(u *User) error { u.Disabled = true; return nil })
 		wantErr(t, "the only imported admin is disabled", err, ErrLastAdmin)
 		s.login(want[2])
 	})
@@ -411,7 +416,7 @@ func testSessions(rule ruleFunc) {
 		johns, janes := s.login(john), s.login(jane)
 		s.wantGone(Session{ID: johns.ID, UserID: jane.ID})
 		wantEqual(t, "Sessions of john", s.sessions(john.ID), []Session{johns})
-		wantErr(t, "EndSessions of jane", s.EndSessions(t.Context(), jane.ID, janes.ID), nil)
+		wantErr(t, "EndSessions of jane", s.EndSessions(t.Context(), Caller{}, jane.ID, janes.ID), nil)
 		wantEqual(t, "Sessions of john", s.sessions(john.ID), []Session{johns})
 	})
 	rule("no session is made for a deleted account", func(t *testing.T, s testedStore) {
@@ -485,10 +490,37 @@ func testSessions(rule ruleFunc) {
 		wantEqual(t, "UpdateSession", got, want)
 		wantEqual(t, "the account of UpdateSession", gotUser, u)
 	})
+	rule("a replayed refresh token ends its session, and no other", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		first, replayed, last := s.login(u), s.rotate(s.rotate(s.login(u))), s.login(u)
+		_, _, err := s.UpdateSession(t.Context(), u.ID, replayed.ID, func(s *Session, _ User) error {
+			return s.Rotate(1, today(), testLife)
+		})
+		wantErr(t, "UpdateSession", err, ErrReplayed)
+		s.wantGone(replayed)
+		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{first, last})
+	})
+	rule("lifetimes that were shortened bind sessions from before", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		longer := Lifetimes{Idle: 100 * testLife.Idle, Max: 100 * testLife.Max}
+		over := NewSession(u, today().Add(-testLife.Idle), longer)
+		live := NewSession(u, today().Add(-testLife.Idle/2), longer)
+		for _, made := range []Session{over, live} {
+			wantErr(t, "CreateSession", s.CreateSession(t.Context(), made), nil)
+		}
+		s.wantGone(over)
+		live.ExpiresAt = live.CreatedAt.Add(testLife.Idle)
+		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{live})
+		got, _, err := s.Session(t.Context(), u.ID, live.ID)
+		wantErr(t, "Session", err, nil)
+		wantEqual(t, "Session", got, live)
+		renewed := s.rotate(live)
+		wantEqual(t, "the end after a refresh", renewed.ExpiresAt, renewed.LastUsedAt.Add(testLife.Idle))
+	})
 	rule("a session that was ended is gone, and the others are not", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		first, ended, last := s.login(u), s.login(u), s.login(u)
-		wantErr(t, "EndSession", s.EndSession(t.Context(), u.ID, ended.ID), nil)
+		wantErr(t, "EndSession", s.EndSession(t.Context(), Caller{}, u.ID, ended.ID), nil)
 		s.wantGone(ended)
 		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{first, last})
 	})
@@ -504,7 +536,7 @@ func testSessions(rule ruleFunc) {
 		rule(row.name, func(t *testing.T, s testedStore) {
 			john, jane := s.create(newUser("john")), s.create(newUser("jane"))
 			all, janes := []Session{s.login(john), s.login(john), s.login(john)}, s.login(jane)
-			wantErr(t, "EndSessions", s.EndSessions(t.Context(), john.ID, row.keep(all)), nil)
+			wantErr(t, "EndSessions", s.EndSessions(t.Context(), Caller{}, john.ID, row.keep(all)), nil)
 			wantEqual(t, "Sessions of john", s.sessions(john.ID), row.want(all))
 			wantEqual(t, "Sessions of jane", s.sessions(jane.ID), []Session{janes})
 		})
@@ -527,6 +559,104 @@ func testSessions(rule ruleFunc) {
 	})
 }
 
+// callerChanges are the changes that a caller may ask for.
+var callerChanges = []struct {
+	name   string
+	change func(s Store, by Caller, target User, session Session) error
+}{
+	{"CreateUser", func(s Store, by Caller, target User, session Session) error {
+		_, err := s.CreateUser(context.Background(), by, newUser("new"))
+		return err
+	}},
+	{"UpdateUser", func(s Store, by Caller, target User, session Session) error {
+		_, err := s.UpdateUser(context.Background(), by, target.ID, func(u *User) error { u.FullName += "!"; return nil })
+		return err
+	}},
+	{"UpdateUser that changes nothing", func(s Store, by Caller, target User, session Session) error {
+		_, err := s.UpdateUser(context.Background(), by, target.ID, func(u *User) error { return nil })
+		return err
+	}},
+	{"DeleteUser", func(s Store, by Caller, target User, session Session) error {
+		return s.DeleteUser(context.Background(), by, target.ID)
+	}},
+	{"EndSession", func(s Store, by Caller, target User, session Session) error {
+		return s.EndSession(context.Background(), by, target.ID, session.ID)
+	}},
+	{"EndSessions", func(s Store, by Caller, target User, session Session) error {
+		return s.EndSessions(context.Background(), by, target.ID, "")
+	}},
+}
+
+// testCallers is the promise that a dead token does nothing: whoever may not ask
+// (any more) is refused in the step that would have made the change.
+func testCallers(rule ruleFunc) {
+	for _, row := range []struct {
+		name   string
+		admin  bool // the route is for admins
+		happen func(s testedStore, caller User, session Session)
+		want   error
+	}{
+		{"whose session is live", false, func(s testedStore, caller User, session Session) {}, nil},
+		{"who is an admin, where one is wanted", true, func(s testedStore, caller User, session Session) {
+			s.update(caller.ID, func(u *User) { u.Role = RoleAdmin })
+		}, nil},
+		{"who is no admin, where one is wanted", true, func(s testedStore, caller User, session Session) {}, ErrNotAdmin},
+		{"who is an admin no more", true, func(s testedStore, caller User, session Session) {
+			s.update(caller.ID, func(u *User) { u.Role = RoleAdmin })
+			s.update(caller.ID, func(u *User) { u.Role = RoleUser })
+		}, ErrNotAdmin},
+		{"whose session was ended", false, func(s testedStore, caller User, session Session) {
+			wantErr(s.t, "EndSession", s.EndSession(s.t.Context(), Caller{}, caller.ID, session.ID), nil)
+		}, ErrEnded},
+		{"whose password was changed", false, func(s testedStore, caller User, session Session) {
+			s.update(caller.ID, func(u *User) { u.SetPassword("new") })
+		}, ErrEnded},
+		{"whose account was deleted", false, func(s testedStore, caller User, session Session) { s.remove(caller.ID) }, ErrEnded},
+		{"whose account was disabled", false, func(s testedStore, caller User, session Session) {
+			s.update(caller.ID, func(u *User) { u.SetDisabled(true) })
+		}, ErrInactive},
+		{"whose account was disabled and enabled again", false, func(s testedStore, caller User, session Session) {
+			s.update(caller.ID, func(u *User) { u.SetDisabled(true) })
+			s.update(caller.ID, func(u *User) { u.SetDisabled(false) })
+		}, ErrEnded},
+		{"whose refresh token was replayed", false, func(s testedStore, caller User, session Session) {
+			_, _, err := s.UpdateSession(s.t.Context(), caller.ID, session.ID, func(*Session, User) error { return ErrReplayed })
+			wantErr(s.t, "UpdateSession", err, ErrReplayed)
+		}, ErrEnded},
+	} {
+		for _, way := range callerChanges {
+			rule(way.name+" by a caller "+row.name, func(t *testing.T, s testedStore) {
+				boss := newUser("boss")
+				boss.Role = RoleAdmin
+				s.create(boss) // so that another admin may go
+				caller, target := s.create(newUser("caller")), s.create(newUser("target"))
+				session, targets := s.login(caller), s.login(target)
+				row.happen(s, caller, session)
+				before := s.contents()
+				by := Caller{UserID: caller.ID, SessionID: session.ID, Admin: row.admin}
+				wantErr(t, way.name, way.change(s.Store, by, target, targets), row.want)
+				if row.want != nil {
+					wantEqual(t, "the store afterwards", s.contents(), before)
+				}
+			})
+		}
+	}
+	rule("a session is a caller under its own account only", func(t *testing.T, s testedStore) {
+		john, jane := s.create(newUser("john")), s.create(newUser("jane"))
+		janes := s.login(jane)
+		for _, by := range []Caller{{UserID: john.ID, SessionID: janes.ID}, {UserID: jane.ID}, {UserID: 99, SessionID: janes.ID}} {
+			wantErr(t, fmt.Sprintf("DeleteUser by %+v", by), s.DeleteUser(t.Context(), by, john.ID), ErrEnded)
+		}
+	})
+	rule("a caller may end its own session, once", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		made := s.login(u)
+		by := Caller{UserID: u.ID, SessionID: made.ID}
+		wantErr(t, "EndSession", s.EndSession(t.Context(), by, u.ID, made.ID), nil)
+		wantErr(t, "EndSession again", s.EndSession(t.Context(), by, u.ID, made.ID), ErrEnded)
+	})
+}
+
 // testAtOnce is about what must hold when requests meet.
 func testAtOnce(rule ruleFunc) {
 	const many = 50
@@ -536,7 +666,7 @@ func testAtOnce(rule ruleFunc) {
 			if n%2 == 1 {
 				name = "JohnDoe"
 			}
-			_, err := s.CreateUser(t.Context(), newUser(name))
+			_, err := s.CreateUser(t.Context(), Caller{}, newUser(name))
 			return err
 		})
 		wins := 0
@@ -554,7 +684,7 @@ func testAtOnce(rule ruleFunc) {
 	rule("50 registrations at once get 50 IDs, with no gap", func(t *testing.T, s testedStore) {
 		got := make([]User, many)
 		errs := atOnce(many, func(n int) (err error) {
-			got[n], err = s.CreateUser(t.Context(), newUser(fmt.Sprintf("user%d", n)))
+			got[n], err = s.CreateUser(t.Context(), Caller{}, newUser(fmt.Sprintf("user%d", n)))
 			return err
 		})
 		wantErr(t, "CreateUser", errors.Join(errs...), nil)
@@ -570,7 +700,7 @@ func testAtOnce(rule ruleFunc) {
 	rule("of 50 updates of one account at once, none is lost", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		errs := atOnce(many, func(int) error {
-			_, err := s.UpdateUser(t.Context(), u.ID, func(u *User) error { u.Epoch++; return nil })
+			_, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(u *User) error { u.Epoch++; return nil })
 			return err
 		})
 		wantErr(t, "UpdateUser", errors.Join(errs...), nil)
@@ -612,7 +742,7 @@ func testAtOnce(rule ruleFunc) {
 		errs := atOnce(many, func(n int) error {
 			switch {
 			case n == many/2:
-				_, err := s.UpdateUser(t.Context(), u.ID, func(u *User) error { u.Epoch++; return nil })
+				_, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(u *User) error { u.Epoch++; return nil })
 				return err
 			case n%2 == 0:
 				if err := s.CreateSession(t.Context(), newSession(u)); !errors.Is(err, ErrStale) {
@@ -634,7 +764,7 @@ func testAtOnce(rule ruleFunc) {
 		u := s.create(newUser("johndoe"))
 		errs := atOnce(many, func(n int) error {
 			if n == many/2 {
-				return s.DeleteUser(t.Context(), u.ID, func(User) error { return nil })
+				return s.DeleteUser(t.Context(), Caller{}, u.ID)
 			}
 			if err := s.CreateSession(t.Context(), newSession(u)); !errors.Is(err, ErrNotFound) {
 				return err
@@ -646,7 +776,7 @@ func testAtOnce(rule ruleFunc) {
 	})
 	rule("a session is ended once, by one of 50", func(t *testing.T, s testedStore) {
 		made := s.login(s.create(newUser("johndoe")))
-		errs := atOnce(many, func(int) error { return s.EndSession(t.Context(), made.UserID, made.ID) })
+		errs := atOnce(many, func(int) error { return s.EndSession(t.Context(), Caller{}, made.UserID, made.ID) })
 		ended := 0
 		for _, err := range errs {
 			if err == nil {
@@ -657,6 +787,42 @@ func testAtOnce(rule ruleFunc) {
 		}
 		if ended != 1 {
 			t.Errorf("%d of %d EndSession succeeded, want 1", ended, many)
+		}
+	})
+	rule("of two sessions that each end all others at once, one is left", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		for range 20 {
+			pair := []Session{s.login(u), s.login(u)}
+			errs := atOnce(2, func(n int) error {
+				return s.EndSessions(t.Context(), Caller{UserID: u.ID, SessionID: pair[n].ID}, u.ID, pair[n].ID)
+			})
+			left := s.sessions(u.ID)
+			first, second := errs[0] == nil && errors.Is(errs[1], ErrEnded), errs[1] == nil && errors.Is(errs[0], ErrEnded)
+			if len(left) != 1 || !(first && left[0].ID == pair[0].ID || second && left[0].ID == pair[1].ID) {
+				t.Fatalf("EndSessions by two sessions at once: %v and %v, left %d sessions; want nil once and ErrEnded once, and one session", errs[0], errs[1], len(left))
+			}
+		}
+	})
+	rule("of two admins that each demote the other at once, one is left", func(t *testing.T, s testedStore) {
+		boss := newUser("boss")
+		boss.Role = RoleAdmin
+		s.create(boss)
+		for i := range 10 {
+			var admins []User
+			var by []Caller
+			for n := range 2 {
+				u := newUser(fmt.Sprintf("admin%d.%d", i, n))
+				u.Role = RoleAdmin
+				u = s.create(u)
+				admins, by = append(admins, u), append(by, Caller{UserID: u.ID, SessionID: s.login(u).ID, Admin: true})
+			}
+			errs := atOnce(2, func(n int) error {
+				_, err := s.UpdateUser(t.Context(), by[n], admins[1-n].ID, func(u *User) error { u.Role = RoleUser; return nil })
+				return err
+			})
+			if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs...), ErrNotAdmin) {
+				t.Fatalf("two admins demote each other at once: %v and %v, want nil once and ErrNotAdmin once", errs[0], errs[1])
+			}
 		}
 	})
 	rule("reads see whole changes", func(t *testing.T, s testedStore) {
@@ -673,7 +839,7 @@ func testAtOnce(rule ruleFunc) {
 				var err error
 				switch n {
 				case 0:
-					got, err = s.UpdateUser(t.Context(), u.ID, func(u *User) error { whole(u, i); return nil })
+					got, err = s.UpdateUser(t.Context(), Caller{}, u.ID, func(u *User) error { whole(u, i); return nil })
 				case 1:
 					got, err = s.User(t.Context(), u.ID)
 				case 2:
@@ -743,6 +909,46 @@ func testStoreClock(t *testing.T, open func(t *testing.T) Store) {
 	})
 }
 
+// testFirstVersion checks what a store holds that the first version of the server
+// wrote: root (ID 1, an admin), John.Doe (2) with two sessions, jane (3) with one
+// since her last password, dora (5), who is disabled, and the ID of last (6), who
+// was deleted. The tokens are of that time.
+func testFirstVersion(t *testing.T, s testedStore, tokens map[string]string) {
+	t.Helper()
+	var names []string
+	for _, u := range s.users(0, 10) {
+		names = append(names, fmt.Sprintf("%d %s %s %v", u.ID, u.Username, u.Role, u.Disabled))
+	}
+	wantEqual(t, "Users", names, []string{"1 root admin false", "2 John.Doe user false", "3 jane user false", "5 dora user true"})
+	john, err := s.UserByName(t.Context(), "JOHN.doe")
+	wantErr(t, "UserByName(JOHN.doe)", err, nil)
+	wantEqual(t, "the full name", john.FullName, `John "J" Doe <&> é`)
+	if ok, weak := (Hasher{DefaultIterations}).Check("correct horse", john.PasswordHash); !ok || weak {
+		t.Errorf("John.Doe's password: matches %v, weak %v; want true, false", ok, weak)
+	}
+	wantEqual(t, "sessions of root, John.Doe, jane and dora", fmt.Sprint(len(s.sessions(1)), len(s.sessions(2)), len(s.sessions(3)), len(s.sessions(5))), "1 2 1 1")
+
+	refresh := func(token string) (Session, error) {
+		r, err := NewTokens("stdauth", testKey, "").VerifyRefresh(tokens[token])
+		wantErr(t, "VerifyRefresh of "+token, err, nil)
+		got, _, err := s.UpdateSession(t.Context(), r.UserID, r.SessionID, func(s *Session, _ User) error {
+			return s.Rotate(r.Generation, s.LastUsedAt.Add(time.Minute), monthLife)
+		})
+		return got, err
+	}
+	_, err = refresh("ended by a new password")
+	wantErr(t, "a refresh of a session that a new password ended", err, ErrNotFound)
+	got, err := refresh("current")
+	wantErr(t, "a refresh with the current token", err, nil)
+	wantEqual(t, "the generation after it", got.Generation, 3)
+	_, err = refresh("replaced")
+	wantErr(t, "a refresh with a token replaced long ago", err, ErrReplayed)
+	s.wantGone(got)
+	if id := s.create(newUser("next")).ID; id != 7 {
+		t.Errorf("CreateUser = ID %d, want 7: 6 was given by the first version", id)
+	}
+}
+
 var (
 	testLife = Lifetimes{Idle: time.Hour, Max: 3 * time.Hour}
 	longAgo  = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -772,7 +978,7 @@ type testedStore struct {
 
 func (s testedStore) create(u User) User {
 	s.t.Helper()
-	u, err := s.CreateUser(s.t.Context(), u)
+	u, err := s.CreateUser(s.t.Context(), Caller{}, u)
 	if err != nil {
 		s.t.Fatalf("CreateUser(%s): %v", u.Username, err)
 	}
@@ -781,7 +987,7 @@ func (s testedStore) create(u User) User {
 
 func (s testedStore) update(id int64, change func(*User)) User {
 	s.t.Helper()
-	u, err := s.UpdateUser(s.t.Context(), id, func(u *User) error { change(u); return nil })
+	u, err := s.UpdateUser(s.t.Context(), Caller{}, id, func(u *User) error { change(u); return nil })
 	if err != nil {
 		s.t.Fatalf("UpdateUser(%d): %v", id, err)
 	}
@@ -790,7 +996,7 @@ func (s testedStore) update(id int64, change func(*User)) User {
 
 func (s testedStore) remove(id int64) {
 	s.t.Helper()
-	if err := s.DeleteUser(s.t.Context(), id, func(User) error { return nil }); err != nil {
+	if err := s.DeleteUser(s.t.Context(), Caller{}, id); err != nil {
 		s.t.Fatalf("DeleteUser(%d): %v", id, err)
 	}
 }
@@ -853,7 +1059,7 @@ func (s testedStore) wantGone(gone Session) {
 		return nil
 	})
 	wantErr(s.t, "UpdateSession of a session that is gone", err, ErrNotFound)
-	wantErr(s.t, "EndSession of a session that is gone", s.EndSession(s.t.Context(), gone.UserID, gone.ID), ErrNotFound)
+	wantErr(s.t, "EndSession of a session that is gone", s.EndSession(s.t.Context(), Caller{}, gone.UserID, gone.ID), ErrNotFound)
 	for _, listed := range s.sessions(gone.UserID) {
 		if listed.ID == gone.ID {
 			s.t.Errorf("Sessions(%d) lists %s, which is gone", gone.UserID, gone.ID)

@@ -69,7 +69,7 @@ type world struct {
 // newWorld has the demo accounts: johndoe, who is user 1, and admin, user 2.
 // Passwords are hashed with one iteration, if nobody wants more.
 func newWorld(t testing.TB, iterations ...int) *world {
-	w := &world{TB: t, iterations: append(iterations, 1)[0], store: &stagedStore{Store: NewMemoryStore()}, vars: map[string]string{}, secrets: map[string]bool{}, ids: map[string]bool{}}
+	w := &world{TB: t, iterations: append(iterations, 1)[0], store: &stagedStore{Store: NewMemoryStore(Lifetimes{Idle: 720 * time.Hour, Max: 2160 * time.Hour})}, vars: map[string]string{}, secrets: map[string]bool{}, ids: map[string]bool{}}
 	w.restart("-addr=127.0.0.1:8000")
 	for _, u := range demoUsers {
 		w.addUser(u.Username, "secret", func(new *User) {
@@ -86,7 +86,7 @@ func (w *world) addUser(name, password string, changes ...func(*User)) User {
 	for _, change := range changes {
 		change(&u)
 	}
-	u, err := w.store.CreateUser(w.Context(), u)
+	u, err := w.store.CreateUser(w.Context(), Caller{}, u)
 	if err != nil {
 		w.Fatalf("CreateUser(%s) = %v", name, err)
 	}
@@ -600,39 +600,39 @@ func (s *stagedStore) UpdateSession(ctx context.Context, userID int64, id string
 	return s.Store.UpdateSession(ctx, userID, id, change)
 }
 
-func (s *stagedStore) CreateUser(ctx context.Context, u User) (User, error) {
+func (s *stagedStore) CreateUser(ctx context.Context, by Caller, u User) (User, error) {
 	if err := s.pause(ctx); err != nil {
 		return User{}, err
 	}
-	return s.Store.CreateUser(ctx, u)
+	return s.Store.CreateUser(ctx, by, u)
 }
 
-func (s *stagedStore) UpdateUser(ctx context.Context, id int64, change func(*User) error) (User, error) {
+func (s *stagedStore) UpdateUser(ctx context.Context, by Caller, id int64, change func(*User) error) (User, error) {
 	if err := s.pause(ctx); err != nil {
 		return User{}, err
 	}
-	return s.Store.UpdateUser(ctx, id, change)
+	return s.Store.UpdateUser(ctx, by, id, change)
 }
 
-func (s *stagedStore) DeleteUser(ctx context.Context, id int64, check func(User) error) error {
+func (s *stagedStore) DeleteUser(ctx context.Context, by Caller, id int64) error {
 	if err := s.pause(ctx); err != nil {
 		return err
 	}
-	return s.Store.DeleteUser(ctx, id, check)
+	return s.Store.DeleteUser(ctx, by, id)
 }
 
-func (s *stagedStore) EndSession(ctx context.Context, userID int64, id string) error {
+func (s *stagedStore) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
 	if err := s.pause(ctx); err != nil {
 		return err
 	}
-	return s.Store.EndSession(ctx, userID, id)
+	return s.Store.EndSession(ctx, by, userID, id)
 }
 
-func (s *stagedStore) EndSessions(ctx context.Context, userID int64, keep string) error {
+func (s *stagedStore) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
 	if err := s.pause(ctx); err != nil {
 		return err
 	}
-	return s.Store.EndSessions(ctx, userID, keep)
+	return s.Store.EndSessions(ctx, by, userID, keep)
 }
 
 func (s *stagedStore) User(ctx context.Context, id int64) (User, error) {

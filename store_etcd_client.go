@@ -13,46 +13,42 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// A gateway speaks to an etcd cluster. etcd's own protocol is gRPC, but every
+// A gateway is a client of an etcd cluster. etcd's own protocol is gRPC, but every
 // member also takes the same calls as JSON over HTTP ("gRPC gateway" in etcd's
-// documentation), and so net/http and encoding/json are a whole client.
+// documentation), so net/http and encoding/json are a whole client.
 //
-// It stays with one member as long as that one answers, and goes on to the next
-// when it does not. A call whose answer got lost is sent again, although it may
-// have done its work already: all that the server sends can be sent twice. Call
-// says of each answer whether that may have happened.
+// It stays with one member while that one answers, and goes on to the next when it
+// does not.
 type gateway struct {
 	endpoints          []string // such as http://10.0.0.1:2379
 	username, password string
 	client             *http.Client
 	log                *slog.Logger
 
-	failures atomic.Uint32          // counts fail-overs: modulo endpoints, the member to ask
-	told     atomic.Int64           // second of the newest warning of one
-	lost     atomic.Bool            // the newest call to end found no member that works
-	token    atomic.Pointer[string] // of the user who logged in, or nil
-	login    chan struct{}          // has room for one: who is fetching a token
+	failOvers atomic.Uint32 // modulo endpoints, the member to ask
+	lost      atomic.Bool   // the last call found no member that works
+
+	mu    sync.Mutex // held while a token is fetched
+	token string     // for the user, if there is one
 }
 
 const (
-	// One member gets so long, and all of them together so long. A new leader
-	// is elected one to two seconds after the old one was last heard of
-	// (--election-timeout, 1 s), so a request outlives that; and a client
-	// whose request does not hears so within a few seconds.
+	// How long to wait for one member, and for all of them. A new leader is elected
+	// one to two seconds after the old one was last heard of (--election-timeout,
+	// 1 s): a request outlives that, and else its client hears so soon.
 	etcdTry      = 1500 * time.Millisecond
 	etcdPatience = 4 * time.Second
 
 	maxEtcdAnswer = 64 << 20 // bytes; a thousand accounts are under 4 MiB
-
-	// More at once than this only wait inside etcd instead of here.
-	maxEtcdConns = 256
+	maxEtcdConns  = 256      // more requests at once would only wait inside etcd
 )
 
-// newGateway reads an address as -store takes it, and connects to nothing yet.
+// newGateway parses an address as -store takes it, and connects to nothing yet.
 func newGateway(address, username, password string, log *slog.Logger) (g *gateway, prefix string, err error) {
 	endpoints, prefix, err := parseEtcdAddress(address)
 	if err != nil {
@@ -65,19 +61,20 @@ func newGateway(address, username, password string, log *slog.Logger) (g *gatewa
 		IdleConnTimeout:     time.Minute,
 		TLSHandshakeTimeout: time.Second,
 	}
-	g = &gateway{
-		endpoints: endpoints, username: username, password: password, log: log,
-		client: &http.Client{Transport: transport}, login: make(chan struct{}, 1),
-	}
-	// Copies of the server shall not all ask the same member, nor all go on to
-	// the same one when it fails.
+	// No member redirects. Followed, a redirect would take keys and the password of
+	// the etcd user to any address.
+	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	// Copies of the server shall not all ask the same member, nor all go on to the
+	// same one when it fails.
 	rand.Shuffle(len(endpoints), func(i, j int) { endpoints[i], endpoints[j] = endpoints[j], endpoints[i] })
-	return g, prefix, nil
+	return &gateway{
+		endpoints: endpoints, username: username, password: password, log: log,
+		client: &http.Client{Transport: transport, CheckRedirect: noRedirect},
+	}, prefix, nil
 }
 
-// parseEtcdAddress splits etcd://host:port,host:port/prefix. The name and
-// password of a user have no place in it, since command lines can be seen by
-// every user of a machine.
+// parseEtcdAddress splits etcd://host:port,host:port/prefix. The name and password
+// of a user have no place in it: every user of the machine can see a command line.
 func parseEtcdAddress(address string) (endpoints []string, prefix string, err error) {
 	scheme, rest, _ := strings.Cut(address, "://")
 	base, ok := map[string]string{"etcd": "http://", "etcds": "https://"}[scheme]
@@ -98,65 +95,63 @@ func parseEtcdAddress(address string) (endpoints []string, prefix string, err er
 	if path = strings.Trim(path, "/"); path == "" {
 		path = "stdauth"
 	}
-	if strings.ContainsFunc(path, func(c rune) bool { return usernameProblem(string(c)) != "" && c != '/' }) {
+	if strings.ContainsFunc(path, func(c rune) bool { return checkUsername(string(c)) != nil && c != '/' }) {
 		return nil, "", fmt.Errorf("%q in an etcd address is not a prefix of keys: ASCII letters, digits and @ . + - _ /", path)
 	}
 	return endpoints, "/" + path + "/", nil
 }
 
-// call sends in to the path of a member that works, by POST, or by GET if in is
-// nil, and reads the answer into out. Until ctx is done it goes from member to
-// member. It reports whether a try before the last may have had its effect:
-// its answer did not come, or said that etcd does not know.
-func (g *gateway) call(ctx context.Context, path string, in, out any) (again bool, err error) {
+// call sends in to the path of a member that works, by POST, or by GET if in is nil,
+// and decodes the answer into out. Until ctx is done, it goes from member to member.
+// A write is sent again only if it cannot have happened: else its outcome is unknown.
+func (g *gateway) call(ctx context.Context, path string, in, out any, write bool) error {
 	var body []byte
 	if in != nil {
+		var err error
 		if body, err = json.Marshal(in); err != nil {
-			return false, err
+			return err
 		}
 	}
 	for tries := 1; ; tries++ {
-		at := g.failures.Load()
-		err = g.try(ctx, g.endpoint(at), path, body, out)
+		at := g.failOvers.Load()
+		err := g.try(ctx, g.endpoint(at), path, body, out)
 		refusal, refused := errors.AsType[*etcdError](err)
 		switch {
 		case err == nil || refused && refusal.final() && !g.mayRenew(refusal):
-			g.found()
-			return again, err
-		case errors.Is(ctx.Err(), context.Canceled): // by whoever asked: no fault of the member's
-			return again, ctx.Err()
+			if g.lost.CompareAndSwap(true, false) {
+				g.log.Info("the etcd cluster answers again")
+			}
+			return err
+		case errors.Is(ctx.Err(), context.Canceled): // by the client: no fault of the member
+			return ctx.Err()
 		}
-		again = again || !(unsent(err) || refused && refusal.undone())
 		g.failOver(at, err)
+		if write && !(unsent(err) || refused && refusal.undone()) {
+			return err
+		}
 		if ctx.Err() != nil || tries%len(g.endpoints) == 0 && !g.pause(ctx, tries/len(g.endpoints)) {
-			return again, err
+			return err
 		}
 	}
 }
 
-// failOver goes on to the next member, unless another call has done so already.
-// It tells once a second at most: in an election, and while all is lost, all
-// calls go round and round.
+// failOver goes on to the next member, unless another call has already.
 func (g *gateway) failOver(at uint32, err error) {
-	if !g.failures.CompareAndSwap(at, at+1) || len(g.endpoints) == 1 || g.lost.Load() {
-		return
-	}
-	now, told := time.Now().Unix(), g.told.Load()
-	if now > told && g.told.CompareAndSwap(told, now) {
+	if g.failOvers.CompareAndSwap(at, at+1) && len(g.endpoints) > 1 && !g.lost.Load() {
 		g.log.Warn("a member of the etcd cluster failed, going on with the next", "failed", g.endpoint(at), "next", g.endpoint(at+1), "error", err)
 	}
 }
 
-func (g *gateway) endpoint(failures uint32) string {
-	return g.endpoints[failures%uint32(len(g.endpoints))]
+func (g *gateway) endpoint(failOvers uint32) string {
+	return g.endpoints[failOvers%uint32(len(g.endpoints))]
 }
 
-// pause waits before all members are tried once more, longer each time. It
-// reports false if that is to no purpose: there is no time left, or the cluster
-// has been found lost and each call is only a question whether it is back.
+// pause waits before all members are asked once more, longer each time. It reports
+// false if that is useless: no time is left, or the cluster is known to be lost, and
+// a call is only a question whether it is back.
 func (g *gateway) pause(ctx context.Context, rounds int) bool {
 	wait := min(50*time.Millisecond<<min(rounds, 4), 500*time.Millisecond)
-	wait += rand.N(wait) // or all that wait would come back together
+	wait += rand.N(wait) // so that not all of them come back together
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < wait {
 		if g.lost.CompareAndSwap(false, true) {
 			g.log.Error("the etcd cluster does not answer")
@@ -174,17 +169,13 @@ func (g *gateway) pause(ctx context.Context, rounds int) bool {
 	}
 }
 
-func (g *gateway) found() {
-	if g.lost.Load() && g.lost.CompareAndSwap(true, false) {
-		g.log.Info("the etcd cluster answers again")
-	}
-}
-
 // try asks one member once, or twice if it wants a new token.
 func (g *gateway) try(ctx context.Context, endpoint, path string, body []byte, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, etcdTry)
 	defer cancel()
-	token := g.token.Load()
+	g.mu.Lock()
+	token := g.token
+	g.mu.Unlock()
 	err := g.send(ctx, endpoint, path, token, body, out)
 	if refusal, ok := errors.AsType[*etcdError](err); ok && g.mayRenew(refusal) {
 		if token, err = g.renew(ctx, endpoint, token); err == nil {
@@ -197,33 +188,28 @@ func (g *gateway) try(ctx context.Context, endpoint, path string, body []byte, o
 // mayRenew reports whether a call was refused for a token that can be renewed.
 func (g *gateway) mayRenew(e *etcdError) bool { return g.username != "" && e.wantsToken() }
 
-// renew returns a token other than the one that was refused. Members forget
-// their tokens when they restart, or after five minutes without use. One
-// request fetches a new one for all: checking a password is as dear to etcd
-// as it is to us.
-func (g *gateway) renew(ctx context.Context, endpoint string, refused *string) (*string, error) {
-	select {
-	case g.login <- struct{}{}:
-		defer func() { <-g.login }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if token := g.token.Load(); token != refused {
-		return token, nil
+// renew returns a token other than the refused one. Members forget their tokens when
+// they restart, or after five minutes without use. One request fetches a new one for
+// all: checking a password is as expensive for etcd as it is for this server.
+func (g *gateway) renew(ctx context.Context, endpoint, refused string) (string, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.token != refused {
+		return g.token, nil
 	}
 	body, err := json.Marshal(map[string]string{"name": g.username, "password": g.password})
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	var answer struct{ Token string }
-	if err := g.send(ctx, endpoint, "/v3/auth/authenticate", nil, body, &answer); err != nil {
-		return nil, err
+	if err := g.send(ctx, endpoint, "/v3/auth/authenticate", "", body, &answer); err != nil {
+		return "", err
 	}
-	g.token.Store(&answer.Token)
-	return &answer.Token, nil
+	g.token = answer.Token
+	return g.token, nil
 }
 
-func (g *gateway) send(ctx context.Context, endpoint, path string, token *string, body []byte, out any) error {
+func (g *gateway) send(ctx context.Context, endpoint, path, token string, body []byte, out any) error {
 	method := http.MethodPost
 	if body == nil {
 		method = http.MethodGet
@@ -233,11 +219,11 @@ func (g *gateway) send(ctx context.Context, endpoint, path string, token *string
 		return err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	// A member that knows no leader shall say so at once, not wait for one
-	// (etcd's WithRequireLeader; the gateway passes such headers on).
+	// A member that knows no leader shall say so at once, not wait for one (etcd's
+	// WithRequireLeader; the gateway passes such headers on).
 	r.Header.Set("Grpc-Metadata-Hasleader", "true")
-	if token != nil {
-		r.Header.Set("Authorization", *token)
+	if token != "" {
+		r.Header.Set("Authorization", token)
 	}
 	w, err := g.client.Do(r)
 	if err != nil {
@@ -264,8 +250,8 @@ func unsent(err error) bool {
 type etcdError struct {
 	endpoint string
 	status   int    // of HTTP
-	Code     int    // of gRPC (google.golang.org/grpc/codes), 0 if the answer was none of etcd's
-	Message  string // etcd's are listed in its api/v3rpc/rpctypes/error.go
+	Code     int    // of gRPC (google.golang.org/grpc/codes), 0 if the answer is not etcd's
+	Message  string // listed in etcd's api/v3rpc/rpctypes/error.go
 }
 
 func newEtcdError(endpoint string, status int, answer []byte) *etcdError {
@@ -276,33 +262,30 @@ func newEtcdError(endpoint string, status int, answer []byte) *etcdError {
 	return e
 }
 
-func (e *etcdError) Error() string {
-	return fmt.Sprintf("%s: %s", e.endpoint, e.Message)
-}
+func (e *etcdError) Error() string { return fmt.Sprintf("%s: %s", e.endpoint, e.Message) }
 
-// final reports whether all members would give this answer. Such a call has
-// had no effect.
+// final reports whether all members would give this answer. Such a call has had no
+// effect.
 func (e *etcdError) final() bool {
 	switch e.Code {
 	case 0:
 		return e.status < 500
 	case 1, 2, 4, 10, 13, 14: // cancelled, unknown, deadline, aborted, internal, unavailable
 		return false
-	case 8: // resource exhausted: for good, or because of too many requests just now
+	case 8: // resource exhausted: for good, or by too many requests just now
 		return strings.Contains(e.Message, "space exceeded")
 	}
 	return true
 }
 
-// undone reports whether the answer, while another member may give a better
-// one, says that the call has had no effect: etcd checks for these before
-// anything else.
+// undone reports whether a call has had no effect, while another member may give a
+// better answer: etcd checks for these before anything else.
 func (e *etcdError) undone() bool {
 	return e.is("no leader") || e.is("too many requests") || e.wantsToken()
 }
 
-// wantsToken reports whether a call was refused, before it had an effect, for
-// want of a valid token.
+// wantsToken reports whether a call was refused, before it had an effect, for want of
+// a valid token.
 func (e *etcdError) wantsToken() bool {
 	return e.is("user name is empty") || e.is("invalid auth token") || e.is("revision of auth store is old")
 }

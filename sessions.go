@@ -1,0 +1,120 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"time"
+)
+
+// A Session is one login. A refresh token prolongs it, both kinds of token name it,
+// and it ends when the user logs out.
+type Session struct {
+	ID         string    `json:"id"` // ASCII letters and digits
+	UserID     int64     `json:"user_id"`
+	Epoch      int64     `json:"epoch,omitempty"` // of the account, at the login
+	Generation int64     `json:"generation"`      // of the current refresh token, from 1
+	CreatedAt  time.Time `json:"created_at"`
+	LastUsedAt time.Time `json:"last_used_at"` // the login or the last rotation
+	ExpiresAt  time.Time `json:"expires_at"`
+	UserAgent  string    `json:"user_agent,omitempty"`
+	IP         string    `json:"ip,omitempty"`
+}
+
+// Lifetimes bound a session: it ends when it is unused for Idle, and Max after the
+// login however busy it is.
+type Lifetimes struct {
+	Idle, Max time.Duration
+}
+
+const (
+	maxSessions = 100 // an account keeps its newest
+
+	// A lost response or a second tab makes an honest client send the refresh token
+	// that was just replaced. During this grace period it is accepted.
+	refreshGrace = 10 * time.Second
+)
+
+// ErrReplayed means that a refresh token was used again after it was replaced.
+var ErrReplayed = errors.New("refresh token used again")
+
+// NewSession starts a session of the account as it was when its password was
+// verified: a store refuses the session if the password has changed since.
+func NewSession(u User, now time.Time, life Lifetimes) Session {
+	s := Session{ID: rand.Text(), UserID: u.ID, Epoch: u.Epoch, Generation: 1, CreatedAt: now, LastUsedAt: now}
+	s.ExpiresAt = s.expiry(life)
+	return s
+}
+
+// Rotate accepts a refresh token of the given generation. Afterwards s.Generation is
+// that of its successor. A token that was replaced before the grace period has two
+// holders, and one of them is a thief: ErrReplayed, and the session must end (RFC
+// 9700, section 4.14.2).
+func (s *Session) Rotate(generation int64, now time.Time, life Lifetimes) error {
+	switch {
+	case generation == s.Generation:
+		s.Generation++
+		s.LastUsedAt = now
+		s.ExpiresAt = s.expiry(life)
+		return nil
+	case s.Superseded(generation, now):
+		return nil // the same successor again
+	case generation < s.Generation:
+		return ErrReplayed
+	}
+	return ErrNotFound // a generation from the future: the store is an older backup
+}
+
+// Superseded reports whether generation is the one before the current, within its
+// grace period.
+func (s *Session) Superseded(generation int64, now time.Time) bool {
+	return generation == s.Generation-1 && now.Sub(s.LastUsedAt) < refreshGrace
+}
+
+// Live reports whether the session can be used, given the epoch of its account.
+func (s *Session) Live(epoch int64, now time.Time) bool {
+	return s.Epoch == epoch && now.Before(s.ExpiresAt)
+}
+
+// Within returns the session as today's lifetimes bound it. They may have been
+// shortened since it was stored; longer ones revive nothing.
+func (s Session) Within(life Lifetimes) Session {
+	if end := s.expiry(life); end.Before(s.ExpiresAt) {
+		s.ExpiresAt = end
+	}
+	return s
+}
+
+func (s *Session) expiry(life Lifetimes) time.Time {
+	idle, old := s.LastUsedAt.Add(life.Idle), s.CreatedAt.Add(life.Max)
+	if old.Before(idle) {
+		return old
+	}
+	return idle
+}
+
+// A Caller is the session that asks for a change. Nobody, the zero Caller, asks on
+// behalf of registration, of a login and of the command line.
+type Caller struct {
+	UserID    int64
+	SessionID string
+	Admin     bool // the change is for admins
+}
+
+// The errors that say why a caller may not ask.
+var (
+	ErrEnded    = errors.New("the session has ended")
+	ErrInactive = errors.New("inactive user")
+	ErrNotAdmin = errors.New("not an admin")
+)
+
+// Allowed returns why the caller may not ask, given the account of its session. A
+// session that has ended is the store's to refuse, with ErrEnded.
+func (c Caller) Allowed(u User) error {
+	switch {
+	case u.Disabled:
+		return ErrInactive
+	case c.Admin && u.Role != RoleAdmin:
+		return ErrNotAdmin
+	}
+	return nil
+}

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// change is how everything changes: it reads, lets decide say what shall happen to
+// what was found, and commits that in a transaction whose comparisons say that
+// nothing has changed meanwhile. If something has, it starts again. A transaction
+// without operations is no change: what decide saw is durable, because a majority
+// had it. With operations and an error both count, as in a [MemoryStore].
+//
+// The caller's session and account are read and compared as well, so that the change
+// is made only while the caller may ask for it.
+//
+// A change is made or not, however soon the client hangs up: a thief who sends a
+// stolen token must not save its session by hanging up.
+func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decide func(etcdView) (etcdTxn, error)) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), etcdPatience)
+	defer cancel()
+	asked := len(reads)
+	session, user := e.sessionKey(by.UserID, by.SessionID), e.userKey(by.UserID)
+	if by != (Caller{}) {
+		reads = append(slices.Clip(reads), getKey(session), getKey(user))
+	}
+	for {
+		now, err := e.read(ctx, reads...)
+		if err != nil {
+			return err
+		}
+		if by != (Caller{}) {
+			if err := now.allow(by, asked); err != nil {
+				return err
+			}
+		}
+		t, refusal := decide(now)
+		if len(t.Success) == 0 {
+			return refusal
+		}
+		if by != (Caller{}) {
+			t.Compare = append(t.Compare, now.unchanged(asked, session), now.unchanged(asked+1, user))
+		}
+		if done, err := e.commit(ctx, t); err != nil {
+			return err
+		} else if done {
+			return refusal
+		}
+		time.Sleep(rand.N(5 * time.Millisecond)) // or those that lost would meet again
+	}
+}
+
+// allow returns why the caller may not ask for a change, given its session and
+// account in the reads from i on.
+func (v etcdView) allow(by Caller, i int) error {
+	_, u, err := v.session(i)
+	if errors.Is(err, ErrNotFound) {
+		return ErrEnded
+	}
+	if err != nil {
+		return err
+	}
+	return by.Allowed(u)
+}
+
+// commit makes a change whose comparisons are true, and reports whether they were.
+// It is sent at most once: if its answer is lost, its outcome is unknown.
+func (e *EtcdStore) commit(ctx context.Context, t etcdTxn) (done bool, err error) {
+	now, err := e.txn(ctx, t, true)
+	return now.succeeded, err
+}
+
+// read returns what the keys hold, all at one time.
+func (e *EtcdStore) read(ctx context.Context, ops ...etcdOp) (etcdView, error) {
+	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
+	defer cancel()
+	return e.txn(ctx, etcdTxn{Success: ops}, false)
+}
+
+func (e *EtcdStore) txn(ctx context.Context, t etcdTxn, write bool) (etcdView, error) {
+	var answer etcdAnswer
+	if err := e.gateway.call(ctx, "/v3/kv/txn", t, &answer, write); err != nil {
+		return etcdView{}, unavailable(err)
+	}
+	asked := t.Failure
+	if answer.Succeeded {
+		asked = t.Success
+	}
+	if len(answer.Responses) != len(asked) {
+		return etcdView{}, unavailable(errors.New("the answer does not fit the transaction"))
+	}
+	v := etcdView{succeeded: answer.Succeeded, revision: answer.Header.Revision, life: e.life}
+	for _, r := range answer.Responses {
+		v.found = append(v.found, r.Range.Kvs)
+	}
+	return v, nil
+}
+
+func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
+
+// The messages of etcd, as far as they are needed (etcd's rpc.proto and kv.proto).
+// JSON has []byte in base64 and the int64 as strings.
+
+type etcdTxn struct {
+	Compare []etcdCompare `json:"compare,omitempty"`
+	Success []etcdOp      `json:"success,omitempty"` // if all comparisons are true
+	Failure []etcdOp      `json:"failure,omitempty"` // if not
+}
+
+// An etcdCompare compares a property of a key, or of each key from Key to RangeEnd.
+// Where there is no key, numbers are 0.
+type etcdCompare struct {
+	Key            []byte `json:"key"`
+	RangeEnd       []byte `json:"range_end,omitempty"`
+	Target         string `json:"target"`
+	Result         string `json:"result"`
+	CreateRevision int64  `json:"create_revision,omitempty,string"`
+	ModRevision    int64  `json:"mod_revision,omitempty,string"`
+	Value          []byte `json:"value,omitempty"`
+}
+
+// An etcdOp has one of its fields set.
+type etcdOp struct {
+	Range  *etcdRange `json:"request_range,omitempty"`
+	Put    *etcdPut   `json:"request_put,omitempty"`
+	Delete *etcdRange `json:"request_delete_range,omitempty"`
+}
+
+type etcdRange struct {
+	Key      []byte `json:"key"`
+	RangeEnd []byte `json:"range_end,omitempty"` // the first key behind the range
+	Limit    int64  `json:"limit,omitempty,string"`
+}
+
+type etcdPut struct {
+	Key   []byte `json:"key"`
+	Value []byte `json:"value"`
+}
+
+type etcdKV struct {
+	Key, Value     []byte
+	CreateRevision int64 `json:"create_revision,string"`
+	ModRevision    int64 `json:"mod_revision,string"`
+}
+
+type etcdAnswer struct {
+	Header struct {
+		Revision int64 `json:",string"`
+	}
+	Succeeded bool
+	Responses []struct {
+		Range struct{ Kvs []etcdKV } `json:"response_range"`
+	}
+}
+
+// An etcdView is what the reads of a transaction found.
+type etcdView struct {
+	succeeded bool
+	revision  int64      // of the whole cluster, counts up with each change
+	found     [][]etcdKV // for each read
+	life      Lifetimes  // that bind the sessions
+}
+
+func getKey(key string) etcdOp { return etcdOp{Range: &etcdRange{Key: []byte(key)}} }
+
+func getBetween(from, to string) etcdOp {
+	return etcdOp{Range: &etcdRange{Key: []byte(from), RangeEnd: []byte(to)}}
+}
+
+func getAll(prefix string) etcdOp { return getBetween(prefix, prefixEnd(prefix)) }
+
+func (op etcdOp) first(n int64) etcdOp {
+	op.Range.Limit = n
+	return op
+}
+
+func putKey(key, value string) etcdOp {
+	return etcdOp{Put: &etcdPut{Key: []byte(key), Value: []byte(value)}}
+}
+
+func removeKey(key string) etcdOp { return etcdOp{Delete: getKey(key).Range} }
+
+func removeBetween(from, to string) etcdOp { return etcdOp{Delete: getBetween(from, to).Range} }
+
+func removeAll(prefix string) etcdOp { return removeBetween(prefix, prefixEnd(prefix)) }
+
+// prefixEnd returns the first key behind all that begin with prefix, which ends in /.
+func prefixEnd(prefix string) string { return strings.TrimSuffix(prefix, "/") + "0" }
+
+// value returns the value of the one key that read i may have found, or "".
+func (v etcdView) value(i int) string {
+	if len(v.found[i]) == 0 {
+		return ""
+	}
+	return string(v.found[i][0].Value)
+}
+
+func (v etcdView) decode(i int, into any) error {
+	if len(v.found[i]) == 0 {
+		return ErrNotFound
+	}
+	return v.found[i][0].decode(into)
+}
+
+// session returns the session and the account that reads i and i+1 were for, if the
+// session is live.
+func (v etcdView) session(i int) (s Session, u User, err error) {
+	if err = v.decode(i, &s); err == nil {
+		err = v.decode(i+1, &u)
+	}
+	if s = s.Within(v.life); err == nil && !s.Live(u.Epoch, time.Now()) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Session{}, User{}, err
+	}
+	return s, u, nil
+}
+
+// sessions returns the live sessions of an account in read i, oldest login first.
+func (v etcdView) sessions(i int, u User) (live []Session, err error) {
+	kvs := slices.SortedFunc(slices.Values(v.found[i]), func(a, b etcdKV) int { return cmp.Compare(a.CreateRevision, b.CreateRevision) })
+	for _, kv := range kvs {
+		var s Session
+		if err := kv.decode(&s); err != nil {
+			return nil, err
+		}
+		if s = s.Within(v.life); s.Live(u.Epoch, time.Now()) {
+			live = append(live, s)
+		}
+	}
+	return live, nil
+}
+
+// unchanged compares whether the key of read i is as it was.
+func (v etcdView) unchanged(i int, key string) etcdCompare {
+	kv := etcdKV{Key: []byte(key)}
+	if len(v.found[i]) > 0 {
+		kv = v.found[i][0]
+	}
+	return kv.unchanged()
+}
+
+func (kv etcdKV) unchanged() etcdCompare {
+	return etcdCompare{Key: kv.Key, Target: "MOD", Result: "EQUAL", ModRevision: kv.ModRevision}
+}
+
+// noneNew compares whether no key under the prefix was made since the view.
+func (v etcdView) noneNew(prefix string) etcdCompare {
+	return etcdCompare{Key: []byte(prefix), RangeEnd: []byte(prefixEnd(prefix)), Target: "CREATE", Result: "LESS", CreateRevision: v.revision + 1}
+}
+
+func (kv etcdKV) decode(into any) error {
+	if err := json.Unmarshal(kv.Value, into); err != nil {
+		return fmt.Errorf("the value of etcd's key %s: %w", kv.Key, err)
+	}
+	return nil
+}
