@@ -36,7 +36,7 @@ func BenchmarkReadMe(b *testing.B) {
 		sideBySide(b, serving(b, bare, r, 200), serving(b, w.handler, r, 200))
 	})
 	b.Run("socket", func(b *testing.B) {
-		bare, ours := &http.Server{Handler: bare}, new(settings).httpServer(w.handler, w.server.log)
+		bare, ours := &http.Server{Handler: bare}, httpServer(b, w)
 		sideBySide(b, asking(b, bare, loopback(b), w.vars["john"]), asking(b, ours, loopback(b), w.vars["john"]))
 	})
 }
@@ -49,7 +49,7 @@ func BenchmarkBadToken(b *testing.B) {
 	w.vars["forged"] = token[:len(token)-4] + "AAAA"
 	r := w.request(b.Context(), "GET /users/me/ as forged")
 	bare := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header()["Content-Type"] = problemType
+		w.Header()["Content-Type"] = []string{"application/problem+json"}
 		w.WriteHeader(http.StatusUnauthorized)
 		w.Write([]byte(badToken[strings.LastIndexByte(badToken, '\n')+1:]))
 	})
@@ -61,7 +61,7 @@ func BenchmarkBadToken(b *testing.B) {
 // GET /users/me/: "ratio" is how much longer it takes.
 func BenchmarkRefreshOverHTTP(b *testing.B) {
 	w := benchWorld(b)
-	server := func() *http.Server { return new(settings).httpServer(w.handler, w.server.log) }
+	server := func() *http.Server { return httpServer(b, w) }
 	talk, refresh := talking(b, server(), loopback(b)), w.vars["john.refresh"]
 	sideBySide(b, asking(b, server(), loopback(b), w.vars["john"]), func() {
 		body := "grant_type=refresh_token&refresh_token=" + url.QueryEscape(refresh)
@@ -72,6 +72,11 @@ func BenchmarkRefreshOverHTTP(b *testing.B) {
 		}
 		refresh = next
 	})
+}
+
+// httpServer is the server as main configures it.
+func httpServer(b *testing.B, w *world) *http.Server {
+	return new(settings).httpServer(w.handler, w.server.log)
 }
 
 // sideBySide measures ours, and in the same run, a part at a time, bare.

@@ -47,27 +47,27 @@ func TestAttackJSONSmuggling(t *testing.T) {
 		{"a duplicate of null", `PATCH /users/me/ as john {"email":null,"email":"m@example.com"}`, invalidFields("email is given more than once")},
 		{"another case", `POST /users/ {"username":"mallory","password":"correct horse","PASSWORD":"battery staple"}`, invalidFields("PASSWORD is not a field of this request")},
 		{"the long s, which folds to s", `POST /users/ {"uſername":"mallory","password":"correct horse"}`, invalidFields("uſername is not a field of this request", "username is required")},
-		{"a lone surrogate, which another reader mends", `POST /users/ {"username":"mallory","password":"correct horse\ud800"}`, invalidFields("password has half of a surrogate pair")},
-		{"the second half alone", `POST /users/ {"username":"mallory","password":"correct horse\udc00\ud800"}`, invalidFields("password has half of a surrogate pair")},
+		{"a lone surrogate, which another reader mends", `POST /users/ {"username":"mallory","password":"correct horse\ud800"}`, invalidFields("password must not contain U+FFFD or half of a surrogate pair")},
+		{"the second half alone", `POST /users/ {"username":"mallory","password":"correct horse\udc00\ud800"}`, invalidFields("password must not contain U+FFFD or half of a surrogate pair")},
 		{"a surrogate behind a backslash is a backslash", `POST /users/ {"username":"alice","password":"correct horse\\ud800"} ; POST /token username=alice&password=correct+horse\ud800`, tokens},
 		{"a pair is a character", `POST /users/ {"username":"alice","password":"correct \ud83d\udc0e"} ; POST /token username=alice&password=correct+%F0%9F%90%8E`, tokens},
 		{"NUL, which HMAC's padding hides", `POST /users/ {"username":"mallory","password":"correct horse\u0000"}`, invalidFields("password must be valid UTF-8 without NUL and U+FFFD")},
-		{"a comment", `POST /users/ {"username":"mallory",/**/"password":"correct horse"}`, refusal(400, "The body is not JSON: invalid character '/' looking for beginning of object key string (byte 23)")},
-		{"a second object", `POST /users/ {"username":"mallory","password":"correct horse"} {"role":"admin"}`, refusal(400, "The body is not JSON: invalid character '{' after top-level value (byte 51)")},
-		{"a byte order mark", "POST /users/ \ufeff{}", refusal(400, "The body is not JSON: invalid character 'ï' looking for beginning of value (byte 1)")},
-		{"very deep", `PATCH /users/me/ as john {"email":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + "}", refusal(400, "The body is not JSON: invalid character '[' exceeded max depth (byte 10009)")},
+		{"a comment", `POST /users/ {"username":"mallory",/**/"password":"correct horse"}`, refusal(400, "not_json", "The body is not JSON: invalid character '/' looking for beginning of object key string (byte 23)")},
+		{"a second object", `POST /users/ {"username":"mallory","password":"correct horse"} {"role":"admin"}`, refusal(400, "not_json", "The body is not JSON: invalid character '{' after top-level value (byte 51)")},
+		{"a byte order mark", "POST /users/ \ufeff{}", refusal(400, "not_json", "The body is not JSON: invalid character 'ï' looking for beginning of value (byte 1)")},
+		{"very deep", `PATCH /users/me/ as john {"email":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + "}", refusal(400, "not_json", "The body is not JSON: invalid character '[' exceeded max depth (byte 10009)")},
 		{"an object for a string", `POST /users/ {"username":{"ne":null},"password":{"ne":null}}`, invalidFields("username must be a string", "password must be a string")},
 	})
 }
 
 func TestAttackParameterPollution(t *testing.T) {
 	checkRules(t, []apiRule{
-		{"two passwords", "POST /token username=johndoe&password=secret&password=guess", oauthRefusal(400, "invalid_request", "A form field is repeated")},
-		{"two names, one encoded", "POST /token username=johndoe&%75sername=admin&password=secret", oauthRefusal(400, "invalid_request", "A form field is repeated")},
-		{"two grants", "POST /token grant_type=password&grant_type=refresh_token&username=johndoe&password=secret", oauthRefusal(400, "invalid_request", "A form field is repeated")},
-		{"a semicolon, which is no separator", "POST /token username=johndoe;password=secret", oauthRefusal(400, "invalid_request", "The body is not a valid form")},
+		{"two passwords", "POST /token username=johndoe&password=secret&password=guess", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"two names, one encoded", "POST /token username=johndoe&%75sername=admin&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"two grants", "POST /token grant_type=password&grant_type=refresh_token&username=johndoe&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"a semicolon, which is no separator", "POST /token username=johndoe;password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "The body is not a valid form")},
 		{"another case is another field", "POST /token username=johndoe&PASSWORD=guess&password=secret", tokens},
-		{"an array by PHP's rules is another field", "POST /token username=johndoe&password[]=secret", oauthRefusal(400, "invalid_request", "Missing form field: password")},
+		{"an array by PHP's rules is another field", "POST /token username=johndoe&password[]=secret", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
 		{"the query is no part of the form", "POST /token?grant_type=refresh_token username=johndoe&password=secret", tokens},
 		{"a token in the body is no credential", `GET /users/me/ with "Content-Type: application/x-www-form-urlencoded" access_token=$john`, noCredentials},
 	})
@@ -78,7 +78,7 @@ func TestAttackTokenConfusion(t *testing.T) {
 		{"a refresh token as an access token", "GET /users/me/ as john.refresh", badToken},
 		{"an access token as a refresh token", "POST /token grant_type=refresh_token&refresh_token=$john", wrongRefresh},
 		{"alg none", `GET /users/me/ with "Authorization: Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiIyIn0."`, badToken},
-		{"two tokens, one good", `GET /users/me/ with "Authorization: Bearer $john" with "Authorization: Bearer x"`, refusal(400, "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"two tokens, one good", `GET /users/me/ with "Authorization: Bearer $john" with "Authorization: Bearer x"`, refusal(400, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
 		{"a very long token", `GET /users/me/ with "Authorization: Bearer ` + strings.Repeat("a", 5000) + `"`, badToken},
 	})
 	inPeopledWorld(t, func(w *world) {
@@ -526,17 +526,17 @@ func TestAttackFullQueue(t *testing.T) {
 		w.do("repeat 5 POST /token from 192.0.2.9 username=johndoe&password=guess")
 		release := w.occupyHashing(maxWaiting)
 		for _, tt := range []struct{ do, want string }{
-			{"POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", busy, "Retry-After: 1")},
-			{"POST /token username=nobody&password=secret", oauthRefusal(503, "temporarily_unavailable", busy, "Retry-After: 1")},
-			{"repeat 9 POST /token username=johndoe&password=guess", oauthRefusal(503, "temporarily_unavailable", busy, "Retry-After: 1")},
-			{register, refusal(503, busy, "Retry-After: 1")},
-			{`PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`, refusal(503, busy, "Retry-After: 1")},
-			{`DELETE /users/me/ as john {"password":"secret"}`, refusal(503, busy, "Retry-After: 1")},
-			{`PUT /users/1/password as admin {"new_password":"correct horse"}`, refusal(503, busy, "Retry-After: 1")},
+			{"POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", "too_busy", busy, "Retry-After: 1")},
+			{"POST /token username=nobody&password=secret", oauthRefusal(503, "temporarily_unavailable", "too_busy", busy, "Retry-After: 1")},
+			{"repeat 9 POST /token username=johndoe&password=guess", oauthRefusal(503, "temporarily_unavailable", "too_busy", busy, "Retry-After: 1")},
+			{register, refusal(503, "too_busy", busy, "Retry-After: 1")},
+			{`PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`, refusal(503, "too_busy", busy, "Retry-After: 1")},
+			{`DELETE /users/me/ as john {"password":"secret"}`, refusal(503, "too_busy", busy, "Retry-After: 1")},
+			{`PUT /users/1/password as admin {"new_password":"correct horse"}`, refusal(503, "too_busy", busy, "Retry-After: 1")},
 
-			{`POST /users/ {"username":"johndoe","password":"correct horse"}`, refusal(400, "Username already registered")},
+			{`POST /users/ {"username":"johndoe","password":"correct horse"}`, refusal(400, "username_taken", "Username already registered")},
 			{`POST /users/ {"username":"alice","password":"short"}`, invalidFields("password must be at least 8 characters long")},
-			{"POST /token from 192.0.2.9 username=johndoe&password=secret", oauthRefusal(429, "temporarily_unavailable", "Too many failed logins", "Retry-After: 1")},
+			{"POST /token from 192.0.2.9 username=johndoe&password=secret", oauthRefusal(429, "temporarily_unavailable", "too_many_failed_logins", "Too many failed logins", "Retry-After: 1")},
 			{"GET /users/me/ as john", "200\n" + john},
 			{"wait 1m ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
 		} {
@@ -633,7 +633,7 @@ func TestAttackLoginStorm(t *testing.T) {
 			answers <- w.send(ctx, fmt.Sprintf("POST /token from 10.0.%d.%d username=slow&password=guess", i>>8, i&255))
 		}()
 	}
-	turnedAway := oauthRefusal(503, "temporarily_unavailable", "Too many passwords are being checked", "Retry-After: 1")
+	turnedAway := oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many passwords are being checked", "Retry-After: 1")
 	count, received := map[int]int{}, 0
 	for count[503] == 0 {
 		a := <-answers
@@ -656,8 +656,8 @@ func TestAttackLoginStorm(t *testing.T) {
 	if count[401] > maxWaiting/2+cap(w.server.passwords.queue.running) {
 		t.Errorf("%d logins, whose clients have given up, were answered %v times\n  want those who wait to leave the queue", storm, count)
 	}
-	if got, want := w.server.stats.Get("hashing_refused").String(), fmt.Sprint(count[503]); got != want {
-		t.Errorf("hashing_refused on the debug listener is %s, want %s, as many as were turned away", got, want)
+	if got, want := w.server.metrics.counts[`stdauth_errors_total{code="too_busy"}`].Load(), int64(count[503]); got != want {
+		t.Errorf("the metric of refused hashes is %d, want %d, as many as were turned away", got, want)
 	}
 	if got := w.do("POST /token username=johndoe&password=secret"); !strings.HasPrefix(got, "200\n") {
 		t.Errorf("a login after the storm\n  got %s\n  want 200", got)

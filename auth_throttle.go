@@ -21,11 +21,14 @@ var ErrBusy = errors.New("too many passwords are being checked")
 // ErrPassword means that a password is wrong.
 var ErrPassword = errors.New("incorrect password")
 
-// A ThrottledError means that a password was not looked at: too many were wrong
-// before it.
+// ErrThrottled means that a password was not looked at: too many were wrong before
+// it. A ThrottledError is one that says how long to wait.
+var ErrThrottled = errors.New("too many failed logins")
+
 type ThrottledError struct{ Wait time.Duration }
 
-func (e ThrottledError) Error() string { return fmt.Sprintf("too many failed logins, wait %v", e.Wait) }
+func (e ThrottledError) Error() string { return fmt.Sprintf("%v, wait %v", ErrThrottled, e.Wait) }
+func (e ThrottledError) Unwrap() error { return ErrThrottled }
 
 // Passwords checks and hashes passwords. Its methods may be called concurrently.
 type Passwords struct {
@@ -81,6 +84,13 @@ func (p *Passwords) Hash(ctx context.Context, from netip.Addr, password string) 
 	}
 	defer leave()
 	return p.Hasher.Hash(password), nil
+}
+
+// Waiting returns how many hashes wait for a core.
+func (p *Passwords) Waiting() int {
+	p.queue.mu.Lock()
+	defer p.queue.mu.Unlock()
+	return p.queue.total
 }
 
 // A hashQueue lets one hash run for each core, and some wait.

@@ -27,17 +27,17 @@ type apiRule struct{ rule, do, want string }
 
 // The answers that come again and again.
 var (
-	noCredentials = refusal(401, "Not authenticated", "WWW-Authenticate: Bearer")
-	badToken      = refusal(401, "Could not validate credentials", `WWW-Authenticate: Bearer error="invalid_token"`)
-	inactive      = refusal(400, "Inactive user")
-	forbidden     = refusal(403, "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)
-	notFound      = refusal(404, "Not found")
-	lastAdmin     = refusal(409, "The last active admin cannot be demoted, disabled or deleted")
-	noStore       = refusal(503, "The store cannot be used at the moment", "Retry-After: 5")
+	noCredentials = refusal(401, "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")
+	badToken      = refusal(401, "invalid_token", "Could not validate credentials", `WWW-Authenticate: Bearer error="invalid_token"`)
+	inactive      = refusal(400, "inactive_user", "Inactive user")
+	forbidden     = refusal(403, "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)
+	notFound      = refusal(404, "not_found", "Not found")
+	lastAdmin     = refusal(409, "last_admin", "The last active admin cannot be demoted, disabled or deleted")
+	noStore       = refusal(503, "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")
 
-	wrongLogin   = oauthRefusal(401, "invalid_grant", "Incorrect username or password", "WWW-Authenticate: Bearer")
-	wrongRefresh = oauthRefusal(400, "invalid_grant", "The refresh token is not valid")
-	noLogin      = oauthRefusal(400, "invalid_grant", "Inactive user")
+	wrongLogin   = oauthRefusal(401, "invalid_grant", "incorrect_login", "Incorrect username or password", "WWW-Authenticate: Bearer")
+	wrongRefresh = oauthRefusal(400, "invalid_grant", "invalid_refresh_token", "The refresh token is not valid")
+	noLogin      = oauthRefusal(400, "invalid_grant", "inactive_user", "Inactive user")
 )
 
 const (
@@ -99,23 +99,23 @@ func TestToken(t *testing.T) {
 		{"at 90 days it ends however busy", "wait 700h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as b ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$b ; keep refresh_token as c ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$c ; keep refresh_token as d ; wait 60h ; POST /token grant_type=refresh_token&refresh_token=$d", wrongRefresh},
 		{"an access token does not outlive its session", "wait 700h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as b ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$b ; keep refresh_token as c ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$c ; keep refresh_token as d ; wait 59h50m ; POST /token grant_type=refresh_token&refresh_token=$d", strings.Replace(tokens, "1800", "600", 1)},
 
-		{"the username must be there", "POST /token password=secret", oauthRefusal(400, "invalid_request", "Missing form field: username")},
-		{"the password must be there", "POST /token username=johndoe", oauthRefusal(400, "invalid_request", "Missing form field: password")},
-		{"an empty field counts as absent", "POST /token username=johndoe&password=", oauthRefusal(400, "invalid_request", "Missing form field: password")},
-		{"the refresh token must be there", "POST /token grant_type=refresh_token&username=johndoe&password=secret", oauthRefusal(400, "invalid_request", "Missing form field: refresh_token")},
-		{"other grants are not supported", "POST /token grant_type=client_credentials", oauthRefusal(400, "unsupported_grant_type", "grant_type must be password or refresh_token")},
-		{"a grant is written exactly", "POST /token grant_type=Password&username=johndoe&password=secret", oauthRefusal(400, "unsupported_grant_type", "grant_type must be password or refresh_token")},
-		{"a repeated field is refused", "POST /token username=johndoe&password=wrong&password=secret", oauthRefusal(400, "invalid_request", "A form field is repeated")},
-		{"a repeated unknown field is refused", "POST /token username=johndoe&password=secret&x=1&x=2", oauthRefusal(400, "invalid_request", "A form field is repeated")},
-		{"a broken form is refused", "POST /token username=johndoe&password=%zz", oauthRefusal(400, "invalid_request", "The body is not a valid form")},
-		{"a login is not JSON", `POST /token with "Content-Type: application/json" {"username":"johndoe","password":"secret"}`, oauthRefusal(415, "invalid_request", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"a login has a content type", "POST /token", oauthRefusal(415, "invalid_request", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"a login has one content type", `POST /token with "Content-Type: application/x-www-form-urlencoded" with "Content-Type: application/json" username=johndoe&password=secret`, oauthRefusal(415, "invalid_request", "The Content-Type must be application/x-www-form-urlencoded")},
+		{"the username must be there", "POST /token password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: username")},
+		{"the password must be there", "POST /token username=johndoe", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
+		{"an empty field counts as absent", "POST /token username=johndoe&password=", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
+		{"the refresh token must be there", "POST /token grant_type=refresh_token&username=johndoe&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: refresh_token")},
+		{"other grants are not supported", "POST /token grant_type=client_credentials", oauthRefusal(400, "unsupported_grant_type", "unsupported_grant_type", "grant_type must be password or refresh_token")},
+		{"a grant is written exactly", "POST /token grant_type=Password&username=johndoe&password=secret", oauthRefusal(400, "unsupported_grant_type", "unsupported_grant_type", "grant_type must be password or refresh_token")},
+		{"a repeated field is refused", "POST /token username=johndoe&password=wrong&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"a repeated unknown field is refused", "POST /token username=johndoe&password=secret&x=1&x=2", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"a broken form is refused", "POST /token username=johndoe&password=%zz", oauthRefusal(400, "invalid_request", "invalid_request", "The body is not a valid form")},
+		{"a login is not JSON", `POST /token with "Content-Type: application/json" {"username":"johndoe","password":"secret"}`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
+		{"a login has a content type", "POST /token", oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
+		{"a login has one content type", `POST /token with "Content-Type: application/x-www-form-urlencoded" with "Content-Type: application/json" username=johndoe&password=secret`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
 		{"a body of 64 KiB is read", "POST /token username=johndoe&password=secret&x=" + strings.Repeat("x", 64<<10-len("username=johndoe&password=secret&x=")), tokens},
-		{"a larger one is not", "POST /token username=johndoe&password=secret&x=" + strings.Repeat("x", 64<<10-len("username=johndoe&password=secret&x=")+1), oauthRefusal(413, "invalid_request", "The body must be at most 65536 bytes long")},
-		{"a store that cannot write is a 503", "store fails ; POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
-		{"also for a refresh", "store fails ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", oauthRefusal(503, "temporarily_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
-		{"GET would put the password into the address", "GET /token", refusal(405, "Method not allowed", "Allow: POST")},
+		{"a larger one is not", "POST /token username=johndoe&password=secret&x=" + strings.Repeat("x", 64<<10-len("username=johndoe&password=secret&x=")+1), oauthRefusal(413, "invalid_request", "too_large", "The body must be at most 65536 bytes long")},
+		{"a store that cannot write is a 503", "store fails ; POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
+		{"also for a refresh", "store fails ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
+		{"GET would put the password into the address", "GET /token", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
 	})
 }
 
@@ -134,12 +134,12 @@ func TestRevoke(t *testing.T) {
 		{"and for that of a deleted account", "POST /revoke token=$dave.refresh", "200"},
 		{"a disabled account can log out", "POST /revoke token=$dora ; PATCH /users/4 as admin {\"disabled\":false} ; GET /users/me/ as dora", badToken},
 
-		{"the token must be there", "POST /revoke token_type_hint=access_token", oauthRefusal(400, "invalid_request", "Missing form field: token")},
-		{"an empty token counts as absent", "POST /revoke token=", oauthRefusal(400, "invalid_request", "Missing form field: token")},
-		{"a repeated token is refused", "POST /revoke token=$john&token=$jane", oauthRefusal(400, "invalid_request", "A form field is repeated")},
-		{"it is a form", `POST /revoke with "Content-Type: text/plain" token=$john`, oauthRefusal(415, "invalid_request", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"a store that cannot write is a 503", "store fails ; POST /revoke token=$john", oauthRefusal(503, "temporarily_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
-		{"other methods are told which one to use", "DELETE /revoke", refusal(405, "Method not allowed", "Allow: POST")},
+		{"the token must be there", "POST /revoke token_type_hint=access_token", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: token")},
+		{"an empty token counts as absent", "POST /revoke token=", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: token")},
+		{"a repeated token is refused", "POST /revoke token=$john&token=$jane", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"it is a form", `POST /revoke with "Content-Type: text/plain" token=$john`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
+		{"a store that cannot write is a 503", "store fails ; POST /revoke token=$john", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
+		{"other methods are told which one to use", "DELETE /revoke", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
 	})
 }
 
@@ -166,14 +166,14 @@ func TestIntrospect(t *testing.T) {
 		{"a deleted account's access token is not", "POST /introspect as admin token=$dave", off},
 		{"a deleted account's refresh token is not", "POST /introspect as admin token=$dave.refresh", off},
 
-		{"it is for admins", "POST /introspect as john token=$john", oauthRefusal(403, "insufficient_scope", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)},
-		{"it asks for a token of one's own", "POST /introspect token=$john", oauthRefusal(401, "invalid_client", "Not authenticated", "WWW-Authenticate: Bearer")},
-		{"a live one", "POST /introspect as ended token=$john", oauthRefusal(401, "invalid_token", "Could not validate credentials", `WWW-Authenticate: Bearer error="invalid_token"`)},
+		{"it is for admins", "POST /introspect as john token=$john", oauthRefusal(403, "insufficient_scope", "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)},
+		{"it asks for a token of one's own", "POST /introspect token=$john", oauthRefusal(401, "invalid_client", "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")},
+		{"a live one", "POST /introspect as ended token=$john", oauthRefusal(401, "invalid_token", "invalid_token", "Could not validate credentials", `WWW-Authenticate: Bearer error="invalid_token"`)},
 		{"of an active account", "POST /introspect as dora token=$john", noLogin},
-		{"the token must be there", "POST /introspect as admin x=y", oauthRefusal(400, "invalid_request", "Missing form field: token")},
-		{"a repeated token is refused", "POST /introspect as admin token=$john&token=$jane", oauthRefusal(400, "invalid_request", "A form field is repeated")},
-		{"it is a form", `POST /introspect as admin with "Content-Type: application/json" {"token":"$john"}`, oauthRefusal(415, "invalid_request", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"other methods are told which one to use", "GET /introspect as admin", refusal(405, "Method not allowed", "Allow: POST")},
+		{"the token must be there", "POST /introspect as admin x=y", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: token")},
+		{"a repeated token is refused", "POST /introspect as admin token=$john&token=$jane", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"it is a form", `POST /introspect as admin with "Content-Type: application/json" {"token":"$john"}`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
+		{"other methods are told which one to use", "GET /introspect as admin", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
 	})
 }
 
@@ -210,9 +210,9 @@ func TestRegister(t *testing.T) {
 		{"the password may be the article's", password("newpassword"), created + alice},
 		{"a token beside it changes nothing", `POST /users/ as admin {"username":"alice","password":"correct horse"}`, created + alice},
 
-		{"a name is taken once", name("johndoe"), refusal(400, "Username already registered")},
-		{"in any case", name("JohnDoe"), refusal(400, "Username already registered")},
-		{"also a disabled account's", name("dora"), refusal(400, "Username already registered")},
+		{"a name is taken once", name("johndoe"), refusal(400, "username_taken", "Username already registered")},
+		{"in any case", name("JohnDoe"), refusal(400, "username_taken", "Username already registered")},
+		{"also a disabled account's", name("dora"), refusal(400, "username_taken", "Username already registered")},
 		{"a deleted account's name is free", name("dave"), created + strings.Replace(alice, "alice", "dave", 1)},
 
 		{"username and password must be there", `POST /users/ {}`, invalidFields("username is required", "password is required")},
@@ -265,16 +265,16 @@ func TestRegister(t *testing.T) {
 		{"a full name has no control character", register(`"full_name":"Alice\u001b[2J"`), invalidFields("full_name " + badFullName)},
 		{"a full name has no control character beyond ASCII", register(`"full_name":"Alice\u0085"`), invalidFields("full_name " + badFullName)},
 
-		{"broken JSON is told where it broke", `POST /users/ {"username":"alice",}`, refusal(400, "The body is not JSON: invalid character '}' looking for beginning of object key string (byte 21)")},
-		{"an empty body is not JSON", `POST /users/ with "Content-Type: application/json"`, refusal(400, "The body is not JSON: unexpected end of JSON input (byte 0)")},
-		{"trailing data is refused", name("alice") + `{}`, refusal(400, "The body is not JSON: invalid character '{' after top-level value (byte 48)")},
-		{"what is not UTF-8 is refused", name("alice\xff"), refusal(400, "The body is not JSON: not valid UTF-8 (byte 19)")},
+		{"broken JSON is told where it broke", `POST /users/ {"username":"alice",}`, refusal(400, "not_json", "The body is not JSON: invalid character '}' looking for beginning of object key string (byte 21)")},
+		{"an empty body is not JSON", `POST /users/ with "Content-Type: application/json"`, refusal(400, "not_json", "The body is not JSON: unexpected end of JSON input (byte 0)")},
+		{"trailing data is refused", name("alice") + `{}`, refusal(400, "not_json", "The body is not JSON: invalid character '{' after top-level value (byte 48)")},
+		{"what is not UTF-8 is refused", name("alice\xff"), refusal(400, "not_json", "The body is not JSON: not valid UTF-8 (byte 19)")},
 		{"an array is JSON, but not the right one", `POST /users/ []`, invalidFields(" must be a JSON object")},
 		{"so is null", `POST /users/ null`, invalidFields(" must be a JSON object")},
-		{"registration is not a form", `POST /users/ with "Content-Type: application/x-www-form-urlencoded" username=alice&password=correct+horse`, refusal(415, "The Content-Type must be application/json")},
-		{"nor a merge patch", `POST /users/ with "Content-Type: application/merge-patch+json" {"username":"alice","password":"correct horse"}`, refusal(415, "The Content-Type must be application/json")},
-		{"nor text, which a foreign page may send unasked", `POST /users/ with "Content-Type: text/plain" {"username":"alice","password":"correct horse"}`, refusal(415, "The Content-Type must be application/json")},
-		{"a body over 64 KiB is refused", name("alice") + strings.Repeat(" ", 64<<10), refusal(413, "The body must be at most 65536 bytes long")},
+		{"registration is not a form", `POST /users/ with "Content-Type: application/x-www-form-urlencoded" username=alice&password=correct+horse`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
+		{"nor a merge patch", `POST /users/ with "Content-Type: application/merge-patch+json" {"username":"alice","password":"correct horse"}`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
+		{"nor text, which a foreign page may send unasked", `POST /users/ with "Content-Type: text/plain" {"username":"alice","password":"correct horse"}`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
+		{"a body over 64 KiB is refused", name("alice") + strings.Repeat(" ", 64<<10), refusal(413, "too_large", "The body must be at most 65536 bytes long")},
 		{"a store that cannot write is a 503", "store fails ; " + name("alice"), noStore},
 
 		{"closed registration asks who is calling", "restart -registration=closed ; " + name("alice"), noCredentials},
@@ -360,7 +360,7 @@ func TestMe(t *testing.T) {
 		{"what is absent stays", `PATCH /users/me/ as john {}`, "200\n" + john},
 		{"the change is kept", `PATCH /users/me/ as john {"email":"j@example.com"} ; GET /users/me/ as john`, patched("johndoe@example.com", "j@example.com")},
 		{"a patch may call itself JSON", `PATCH /users/me/ as john with "Content-Type: application/json" {"email":"j@example.com"}`, patched("johndoe@example.com", "j@example.com")},
-		{"but not anything else", `PATCH /users/me/ as john with "Content-Type: application/json-patch+json" []`, refusal(415, "The Content-Type must be application/merge-patch+json or application/json")},
+		{"but not anything else", `PATCH /users/me/ as john with "Content-Type: application/json-patch+json" []`, refusal(415, "unsupported_media_type", "The Content-Type must be application/merge-patch+json or application/json")},
 		{"nobody gives himself a role", `PATCH /users/me/ as john {"role":"admin"}`, invalidFields("role is not a field of this request")},
 		{"nobody enables or disables himself", `PATCH /users/me/ as john {"disabled":true}`, invalidFields("disabled is not a field of this request")},
 		{"a name is for life", `PATCH /users/me/ as john {"username":"johnny"}`, invalidFields("username is not a field of this request")},
@@ -368,17 +368,17 @@ func TestMe(t *testing.T) {
 		{"the rules are those of registration", `PATCH /users/me/ as john {"email":"j","full_name":"\n"}`, invalidFields("email must be one email address of at most 254 bytes", "full_name must not be only spaces")},
 		{"a bad patch changes nothing", `PATCH /users/me/ as john {"email":"j@example.com","full_name":1} ; GET /users/me/ as john`, "200\n" + john},
 		{"a patch is an object", `PATCH /users/me/ as john "email"`, invalidFields(" must be a JSON object")},
-		{"a broken patch is told where", `PATCH /users/me/ as john {"email"}`, refusal(400, "The body is not JSON: invalid character '}' after object key (byte 9)")},
+		{"a broken patch is told where", `PATCH /users/me/ as john {"email"}`, refusal(400, "not_json", "The body is not JSON: invalid character '}' after object key (byte 9)")},
 		{"a store that cannot write is a 503", `store fails ; PATCH /users/me/ as john {"email":null}`, noStore},
 
 		{"an account deletes itself with its password", `DELETE /users/me/ as john {"password":"secret"}`, "204"},
 		{"its sessions end", `DELETE /users/me/ as john {"password":"secret"} ; GET /users/me/ as john`, badToken},
 		{"it is gone", `DELETE /users/me/ as john {"password":"secret"} ; GET /users/1 as admin`, notFound},
-		{"a wrong password deletes nothing", `DELETE /users/me/ as john {"password":"wrong"}`, refusal(403, "Incorrect password")},
+		{"a wrong password deletes nothing", `DELETE /users/me/ as john {"password":"wrong"}`, refusal(403, "incorrect_password", "Incorrect password")},
 		{"nothing at all", `DELETE /users/me/ as john {"password":"wrong"} ; GET /users/me/ as john`, "200\n" + john},
 		{"the password must be there", `DELETE /users/me/ as john {}`, invalidFields("password is required")},
 		{"and a string", `DELETE /users/me/ as john {"password":null}`, invalidFields("password must be a string")},
-		{"and a body", `DELETE /users/me/ as john`, refusal(415, "The Content-Type must be application/json")},
+		{"and a body", `DELETE /users/me/ as john`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
 		{"the last admin stays", `DELETE /users/me/ as admin {"password":"secret"}`, lastAdmin},
 		{"with another admin there, it may go", `PATCH /users/1 as admin {"role":"admin"} ; DELETE /users/me/ as admin {"password":"secret"}`, "204"},
 		{"a store that cannot write is a 503", `store fails ; DELETE /users/me/ as john {"password":"secret"}`, noStore},
@@ -397,7 +397,7 @@ func TestPassword(t *testing.T) {
 		{"the new one is accepted", change + " ; POST /token username=johndoe&password=correct+horse", tokens},
 		{"nobody else is touched", change + " ; GET /users/me/ as jane", "200\n" + jane},
 
-		{"a wrong current password changes nothing", `PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"}`, refusal(403, "Incorrect password")},
+		{"a wrong current password changes nothing", `PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"}`, refusal(403, "incorrect_password", "Incorrect password")},
 		{"nothing at all", `PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"} ; GET /users/me/ as john`, "200\n" + john},
 		{"both must be there", `PUT /users/me/password as john {}`, invalidFields("current_password is required", "new_password is required")},
 		{"the rules are those of registration: length", `PUT /users/me/password as john {"current_password":"secret","new_password":"secret"}`, invalidFields("new_password must be at least 8 characters long")},
@@ -512,7 +512,7 @@ func TestOneUser(t *testing.T) {
 		{"the account is gone", "DELETE /users/3 as admin ; GET /users/3 as admin", notFound},
 		{"its tokens are refused", "DELETE /users/3 as admin ; GET /users/me/ as jane", badToken},
 		{"an account is deleted once", "DELETE /users/5 as admin", notFound},
-		{"the last active admin cannot be deleted", "DELETE /users/2 as admin", lastAdmin},
+		{"an admin deletes the own account with its password only", "DELETE /users/2 as admin", refusal(403, "own_account", "Delete your own account at /users/me/, with its password")},
 		{"it is for admins", "DELETE /users/3 as john", forbidden},
 		{"also for oneself", "DELETE /users/1 as john", forbidden},
 		{"a store that cannot write is a 503", "store fails ; DELETE /users/3 as admin", noStore},
@@ -531,7 +531,9 @@ func TestHealth(t *testing.T) {
 }
 
 func TestPaths(t *testing.T) {
-	method := func(allow string) string { return refusal(405, "Method not allowed", "Allow: "+allow) }
+	method := func(allow string) string {
+		return refusal(405, "method_not_allowed", "Method not allowed", "Allow: "+allow)
+	}
 	redirect := func(to string) string { return "307\nLocation: " + to }
 	checkRules(t, []apiRule{
 		{"/users is spelt /users/", "POST /users {}", redirect("/users/")},
@@ -574,12 +576,12 @@ func TestPaths(t *testing.T) {
 		{"also an empty one", "GET /users/me/?x=y&access_token as john", secretInQuery},
 		{"also an encoded one", "GET /users/me/?%61ccess_token=x as john", secretInQuery},
 		{"also where there is nothing", "GET /nowhere?token=x", secretInQuery},
-		{"also at a login", "POST /token?username=johndoe&password=secret grant_type=password", oauthRefusal(400, "invalid_request", "A name or a secret must not be sent in the query string", `WWW-Authenticate: Bearer error="invalid_request"`)},
-		{"a query that cannot be read is refused", "GET /users/me/?a;access_token=x as john", refusal(400, "The query string is not valid")},
+		{"also at a login", "POST /token?username=johndoe&password=secret grant_type=password", oauthRefusal(400, "invalid_request", "invalid_request", "A name or a secret must not be sent in the query string", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"a query that cannot be read is refused", "GET /users/me/?a;access_token=x as john", refusal(400, "invalid_request", "The query string is not valid")},
 		{"an unknown parameter is harmless", "GET /users/me/?x=y as john", "200\n" + john},
-		{"two Authorization headers are refused", "GET /users/me/ as john as admin", refusal(400, "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
-		{"even equal ones", "GET /users/me/ as john as john", refusal(400, "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
-		{"even where none is needed", `POST /token as john with "Authorization: Basic eDp5" username=johndoe&password=secret`, oauthRefusal(400, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"two Authorization headers are refused", "GET /users/me/ as john as admin", refusal(400, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"even equal ones", "GET /users/me/ as john as john", refusal(400, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"even where none is needed", `POST /token as john with "Authorization: Basic eDp5" username=johndoe&password=secret`, oauthRefusal(400, "invalid_request", "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
 	})
 }
 
@@ -588,7 +590,7 @@ func TestThrottle(t *testing.T) {
 	const wrong = "POST /token username=johndoe&password=wrong"
 	const right = "POST /token username=johndoe&password=secret"
 	tooMany := func(retry string) string {
-		return oauthRefusal(429, "temporarily_unavailable", "Too many failed logins", "Retry-After: "+retry)
+		return oauthRefusal(429, "temporarily_unavailable", "too_many_failed_logins", "Too many failed logins", "Retry-After: "+retry)
 	}
 	checkRules(t, []apiRule{
 		{"five failures are free", "repeat 5 " + wrong, wrongLogin},
@@ -615,12 +617,12 @@ func TestThrottle(t *testing.T) {
 		{"nor a refresh", "repeat 6 " + wrong + " ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "<access token>", "$john", 1)},
 		{"a wrong current password is a failed login", `repeat 5 PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"} ; ` + right, tooMany("1")},
 		{"so is a wrong password at deleting", `repeat 5 DELETE /users/me/ as john {"password":"wrong"} ; ` + right, tooMany("1")},
-		{"and the reverse", "repeat 5 " + wrong + ` ; DELETE /users/me/ as john {"password":"secret"}`, refusal(429, "Too many failed logins", "Retry-After: 1")},
+		{"and the reverse", "repeat 5 " + wrong + ` ; DELETE /users/me/ as john {"password":"secret"}`, refusal(429, "too_many_failed_logins", "Too many failed logins", "Retry-After: 1")},
 	})
 }
 
 // secretInQuery is what a secret in a query string is told.
-var secretInQuery = refusal(400, "A name or a secret must not be sent in the query string", `WWW-Authenticate: Bearer error="invalid_request"`)
+var secretInQuery = refusal(400, "invalid_request", "A name or a secret must not be sent in the query string", `WWW-Authenticate: Bearer error="invalid_request"`)
 
 // TestWhoMayCallWhat has every endpoint of the API, who may use it, a call that
 // succeeds and its status. No route may be missing.
@@ -648,6 +650,8 @@ func TestWhoMayCallWhat(t *testing.T) {
 
 		{"GET /users/{id}", activeUser, "GET /users/1 as john", 200},
 		{"PATCH /users/{id}", admin, "PATCH /users/1 as admin {}", 200},
+		{"GET /users/{id}/sessions", admin, "GET /users/1/sessions as admin", 200},
+		{"DELETE /users/{id}/sessions", admin, "DELETE /users/1/sessions as admin", 204},
 		{"PUT /users/{id}/password", admin, `PUT /users/1/password as admin {"new_password":"correct horse"}`, 204},
 		{"DELETE /users/{id}", admin, "DELETE /users/1 as admin", 204},
 
@@ -656,6 +660,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 		{"GET /openapi.json", anyone, "GET /openapi.json", 200},
 		{"GET /docs", anyone, "GET /docs", 200},
 		{"GET /docs/{file}", anyone, "GET /docs/settings.json", 200},
+		{"GET /docs/source/{file}", anyone, "GET /docs/source/auth.go", 200},
 		{"GET /{$}", anyone, "GET /", 302},
 	}
 	var here, there []string
@@ -881,14 +886,14 @@ func TestMeanwhile(t *testing.T) {
 		{"the account is deleted: it is not deleted again", `begin DELETE /users/me/ as john {"password":"secret"} ; DELETE /users/1 as admin ; end`, badToken},
 		{"the account is deleted: it ends no sessions", `begin DELETE /users/me/sessions as john ; DELETE /users/1 as admin ; end`, badToken},
 		{"the account is deleted: an admin's patch does not find it", `begin PATCH /users/1 as admin {"email":null} ; DELETE /users/1 as admin ; end`, notFound},
-		{"the name is taken: a registration fails", `begin POST /users/ {"username":"alice","password":"correct horse"} ; POST /users/ {"username":"ALICE","password":"correct horse"} ; end`, refusal(400, "Username already registered")},
+		{"the name is taken: a registration fails", `begin POST /users/ {"username":"alice","password":"correct horse"} ; POST /users/ {"username":"ALICE","password":"correct horse"} ; end`, refusal(400, "username_taken", "Username already registered")},
 		{"the password is changed again: the first change leaves no session", `begin 2 PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
 	})
 }
 
 // TestVanishedStore is one that cannot even be read, as a cluster may be.
 func TestVanishedStore(t *testing.T) {
-	noLogin := oauthRefusal(503, "temporarily_unavailable", "The store cannot be used at the moment", "Retry-After: 5")
+	noLogin := oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")
 	checkRules(t, []apiRule{
 		{"a login is a 503, and no wrong password", "store vanishes ; POST /token username=johndoe&password=secret", noLogin},
 		{"a refresh is a 503, and no bad token", "store vanishes ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", noLogin},
@@ -928,7 +933,7 @@ func TestUnforeseen(t *testing.T) {
 		t.Run(tt.rule, func(t *testing.T) {
 			inPeopledWorld(t, func(w *world) {
 				w.server.store = moonStore{w.store, tt.err}
-				want := refusal(500, "Internal error")
+				want := refusal(500, "internal_error", "Internal error")
 				if got := w.do("GET /users/me/ as john"); got != want {
 					t.Errorf("GET /users/me/\n  got %s\n  want %s", got, want)
 				}
@@ -993,21 +998,23 @@ func inPeopledWorld(t *testing.T, test func(w *world)) {
 func indent(s string) string { return strings.ReplaceAll(s, "\n", "\n       ") }
 
 // refusal is a problem (RFC 9457), as it is shown.
-func refusal(status int, detail string, headers ...string) string {
+func refusal(status int, code, detail string, headers ...string) string {
 	return shown(status, headers, struct {
 		Title  string `json:"title"`
 		Status int    `json:"status"`
 		Detail string `json:"detail"`
-	}{http.StatusText(status), status, detail})
+		Code   string `json:"code"`
+	}{http.StatusText(status), status, detail, code})
 }
 
 // oauthRefusal is an error of the OAuth endpoints (RFC 6749, section 5.2).
-func oauthRefusal(status int, code, detail string, headers ...string) string {
+func oauthRefusal(status int, oauth, code, detail string, headers ...string) string {
 	return shown(status, headers, struct {
 		Error       string `json:"error"`
 		Description string `json:"error_description"`
 		Detail      string `json:"detail"`
-	}{code, detail, detail})
+		Code        string `json:"code"`
+	}{oauth, detail, detail, code})
 }
 
 // invalidFields is a 422 with an entry for each "field message".
@@ -1016,7 +1023,7 @@ func invalidFields(entries ...string) string {
 		Field   string `json:"field"`
 		Message string `json:"message"`
 	}
-	detail := fmt.Sprintf("%d fields are not valid", len(entries))
+	detail := fmt.Sprintf("%d fields are invalid", len(entries))
 	if len(entries) == 1 {
 		detail = strings.TrimSpace(entries[0])
 	}
@@ -1028,8 +1035,9 @@ func invalidFields(entries ...string) string {
 		Title  string  `json:"title"`
 		Status int     `json:"status"`
 		Detail string  `json:"detail"`
+		Code   string  `json:"code"`
 		Errors []entry `json:"errors"`
-	}{"Unprocessable Entity", 422, "The request is not valid: " + detail, list})
+	}{"Unprocessable Entity", 422, "The request is invalid: " + detail, "invalid_fields", list})
 }
 
 func shown(status int, headers []string, body any) string {

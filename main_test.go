@@ -62,6 +62,7 @@ func TestEachFlagAndItsVariable(t *testing.T) {
 		{"tls-key", "-tls-cert " + cert, func(s *settings) any { return s.keyFile }, nil, key, key, "none.pem"},
 		{"debug-addr", "", func(s *settings) any { return s.debugAddr }, "", "localhost:6060", "localhost:6060", "localhost:7070"},
 		{"log-format", "", func(s *settings) any { return s.logFormat }, "text", "json", "json", "text"},
+		{"version", "", func(s *settings) any { return s.version }, false, "true", true, ""},
 		{"log-level", "", func(s *settings) any { return s.logLevel }, slog.LevelInfo, "warn", slog.LevelWarn, "error"},
 	} {
 		variable := "STDAUTH_" + strings.ToUpper(strings.ReplaceAll(test.flag, "-", "_"))
@@ -78,8 +79,8 @@ func TestEachFlagAndItsVariable(t *testing.T) {
 			{"the variable", with, []string{variable + "=" + test.value}, test.want},
 			{"the flag wins", append(with, "-"+test.flag+"="+test.value), []string{variable + "=" + test.other}, test.want},
 		} {
-			if c.want == nil {
-				continue // one of a pair cannot be absent
+			if c.want == nil || test.flag == "version" && len(c.env) > 0 {
+				continue // one of a pair cannot be absent; -version has no variable
 			}
 			set, err := parseSettings(c.args, envOf(append(c.env, "SECRET_KEY="+settingsKey)...))
 			if err != nil {
@@ -96,8 +97,9 @@ func TestRepeatableFlags(t *testing.T) {
 	for _, test := range []struct{ name, args, env, want string }{
 		{"a flag twice", "-cors-origin https://a.example.com -cors-origin https://b.example.com:*", "", "[https://a.example.com https://b.example.com:*] []"},
 		{"a list in a variable", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,https://b.example.com", "[https://a.example.com https://b.example.com] []"},
-		{"a list with spaces", "", "STDAUTH_TRUSTED_PROXY=10.0.0.0/8,\t::1/128", "[http://localhost:* http://127.0.0.1:*] [10.0.0.0/8 ::1/128]"},
-		{"flags win over the whole list", "-trusted-proxy 10.0.0.0/8", "STDAUTH_TRUSTED_PROXY=::1/128,fd00::/8", "[http://localhost:* http://127.0.0.1:*] [10.0.0.0/8]"},
+		{"a list with spaces", "", "STDAUTH_TRUSTED_PROXY=10.0.0.0/8,\t::1/128", "[] [10.0.0.0/8 ::1/128]"},
+		{"flags win over the whole list", "-trusted-proxy 10.0.0.0/8", "STDAUTH_TRUSTED_PROXY=::1/128,fd00::/8", "[] [10.0.0.0/8]"},
+		{"IPv4 in IPv6 is IPv4", "-trusted-proxy ::ffff:10.0.0.0/104", "", "[] [10.0.0.0/8]"},
 		{"an origin is compared in lower case", "-cors-origin http://App.example.com", "", "[http://app.example.com] []"},
 		{"no demo accounts, no origins", "-demo=false", "", "[] []"},
 	} {
@@ -151,8 +153,8 @@ func TestRefusedSettings(t *testing.T) {
 	secret := "SECRET_KEY=" + settingsKey
 
 	for _, test := range []struct{ name, args, env, want string }{
-		{"an unknown flag", "-nonsense", "", "-nonsense"},
-		{"a word that is no flag", "memory", "", `"memory" is not a flag`},
+		{"an unknown flag", "-nonsense", "", "-nonsense; -help lists them"},
+		{"a word that is no flag", "memory", "", `"memory" is not a flag; -help lists them`},
 		{"a flag without its value", "-addr", "", "-addr"},
 
 		{"an address without a port", "-addr localhost", "", "-addr: address localhost: missing port"},
@@ -162,24 +164,28 @@ func TestRefusedSettings(t *testing.T) {
 
 		{"an empty store", "-store=", "", "-store: must not be empty"},
 		{"a folder for a store", "-store " + dir, secret, "-store: open " + dir},
-		{"a store in a folder that is not there", "-store " + dir + "/none/users.jsonl", secret, "-store: open"},
+		{"a store in a folder that is not there", "-store " + dir + "/none/users.jsonl", secret, "-store: open " + dir + "/none"},
 		{"a damaged store", "-store " + broken, secret, "-store: line 2"},
 		{"a store in use", "-store " + taken, secret, "-store: another process is using it"},
 
 		{"a store that stays, without a key", "-store users.jsonl", "", "SECRET_KEY: is needed with a -store that outlives the process; make one with: openssl rand -hex 32"},
+		{"a key under a flag's name", "-store users.jsonl", "STDAUTH_SECRET_KEY=" + settingsKey, "SECRET_KEY: is needed with a -store that outlives the process; STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"},
+		{"a key of one byte repeated", "", "SECRET_KEY=" + strings.Repeat("k", 64), "SECRET_KEY: must have at least 8 different bytes"},
 		{"a key of 31 bytes", "", "SECRET_KEY=" + settingsKey[:31], "SECRET_KEY: must be at least 32 bytes long; make one with: openssl"},
 		{"the article's key", "", "SECRET_KEY=your-secret-key-keep-it-safe-and-dont-share-it-with-anyone", "SECRET_KEY: is a published example"},
 		{"the FastAPI tutorial's key", "", "SECRET_KEY=09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "SECRET_KEY: is a published example"},
 		{"the key of jwt.io", "", "SECRET_KEY=a-string-secret-at-least-256-bits-long", "SECRET_KEY: is a published example"},
 		{"a previous key of 31 bytes", "", secret + " SECRET_KEY_PREVIOUS=" + settingsKey[:31], "SECRET_KEY_PREVIOUS: must be at least 32 bytes long"},
 		{"a published previous key", "", secret + " SECRET_KEY_PREVIOUS=a-string-secret-at-least-256-bits-long", "SECRET_KEY_PREVIOUS: is a published example"},
-		{"a previous key alone", "", "SECRET_KEY_PREVIOUS=" + settingsKey, "SECRET_KEY_PREVIOUS: is of no use without SECRET_KEY"},
-		{"two bad secrets in one line", "", "SECRET_KEY=x SECRET_KEY_PREVIOUS=y", "SECRET_KEY_PREVIOUS: must be at least"},
+		{"a previous key alone", "", "SECRET_KEY_PREVIOUS=" + settingsKey, "SECRET_KEY_PREVIOUS: is useless without SECRET_KEY"},
+		{"of two bad secrets, the first is named", "", "SECRET_KEY=x SECRET_KEY_PREVIOUS=y", "SECRET_KEY: must be at least"},
 
-		{"demo accounts in a file", "-demo -store users.jsonl", secret, "-demo: everybody knows the demo passwords"},
-		{"demo accounts for the network", "-demo -addr 0.0.0.0:0", "", "-demo: everybody knows the demo passwords"},
-		{"demo accounts on every address", "-demo -addr :0", "", "-demo: everybody knows the demo passwords"},
-		{"demo accounts by the environment", "-addr :0", "STDAUTH_DEMO=1", "-demo: everybody knows the demo passwords"},
+		{"demo accounts in a file", "-demo -store users.jsonl", secret, "-demo: cannot be given with"},
+		{"demo accounts for the network", "-demo -addr 0.0.0.0:0", "", "-demo: cannot be given with"},
+		{"demo accounts on every address", "-demo -addr :0", "", "-demo: cannot be given with"},
+		{"demo accounts by the environment", "-addr :0", "STDAUTH_DEMO=1", "-demo: cannot be given with"},
+		{"demo accounts over TLS", "-demo -tls-cert " + cert + " -tls-key " + key, "", "-demo: cannot be given with -tls-cert: everybody knows"},
+		{"demo accounts behind a proxy", "-demo -trusted-proxy 10.0.0.0/8", "", "-demo: cannot be given with -trusted-proxy: everybody knows"},
 		{"demo, perhaps", "", "STDAUTH_DEMO=perhaps", "STDAUTH_DEMO: "},
 		{"demo, perhaps, as a flag", "-demo=perhaps", "", "-demo: must be true"},
 
@@ -216,6 +222,7 @@ func TestRefusedSettings(t *testing.T) {
 		{"every origin below a name", "-cors-origin https://*.example.com", "", "-cors-origin: must be an origin"},
 		{"an origin without a scheme", "-cors-origin a.example.com", "", "-cors-origin: must be an origin"},
 		{"a list of origins with a hole", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,", "STDAUTH_CORS_ORIGIN: "},
+		{"a proxy of more than IPv4 in IPv6", "-trusted-proxy ::ffff:10.0.0.0/90", "", "-trusted-proxy: must be a CIDR"},
 		{"a proxy that is no CIDR", "-trusted-proxy 10.0.0.1", "", "-trusted-proxy: must be a CIDR"},
 
 		{"a certificate without a key", "-tls-cert " + cert, "", "-tls-cert and -tls-key: must be given together"},
@@ -310,6 +317,10 @@ func TestDemoIsForTryingThingsOut(t *testing.T) {
 		{"-addr 192.0.2.1:0", false},
 		{"-store users.jsonl", false},
 		{"-store users.jsonl -import old.jsonl", false},
+		{"-admin root", false},
+		{"-admin root -demo", true},
+		{"-trusted-proxy 127.0.0.1/32", false},
+		{"-tls-cert x -tls-key y", false},
 	} {
 		set, err := parseSettings(strings.Fields(test.args), envOf("SECRET_KEY="+settingsKey))
 		if err != nil || set.Demo != test.want {
@@ -366,7 +377,7 @@ func TestAdmin(t *testing.T) {
 	if stdout, now := admin("-admin root"); stdout != "" || now.Role != RoleUser || !now.Disabled {
 		t.Errorf("-admin root for a disabled user prints %q and makes %+v; want nothing printed or changed", stdout, now)
 	}
-	if !strings.Contains(log, `level=WARN msg="the account that -admin names is there already, and not an admin" account=root`) {
+	if !strings.Contains(log, `level=WARN msg="the account of -admin exists, but is not an admin" account=root`) {
 		t.Errorf("-admin root for a user logs %s\nwant a warning", log)
 	}
 }
@@ -545,22 +556,25 @@ func TestDebugListener(t *testing.T) {
 	s.login("johndoe")
 	s.do("POST", "/token", "", "username=johndoe&password=wrong")
 
-	m := regexp.MustCompile(`msg=debugging url=(\S+)/debug/vars`).FindStringSubmatch(s.stderr.String())
+	m := regexp.MustCompile(`msg=debugging metrics=(\S+)/metrics`).FindStringSubmatch(s.stderr.String())
 	if m == nil {
 		t.Fatalf("the log does not say where the debug listener is:\n%s", s.stderr)
 	}
 	s.url = m[1]
-	got := s.do("GET", "/debug/vars", "", "")
-	var vars map[string]any
-	if err := json.Unmarshal([]byte(got.body), &vars); err != nil {
-		t.Fatalf("GET /debug/vars: %v\n%s", err, got.body)
+	got := s.do("GET", "/metrics", "", "")
+	for _, sample := range []string{
+		`stdauth_logins_total{outcome="ok"} 1`, `stdauth_logins_total{outcome="failed"} 1`, `stdauth_errors_total{code="incorrect_login"} 1`,
+		`stdauth_requests_total{method="POST",route="/token",class="2xx"} 1`, `stdauth_requests_total{method="POST",route="/token",class="4xx"} 1`,
+		`stdauth_requests_total{method="",route="",class="4xx"} 1`, `stdauth_requests_total{method="GET",route="/users/",class="2xx"} 0`,
+		"stdauth_replays_total 0", "stdauth_sessions_started_total 1", "stdauth_etcd_failovers_total 0", "stdauth_request_duration_seconds_count 3",
+		`stdauth_request_duration_seconds_bucket{le="+Inf"} 3`, "# TYPE stdauth_request_duration_seconds histogram",
+	} {
+		if !strings.Contains(got.body, sample+"\n") {
+			t.Errorf("GET /metrics has no %s:\n%s", sample, got.body)
+		}
 	}
-	counters := map[string]any{}
-	for _, name := range []string{"logins", "wrong_passwords", "answers_2xx", "answers_4xx"} {
-		counters[name] = vars[name]
-	}
-	if diff := cmp.Diff(map[string]any{"logins": 1.0, "wrong_passwords": 1.0, "answers_2xx": 1.0, "answers_4xx": 2.0}, counters); diff != "" || vars["memstats"] == nil {
-		t.Errorf("GET /debug/vars: counters want (-), got (+):\n%s\nmemstats there: %t", diff, vars["memstats"] != nil)
+	if got := s.do("GET", "/debug/vars", "", ""); !strings.Contains(got.body, `"memstats": {`) {
+		t.Errorf("GET /debug/vars has no memstats:\n%.500s", got.body)
 	}
 	if got := s.do("GET", "/debug/pprof/", "", ""); got.status != 200 {
 		t.Errorf("GET /debug/pprof/ = %d, want 200", got.status)
@@ -589,7 +603,7 @@ func TestLog(t *testing.T) {
 		args      string
 		want, not []string
 	}{
-		{"", []string{"level=INFO msg=listening url=http://127.0.0.1:", `msg="demo accounts" user="johndoe / secret" admin="admin / secret" try="curl -d username=johndoe`, `msg="signing key" key="random`, "msg=request", "route=\"GET /healthz\"", "msg=stopping"}, nil},
+		{"", []string{"level=INFO msg=listening url=http://127.0.0.1:", `msg="demo accounts" user="johndoe / secret" admin="admin / secret" try="curl -d username=johndoe`, `msg="signing key" key="random`, "msg=request", "route=/healthz", "msg=stopping"}, nil},
 		{"-log-format json", []string{`"msg":"listening","url":"http://127.0.0.1:`, `"msg":"request"`}, []string{"msg="}},
 		{"-demo=false", []string{"msg=listening", `msg="signing key"`}, []string{"demo accounts"}},
 	} {
@@ -954,7 +968,7 @@ func writeAccounts(t *testing.T, file string, users ...User) {
 
 func accountsOf(t *testing.T, file string) *MemoryStore {
 	t.Helper()
-	store, err := ReadFileStore(t.Context(), file, slog.New(slog.DiscardHandler))
+	store, err := ReadFileStore(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -137,7 +137,7 @@ func BenchmarkMemoryPerAccount(b *testing.B) {
 	var perAccount float64
 	for b.Loop() {
 		before := heap()
-		m, err := ReadFileStore(b.Context(), source.path, slog.New(slog.DiscardHandler))
+		m, err := ReadFileStore(b.Context(), source.path)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -463,6 +463,11 @@ func (e *EtcdStore) probe(ctx context.Context) error {
 	return err
 }
 
+// Metrics returns what there is to watch.
+func (e *EtcdStore) Metrics() map[string]float64 {
+	return map[string]float64{"stdauth_etcd_failovers_total": float64(e.gateway.failOvers.Load())}
+}
+
 // Close waits for nothing: changes under way are the cluster's.
 func (e *EtcdStore) Close() error {
 	e.gateway.client.CloseIdleConnections()

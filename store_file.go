@@ -2,22 +2,17 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
-	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -73,6 +68,8 @@ type FileStore struct {
 	live       int64 // bytes of it that a compaction would leave, about
 	compacting bool
 	compacted  chan *compaction
+
+	bytes, compactions atomic.Int64 // for Metrics
 }
 
 // A folder is the part of the file system that a FileStore uses. In tests, another
@@ -103,15 +100,8 @@ type batch struct {
 	err     error
 }
 
-const (
-	fileHeader = `{"format":"stdauth","version":1}` + "\n"
-	crcOpening = `{"crc":"`
-
-	maxLine = 1 << 16 // bytes; ours are under 4,000
-
-	// A small file is not compacted before it has grown by this much.
-	compactSlack = 64 << 10 // bytes
-)
+// compactSlack is how much a small file may grow before it is compacted.
+const compactSlack = 64 << 10 // bytes
 
 var errLocked = errors.New("another process is using it")
 
@@ -168,7 +158,7 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 			f.file.Close()
 		}
 	}()
-	lines, whole, err := replayFile(ctx, f.ahead, f.file, f.name, f.log)
+	lines, whole, err := replayFile(ctx, f.ahead, f.file)
 	if err != nil {
 		return err
 	}
@@ -197,128 +187,25 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 		needed += 1 + int64(len(a.sessions))
 	}
 	f.size, f.live = whole, whole*needed/max(lines, needed)
+	f.bytes.Store(f.size)
 	f.folder.Remove(f.name + ".new") // left by a compaction that was cut off
 	return errors.Join(f.file.Sync(), f.folder.Sync())
 }
 
 // ReadFileStore reads the accounts of a file store that may be in use, and changes
 // nothing.
-func ReadFileStore(ctx context.Context, path string, log *slog.Logger) (*MemoryStore, error) {
+func ReadFileStore(ctx context.Context, path string) (*MemoryStore, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
 	m := NewMemoryStore(Lifetimes{})
-	_, whole, err := replayFile(ctx, m, file, path, log)
+	_, whole, err := replayFile(ctx, m, file)
 	if err == nil && whole == 0 {
 		err = errors.New("the file is empty")
 	}
 	return m, err
-}
-
-// replayFile makes all the changes in file. It returns how many lines and bytes are
-// whole: what follows them, if anything, is a torn last line.
-func replayFile(ctx context.Context, m *MemoryStore, file file, name string, log *slog.Logger) (lines, whole int64, err error) {
-	info, err := file.Stat()
-	if err != nil {
-		return 0, 0, err
-	}
-	if !info.Mode().IsRegular() {
-		return 0, 0, errors.New("not a regular file")
-	}
-	r := bufio.NewReaderSize(file, maxLine)
-	for said := time.Now(); ; lines++ {
-		line, err := r.ReadSlice('\n')
-		if err == io.EOF && (lines > 0 || strings.HasPrefix(fileHeader, string(bytes.TrimRight(line, "\x00")))) {
-			return lines, whole, nil
-		}
-		if err == nil || lines == 0 {
-			err = replayLine(m, lines, line)
-		}
-		if err != nil && lines > 0 && torn(file, whole) {
-			return lines, whole, nil
-		}
-		if err != nil {
-			return 0, 0, fmt.Errorf("line %d: %w", lines+1, err)
-		}
-		whole += int64(len(line))
-		if lines%1024 != 0 {
-			continue
-		}
-		if ctx.Err() != nil {
-			return 0, 0, ctx.Err()
-		}
-		if time.Since(said) > time.Second {
-			said = time.Now()
-			log.Info("reading the store", "file", name, "percent", 100*whole/max(info.Size(), 1), "lines", lines)
-		}
-	}
-}
-
-// torn reports whether the text from offset on is one line that a crash cut off: it
-// has no end, or zero bytes where its data had not arrived.
-func torn(file io.ReaderAt, offset int64) bool {
-	r := bufio.NewReader(io.NewSectionReader(file, offset, math.MaxInt64-offset))
-	zeros := false
-	for {
-		c, err := r.ReadByte()
-		if err != nil {
-			return err == io.EOF
-		}
-		if c == '\n' {
-			_, err := r.ReadByte()
-			return zeros && err == io.EOF
-		}
-		zeros = zeros || c == 0
-	}
-}
-
-func replayLine(m *MemoryStore, before int64, line []byte) error {
-	if before == 0 {
-		if string(line) == fileHeader {
-			return nil
-		}
-		if bytes.HasPrefix(line, []byte(`{"format":"stdauth",`)) {
-			return errors.New("written by another version of stdauth")
-		}
-		return errors.New("not a file of stdauth")
-	}
-	if err := checkSum(line); err != nil {
-		return err
-	}
-	var c change
-	if err := json.Unmarshal(line, &c); err != nil {
-		return err
-	}
-	return m.make(c)
-}
-
-// appendLine appends the line of a change: its JSON, with a first member that is the
-// CRC-32 (IEEE) of the text behind that member and its comma.
-func appendLine(b []byte, c change) ([]byte, error) {
-	object, err := json.Marshal(c)
-	if err != nil {
-		return b, err // a year of five digits
-	}
-	summed := object[1:] // behind the brace
-	if n := len(crcOpening) + len(`00000000",`) + len(summed) + 1; n > maxLine {
-		return b, fmt.Errorf("a change of %d bytes is too long for a line", n)
-	}
-	return fmt.Appendf(b, "%s%08x\",%s\n", crcOpening, crc32.ChecksumIEEE(summed), summed), nil
-}
-
-func checkSum(line []byte) error {
-	after, ok := bytes.CutPrefix(line, []byte(crcOpening))
-	if !ok {
-		return nil
-	}
-	sum, rest, ok := bytes.Cut(after, []byte(`",`))
-	want, err := strconv.ParseUint(string(sum), 16, 32)
-	if !ok || err != nil || uint32(want) != crc32.ChecksumIEEE(bytes.TrimSuffix(rest, []byte("\n"))) {
-		return errors.New("the checksum does not match the line")
-	}
-	return nil
 }
 
 func newBatch() *batch { return &batch{done: make(chan struct{})} }
@@ -418,6 +305,14 @@ func (f *FileStore) Ready(ctx context.Context) error {
 	return f.failed
 }
 
+// Metrics returns what there is to watch.
+func (f *FileStore) Metrics() map[string]float64 {
+	return map[string]float64{
+		"stdauth_store_file_bytes":        float64(f.bytes.Load()),
+		"stdauth_store_compactions_total": float64(f.compactions.Load()),
+	}
+}
+
 // Close writes the last changes, and lets another process have the file.
 func (f *FileStore) Close() error {
 	f.ahead.mu.Lock()
@@ -451,7 +346,7 @@ func (f *FileStore) write() {
 			}
 		case c := <-f.compacted:
 			f.compacting = false
-			if err := f.replace(c); err != nil {
+			if err := f.replace(c); err != nil && f.failed == nil {
 				f.abandon(c)
 				f.log.Warn("could not compact the store; it goes on in the old file", "file", f.name, "error", err)
 				f.live = f.size // not again before it has doubled
@@ -485,6 +380,7 @@ func (f *FileStore) flush() {
 		return
 	}
 	f.size += int64(len(b.lines))
+	f.bytes.Store(f.size)
 	f.shown.mu.Lock()
 	defer f.shown.mu.Unlock()
 	for _, c := range b.changes {
@@ -604,6 +500,8 @@ func (f *FileStore) replace(c *compaction) error {
 	}
 	f.log.Debug("compacted the store", "file", f.name, "from", f.size, "to", c.size+tail)
 	f.live, f.size = c.size, c.size+tail
+	f.bytes.Store(f.size)
+	f.compactions.Add(1)
 	return nil
 }
 

@@ -271,7 +271,7 @@ func TestUnusableFilesAreRefusedAndLeftAlone(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("OpenFileStore: got error %v, want %q", err, row.want)
 			}
-			_, err = ReadFileStore(t.Context(), path, slog.New(slog.DiscardHandler))
+			_, err = ReadFileStore(t.Context(), path)
 			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("ReadFileStore: got error %v, want %q", err, row.want)
 			}
@@ -370,7 +370,7 @@ func TestOneFileHasOneStore(t *testing.T) {
 	f.create(newUser("johndoe2")) // it took no harm
 	want := f.contents()
 
-	m, err := ReadFileStore(t.Context(), link, slog.New(slog.DiscardHandler))
+	m, err := ReadFileStore(t.Context(), link)
 	wantErr(t, "ReadFileStore of a file in use", err, nil)
 	m.life = testLife // which an import does not need
 	wantEqual(t, "the store read while in use", testedStore{m, t}.contents(), want)
@@ -891,7 +891,7 @@ func TestReadingALargeFileCanBeStopped(t *testing.T) {
 
 func TestFileStoreIsImportedFromAnother(t *testing.T) {
 	source := filledStore(t)
-	m, err := ReadFileStore(t.Context(), source.path, slog.New(slog.DiscardHandler))
+	m, err := ReadFileStore(t.Context(), source.path)
 	wantErr(t, "ReadFileStore", err, nil)
 	target := openFile(t, storePath(t))
 	wantErr(t, "Import", target.Import(t.Context(), testedStore{m, t}.users(0, 100), m.lastID), nil)
@@ -902,11 +902,11 @@ func TestFileStoreIsImportedFromAnother(t *testing.T) {
 	if got := target.create(newUser("next")).ID; got != 6 {
 		t.Errorf("CreateUser = ID %d, want 6: the deleted account's 5 is not given again", got)
 	}
-	_, err = ReadFileStore(t.Context(), filepath.Join(t.TempDir(), "none"), slog.New(slog.DiscardHandler))
+	_, err = ReadFileStore(t.Context(), filepath.Join(t.TempDir(), "none"))
 	wantErr(t, "ReadFileStore of no file", err, os.ErrNotExist)
 	empty := storePath(t)
 	write(t, empty, "")
-	if _, err := ReadFileStore(t.Context(), empty, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := ReadFileStore(t.Context(), empty); err == nil {
 		t.Error("ReadFileStore of an empty file succeeded: a mistyped name would import nothing")
 	}
 }
@@ -918,7 +918,7 @@ func FuzzJournal(f *testing.F) {
 		synctest.Test(t, func(t *testing.T) {
 			path := storePath(t)
 			write(t, path, string(file))
-			readOnly, readErr := ReadFileStore(t.Context(), path, slog.New(slog.DiscardHandler))
+			readOnly, readErr := ReadFileStore(t.Context(), path)
 			wantEqual(t, "the file after ReadFileStore", read(t, path), string(file))
 			store, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
 			if err != nil {

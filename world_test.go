@@ -49,6 +49,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 // A world is a server, what is known of its tokens, and what it has said so far.
 type world struct {
 	testing.TB
+	memory     *MemoryStore
 	store      *stagedStore
 	server     *server
 	handler    http.Handler
@@ -69,7 +70,8 @@ type world struct {
 // newWorld has the demo accounts: johndoe, who is user 1, and admin, user 2.
 // Passwords are hashed with one iteration, if nobody wants more.
 func newWorld(t testing.TB, iterations ...int) *world {
-	w := &world{TB: t, iterations: append(iterations, 1)[0], store: &stagedStore{Store: NewMemoryStore(Lifetimes{Idle: 720 * time.Hour, Max: 2160 * time.Hour})}, vars: map[string]string{}, secrets: map[string]bool{}, ids: map[string]bool{}}
+	memory := NewMemoryStore(monthLife)
+	w := &world{TB: t, iterations: append(iterations, 1)[0], memory: memory, store: &stagedStore{Store: memory}, vars: map[string]string{}, secrets: map[string]bool{}, ids: map[string]bool{}}
 	w.restart("-addr=127.0.0.1:8000")
 	for _, u := range demoUsers {
 		w.addUser(u.Username, "secret", func(new *User) {
@@ -111,6 +113,7 @@ func (w *world) restart(settings ...string) {
 		w.Fatalf("restart %s: %v", settings, err)
 	}
 	set.Iterations = w.iterations
+	w.memory.life = set.Sessions
 	w.note(env["SECRET_KEY"], env["SECRET_KEY_PREVIOUS"])
 	w.start(set.Config, NewTokens(set.Issuer, set.secret, set.previous))
 }
@@ -292,6 +295,11 @@ func (w *world) serve(r *http.Request, call string) *answered {
 	if r.Method == http.MethodHead {
 		a.body = "" // net/http drops it
 	}
+	if page := a.path == "/openapi.json" || strings.HasPrefix(a.path, "/docs"); a.body != "" && (!page || a.status >= 400) {
+		if a.body, _ = strings.CutSuffix(a.body, "\n"); len(a.body) == rec.Body.Len() && a.header.Get("Location") == "" {
+			w.Errorf("%s\n  got a body without a line break at its end: %q", call, a.body)
+		}
+	}
 	w.check(a)
 	return a
 }
@@ -448,6 +456,7 @@ func (w *world) check(a *answered) {
 	oauth := (a.path == "/token" || a.path == "/revoke" || a.path == "/introspect") && a.status != 405
 	want := ""
 	switch {
+	case a.status == statusClientGone: // nobody reads it
 	case a.status >= 400 && !oauth:
 		want = "application/problem+json"
 	case a.status >= 400, a.body != "" && a.status < 300:
@@ -468,6 +477,7 @@ func (w *world) check(a *answered) {
 		Title       string            `json:"title"`
 		Status      int               `json:"status"`
 		Detail      string            `json:"detail"`
+		Code        string            `json:"code"`
 		Errors      []json.RawMessage `json:"errors"`
 	}
 	d := json.NewDecoder(strings.NewReader(a.body))
@@ -482,6 +492,8 @@ func (w *world) check(a *answered) {
 		wrong("not the form of a problem (RFC 9457)")
 	case body.Detail == "":
 		wrong("no detail")
+	case !slices.ContainsFunc(problems, func(p problem) bool { return p.code == body.Code && p.status == a.status }):
+		wrong("no code that goes with the status")
 	case (len(body.Errors) > 0) != (a.status == 422):
 		wrong("errors belong to a 422, and only there")
 	}
@@ -669,10 +681,6 @@ func (s *stagedStore) Ready(ctx context.Context) error {
 	}
 	return s.Store.Ready(ctx)
 }
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // fails reports whether a test fails, without failing itself.
 func fails(t *testing.T, test func(w *world)) bool {

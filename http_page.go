@@ -3,8 +3,8 @@ package main
 import (
 	"crypto/sha256"
 	"embed"
-	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"path"
 	"strconv"
@@ -18,16 +18,26 @@ import (
 //go:embed web
 var web embed.FS
 
+// code is the server's own source. go:embed has no pattern that leaves out the
+// tests, so a test sees to it that no file is missing.
+//
+//go:embed auth.go auth_throttle.go handlers.go handlers_token.go handlers_users.go
+//go:embed http_body.go http_errors.go http_log.go http_metrics.go http_middleware.go http_page.go http_response.go
+//go:embed main.go main_offline.go main_settings.go main_terminal.go main_tls.go
+//go:embed sessions.go store.go store_etcd.go store_etcd_client.go store_etcd_txn.go
+//go:embed store_file.go store_file_lines.go store_file_lock_unix.go store_file_lock_windows.go store_memory.go users.go
+var code embed.FS
+
 // contentPolicy lets the page use its own files and this server, and lets
 // nothing else into it (Content Security Policy Level 3).
 const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-func (s *server) openAPI(w http.ResponseWriter, r *http.Request, _ caller) error {
+func (s *server) openAPI(w *response, r *request) error {
 	return serveFile(w, r, "openapi.json")
 }
 
-func (s *server) docs(w http.ResponseWriter, r *http.Request, _ caller) error {
+func (s *server) docs(w *response, r *request) error {
 	w.Header().Set("Content-Security-Policy", contentPolicy)
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	switch file := r.PathValue("file"); file {
@@ -40,6 +50,11 @@ func (s *server) docs(w http.ResponseWriter, r *http.Request, _ caller) error {
 	default:
 		return serveFile(w, r, file)
 	}
+}
+
+// source serves one Go file of this server, as text.
+func (s *server) source(w *response, r *request) error {
+	return serveFile(w, r, "source/"+r.PathValue("file"))
 }
 
 // pageSettings is what the page needs to know of this server.
@@ -56,40 +71,45 @@ func (s *server) pageSettings() any {
 	}{s.Demo, s.Issuer, int64(s.AccessTTL.Seconds()), registration}
 }
 
-// mediaTypes are those of the files in web. The mime package would ask the
-// machine, and machines differ.
+// mediaTypes are those of the files. The mime package would ask the machine, and
+// machines differ.
 var mediaTypes = map[string]string{
 	".css":  "text/css; charset=utf-8",
+	".go":   "text/plain; charset=utf-8",
 	".html": "text/html; charset=utf-8",
 	".js":   "text/javascript; charset=utf-8",
 	".json": "application/json",
 	".svg":  "image/svg+xml",
 }
 
-// A pageFile is a file of web, and the hash that tells its versions apart.
+// A pageFile is one of the files, and the hash that tells its versions apart.
 type pageFile struct {
 	content []byte
 	etag    string
 }
 
-// pageFiles has each file by name. They are part of the binary, so once is enough.
+// pageFiles returns the files by name. They never change, so once is enough.
 var pageFiles = sync.OnceValue(func() map[string]pageFile {
-	entries, err := web.ReadDir("web")
 	files := map[string]pageFile{}
-	for _, e := range entries {
-		content, e2 := web.ReadFile("web/" + e.Name())
-		files[e.Name()] = pageFile{content, fmt.Sprintf(`"%.8x"`, sha256.Sum256(content))}
-		err = errors.Join(err, e2)
-	}
-	if err != nil {
-		panic(err) // what was embedded can be read
+	for prefix, from := range map[string]embed.FS{"": web, "source/": code} {
+		err := fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			content, err := from.ReadFile(name)
+			files[prefix+path.Base(name)] = pageFile{content, fmt.Sprintf(`"%.8x"`, sha256.Sum256(content))}
+			return err
+		})
+		if err != nil {
+			panic(err) // unreachable: what was embedded can be read
+		}
 	}
 	return files
 })
 
-// serveFile serves a file of web. It may be kept, and must be asked for again:
-// after an update, a browser never has files of two versions.
-func serveFile(w http.ResponseWriter, r *http.Request, name string) error {
+// serveFile serves a file. Browsers may cache it but must revalidate it: after an
+// update, a browser never has files of two versions.
+func serveFile(w *response, r *request, name string) error {
 	file, ok := pageFiles()[name]
 	if !ok {
 		return ErrNotFound

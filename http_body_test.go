@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What this server reads more strictly than encoding/json.
+
+func TestObjectKeepsOrderAndDuplicates(t *testing.T) {
+	type list = []member
+	for _, test := range []struct {
+		name, data string
+		want       list
+	}{
+		{"an empty object", `{}`, nil},
+		{"white space around it", " \t\r\n{ } \n", nil},
+		{"members in their order", `{"b":1,"a":2}`, list{{"b", raw(`1`)}, {"a", raw(`2`)}}},
+		{"duplicates", `{"a":1,"a":2}`, list{{"a", raw(`1`)}, {"a", raw(`2`)}}},
+		{"names that differ in case", `{"a":1,"A":2}`, list{{"a", raw(`1`)}, {"A", raw(`2`)}}},
+		{"a name spelt with an escape", `{"\u0061":1}`, list{{"a", raw(`1`)}}},
+		{"an empty name", `{"":1}`, list{{"", raw(`1`)}}},
+		{"a null", `{"a":null}`, list{{"a", raw(`null`)}}},
+		{"values as they were written", `{"a": 1.0e0 ,"b": [ 1, {"c" :"\u0061"} ] }`, list{{"a", raw(`1.0e0`)}, {"b", raw(`[ 1, {"c" :"\u0061"} ]`)}}},
+		{"duplicates further in are kept in the value", `{"a":{"b":1,"b":2}}`, list{{"a", raw(`{"b":1,"b":2}`)}}},
+	} {
+		got, err := parseObject([]byte(test.data))
+		if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(member{})); diff != "" || err != nil {
+			t.Errorf("%s: parseObject(%s) = %v (-want +got):\n%s", test.name, test.data, err, diff)
+		}
+	}
+}
+
+func TestObjectSaysWhereItBroke(t *testing.T) {
+	const notObject = "must be a JSON object"
+	for _, test := range []struct {
+		name, data, want string
+	}{
+		{"nothing", ``, "unexpected end of JSON input (byte 0)"},
+		{"white space alone", "  ", "unexpected end of JSON input (byte 2)"},
+		{"no end", `{"a":1`, "unexpected end of JSON input (byte 6)"},
+		{"trailing data", `{"a":1}x`, "invalid character 'x' after top-level value (byte 8)"},
+		{"a second object", `{} {}`, "invalid character '{' after top-level value (byte 4)"},
+		{"a comma too many", `{"a":1,}`, "invalid character '}' looking for beginning of object key string (byte 8)"},
+		{"a name without quotes", `{a:1}`, "invalid character 'a' looking for beginning of object key string (byte 2)"},
+		{"single quotes", `{'a':1}`, `invalid character '\'' looking for beginning of object key string (byte 2)`},
+		{"a number with a leading zero", `{"a":01}`, "invalid character '1' after object key:value pair (byte 7)"},
+		{"a line break in a string", "{\"a\":\"\n\"}", `invalid character '\n' in string literal (byte 7)`},
+		{"a form", `username=johndoe`, "invalid character 'u' looking for beginning of value (byte 1)"},
+		{"a byte order mark", "\ufeff{}", "invalid character 'ï' looking for beginning of value (byte 1)"},
+
+		{"invalid UTF-8 in a value", "{\"a\":\"\xff\"}", "not valid UTF-8 (byte 7)"},
+		{"invalid UTF-8 in a name", "{\"\xff\":1}", "not valid UTF-8 (byte 3)"},
+		{"half of a surrogate pair in UTF-8", "{\"a\":\"\xed\xa0\x80\"}", "not valid UTF-8 (byte 7)"},
+
+		{"an array", `[{"a":1}]`, notObject},
+		{"a string", `"{}"`, notObject},
+		{"a number", `1`, notObject},
+		{"a number beyond any", `1e999`, notObject},
+		{"null", `null`, notObject},
+		{"true", `true`, notObject},
+	} {
+		got, err := parseObject([]byte(test.data))
+		p, _ := problemOf(err)
+		if said := strings.TrimPrefix(strings.TrimPrefix(p.detail, "The body is not JSON: "), "The request is invalid: "); said != test.want {
+			t.Errorf("%s: parseObject(%q) = %v, detail %q, want %q", test.name, test.data, got, said, test.want)
+		}
+	}
+}
+
+func TestKindOfAValue(t *testing.T) {
+	const lost = "must not contain U+FFFD or half of a surrogate pair"
+	for _, test := range []struct {
+		name  string
+		kind  kind
+		value string
+		want  any    // if it is accepted
+		wrong string // else
+	}{
+		{"a string", text, `"secret"`, "secret", ""},
+		{"an empty string", text, `""`, "", ""},
+		{"every escape", text, `"\"\\\/\b\f\n\r\t\u0041"`, "\"\\/\b\f\n\r\tA", ""},
+		{"a pair of surrogates", text, `"\ud83d\udd11"`, "\U0001F511", ""},
+		{"a string or null", textOrNull, `"x"`, "x", ""},
+		{"null or a string", textOrNull, `null`, nil, ""},
+		{"true", boolean, `true`, true, ""},
+		{"false", boolean, `false`, false, ""},
+
+		{"the first half of a pair", text, `"\ud800"`, nil, lost},
+		{"the second half of a pair", textOrNull, `"\udc00"`, nil, lost},
+		{"the halves in the wrong order", text, `"\udd11\ud83d"`, nil, lost},
+		{"U+FFFD itself", text, `"\ufffd"`, nil, lost},
+		{"null for a string", text, `null`, nil, "must be a string"},
+		{"a number for a string", text, `1`, nil, "must be a string"},
+		{"a number beyond any", text, `1e999`, nil, "must be a string"},
+		{"a boolean for a string", text, `true`, nil, "must be a string"},
+		{"an array for a string or null", textOrNull, `["x"]`, nil, "must be a string or null"},
+		{"an object for a string or null", textOrNull, `{}`, nil, "must be a string or null"},
+		{"a string for a boolean", boolean, `"true"`, nil, "must be true or false"},
+		{"a number for a boolean", boolean, `1`, nil, "must be true or false"},
+		{"null for a boolean", boolean, `null`, nil, "must be true or false"},
+	} {
+		got, err := test.kind.read(raw(test.value))
+		if said(err) != test.wrong || err == nil && got != test.want {
+			t.Errorf("%s: read(%s) = %v, %v; want %v, %q", test.name, test.value, got, err, test.want, test.wrong)
+		}
+	}
+}
+
+func TestWholeNumber(t *testing.T) {
+	for s, want := range map[string]bool{
+		"1": true, "10": true, "0": false, "11": false, "-1": false, "+1": false, "01": false, "1.0": false, "1e0": false, "": false, " 1": false, "99999999999999999999": false,
+	} {
+		if n, ok := wholeNumber(s, 1, 10); ok != want || !ok && n != 0 {
+			t.Errorf("wholeNumber(%q, 1, 10) = %d, %v; want accepted: %v", s, n, ok, want)
+		}
+	}
+}
+
+// A list of 8,187 unknown fields fits in a body. The answer names twenty.
+func TestInvalidFieldsAreBounded(t *testing.T) {
+	var bad invalid
+	for i := range 8187 {
+		bad.add(fmt.Sprint("field", i), "is not a field of this request")
+	}
+	bad.add("field1", "is not a field of this request")
+	_, fields := problemOf(bad.err())
+	if len(fields) != 20 || fields[19].Field != "field19" {
+		t.Errorf("%d fields are named, want the first 20: %v", len(fields), fields)
+	}
+	long := invalid{}
+	long.add(strings.Repeat("ä", 100), "x")
+	if got := long.list[0].Field; got != strings.Repeat("ä", 50)+"..." {
+		t.Errorf("a name of 200 bytes is repeated as %q, want its first 100 bytes", got)
+	}
+}
+
+// Property: what appendText writes, encoding/json reads as the same text.
+func FuzzAppendText(f *testing.F) {
+	f.Fuzz(func(t *testing.T, text string) {
+		quoted := appendText(nil, text)
+		var got string
+		if err := json.Unmarshal(quoted, &got); err != nil {
+			t.Fatalf("appendText(%q) = %s, which is no JSON: %v", text, quoted, err)
+		}
+		if want := string([]rune(text)); got != want { // text, with U+FFFD for each byte that is not UTF-8
+			t.Errorf("appendText(%q) = %s, read as %q, want %q", text, quoted, got, want)
+		}
+	})
+}
+
+// Property: what parseObject accepts is an object in valid UTF-8 that encoding/json
+// accepts too, and finds the same in; it refuses nothing else.
+func FuzzParseObject(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		before := slices.Clone(data)
+		list, err := parseObject(data)
+		if !bytes.Equal(data, before) {
+			t.Fatalf("parseObject(%q) changed its input to %q", before, data)
+		}
+		object := utf8.Valid(data) && json.Valid(data) && bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{"))
+		if (err == nil) != object {
+			t.Fatalf("parseObject(%q) = %v, want accepted: %v", data, err, object)
+		}
+		if err != nil {
+			return
+		}
+		var want map[string]json.RawMessage // the last duplicate wins there
+		if err := json.Unmarshal(data, &want); err != nil {
+			t.Fatalf("parseObject(%q) accepts what encoding/json refuses: %v", data, err)
+		}
+		got := map[string]json.RawMessage{}
+		for _, m := range list {
+			got[m.name] = m.value
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("parseObject(%q) (-encoding/json +ours):\n%s", data, diff)
+		}
+	})
+}
+
+// Property: a field of text is read as encoding/json reads it, or refused.
+func FuzzReadText(f *testing.F) {
+	f.Fuzz(func(t *testing.T, value string) {
+		if !utf8.ValidString(value) || !json.Valid([]byte(value)) {
+			return // parseObject lets none of these through
+		}
+		var want *string
+		isText := json.Unmarshal([]byte(value), &want) == nil && want != nil
+		got, err := text.read(raw(value))
+		if accept := isText && !strings.Contains(*want, "\uFFFD"); accept != (err == nil) || accept && got != *want {
+			t.Errorf("read(%s) = %q, %v; want accepted: %v", value, got, err, accept)
+		}
+	})
+}
+
+func raw(text string) json.RawMessage { return json.RawMessage(text) }

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A problem says how an error is answered (RFC 9457).
+type problem struct {
+	err       error
+	status    int
+	code      string        // for programs
+	oauth     string        // for the OAuth endpoints (RFC 6749, section 5.2)
+	challenge string        // WWW-Authenticate (RFC 6750, section 3)
+	retry     time.Duration // Retry-After
+	detail    string        // for people; some errors bring their own: see detailed
+}
+
+// The errors of the layers above the store. They say nothing themselves: problems
+// does.
+var (
+	errNoCredentials  = errors.New("no credentials")
+	errLogin          = errors.New("login failed")
+	errRefresh        = errors.New("refresh failed")
+	errInvalidRequest = errors.New("invalid request")
+	errNotJSON        = errors.New("not JSON")
+	errInvalidFields  = errors.New("invalid fields")
+	errGrantType      = errors.New("unsupported grant type")
+	errTwoCredentials = errors.New("two Authorization headers")
+	errSecretInQuery  = errors.New("a secret in the query string")
+	errCrossOrigin    = errors.New("cross-origin request")
+	errOwnAccount     = errors.New("an admin's own account")
+	errMediaType      = errors.New("wrong content type")
+	errTooLarge       = errors.New("body too large")
+	errMethod         = errors.New("method not allowed")
+	errSlow           = errors.New("the request took too long")
+	errInternal       = errors.New("internal error")
+)
+
+const (
+	bearer            = "Bearer"
+	invalidToken      = `Bearer error="invalid_token"`
+	invalidRequest    = `Bearer error="invalid_request"`
+	insufficientScope = `Bearer error="insufficient_scope"`
+
+	statusClientGone = 499 // nginx's number, for the log: nobody reads the answer
+)
+
+// problems maps each error to its answer.
+var problems = []problem{
+	{errNoCredentials, 401, "not_authenticated", "invalid_client", bearer, 0, "Not authenticated"},
+	{ErrToken, 401, "invalid_token", "invalid_token", invalidToken, 0, "Could not validate credentials"},
+	{ErrEnded, 401, "invalid_token", "invalid_token", invalidToken, 0, "Could not validate credentials"},
+	{errLogin, 401, "incorrect_login", "invalid_grant", bearer, 0, "Incorrect username or password"},
+	{errRefresh, 400, "invalid_refresh_token", "invalid_grant", "", 0, "The refresh token is not valid"},
+	{ErrInactive, 400, "inactive_user", "invalid_grant", "", 0, "Inactive user"},
+	{ErrNotAdmin, 403, "not_enough_permissions", "insufficient_scope", insufficientScope, 0, "Not enough permissions"},
+	{ErrUsernameTaken, 400, "username_taken", "", "", 0, "Username already registered"},
+	{errNotJSON, 400, "not_json", "", "", 0, ""},
+	{errInvalidFields, 422, "invalid_fields", "", "", 0, ""},
+	{errInvalidRequest, 400, "invalid_request", "invalid_request", "", 0, ""},
+	{errGrantType, 400, "unsupported_grant_type", "unsupported_grant_type", "", 0, "grant_type must be password or refresh_token"},
+	{ErrPassword, 403, "incorrect_password", "", "", 0, "Incorrect password"},
+	{ErrNotFound, 404, "not_found", "", "", 0, "Not found"},
+	{errCrossOrigin, 403, "cross_origin", "invalid_request", "", 0, "Cross-origin request"},
+	{errOwnAccount, 403, "own_account", "", "", 0, ""},
+	{errMediaType, 415, "unsupported_media_type", "invalid_request", "", 0, ""},
+	{errTooLarge, 413, "too_large", "invalid_request", "", 0, "The body must be at most 65536 bytes long"},
+	{errTwoCredentials, 400, "invalid_request", "invalid_request", invalidRequest, 0, "More than one Authorization header"},
+	{errSecretInQuery, 400, "invalid_request", "invalid_request", invalidRequest, 0, "A name or a secret must not be sent in the query string"},
+	{ErrUnavailable, 503, "store_unavailable", "temporarily_unavailable", "", 5 * time.Second, "The store cannot be used at the moment"},
+	{ErrThrottled, 429, "too_many_failed_logins", "temporarily_unavailable", "", 0, "Too many failed logins"},
+	{ErrBusy, 503, "too_busy", "temporarily_unavailable", "", time.Second, "Too many passwords are being checked"},
+	{ErrLastAdmin, 409, "last_admin", "", "", 0, "The last active admin cannot be demoted, disabled or deleted"},
+	{errMethod, 405, "method_not_allowed", "", "", 0, "Method not allowed"},
+	{errSlow, 408, "request_timeout", "invalid_request", "", 0, "The request took too long to arrive"},
+	{errInternal, 500, "internal_error", "server_error", "", 0, "Internal error"},
+}
+
+// detailed returns err with a detail of its own.
+func detailed(err error, detail string) error { return &detailedError{err, detail} }
+
+type detailedError struct {
+	error
+	detail string
+}
+
+func (e *detailedError) Unwrap() error { return e.error }
+
+// An invalid is what is wrong with the fields of a request: each named once, the
+// first maxInvalid of them.
+type invalid struct {
+	list []fieldError
+	seen map[string]bool
+}
+
+type fieldError struct {
+	Field   string `json:"field"` // "" for the body as a whole
+	Message string `json:"message"`
+}
+
+const (
+	maxInvalid   = 20
+	maxFieldName = 100 // bytes of a name that are repeated in the answer
+)
+
+func (i *invalid) add(field, message string) {
+	if i.seen[field] || len(i.list) >= maxInvalid {
+		return
+	}
+	if i.seen == nil {
+		i.seen = map[string]bool{}
+	}
+	i.seen[field] = true
+	if len(field) > maxFieldName {
+		field = strings.ToValidUTF8(field[:maxFieldName], "") + "..."
+	}
+	i.list = append(i.list, fieldError{field, message})
+}
+
+// err returns what is wrong, if anything.
+func (i *invalid) err() error {
+	if len(i.list) == 0 {
+		return nil
+	}
+	return &invalidError{i.list}
+}
+
+type invalidError struct{ list []fieldError }
+
+func (e *invalidError) Error() string {
+	if len(e.list) == 1 {
+		return strings.TrimSpace(e.list[0].Field + " " + e.list[0].Message)
+	}
+	return strconv.Itoa(len(e.list)) + " fields are invalid"
+}
+
+func (e *invalidError) Unwrap() error { return errInvalidFields }
+
+// problemOf returns the answer to an error, and the fields that are invalid, if it
+// is about fields. An error that nobody has foreseen is an internal one.
+func problemOf(err error) (p problem, fields []fieldError) {
+	for _, p = range problems {
+		if errors.Is(err, p.err) || p.err == errInternal {
+			break
+		}
+	}
+	if e, ok := errors.AsType[*detailedError](err); ok {
+		p.detail = e.detail
+	}
+	if e, ok := errors.AsType[*invalidError](err); ok {
+		p.detail, fields = "The request is invalid: "+e.Error(), e.list
+	}
+	if e, ok := errors.AsType[ThrottledError](err); ok {
+		p.retry = e.Wait
+	}
+	return p, fields
+}
+
+// fail answers with an error.
+func (s *server) fail(w *response, r *http.Request, err error) {
+	p, fields := problemOf(err)
+	gone := r.Context().Err() != nil
+	switch {
+	case p.err == errInternal && gone:
+		w.WriteHeader(statusClientGone)
+		return
+	case p.err == errInternal, p.err == ErrUnavailable && !gone:
+		s.log.Error("request failed", "id", w.id, "route", routeOf(r.Pattern), "error", err)
+	}
+	s.metrics.count(`stdauth_errors_total{code="` + p.code + `"}`)
+	h := w.Header()
+	if p.challenge != "" {
+		h.Set("WWW-Authenticate", p.challenge)
+	}
+	if p.retry > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((p.retry+time.Second-1)/time.Second)))
+	}
+	if p.oauth != "" && (r.URL.Path == "/token" || r.URL.Path == "/revoke" || r.URL.Path == "/introspect") {
+		answerJSON(w, p.status, struct {
+			Error       string `json:"error"`
+			Description string `json:"error_description"`
+			Detail      string `json:"detail"`
+			Code        string `json:"code"`
+		}{p.oauth, p.detail, p.detail, p.code})
+		return
+	}
+	h["Content-Type"] = []string{"application/problem+json"}
+	answerJSON(w, p.status, struct {
+		Title  string       `json:"title"`
+		Status int          `json:"status"`
+		Detail string       `json:"detail"`
+		Code   string       `json:"code"`
+		Errors []fieldError `json:"errors,omitempty"`
+	}{http.StatusText(p.status), p.status, p.detail, p.code, fields})
+}

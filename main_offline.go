@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"time"
+)
+
+// This file is what happens to accounts without a request: -import, -reset-password,
+// -admin, and the demo accounts.
+
+// readImport reads the file of -import, or returns nil.
+func (set *settings) readImport(ctx context.Context) (*MemoryStore, error) {
+	if set.importFile == "" {
+		return nil, nil
+	}
+	return ReadFileStore(ctx, set.importFile)
+}
+
+func importAccounts(ctx context.Context, store Store, source *MemoryStore, stdout io.Writer) error {
+	users, err := source.Users(ctx, 0, math.MaxInt)
+	if err != nil {
+		return err
+	}
+	if err := store.Import(ctx, users, source.lastID); err != nil {
+		return badSetting("-import", err)
+	}
+	fmt.Fprintf(stdout, "imported %d accounts\n", len(users))
+	return nil
+}
+
+func resetPassword(ctx context.Context, store Store, name, password string, stdout io.Writer) error {
+	u, err := store.UserByName(ctx, name)
+	if err != nil {
+		return badSetting("-reset-password", fmt.Errorf("%s: %w", name, err))
+	}
+	hash, shown := hashGiven(password)
+	_, err = store.UpdateUser(ctx, Caller{}, u.ID, func(u *User) error {
+		u.SetPassword(hash)
+		u.SetDisabled(false)
+		return nil
+	})
+	if err == nil {
+		fmt.Fprintf(stdout, "set the password of %s%s; its sessions have ended\n", u.Username, shown)
+	}
+	return err
+}
+
+// hashGiven hashes the operator's password, or if there is none, a generated one,
+// which is shown once.
+func hashGiven(password string) (hash, shown string) {
+	if password == "" {
+		password = rand.Text()
+		shown = " to " + password + ", shown only now"
+	}
+	return Hasher{DefaultIterations}.Hash(password), shown
+}
+
+// createAccounts creates the accounts that the settings ask for, and adds a warning
+// if there is no admin.
+func (set *settings) createAccounts(ctx context.Context, store Store, stdout io.Writer, log *slog.Logger) error {
+	if set.Demo {
+		for _, u := range demoUsers {
+			u.CreatedAt = time.Now().UTC().Truncate(time.Second)
+			if _, err := store.CreateUser(ctx, Caller{}, u); err != nil {
+				return err
+			}
+		}
+	}
+	if set.adminName != "" {
+		if err := createAdmin(ctx, store, set.adminName, set.adminPassword, stdout, log); err != nil {
+			return err
+		}
+	}
+	exists, err := activeAdminExists(ctx, store)
+	if err == nil && !exists {
+		set.warnings = append(set.warnings, "there is no active admin; -admin NAME creates one, -reset-password NAME enables one")
+	}
+	return err
+}
+
+// demoUsers are the article's. Their hashes are of "secret", which is too short for
+// anybody else; computing them would take longer than the rest of the start.
+var demoUsers = []User{
+	{Username: "johndoe", FullName: "John Doe", Email: "johndoe@example.com", Role: RoleUser,
+		PasswordHash: "$pbkdf2-sha256$i=600000,l=32$wCTYlC4myfQbaqlDOdUSrw$7ElW5ggu6RMgfHStGE2PAsH0YYTxThsZ8MMOwvxoqnk"},
+	{Username: "admin", FullName: "Admin User", Email: "admin@example.com", Role: RoleAdmin,
+		PasswordHash: "$pbkdf2-sha256$i=600000,l=32$QMED7Cw3tivP4CeWpYQDFA$UyPh6yQ1oNfPqQNoeXG4iXWahuuOcyno5UrzeYqHu2s"},
+}
+
+// createAdmin creates an admin of that name, unless the name is taken.
+func createAdmin(ctx context.Context, store Store, name, password string, stdout io.Writer, log *slog.Logger) error {
+	if u, err := store.UserByName(ctx, name); !errors.Is(err, ErrNotFound) {
+		if err == nil && u.Role != RoleAdmin {
+			log.Warn("the account of -admin exists, but is not an admin", "account", u.Username)
+		}
+		return err
+	}
+	hash, shown := hashGiven(password)
+	u := User{Username: name, Role: RoleAdmin, CreatedAt: time.Now().UTC().Truncate(time.Second), PasswordHash: hash}
+	_, err := store.CreateUser(ctx, Caller{}, u)
+	if errors.Is(err, ErrUsernameTaken) {
+		return nil // by another copy of the server, just now
+	}
+	if err == nil {
+		fmt.Fprintf(stdout, "created the admin %s and set its password%s\n", name, shown)
+	}
+	return err
+}
+
+func activeAdminExists(ctx context.Context, store Store) (bool, error) {
+	for after := int64(0); ; {
+		page, err := store.Users(ctx, after, 1000)
+		if err != nil || len(page) == 0 {
+			return false, err
+		}
+		for _, u := range page {
+			if u.ActiveAdmin() {
+				return true, nil
+			}
+			after = u.ID
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// This file is for people: what stands in a terminal.
+
+// isTerminal reports whether somebody is likely to read w. The null device is a
+// character device like a terminal, and the output of many services.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	null, nullErr := os.Stat(os.DevNull)
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && (nullErr != nil || !os.SameFile(info, null))
+}
+
+// greet says how to go on: at a terminal in words, else in the log.
+func (set *settings) greet(addr net.Addr, stdout io.Writer, log *slog.Logger) {
+	url := set.url(addr)
+	curl := "curl -d username=johndoe -d password=secret " + url + "/token"
+	const random = "random: all tokens end with this process (set SECRET_KEY to keep them)"
+	if !isTerminal(stdout) {
+		log.Info("listening", "url", url, "page", url+"/docs")
+		if set.Demo {
+			log.Info("demo accounts", "user", "johndoe / secret", "admin", "admin / secret", "try", curl)
+		}
+		if set.randomKey {
+			log.Info("signing key", "key", random)
+		}
+		return
+	}
+	fmt.Fprintf(stdout, "stdauth listens on %s\n\n  page      %s/docs\n", url, url)
+	if set.Demo {
+		fmt.Fprintf(stdout, "  accounts  johndoe / secret (user) and admin / secret (admin)\n")
+	}
+	if set.randomKey {
+		fmt.Fprintf(stdout, "  key       %s\n", random)
+	}
+	if set.Demo {
+		fmt.Fprintf(stdout, "\nTry it from another terminal:\n\n  %s\n", curl)
+	}
+	fmt.Fprintln(stdout)
+}
+
+func (set *settings) url(addr net.Addr) string {
+	scheme := "http://"
+	if set.TLS {
+		scheme = "https://"
+	}
+	host, port, _ := net.SplitHostPort(addr.String())
+	if net.ParseIP(host).IsUnspecified() {
+		host = "localhost"
+	}
+	return scheme + net.JoinHostPort(host, port)
+}
+
+// newLog returns the log that the settings ask for.
+func (set *settings) newLog(w io.Writer, getenv func(string) string) *slog.Logger {
+	options := &slog.HandlerOptions{Level: set.logLevel}
+	switch {
+	case set.logFormat == "json":
+		return slog.New(slog.NewJSONHandler(w, options))
+	case isTerminal(w):
+		return slog.New(&terminalHandler{w: w, level: set.logLevel, colour: getenv("NO_COLOR") == ""})
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// A terminalHandler writes short lines, such as
+//
+//	06:51:39 POST /token 200 128ms user 1
+//	06:51:40 WARN the store is slow file=users.jsonl
+type terminalHandler struct {
+	mu     sync.Mutex
+	w      io.Writer
+	level  slog.Level
+	colour bool
+}
+
+func (h *terminalHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
+func (h *terminalHandler) WithAttrs([]slog.Attr) slog.Handler               { return h } // not used
+func (h *terminalHandler) WithGroup(string) slog.Handler                    { return h } // not used
+
+func (h *terminalHandler) Handle(_ context.Context, r slog.Record) error {
+	attrs, rest := map[string]slog.Value{}, ""
+	r.Attrs(func(a slog.Attr) bool {
+		attrs[a.Key] = a.Value
+		rest += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		return true
+	})
+	line := r.Message + rest
+	switch {
+	case r.Message == "request" && strings.HasPrefix(attrs["route"].String(), "/docs/") && h.level > slog.LevelDebug:
+		return nil // the page's own files
+	case r.Message == "request":
+		line = h.request(attrs)
+	case r.Level != slog.LevelInfo:
+		line = r.Level.String() + " " + line
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err := fmt.Fprintf(h.w, "%s %s\n", r.Time.Format(time.TimeOnly), line)
+	return err
+}
+
+func (h *terminalHandler) request(attrs map[string]slog.Value) string {
+	status := attrs["status"].String()
+	if colours := map[byte]int{'2': 32, '3': 36, '4': 33, '5': 31}; h.colour {
+		status = fmt.Sprintf("\x1b[%dm%s\x1b[0m", colours[status[0]], status)
+	}
+	line := fmt.Sprintf("%s %s %s %.0fms", attrs["method"], attrs["route"], status, attrs["took"].Float64())
+	for _, who := range []string{"user", "target"} {
+		if id := attrs[who]; id.Kind() == slog.KindInt64 && id.Int64() != 0 {
+			line += fmt.Sprintf(" %s %v", who, id)
+		}
+	}
+	return line
+}
