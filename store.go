@@ -19,13 +19,43 @@ var (
 // A Store keeps accounts and their sessions. Its methods may be called
 // concurrently. All values it returns are the caller's own copies.
 //
-// A method that returns nil after a change has made it durable, as far as that store
-// can. A method that returns an error has changed nothing, except that after
-// ErrUnavailable the outcome is unknown, and that ErrReplayed ends a session. No
-// result, errors included, rests on a change that could still be lost.
+// A session that has expired, or whose epoch is not its account's, is not there: no
+// method returns it. No result, errors included, rests on a change that could still
+// be lost.
+type Store interface {
+	Reader
+	Changer
+
+	// Ready returns nil while the store can write, else ErrUnavailable.
+	Ready(ctx context.Context) error
+
+	// Close waits for changes under way. No method is called after it.
+	Close() error
+}
+
+// A Reader is the part of a Store that reads. It sees whole changes.
+type Reader interface {
+	// User and UserByName return an account, or ErrNotFound. The name may be in any
+	// case.
+	User(ctx context.Context, id int64) (User, error)
+	UserByName(ctx context.Context, name string) (User, error)
+
+	// Users returns at most limit accounts with IDs above after, by ID.
+	Users(ctx context.Context, after int64, limit int) ([]User, error)
+
+	// Session returns a session and its account, in one step: every request with a
+	// token needs both.
+	Session(ctx context.Context, userID int64, id string) (Session, User, error)
+
+	// Sessions returns the sessions of an account, oldest first. None is no error.
+	Sessions(ctx context.Context, userID int64) ([]Session, error)
+}
+
+// A Changer is the part of a Store that changes.
 //
-// Reads see whole changes. A session that has expired, or whose epoch is not its
-// account's, is not there: no method returns it.
+// A method that returns nil has made its change durable, as far as that store can. A
+// method that returns an error has changed nothing, except that after ErrUnavailable
+// the outcome is unknown, and that ErrReplayed ends a session.
 //
 // A method that takes a [Caller] refuses it in the same atomic step as the change:
 // with ErrEnded if its session is not there, else with the error of
@@ -35,18 +65,10 @@ var (
 // The update functions are called with a copy, perhaps more than once, while the
 // store holds its locks: they must be quick and must not call the store. The last
 // call counts. An error they return is returned as it is.
-type Store interface {
+type Changer interface {
 	// CreateUser stores u under the next ID, and returns it with that ID. Names are
 	// unique without regard to the case of ASCII letters: ErrUsernameTaken.
 	CreateUser(ctx context.Context, by Caller, u User) (User, error)
-
-	// User and UserByName return an account, or ErrNotFound. The name may be in any
-	// case.
-	User(ctx context.Context, id int64) (User, error)
-	UserByName(ctx context.Context, name string) (User, error)
-
-	// Users returns at most limit accounts with IDs above after, by ID.
-	Users(ctx context.Context, after int64, limit int) ([]User, error)
 
 	// UpdateUser changes an account, except for its ID, Username and CreatedAt.
 	// ErrLastAdmin if no active admin would be left. A new Epoch ends all sessions
@@ -60,13 +82,6 @@ type Store interface {
 	// account must be as it was when its password was verified: ErrNotFound if it is
 	// gone, ErrStale if its epoch is not s.Epoch, ErrInactive if it is disabled.
 	CreateSession(ctx context.Context, s Session) error
-
-	// Session returns a session and its account, in one step: every request with a
-	// token needs both.
-	Session(ctx context.Context, userID int64, id string) (Session, User, error)
-
-	// Sessions returns the sessions of an account, oldest first. None is no error.
-	Sessions(ctx context.Context, userID int64) ([]Session, error)
 
 	// UpdateSession changes the Generation, LastUsedAt and ExpiresAt of a session,
 	// and returns it with its account. If update returns ErrReplayed, the session
@@ -83,10 +98,4 @@ type Store interface {
 	// and keep them; ErrNotEmpty if the store is not. The next ID will be above
 	// lastID. What an import that fails leaves must be removed by hand.
 	Import(ctx context.Context, users []User, lastID int64) error
-
-	// Ready returns nil while the store can write, else ErrUnavailable.
-	Ready(ctx context.Context) error
-
-	// Close waits for changes under way. No method is called after it.
-	Close() error
 }

@@ -43,7 +43,6 @@ type EtcdStore struct {
 	gateway *gateway
 	prefix  string
 	life    Lifetimes
-	log     *slog.Logger
 
 	mu    sync.Mutex
 	swept string // the session key at which the next login goes on looking
@@ -80,7 +79,7 @@ func OpenEtcdStore(ctx context.Context, address, username, password string, life
 	if err != nil {
 		return nil, err
 	}
-	e := &EtcdStore{gateway: gateway, prefix: prefix, life: life, log: log}
+	e := &EtcdStore{gateway: gateway, prefix: prefix, life: life}
 	if err := e.open(ctx); err != nil {
 		e.Close()
 		return nil, err
@@ -90,9 +89,6 @@ func OpenEtcdStore(ctx context.Context, address, username, password string, life
 }
 
 func (e *EtcdStore) open(ctx context.Context) error {
-	if err := e.checkVersion(ctx); err != nil {
-		return err
-	}
 	format := e.prefix + "format"
 	err := e.change(ctx, Caller{}, []etcdOp{getKey(format), getAll(e.prefix).first(1), getKey(e.prefix + "last_id")}, func(now etcdView) (t etcdTxn, err error) {
 		switch value, others := now.value(0), len(now.found[1]) > 0; {
@@ -114,27 +110,6 @@ func (e *EtcdStore) open(ctx context.Context) error {
 		return err
 	}
 	return e.probe(ctx)
-}
-
-// checkVersion refuses a cluster whose gateway has another API.
-func (e *EtcdStore) checkVersion(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
-	defer cancel()
-	var version struct {
-		Server  string `json:"etcdserver"`
-		Cluster string `json:"etcdcluster"` // the oldest of all members, "not_decided" at the start
-	}
-	if err := e.gateway.call(ctx, "/version", nil, &version, false); err != nil {
-		return unavailable(err)
-	}
-	var major, minor int
-	if _, err := fmt.Sscanf(version.Cluster, "%d.%d.", &major, &minor); err != nil {
-		fmt.Sscanf(version.Server, "%d.%d.", &major, &minor)
-	}
-	if major < 3 || major == 3 && minor < 4 {
-		return fmt.Errorf("etcd 3.4 or later is needed, the cluster's version is %q", cmp.Or(version.Cluster, version.Server))
-	}
-	return nil
 }
 
 func (e *EtcdStore) userKey(id int64) string    { return fmt.Sprintf("%susers/%019d", e.prefix, id) }
@@ -408,7 +383,6 @@ func (e *EtcdStore) Import(ctx context.Context, users []User, lastID int64) erro
 		return err
 	}
 	underWay := etcdCompare{Key: []byte(counter), Target: "VALUE", Result: "EQUAL", Value: []byte(etcdImporting)}
-	total, said := len(users), time.Now()
 	for batch := range slices.Chunk(users, maxEtcdOps/3) { // an account is three keys at most
 		t := etcdTxn{Compare: []etcdCompare{underWay}}
 		for _, u := range batch {
@@ -417,10 +391,6 @@ func (e *EtcdStore) Import(ctx context.Context, users []User, lastID int64) erro
 		}
 		if err := e.mustCommit(ctx, t); err != nil {
 			return err
-		}
-		if users = users[len(batch):]; time.Since(said) > time.Second {
-			said = time.Now()
-			e.log.Info("importing", "accounts", total-len(users), "of", total)
 		}
 	}
 	return e.mustCommit(ctx, etcdTxn{Compare: []etcdCompare{underWay}, Success: []etcdOp{putKey(counter, formatID(lastID))}})

@@ -101,16 +101,13 @@ func parseEtcdAddress(address string) (endpoints []string, prefix string, err er
 	return endpoints, "/" + path + "/", nil
 }
 
-// call sends in to the path of a member that works, by POST, or by GET if in is nil,
-// and decodes the answer into out. Until ctx is done, it goes from member to member.
-// A write is sent again only if it cannot have happened: else its outcome is unknown.
+// call posts in to the path of a member that works, and decodes the answer into out.
+// Until ctx is done, it goes from member to member. A write is sent again only if it
+// cannot have happened: else its outcome is unknown.
 func (g *gateway) call(ctx context.Context, path string, in, out any, write bool) error {
-	var body []byte
-	if in != nil {
-		var err error
-		if body, err = json.Marshal(in); err != nil {
-			return err
-		}
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
 	}
 	for tries := 1; ; tries++ {
 		at := g.failOvers.Load()
@@ -210,11 +207,7 @@ func (g *gateway) renew(ctx context.Context, endpoint, refused string) (string, 
 }
 
 func (g *gateway) send(ctx context.Context, endpoint, path, token string, body []byte, out any) error {
-	method := http.MethodPost
-	if body == nil {
-		method = http.MethodGet
-	}
-	r, err := http.NewRequestWithContext(ctx, method, endpoint+path, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -131,8 +131,6 @@ func TestEtcdStoreIsNotOpened(t *testing.T) {
 		set  func(c *fakeEtcd)
 		want string // at once, but for the last two, which may come to be
 	}{
-		{"the cluster is too old", func(c *fakeEtcd) { c.version = "3.3.27" },
-			`etcd 3.4 or later is needed, the cluster's version is "3.3.0"`},
 		{"the port is not etcd's", func(c *fakeEtcd) { c.fails(says(404, "<html>no such page\n")) },
 			`Not Found: "<html>no such page"`},
 		{"the cluster wants a user", func(c *fakeEtcd) { c.user, c.password = "alice", "secret" },
@@ -164,7 +162,7 @@ func TestEtcdStoreIsNotOpened(t *testing.T) {
 					t.Errorf("open = %v\nwant one line that ends in: %s", err, test.want)
 				}
 				most := time.Duration(0)
-				if c.fault != nil && c.count("/version") > 1 {
+				if c.fault != nil && c.count("/v3/kv/txn") > 1 {
 					most = etcdPatience
 				}
 				if took := time.Since(start); took > most {
@@ -773,7 +771,6 @@ func TestEtcdOverHTTP(t *testing.T) {
 // can tell: its keys, leases and users, and its way of refusing. It knows the
 // messages of etcd by itself, so that a wrong name in ours does not go unseen.
 type fakeEtcd struct {
-	version               string
 	user, password, given string
 	writes                etcdRefusal // of all that would write
 	fault                 fault       // if not nil, asked before each request
@@ -806,7 +803,7 @@ type etcdRefusal struct {
 func (r etcdRefusal) Error() string { return r.Message }
 
 func newFakeEtcd() *fakeEtcd {
-	return &fakeEtcd{version: "3.4.23", revision: 1, kvs: map[string]fakeKV{}, leases: map[int64]time.Time{}}
+	return &fakeEtcd{revision: 1, kvs: map[string]fakeKV{}, leases: map[int64]time.Time{}}
 }
 
 // store returns a store that is not open yet.
@@ -818,7 +815,7 @@ func (c *fakeEtcd) store() *EtcdStore {
 		panic(err)
 	}
 	gateway.client.Transport = c
-	return &EtcdStore{gateway: gateway, prefix: prefix, life: testLife, log: log}
+	return &EtcdStore{gateway: gateway, prefix: prefix, life: testLife}
 }
 
 // open returns a store, as one copy of the server has it.
@@ -869,9 +866,6 @@ func (c *fakeEtcd) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func (c *fakeEtcd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
-	if (r.Method == "GET") != (r.URL.Path == "/version") {
-		err = etcdRefusal{405, 0, "Method Not Allowed"}
-	}
 	var answer any
 	if err == nil {
 		answer, err = c.handle(r.URL.Path, body, r.Header.Get("Authorization"))
@@ -897,10 +891,6 @@ func (c *fakeEtcd) handle(path string, body []byte, token string) (answer any, e
 		if !time.Now().Before(at) {
 			c.revoke(id)
 		}
-	}
-	if path == "/version" {
-		minor := c.version[:strings.LastIndexByte(c.version, '.')]
-		return map[string]string{"etcdserver": c.version, "etcdcluster": minor + ".0"}, nil
 	}
 	if path == "/v3/auth/authenticate" {
 		var in struct{ Name, Password string }

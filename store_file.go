@@ -47,6 +47,9 @@ import (
 // of the file is out of date, what is not is written to a new file beside it, which
 // then takes its name.
 type FileStore struct {
+	Reader  // shown
+	Changer // ahead
+
 	shown, ahead *MemoryStore
 	folder       folder
 	name         string // of the file in the folder
@@ -143,7 +146,8 @@ func openFileStore(ctx context.Context, in folder, name string, life Lifetimes, 
 		return nil, err
 	}
 	f.shown = f.ahead.clone()
-	f.ahead.record = f.record
+	f.ahead.record, f.ahead.settle = f.record, f.settle
+	f.Reader, f.Changer = f.shown, f.ahead
 	go f.write()
 	return f, nil
 }
@@ -230,9 +234,10 @@ func (f *FileStore) record(c change) (err error) {
 	return nil
 }
 
-// durable waits until all changes made so far are durable, and returns err, or why
-// they are not. A refusal waits too: it may rest on a change that was made just now.
-func (f *FileStore) durable(err error) error {
+// settle is the settle function of ahead: it waits until all changes made so far are
+// durable, and returns err, or why they are not. A refusal waits too: it may rest on a
+// change that was made just now.
+func (f *FileStore) settle(err error) error {
 	f.ahead.mu.RLock()
 	b := f.newest
 	f.ahead.mu.RUnlock()
@@ -241,61 +246,6 @@ func (f *FileStore) durable(err error) error {
 		return b.err
 	}
 	return err
-}
-
-func (f *FileStore) CreateUser(ctx context.Context, by Caller, u User) (User, error) {
-	u, err := f.ahead.CreateUser(ctx, by, u)
-	return u, f.durable(err)
-}
-
-func (f *FileStore) UpdateUser(ctx context.Context, by Caller, id int64, update func(*User) error) (User, error) {
-	u, err := f.ahead.UpdateUser(ctx, by, id, update)
-	return u, f.durable(err)
-}
-
-func (f *FileStore) DeleteUser(ctx context.Context, by Caller, id int64) error {
-	return f.durable(f.ahead.DeleteUser(ctx, by, id))
-}
-
-func (f *FileStore) CreateSession(ctx context.Context, s Session) error {
-	return f.durable(f.ahead.CreateSession(ctx, s))
-}
-
-func (f *FileStore) UpdateSession(ctx context.Context, userID int64, id string, update func(*Session, User) error) (Session, User, error) {
-	s, u, err := f.ahead.UpdateSession(ctx, userID, id, update)
-	return s, u, f.durable(err)
-}
-
-func (f *FileStore) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
-	return f.durable(f.ahead.EndSession(ctx, by, userID, id))
-}
-
-func (f *FileStore) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
-	return f.durable(f.ahead.EndSessions(ctx, by, userID, keep))
-}
-
-func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) error {
-	return f.durable(f.ahead.Import(ctx, users, lastID))
-}
-
-func (f *FileStore) User(ctx context.Context, id int64) (User, error) {
-	return f.shown.User(ctx, id)
-}
-
-func (f *FileStore) UserByName(ctx context.Context, name string) (User, error) {
-	return f.shown.UserByName(ctx, name)
-}
-
-func (f *FileStore) Users(ctx context.Context, after int64, limit int) ([]User, error) {
-	return f.shown.Users(ctx, after, limit)
-}
-
-func (f *FileStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
-	return f.shown.Session(ctx, userID, id)
-}
-
-func (f *FileStore) Sessions(ctx context.Context, userID int64) ([]Session, error) {
-	return f.shown.Sessions(ctx, userID)
 }
 
 // Ready returns why the store takes no changes, if so.

@@ -24,9 +24,11 @@ type MemoryStore struct {
 	lastID   int64            // the highest ID ever given
 	sweeper  int              // position of the account to look at next for expired sessions
 
-	// record, if not nil, is called with each change before it is made, while mu is
-	// held. Its error prevents the change.
+	// A file store sets both. record is called with each change before it is made,
+	// while mu is held; its error prevents the change. settle is called when a method
+	// has changed or refused, without mu, with the error that it is about to return.
 	record func(change) error
+	settle func(error) error
 }
 
 // An account is a user and the sessions, oldest first. It is never changed in place:
@@ -69,6 +71,14 @@ func NewMemoryStore(life Lifetimes) *MemoryStore {
 // in one step. An empty change is none. With an error and a change, both count: a
 // replay ends the session and is refused.
 func (m *MemoryStore) change(by Caller, decide func() (change, error)) error {
+	err := m.changeNow(by, decide)
+	if m.settle != nil {
+		err = m.settle(err)
+	}
+	return err
+}
+
+func (m *MemoryStore) changeNow(by Caller, decide func() (change, error)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock() // deferred, for the case that decide panics
 	if err := m.allow(by); err != nil {
@@ -272,20 +282,18 @@ func (m *MemoryStore) EndSessions(ctx context.Context, by Caller, userID int64, 
 }
 
 func (m *MemoryStore) Import(ctx context.Context, users []User, lastID int64) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.lastID != 0 {
-		return ErrNotEmpty
-	}
-	for _, u := range users {
-		if err := m.make(change{ID: u.ID, User: &u}); err != nil {
-			return err
+	return m.change(Caller{}, func() (change, error) {
+		if m.lastID != 0 {
+			return change{}, ErrNotEmpty
 		}
-	}
-	if lastID > m.lastID {
-		return m.make(change{LastID: lastID}) // after the accounts, whose IDs are not above it
-	}
-	return nil
+		for _, u := range users {
+			if err := m.make(change{ID: u.ID, User: &u}); err != nil {
+				return change{}, err
+			}
+		}
+		// After the accounts, whose IDs are not above it.
+		return change{LastID: max(lastID, m.lastID)}, nil
+	})
 }
 
 // clone returns a store with the same contents.
