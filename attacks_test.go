@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"net/netip"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // This file is the attacks, by their names. The tables of handlers_test.go have
@@ -706,3 +709,132 @@ func manyAtOnce(w *world, n int, call func(i int) string) []*answered {
 	wg.Wait()
 	return answers
 }
+
+// TestAttackDeadToken: a request is admitted or about to be, and then its caller's
+// session ends, its account is disabled or deleted, or it is an admin no more. However
+// long the request was held back, and wherever, it changes nothing, and gets the
+// answer that a new request would get.
+func TestAttackDeadToken(t *testing.T) {
+	calls := []struct {
+		as, call string
+		hashes   bool // the request waits for a hash
+	}{
+		{"john", `PATCH /users/me/ as john {"email":"mallory@example.com"}`, false},
+		{"john", `DELETE /users/me/ as john {"password":"secret"}`, true},
+		{"john", `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`, true},
+		{"john", "DELETE /users/me/sessions as john", false},
+		{"john", "DELETE /users/me/sessions/$other.sid as john", false},
+		{"boss", `POST /users/ as boss {"username":"mallory","password":"correct horse"}`, true},
+		{"boss", `PATCH /users/3 as boss {"role":"admin"}`, false},
+		{"boss", `PUT /users/3/password as boss {"new_password":"correct horse"}`, true},
+		{"boss", "DELETE /users/3 as boss", false},
+		{"boss", "DELETE /users/3/sessions as boss", false},
+	}
+	// Each way is taken by another admin, or by the owner of the token. AS is the name
+	// of the token, and ID that of its account.
+	ways := []struct {
+		what, do string
+		user     int // the status for a route of any user
+		admin    int // the status for a route of admins
+	}{
+		{"its token is revoked", "POST /revoke token=$AS", 401, 401},
+		{"its refresh token is replayed", "POST /token grant_type=refresh_token&refresh_token=$AS.refresh ; wait 10s ; POST /token grant_type=refresh_token&refresh_token=$AS.refresh", 401, 401},
+		{"its password is reset", `PUT /users/ID/password as admin {"new_password":"battery staple"}`, 401, 401},
+		{"its account is disabled", `PATCH /users/ID as admin {"disabled":true}`, 400, 400},
+		{"its account is disabled and enabled", `PATCH /users/ID as admin {"disabled":true} ; PATCH /users/ID as admin {"disabled":false}`, 401, 401},
+		{"its account is deleted", "DELETE /users/ID as admin", 401, 401},
+		{"it is an admin no more", `PATCH /users/ID as admin {"role":"user"}`, 0, 403},
+	}
+	for _, c := range calls {
+		for _, way := range ways {
+			want := way.user
+			if c.as == "boss" {
+				want = way.admin
+			}
+			if want == 0 {
+				continue
+			}
+			for _, place := range []string{"its body", "its hash", "its write"} {
+				if place == "its body" && !strings.Contains(c.call, "{") || place == "its hash" && !c.hashes {
+					continue
+				}
+				t.Run(c.call+", held at "+place+", while "+way.what, func(t *testing.T) {
+					inPeopledWorld(t, func(w *world) {
+						w.restart("-registration=closed")
+						boss := w.addUser("boss", "secret", func(u *User) { u.Role = RoleAdmin })
+						w.login("boss", "boss", "secret")
+						w.login("other", "johndoe", "secret")
+						id := int64(1)
+						if c.as == "boss" {
+							id = boss.ID
+						}
+						release := w.hold(c.call, place)
+						steps := strings.NewReplacer("AS", c.as, "ID", fmt.Sprint(id)).Replace(way.do)
+						if place == "its hash" && strings.Contains(steps, "password") { // which waits for a hash itself
+							testedStore{w.memory, t}.update(id, func(u *User) { u.SetPassword(Hasher{1}.Hash("battery staple")) })
+							steps = ""
+						}
+						for step := range strings.SplitSeq(steps, " ; ") {
+							if step == "" {
+								continue
+							}
+							if got := w.do(step); w.last.status >= 300 && !strings.Contains(step, "refresh_token=") {
+								t.Fatalf("%s\n  got %s", step, got)
+							}
+						}
+						before := w.contents()
+						got := release()
+						if got.status != want {
+							t.Errorf("got %s\n  want %d", w.show(got), want)
+						}
+						if diff := cmp.Diff(before, w.contents()); diff != "" {
+							t.Errorf("a dead token has changed the store (-before +after):\n%s", diff)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// hold begins a request, and holds it where it waits for its body, for a hash, or for
+// the store to take its change. The function that it returns lets it go on.
+func (w *world) hold(call, place string) (release func() *answered) {
+	w.Helper()
+	done := make(chan *answered, 1)
+	switch place {
+	case "its body":
+		r := w.request(w.Context(), call)
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			w.Fatal(err)
+		}
+		pipe, rest := io.Pipe()
+		r.Body = pipe
+		go func() { done <- w.serve(r, call) }()
+		rest.Write(body[:1]) // the first byte comes at once
+		synctest.Wait()
+		return func() *answered {
+			rest.Write(body[1:])
+			rest.Close()
+			return <-done
+		}
+	case "its hash":
+		leave := w.occupyHashing(0)
+		go func() { done <- w.send(w.Context(), call) }()
+		synctest.Wait()
+		if n := w.server.passwords.Waiting(); n != 1 {
+			w.Fatalf("%s: %d requests wait for a hash, want this one", call, n)
+		}
+		return func() *answered { leave(); return <-done }
+	}
+	w.begin(call)
+	return func() *answered {
+		close(w.begun.held)
+		defer func() { w.begun = nil }()
+		return <-w.begun.done
+	}
+}
+
+// contents are the accounts and sessions of a world.
+func (w *world) contents() map[string]any { return testedStore{w.memory, w}.contents() }

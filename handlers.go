@@ -99,7 +99,7 @@ func (s *server) routes() []route {
 func (s *server) endpoint(route route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		res, req := w.(*response), &request{Request: r}
-		unread := req.readBody(w, route.body)
+		unread := req.readBody(res.ResponseWriter, route.body)
 		err := s.admit(route.who, res, req)
 		if req.user.Role == RoleAdmin {
 			res.target = pathID(req)
