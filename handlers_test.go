@@ -585,7 +585,7 @@ func TestPaths(t *testing.T) {
 	})
 }
 
-// TestThrottle has the rules; attacks_test.go has those who try to get around.
+// TestThrottle has the rules; attack_test.go has the ways around them.
 func TestThrottle(t *testing.T) {
 	const wrong = "POST /token username=johndoe&password=wrong"
 	const right = "POST /token username=johndoe&password=secret"

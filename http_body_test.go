@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -140,65 +137,6 @@ func TestInvalidFieldsAreBounded(t *testing.T) {
 	if got := long.list[0].Field; got != strings.Repeat("ä", 50)+"..." {
 		t.Errorf("a name of 200 bytes is repeated as %q, want its first 100 bytes", got)
 	}
-}
-
-// Property: what appendText writes, encoding/json reads as the same text.
-func FuzzAppendText(f *testing.F) {
-	f.Fuzz(func(t *testing.T, text string) {
-		quoted := appendText(nil, text)
-		var got string
-		if err := json.Unmarshal(quoted, &got); err != nil {
-			t.Fatalf("appendText(%q) = %s, which is no JSON: %v", text, quoted, err)
-		}
-		if want := string([]rune(text)); got != want { // text, with U+FFFD for each byte that is not UTF-8
-			t.Errorf("appendText(%q) = %s, read as %q, want %q", text, quoted, got, want)
-		}
-	})
-}
-
-// Property: what parseObject accepts is an object in valid UTF-8 that encoding/json
-// accepts too, and finds the same in; it refuses nothing else.
-func FuzzParseObject(f *testing.F) {
-	f.Fuzz(func(t *testing.T, data []byte) {
-		before := slices.Clone(data)
-		list, err := parseObject(data)
-		if !bytes.Equal(data, before) {
-			t.Fatalf("parseObject(%q) changed its input to %q", before, data)
-		}
-		object := utf8.Valid(data) && json.Valid(data) && bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{"))
-		if (err == nil) != object {
-			t.Fatalf("parseObject(%q) = %v, want accepted: %v", data, err, object)
-		}
-		if err != nil {
-			return
-		}
-		var want map[string]json.RawMessage // the last duplicate wins there
-		if err := json.Unmarshal(data, &want); err != nil {
-			t.Fatalf("parseObject(%q) accepts what encoding/json refuses: %v", data, err)
-		}
-		got := map[string]json.RawMessage{}
-		for _, m := range list {
-			got[m.name] = m.value
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("parseObject(%q) (-encoding/json +ours):\n%s", data, diff)
-		}
-	})
-}
-
-// Property: a field of text is read as encoding/json reads it, or refused.
-func FuzzReadText(f *testing.F) {
-	f.Fuzz(func(t *testing.T, value string) {
-		if !utf8.ValidString(value) || !json.Valid([]byte(value)) {
-			return // parseObject lets none of these through
-		}
-		var want *string
-		isText := json.Unmarshal([]byte(value), &want) == nil && want != nil
-		got, err := text.read(raw(value))
-		if accept := isText && !strings.Contains(*want, "\uFFFD"); accept != (err == nil) || accept && got != *want {
-			t.Errorf("read(%s) = %q, %v; want accepted: %v", value, got, err, accept)
-		}
-	})
 }
 
 func raw(text string) json.RawMessage { return json.RawMessage(text) }

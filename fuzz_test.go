@@ -1,0 +1,269 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// FuzzReadJSON: any body of PATCH /users/me/ is answered with a 200 or a 4xx in
+// the form of the contract; and one that is accepted means what encoding/json,
+// made strict, reads in it, and nothing else.
+func FuzzReadJSON(f *testing.F) {
+	for _, body := range []string{`{"email":"j@example.com","full_name":null}`, `{"email":null,"full_name":"J"}`, `{}`, `[]`} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w := newWorld(t)
+		w.login("john", "johndoe", "secret")
+		r := w.request(t.Context(), "PATCH /users/me/ as john")
+		r.Header.Set("Content-Type", "application/merge-patch+json")
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		a := w.serve(r, r.Method+" "+r.URL.Path)
+		if a.status != 200 && a.status != 400 && a.status != 413 && a.status != 422 {
+			t.Fatalf("PATCH /users/me/ %q\n  got %s\n  want 200, 400, 413 or 422", body, w.show(a))
+		}
+		if valid := json.Valid(body) && utf8.Valid(body); len(body) <= maxBody && valid == (a.status == 400) {
+			t.Fatalf("PATCH /users/me/ %q\n  got %s\n  but that it is JSON is %v", body, w.show(a), valid)
+		}
+		if a.status != 200 {
+			return
+		}
+		type patch struct {
+			Email    *string `json:"email"`
+			FullName *string `json:"full_name"`
+		}
+		before := patch{new("johndoe@example.com"), new("John Doe")}
+		want := before
+		d := json.NewDecoder(bytes.NewReader(body))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&want); err != nil || d.More() {
+			t.Fatalf("PATCH /users/me/ %q\n  got %s\n  but encoding/json says %v", body, w.show(a), err)
+		}
+		if want.FullName != nil && *want.FullName == "" {
+			want.FullName = nil
+		}
+		var got patch
+		if err := json.Unmarshal([]byte(a.body), &got); err != nil {
+			t.Fatal(err)
+		}
+		same := func(a, b *string) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
+		if !same(got.Email, want.Email) || !same(got.FullName, want.FullName) {
+			t.Fatalf("PATCH /users/me/ %q\n  got %s\n  want what encoding/json reads: %+v", body, w.show(a), want)
+		}
+	})
+}
+
+// FuzzForm: any body of POST /token is answered with a 200 or a 4xx in the form
+// of the contract; and the right name with the right password, once each, is
+// what logs in.
+func FuzzForm(f *testing.F) {
+	for _, body := range []string{"username=johndoe&password=secret", "grant_type=refresh_token&refresh_token=x", "grant_type=password", "username=a&username=b"} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w := newWorld(t)
+		r := w.request(t.Context(), "POST /token")
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		a := w.serve(r, r.Method+" "+r.URL.Path)
+		if a.status != 200 && a.status != 400 && a.status != 401 && a.status != 413 {
+			t.Fatalf("POST /token %q\n  got %s\n  want 200, 400, 401 or 413", body, w.show(a))
+		}
+		form, err := url.ParseQuery(string(body))
+		once := err == nil && len(body) <= maxBody
+		for _, values := range form {
+			once = once && len(values) == 1
+		}
+		name, grant := strings.ToLower(form.Get("username")), form.Get("grant_type")
+		right := once && (name == "johndoe" || name == "admin") && form.Get("password") == "secret" && (grant == "" || grant == "password")
+		if right != (a.status == 200) {
+			t.Fatalf("POST /token %q\n  got %s\n  but that it is right is %v", body, w.show(a), right)
+		}
+	})
+}
+
+// Properties of the cryptography over arbitrary input. The corpora are in
+// testdata/fuzz; run one further with: go test -fuzz FuzzClaims
+
+// Property: no text makes a verifier panic; an accepted one has a MAC that the
+// key alone can make, is one kind of token only, and has no other spelling.
+func FuzzVerifyAccess(f *testing.F) {
+	f.Fuzz(func(t *testing.T, token string) {
+		tokens := testTokens()
+		_, accessErr := tokens.VerifyAccess(token, testNow)
+		r, refreshErr := tokens.VerifyRefresh(token)
+		if accessErr == nil && refreshErr == nil {
+			t.Fatalf("%q passes for both kinds of token", token)
+		}
+		if refreshErr == nil && tokens.Refresh(r) != token {
+			t.Errorf("VerifyRefresh(%q) = %+v, which is signed as %q", token, r, tokens.Refresh(r))
+		}
+		if accessErr != nil {
+			return
+		}
+		part := strings.Split(token, ".")
+		if len(part) != 3 || len(token) > 4096 {
+			t.Fatalf("VerifyAccess(%q) accepts %d parts, %d bytes", token, len(part), len(token))
+		}
+		if want := sign(testSecret, decode(t, part[0]), decode(t, part[1])); token != want {
+			t.Errorf("VerifyAccess(%q) accepts it, but its texts are signed as %q", token, want)
+		}
+	})
+}
+
+// Property: a header and a payload signed with the right key are accepted only if
+// they are what this server writes for the claims that encoding/json reads there.
+func FuzzClaims(f *testing.F) {
+	f.Fuzz(func(t *testing.T, header, payload string) {
+		token := sign(testSecret, header, payload)
+		got, err := testTokens().VerifyAccess(token, testNow)
+		if err != nil {
+			return
+		}
+		var c struct {
+			Iss, Aud, Sub, Sid, Username, Role string
+			Iat, Exp                           int64
+		}
+		d := json.NewDecoder(strings.NewReader(payload))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&c); err != nil || c.Iss != "stdauth" || c.Aud != "stdauth" {
+			t.Fatalf("VerifyAccess() accepts the payload %q, which encoding/json reads as %+v, %v", payload, c, err)
+		}
+		id, err := strconv.ParseInt(c.Sub, 10, 64)
+		if want := (Claims{id, c.Sid, c.Username, Role(c.Role), c.Iat, c.Exp}); got != want || err != nil {
+			t.Errorf("VerifyAccess() of %q = %+v, but encoding/json reads %+v", payload, got, want)
+		}
+		if testTokens().Access(got) != token {
+			t.Errorf("VerifyAccess() accepts %q, but its claims are signed as %q", token, testTokens().Access(got))
+		}
+		if now := testNow.Unix(); now >= c.Exp || c.Iat > now+30 {
+			t.Errorf("VerifyAccess() accepts %q at %d", payload, now)
+		}
+	})
+}
+
+// Property: a password hash that is read has one spelling, and parameters that
+// neither panic, nor match every password, nor keep the server busy.
+func FuzzPHC(f *testing.F) {
+	f.Fuzz(func(t *testing.T, phc string) {
+		iterations, salt, key, ok := parsePHC(phc)
+		if !ok {
+			if match, _ := (Hasher{Iterations: 1}).Check("secret", phc); match {
+				t.Errorf("Check(secret, %q) = true, though parsePHC refuses it", phc)
+			}
+			return
+		}
+		if again := formatPHC(iterations, salt, key); again != phc {
+			t.Errorf("parsePHC(%q) is written as %q", phc, again)
+		}
+		if iterations < 1 || iterations > 6_000_000 || len(salt) < 8 || len(key) < 16 || len(key) > 64 {
+			t.Errorf("parsePHC(%q) = %d iterations, %d bytes of salt, %d of key", phc, iterations, len(salt), len(key))
+		}
+	})
+}
+
+// Property: what appendText writes, encoding/json reads as the same text.
+func FuzzAppendText(f *testing.F) {
+	f.Fuzz(func(t *testing.T, text string) {
+		quoted := appendText(nil, text)
+		var got string
+		if err := json.Unmarshal(quoted, &got); err != nil {
+			t.Fatalf("appendText(%q) = %s, which is no JSON: %v", text, quoted, err)
+		}
+		if want := string([]rune(text)); got != want { // text, with U+FFFD for each byte that is not UTF-8
+			t.Errorf("appendText(%q) = %s, read as %q, want %q", text, quoted, got, want)
+		}
+	})
+}
+
+// Property: what parseObject accepts is an object in valid UTF-8 that encoding/json
+// accepts too, and finds the same in; it refuses nothing else.
+func FuzzParseObject(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		before := slices.Clone(data)
+		list, err := parseObject(data)
+		if !bytes.Equal(data, before) {
+			t.Fatalf("parseObject(%q) changed its input to %q", before, data)
+		}
+		object := utf8.Valid(data) && json.Valid(data) && bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{"))
+		if (err == nil) != object {
+			t.Fatalf("parseObject(%q) = %v, want accepted: %v", data, err, object)
+		}
+		if err != nil {
+			return
+		}
+		var want map[string]json.RawMessage // the last duplicate wins there
+		if err := json.Unmarshal(data, &want); err != nil {
+			t.Fatalf("parseObject(%q) accepts what encoding/json refuses: %v", data, err)
+		}
+		got := map[string]json.RawMessage{}
+		for _, m := range list {
+			got[m.name] = m.value
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("parseObject(%q) (-encoding/json +ours):\n%s", data, diff)
+		}
+	})
+}
+
+// Property: a field of text is read as encoding/json reads it, or refused.
+func FuzzReadText(f *testing.F) {
+	f.Fuzz(func(t *testing.T, value string) {
+		if !utf8.ValidString(value) || !json.Valid([]byte(value)) {
+			return // parseObject lets none of these through
+		}
+		var want *string
+		isText := json.Unmarshal([]byte(value), &want) == nil && want != nil
+		got, err := text.read(raw(value))
+		if accept := isText && !strings.Contains(*want, "\uFFFD"); accept != (err == nil) || accept && got != *want {
+			t.Errorf("read(%s) = %q, %v; want accepted: %v", value, got, err, accept)
+		}
+	})
+}
+
+// Whatever is in the file: it is refused and left alone, or it means the same
+// today, tomorrow, and after a compaction.
+func FuzzJournal(f *testing.F) {
+	f.Fuzz(func(t *testing.T, file []byte) {
+		synctest.Test(t, func(t *testing.T) {
+			path := storePath(t)
+			write(t, path, string(file))
+			readOnly, readErr := ReadFileStore(t.Context(), path)
+			wantEqual(t, "the file after ReadFileStore", read(t, path), string(file))
+			store, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
+			if err != nil {
+				wantEqual(t, "the file that was refused", read(t, path), string(file))
+				if readErr == nil {
+					t.Errorf("OpenFileStore: %v, but ReadFileStore read it", err)
+				}
+				return
+			}
+			store.Close()
+
+			opened := openFile(t, path)
+			want, lastID := opened.contents(), opened.file.shown.lastID
+			if readErr == nil {
+				readOnly.life = testLife
+				wantEqual(t, "ReadFileStore", testedStore{readOnly, t}.contents(), want)
+			}
+			opened.file.compact(opened.file.snapshot())
+			if !strings.Contains(<-opened.logs, "compacted the store") {
+				return // lines that fitted only as they were written by hand
+			}
+			opened = opened.reopen()
+			wantEqual(t, "the store after a compaction", opened.contents(), want)
+			wantEqual(t, "the highest ID after a compaction", opened.file.shown.lastID, lastID)
+		})
+	})
+}
