@@ -15,6 +15,7 @@ import (
 	"crypto/sha512"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,6 +23,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -1147,6 +1150,8 @@ func TestAttackOnTheWire(t *testing.T) {
 		{"smuggling: two lengths", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length: 7\r\nContent-Length: 4\r\n\r\ntoken=x" + hidden, "400 closed"},
 		{"smuggling: a length and chunks", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n7\r\ntoken=x\r\n0\r\n\r\n" + hidden, "200 closed"},
 		{"smuggling: chunks and a length", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n7\r\ntoken=x\r\n0\r\n\r\n" + hidden, "200 closed"},
+		{"smuggling: both in a preflight", "OPTIONS /users/me/ HTTP/1.1\r\nHost: x\r\nOrigin: http://localhost:3000\r\nAccess-Control-Request-Method: PATCH\r\nContent-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, "204 closed"},
+		{"smuggling: both in a request for a star", "OPTIONS * HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, "404 closed"},
 		{"smuggling: chunks in another spelling", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: xchunked\r\nContent-Length: 7\r\n\r\ntoken=x" + hidden, "501 closed"},
 		{"smuggling: two transfer encodings", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + hidden, "501 closed"},
 		{"smuggling: a space before the colon", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length : 7\r\n\r\ntoken=x" + hidden, "400 closed"},
@@ -1241,5 +1246,262 @@ func onTheWire(t *testing.T, send, want string) (answers []string) {
 		if res.StatusCode >= 400 && ours && !strings.HasSuffix(res.Header.Get("Content-Type"), "json") {
 			t.Errorf("%q\n  got %d as %q: %s\n  want JSON", send, res.StatusCode, res.Header.Get("Content-Type"), body)
 		}
+	}
+}
+
+// TestAttackPasswordSpraying: one password is tried on every account. No account has
+// more than one failure, but the address has a hundred.
+func TestAttackPasswordSpraying(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		const right = "POST /token username=jane&password=secret"
+		spray := func(n int) {
+			for i := range n {
+				if got := w.do(fmt.Sprintf("POST /token username=name%d&password=Summer2026", i)); got != wrongLogin {
+					t.Fatalf("the guess %d of %d at one account each\n  got %s\n  want %s", i+1, n, got, wrongLogin)
+				}
+			}
+		}
+		spray(99)
+		if got := w.do(right); got != tokens {
+			t.Errorf("%s after 99 failures from its address\n  got %s\n  want tokens", right, got)
+		}
+		spray(100)
+		if got := w.do(right); w.last.status != 429 || w.last.header.Get("Retry-After") != "1" {
+			t.Errorf("%s after 100 failures in a row from its address\n  got %s\n  want to wait 1 s", right, got)
+		}
+		if got := w.do(strings.Replace(right, " username", " from 192.0.2.2 username", 1)); got != tokens {
+			t.Errorf("%s from another address\n  got %s\n  want tokens", right, got)
+		}
+		if got := w.do("wait 1s ; POST /token username=name7&password=Summer2026 ; " + right); w.last.header.Get("Retry-After") != "2" {
+			t.Errorf("%s after one more failure\n  got %s\n  want to wait 2 s", right, got)
+		}
+		if got := w.do("wait 2s ; " + right + " ; POST /token username=name7&password=Summer2026"); got != wrongLogin {
+			t.Errorf("a guess after a success\n  got %s\n  want the failures forgotten: %s", got, wrongLogin)
+		}
+	})
+}
+
+// TestAttackLoginsOfAVisitor: a page of another site sends wrong passwords from its
+// visitor's browser, to have the visitor locked out.
+func TestAttackLoginsOfAVisitor(t *testing.T) {
+	refused := oauthRefusal(403, "invalid_request", "cross_origin", "Cross-origin request")
+	for _, headers := range []string{
+		`with "Sec-Fetch-Site: cross-site" with "Origin: https://evil.example"`,
+		`with "Sec-Fetch-Site: same-site" with "Origin: https://other.app.example"`,
+		`with "Sec-Fetch-Site: cross-site"`,
+		`with "Origin: https://evil.example"`,
+		`with "Origin: null"`,
+		`with "Sec-Fetch-Site: cross-site" with "Origin: http://localhost.evil.example:3000"`,
+	} {
+		inPeopledWorld(t, func(w *world) {
+			if got := w.do("repeat 6 POST /token " + headers + " username=johndoe&password=wrong"); got != refused {
+				t.Errorf("POST /token %s\n  got %s\n  want %s", headers, got, refused)
+			}
+			if got := w.do("POST /token username=johndoe&password=secret"); got != tokens {
+				t.Errorf("a login after six of %s\n  got %s\n  want tokens", headers, got)
+			}
+		})
+	}
+}
+
+// TestAttackPlantedLink: somebody who may write to the store's folder plants a link
+// where the store will write next.
+func TestAttackPlantedLink(t *testing.T) {
+	for _, name := range []string{".new", ".lock"} {
+		f := filledStore(t)
+		want := f.contents()
+		f.close()
+		target := filepath.Join(t.TempDir(), "precious")
+		write(t, target, "precious")
+		os.Remove(f.path + name)
+		if err := os.Symlink(target, f.path+name); err != nil {
+			t.Skip("no symbolic links here:", err)
+		}
+		again, err := OpenFileStore(t.Context(), f.path, testLife, slog.New(slog.DiscardHandler))
+		if err == nil {
+			if err := os.Symlink(target, f.path+".new"); err != nil {
+				t.Fatal(err)
+			}
+			again.compact(again.snapshot())
+			wantEqual(t, "the store beside a planted "+name, testedStore{again, t}.contents(), want)
+			again.Close()
+		} else if name != ".lock" {
+			t.Errorf("OpenFileStore beside a planted %s: %v", name, err)
+		}
+		wantEqual(t, "the file behind a planted "+name, read(t, target), "precious")
+	}
+}
+
+// TestAttackReplacedFile: the file is replaced or removed under the running store.
+// What is written to it then is lost with the next start, so nothing is acknowledged.
+func TestAttackReplacedFile(t *testing.T) {
+	for what, replace := range map[string]func(path string) error{
+		"replaced by another": func(path string) error { return os.Rename(path+".other", path) },
+		"removed":             os.Remove,
+		"replaced by a link":  func(path string) error { return errors.Join(os.Remove(path), os.Symlink(path+".other", path)) },
+	} {
+		f := filledStore(t)
+		before := f.contents()
+		write(t, f.path+".other", fileHeader)
+		if err := replace(f.path); err != nil {
+			t.Skip("not on this system:", err)
+		}
+		_, err := f.CreateUser(t.Context(), Caller{}, newUser("late"))
+		wantErr(t, "CreateUser in a file that was "+what, err, ErrUnavailable)
+		wantErr(t, "Ready with a file that was "+what, f.Ready(t.Context()), ErrUnavailable)
+		f.logs.await("takes no more changes")
+		wantEqual(t, "what readers see of a file that was "+what, f.contents(), before)
+	}
+	// Also when it happens between the last change and a compaction.
+	f := filledStore(t)
+	write(t, f.path+".other", fileHeader)
+	c := f.file.snapshot()
+	if err := os.Rename(f.path+".other", f.path); err != nil {
+		t.Skip("not on this system:", err)
+	}
+	f.file.compact(c)
+	f.logs.await("takes no more changes")
+	wantEqual(t, "the file that took the place of the store's", read(t, f.path), fileHeader)
+}
+
+// TestAttackEtcdRedirect: a member of the cluster, or whoever answers for it, redirects
+// to another address. The name and the password of etcd's user do not go there.
+func TestAttackEtcdRedirect(t *testing.T) {
+	asked := 0
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked++ }))
+	defer elsewhere.Close()
+	member := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, elsewhere.URL+r.URL.Path, http.StatusTemporaryRedirect)
+	}))
+	defer member.Close()
+	_, err := OpenEtcdStore(t.Context(), "etcd://"+member.Listener.Addr().String(), "alice", "a secret", testLife, slog.New(slog.DiscardHandler))
+	if err == nil || asked > 0 {
+		t.Errorf("OpenEtcdStore with a member that redirects: %v, and %d requests to the other address; want an error and none", err, asked)
+	}
+}
+
+// TestAttackNamesThatFold: a letter of another script that some functions take for one
+// in ASCII is no letter of a name: at a login, at a registration and in the throttle.
+func TestAttackNamesThatFold(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.addUser("kim", "secret")
+		for _, name := range []string{"adm%C4%B0n", "adm%C4%B1n", "%E2%84%AAim", "%C5%BFara"} {
+			if got := w.do("POST /token username=" + name + "&password=secret"); got != wrongLogin {
+				t.Errorf("POST /token of %s\n  got %s\n  want %s", name, got, wrongLogin)
+			}
+		}
+		w.do("repeat 5 POST /token username=%E2%84%AAim&password=wrong")
+		if got := w.do("POST /token username=kim&password=secret"); got != tokens {
+			t.Errorf("a login after five failures of a name that is not this one\n  got %s\n  want tokens", got)
+		}
+	})
+}
+
+// TestAttackFileDescriptors: somebody opens connections until the process has none
+// left. That is said in the log, but not a thousand times a second.
+func TestAttackFileDescriptors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		errorLog := newErrorLog(slog.New(slog.NewTextHandler(&log, nil)))
+		for range 100 {
+			errorLog.Print("http: Accept error: accept tcp 127.0.0.1:8000: accept4: too many open files; retrying in 1s")
+			errorLog.Print("http: TLS handshake error from 192.0.2.1:1234: EOF")
+			time.Sleep(time.Second)
+		}
+		got := log.String()
+		if strings.Count(got, "level=ERROR") != 2 || !strings.Contains(got, "too many open files") || strings.Contains(got, "handshake") {
+			t.Errorf("in 100 s the log says\n%s\nwant an error at once and one after a minute, and nothing about clients", got)
+		}
+	})
+}
+
+// TestAttackDeadTokenOverHTTP does the same through sockets, by HTTP/1 and HTTP/2, on
+// a file: the body is held back while the token is revoked.
+func TestAttackDeadTokenOverHTTP(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	hash := Hasher{Iterations: 1}.Hash("secret")
+	writeAccounts(t, file, User{Username: "root", Role: RoleAdmin, PasswordHash: hash}, User{Username: "ada", Role: RoleUser, PasswordHash: hash})
+	cert, key := writeCertificate(t)
+	for _, args := range [][]string{{"-store", file}, {"-store", file, "-tls-cert", cert, "-tls-key", key}} {
+		s := launch(t, args, "SECRET_KEY="+settingsKey)
+		for _, call := range []struct{ method, path, body string }{
+			{"PATCH", "/users/2", `{"role":"admin"}`},
+			{"PUT", "/users/2/password", `{"new_password":"correct horse"}`},
+			{"PATCH", "/users/me/", `{"full_name":"Mallory"}`},
+		} {
+			token := s.login("root")
+			want := s.do("GET", "/users/", token, "").body
+			body, rest := io.Pipe()
+			r, err := http.NewRequestWithContext(t.Context(), call.method, s.url+call.path, body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.ContentLength = int64(len(call.body))
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Authorization", "Bearer "+token)
+			answered := make(chan *http.Response, 1)
+			go func() {
+				resp, err := s.client().Do(r)
+				if err != nil {
+					t.Error(err)
+				}
+				answered <- resp
+			}()
+			io.WriteString(rest, call.body[:1])
+			time.Sleep(20 * time.Millisecond) // for a server that would admit the caller now
+			s.do("POST", "/revoke", "", "token="+token)
+			io.WriteString(rest, call.body[1:])
+			rest.Close()
+			resp := <-answered
+			if resp == nil {
+				continue
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusUnauthorized {
+				t.Errorf("%s: %s %s with a token that was revoked before its last byte came = %d, want 401", resp.Proto, call.method, call.path, resp.StatusCode)
+			}
+			if got := s.do("GET", "/users/", s.login("root"), "").body; got != want {
+				t.Errorf("%s: %s %s with a dead token has changed\n  %s\n  to %s", resp.Proto, call.method, call.path, want, got)
+			}
+		}
+		s.stop()
+	}
+}
+
+// TestAuditLog: who did what to whom can be read from the log, and a name that was
+// typed cannot: it may have been a password.
+func TestAuditLog(t *testing.T) {
+	for _, tt := range []struct{ do, want string }{
+		{"POST /token username=johndoe&password=secret", "method=POST route=/token status=200 user=1 login=ok"},
+		{"POST /token username=johndoe&password=wrong", "method=POST route=/token status=401 user=1 login=failed"},
+		{"POST /token username=nobody&password=secret", "method=POST route=/token status=401 user=0 login=failed"},
+		{"POST /token username=dora&password=secret", "method=POST route=/token status=400 user=4 login=failed"},
+		{"POST /token grant_type=refresh_token&refresh_token=$jane.refresh", "method=POST route=/token status=200 user=3 bytes"},
+		{"POST /revoke token=$jane", "method=POST route=/revoke status=200 user=3 bytes=0"},
+		{"GET /users/me/ as john", "method=GET route=/users/me/ status=200 user=1 bytes"},
+		{"GET /users/me/ as dora", "method=GET route=/users/me/ status=400 user=4 bytes"},
+		{"GET /users/ as admin", "method=GET route=/users/ status=200 user=2 bytes"},
+		{`PATCH /users/1 as admin {"disabled":true}`, "method=PATCH route=/users/{id} status=200 user=2 target=1 bytes"},
+		{`PUT /users/3/password as admin {"new_password":"correct horse"}`, "method=PUT route=/users/{id}/password status=204 user=2 target=3 bytes=0"},
+		{"DELETE /users/3 as admin", "method=DELETE route=/users/{id} status=204 user=2 target=3 bytes=0"},
+		{"DELETE /users/3/sessions as admin", "method=DELETE route=/users/{id}/sessions status=204 user=2 target=3"},
+		{"GET /users/3 as john", "method=GET route=/users/{id} status=403 user=1 bytes"},
+		{`restart -registration=closed ; POST /users/ as admin {"username":"alice","password":"correct horse"}`, "method=POST route=/users/ status=201 user=2 target=6 bytes"},
+		{"GET /a-typed-password", "method=GET route=\"\" status=404 user=0 bytes"},
+		{"GET /docs/settings.json", "method=GET route=/docs/{file} status=200 user=0 bytes"},
+		{"GET /users", "method=GET route=\"\" status=307 user=0 bytes"},
+	} {
+		inPeopledWorld(t, func(w *world) {
+			w.do(tt.do)
+			lines := strings.Split(strings.TrimSpace(w.log.String()), "\n")
+			last := lines[len(lines)-1]
+			if !strings.Contains(last, tt.want) || !strings.Contains(last, " id="+w.last.header.Get("X-Request-Id")+" ip=192.0.2.1 ") || !strings.Contains(last, " took=0") {
+				t.Errorf("%s\n  logs %s\n  want %s, with the request's id and address", tt.do, last, tt.want)
+			}
+			if strings.Contains(w.log.String(), "johndoe") || strings.Contains(w.log.String(), "typed") {
+				t.Errorf("%s: the log has a name that was typed: %s", tt.do, w.log.String())
+			}
+		})
 	}
 }

@@ -31,7 +31,7 @@ import (
 func BenchmarkReadMe(b *testing.B) {
 	w := benchWorld(b)
 	r := w.request(b.Context(), "GET /users/me/ as john")
-	body := []byte(w.send(b.Context(), "GET /users/me/ as john").body)
+	body := []byte(w.send(b.Context(), "GET /users/me/ as john").body + "\n")
 	bare := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Content-Type"] = jsonType
 		w.WriteHeader(http.StatusOK)
@@ -61,7 +61,7 @@ func BenchmarkBadToken(b *testing.B) {
 	bare := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Content-Type"] = []string{"application/problem+json"}
 		w.WriteHeader(http.StatusUnauthorized)
-		w.Write([]byte(badToken[strings.LastIndexByte(badToken, '\n')+1:]))
+		w.Write([]byte(badToken[strings.LastIndexByte(badToken, '\n')+1:] + "\n"))
 	})
 	sideBySide(b, serving(b, bare, r, 401), serving(b, w.handler, r, 401))
 }

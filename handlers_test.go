@@ -55,7 +55,7 @@ func TestToken(t *testing.T) {
 		{"a login answers both kinds of token", "POST /token username=johndoe&password=secret", tokens},
 		{"grant_type may say that it is a login", "POST /token grant_type=password&username=johndoe&password=secret", tokens},
 		{"an empty grant_type counts as absent", "POST /token grant_type=&username=johndoe&password=secret", tokens},
-		{"a login may write the name in any case", "POST /token username=JohnDOE&password=secret", tokens},
+		{"a login may write the name in any case of ASCII letters", "POST /token username=JohnDOE&password=secret", tokens},
 		{"unknown fields are ignored", "POST /token username=johndoe&password=secret&scope=all&client_id=x&client_secret=y", tokens},
 		{"a client's Basic header is ignored", `POST /token with "Authorization: Basic Y2xpZW50OnNlY3JldA==" username=johndoe&password=secret`, tokens},
 		{"a dead token beside it is ignored", "POST /token as ended username=johndoe&password=secret", tokens},
@@ -99,6 +99,21 @@ func TestToken(t *testing.T) {
 		{"at 90 days it ends however busy", "wait 700h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as b ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$b ; keep refresh_token as c ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$c ; keep refresh_token as d ; wait 60h ; POST /token grant_type=refresh_token&refresh_token=$d", wrongRefresh},
 		{"an access token does not outlive its session", "wait 700h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as b ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$b ; keep refresh_token as c ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$c ; keep refresh_token as d ; wait 59h50m ; POST /token grant_type=refresh_token&refresh_token=$d", strings.Replace(tokens, "1800", "600", 1)},
 
+		{"a client may ask for a shorter life of the access token", "POST /token username=johndoe&password=secret&expires_in=5", strings.Replace(tokens, "1800", "5", 1)},
+		{"an access token of 5 s is refused after 5 s", "POST /token username=johndoe&password=secret&expires_in=5 ; keep access_token as brief ; wait 5s ; GET /users/me/ as brief", badToken},
+		{"a refresh may ask for a shorter life too", "POST /token grant_type=refresh_token&refresh_token=$john.refresh&expires_in=1", strings.Replace(tokens, "1800", "1", 1)},
+		{"the shorter life is of this access token only", "wait 1m ; POST /token grant_type=refresh_token&refresh_token=$john.refresh&expires_in=1 ; keep refresh_token as next ; POST /token grant_type=refresh_token&refresh_token=$next", tokens},
+		{"a life may be as long as -access-ttl", "POST /token username=johndoe&password=secret&expires_in=1800", tokens},
+		{"an empty expires_in counts as absent", "POST /token username=johndoe&password=secret&expires_in=", tokens},
+		{"a life longer than -access-ttl is refused", "POST /token username=johndoe&password=secret&expires_in=1801", oauthRefusal(400, "invalid_request", "invalid_request", "expires_in must be a whole number from 1 to 1800")},
+		{"a life of 0 s is refused", "POST /token username=johndoe&password=secret&expires_in=0", oauthRefusal(400, "invalid_request", "invalid_request", "expires_in must be a whole number from 1 to 1800")},
+		{"a life that is no number is refused", "POST /token username=johndoe&password=secret&expires_in=5s", oauthRefusal(400, "invalid_request", "invalid_request", "expires_in must be a whole number from 1 to 1800")},
+		{"a bad expires_in counts as no failed login", "repeat 9 POST /token username=johndoe&password=wrong&expires_in=0 ; POST /token username=johndoe&password=secret", tokens},
+
+		{"a shorter -refresh-ttl binds sessions from before", "wait 1h ; restart -refresh-ttl=1h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"a shorter -session-ttl binds sessions from before", "wait 59m ; restart -session-ttl=1h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "1800", "60", 1)},
+		{"in its last second a session is not refreshed", "restart -session-ttl=1h ; wait 500ms ; login johndoe as late ; wait 3599700ms ; POST /token grant_type=refresh_token&refresh_token=$late.refresh", wrongRefresh},
+
 		{"the username must be there", "POST /token password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: username")},
 		{"the password must be there", "POST /token username=johndoe", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
 		{"an empty field counts as absent", "POST /token username=johndoe&password=", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
@@ -115,6 +130,9 @@ func TestToken(t *testing.T) {
 		{"a larger one is not", "POST /token username=johndoe&password=secret&x=" + strings.Repeat("x", 64<<10-len("username=johndoe&password=secret&x=")+1), oauthRefusal(413, "invalid_request", "too_large", "The body must be at most 65536 bytes long")},
 		{"a store that cannot write is a 503", "store fails ; POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
 		{"also for a refresh", "store fails ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
+		{"while the queue for the hash is full, a login is a 503", "queue fills ; POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many passwords are being checked", "Retry-After: 1")},
+		{"a refresh needs no hash", "wait 1m ; queue fills ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
+		{"a form that takes too long to arrive is a 408", "slowly POST /token username=johndoe&password=secret", oauthRefusal(408, "invalid_request", "request_timeout", "The request took too long to arrive")},
 		{"GET would put the password into the address", "GET /token", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
 	})
 }
@@ -129,7 +147,7 @@ func TestRevoke(t *testing.T) {
 		{"other sessions go on", "login johndoe as other ; POST /revoke token=$john ; GET /users/me/ as other", "200\n" + john},
 		{"a hint is ignored", "POST /revoke token=$john&token_type_hint=refresh_token ; GET /users/me/ as john", badToken},
 		{"the answer is the same for what is no token", "POST /revoke token=rubbish", "200"},
-		{"and for an expired one", "wait 30m ; POST /revoke token=$john", "200"},
+		{"revoking an expired access token ends its session", "wait 30m ; POST /revoke token=$john ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
 		{"and for one that is ended already", "POST /revoke token=$ended", "200"},
 		{"and for that of a deleted account", "POST /revoke token=$dave.refresh", "200"},
 		{"a disabled account can log out", "POST /revoke token=$dora ; PATCH /users/4 as admin {\"disabled\":false} ; GET /users/me/ as dora", badToken},
@@ -216,6 +234,7 @@ func TestRegister(t *testing.T) {
 		{"a deleted account's name is free", name("dave"), created + strings.Replace(alice, "alice", "dave", 1)},
 
 		{"username and password must be there", `POST /users/ {}`, invalidFields("username is required", "password is required")},
+		{"twenty fields are named at most", `POST /users/ {` + manyFields(25) + `}`, invalidFields(manyRefusals(20)...)},
 		{"everything that is wrong is said at once", `POST /users/ {"username":"a b","password":"short","email":"x","full_name":"\u0007","role":"admin","disabled":1}`, invalidFields("role "+unknown, "disabled "+unknown, "username "+badName, "password "+badPassword, "email "+badEmail, "full_name "+badFullName)},
 		{"nobody gives himself a role", register(`"role":"admin"`), invalidFields("role " + unknown)},
 		{"nobody chooses an ID", register(`"id":1`), invalidFields("id " + unknown)},
@@ -274,6 +293,8 @@ func TestRegister(t *testing.T) {
 		{"registration is not a form", `POST /users/ with "Content-Type: application/x-www-form-urlencoded" username=alice&password=correct+horse`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
 		{"nor a merge patch", `POST /users/ with "Content-Type: application/merge-patch+json" {"username":"alice","password":"correct horse"}`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
 		{"nor text, which a foreign page may send unasked", `POST /users/ with "Content-Type: text/plain" {"username":"alice","password":"correct horse"}`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
+		{"a body that takes too long to arrive is a 408", "slowly " + name("alice"), refusal(408, "request_timeout", "The request took too long to arrive")},
+		{"while the queue for the hash is full, a registration is a 503", "queue fills ; " + name("alice"), refusal(503, "too_busy", "Too many passwords are being checked", "Retry-After: 1")},
 		{"a body over 64 KiB is refused", name("alice") + strings.Repeat(" ", 64<<10), refusal(413, "too_large", "The body must be at most 65536 bytes long")},
 		{"a store that cannot write is a 503", "store fails ; " + name("alice"), noStore},
 
@@ -412,6 +433,7 @@ func TestPassword(t *testing.T) {
 		{"the admin's go on", `PUT /users/1/password as admin {"new_password":"correct horse"} ; GET /users/me/ as admin`, "200\n" + boss},
 		{"a disabled account stays disabled", `PUT /users/4/password as admin {"new_password":"correct horse"} ; POST /token username=dora&password=correct+horse`, noLogin},
 		{"the password must be there", `PUT /users/1/password as admin {}`, invalidFields("new_password is required")},
+		{"an admin does not set the own password without the current one", `PUT /users/2/password as admin {"new_password":"correct horse"}`, refusal(403, "own_account", "Change your own password at /users/me/password, with the current one")},
 		{"the rules are those of registration: the name of that account", `POST /users/ {"username":"alice.liddell","password":"correct horse"} ; PUT /users/6/password as admin {"new_password":"ALICE.Liddell"}`, invalidFields("new_password must not contain the username")},
 		{"there is no account 99", `PUT /users/99/password as admin {"new_password":"correct horse"}`, notFound},
 		{"it is for admins, also for oneself", `PUT /users/1/password as john {"new_password":"correct horse"}`, forbidden},
@@ -459,6 +481,18 @@ func TestSessions(t *testing.T) {
 		{"an ended one is not found", "DELETE /users/me/sessions/$ended.sid as john", notFound},
 		{"rubbish is not found", "DELETE /users/me/sessions/rubbish as john", notFound},
 		{"a store that cannot write is a 503", "store fails ; DELETE /users/me/sessions/$john.sid as john", noStore},
+
+		{"an admin lists the sessions of an account", "GET /users/1/sessions as admin", "200\n[" + strings.Replace(one, "true", "false", 1) + "]"},
+		{"an admin's own session is marked as current", "GET /users/2/sessions as admin", "200\n[" + strings.Replace(one, "john.sid", "admin.sid", 1) + "]"},
+		{"an account without sessions has an empty list", "DELETE /users/1/sessions as admin ; GET /users/1/sessions as admin", "200\n[]"},
+		{"an admin ends all sessions of an account", "DELETE /users/1/sessions as admin ; GET /users/me/ as john", badToken},
+		{"the sessions of others go on", "DELETE /users/1/sessions as admin ; GET /users/me/ as jane", "200\n" + jane},
+		{"an admin may end all of the own sessions", "DELETE /users/2/sessions as admin ; GET /users/me/ as admin", badToken},
+		{"there is no account 99 to list sessions of", "GET /users/99/sessions as admin", notFound},
+		{"there is no account 99 to end sessions of", "DELETE /users/99/sessions as admin", notFound},
+		{"listing the sessions of an account is for admins", "GET /users/1/sessions as john", forbidden},
+		{"ending the sessions of an account is for admins", "DELETE /users/1/sessions as john", forbidden},
+		{"ending the sessions of an account in a store that cannot write is a 503", "store fails ; DELETE /users/1/sessions as admin", noStore},
 
 		{"every other session can be ended", "login johndoe as other ; DELETE /users/me/sessions as john", "204"},
 		{"the others are refused", "login johndoe as other ; DELETE /users/me/sessions as john ; GET /users/me/ as other", badToken},
@@ -585,6 +619,39 @@ func TestPaths(t *testing.T) {
 	})
 }
 
+// TestCrossOrigin: a browser says in Sec-Fetch-Site or Origin for whose page it sends
+// a request.
+func TestCrossOrigin(t *testing.T) {
+	refused := refusal(403, "cross_origin", "Cross-origin request")
+	const patch = `PATCH /users/me/ as john with "Content-Type: application/json" `
+	checkRules(t, []apiRule{
+		{"a program without a browser sends neither header", patch + `{}`, "200\n" + john},
+		{"the server's own page may send anything", patch + `with "Sec-Fetch-Site: same-origin" {}`, "200\n" + john},
+		{"what a user types into the address bar has no origin", patch + `with "Sec-Fetch-Site: none" {}`, "200\n" + john},
+		{"a page of an origin of -cors-origin may send anything", patch + `with "Sec-Fetch-Site: cross-site" with "Origin: http://localhost:3000" {}`, "200\n" + john},
+		{"a page of another site is refused", patch + `with "Sec-Fetch-Site: cross-site" with "Origin: https://evil.example" {}`, refused},
+		{"a page of another name on this site is refused", patch + `with "Sec-Fetch-Site: same-site" with "Origin: https://evil.example" {}`, refused},
+		{"an old browser says only the origin", patch + `with "Origin: https://evil.example" {}`, refused},
+		{"an old browser's own page has the server's origin", patch + `with "Origin: http://example.com" {}`, "200\n" + john},
+		{"GET changes nothing, and is answered", `GET /users/me/ as john with "Sec-Fetch-Site: cross-site" with "Origin: https://evil.example"`, "200\n" + john},
+		{"it comes before any other refusal", `POST /nowhere with "Sec-Fetch-Site: cross-site" x`, refused},
+		{"at the OAuth endpoints it is an OAuth error", `POST /revoke with "Sec-Fetch-Site: cross-site" token=$john`, oauthRefusal(403, "invalid_request", "cross_origin", "Cross-origin request")},
+		{"without the demo accounts no other origin may", `restart -demo=false ; ` + patch + `with "Sec-Fetch-Site: same-site" with "Origin: http://localhost:3000" {}`, refused},
+	})
+}
+
+// TestEveryCodeHasARow: what a program may rely on stands in a table above.
+func TestEveryCodeHasARow(t *testing.T) {
+	manual := readText(t, "handlers_test.go")
+	for _, p := range problems {
+		row := fmt.Sprintf(`efusal(%d, "%s", `, p.status, p.code)
+		oauth := fmt.Sprintf(`efusal(%d, "%s", "%s", `, p.status, p.oauth, p.code)
+		if !strings.Contains(manual, row) && !strings.Contains(manual, oauth) && p.err != errInvalidFields {
+			t.Errorf("no row has the code %s with status %d", p.code, p.status)
+		}
+	}
+}
+
 // TestThrottle has the rules; attack_test.go has the ways around them.
 func TestThrottle(t *testing.T) {
 	const wrong = "POST /token username=johndoe&password=wrong"
@@ -605,6 +672,7 @@ func TestThrottle(t *testing.T) {
 		{"four failures are not enough", "repeat 4 " + wrong + " ; " + right, tokens},
 
 		{"the name counts in any case", "repeat 5 " + wrong + " ; POST /token username=JOHNDOE&password=secret", tooMany("1")},
+		{"a try that must wait reads no store", "repeat 5 " + wrong + " ; store vanishes ; " + right, tooMany("1")},
 		{"another account is not affected", "repeat 5 " + wrong + " ; POST /token username=jane&password=secret", tokens},
 		{"another address is not affected", "repeat 5 " + wrong + " ; POST /token from 192.0.2.2 username=johndoe&password=secret", tokens},
 		{"of IPv6, a /64 is one address", "repeat 5 POST /token from 2001:db8:1:2::1 username=johndoe&password=wrong ; POST /token from 2001:db8:1:2:ffff::9 username=johndoe&password=secret", tooMany("1")},
@@ -993,6 +1061,22 @@ func inPeopledWorld(t *testing.T, test func(w *world)) {
 		}
 		test(w)
 	})
+}
+
+// manyFields are members that no request has.
+func manyFields(n int) string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf(`"field%d":0`, i))
+	}
+	return strings.Join(list, ",")
+}
+
+func manyRefusals(n int) (list []string) {
+	for i := range n {
+		list = append(list, fmt.Sprintf("field%d is not a field of this request", i))
+	}
+	return list
 }
 
 func indent(s string) string { return strings.ReplaceAll(s, "\n", "\n       ") }

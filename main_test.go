@@ -869,9 +869,9 @@ func (s *launched) do(method, path, token, body string) reply {
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
-	defer transport.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: transport}).Do(r)
+	client := s.client()
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(r)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -881,6 +881,11 @@ func (s *launched) do(method, path, token, body string) reply {
 		s.t.Fatal(err)
 	}
 	return reply{resp.StatusCode, resp.Proto, resp.Header, string(b)}
+}
+
+// client returns a client that speaks HTTP/2 where there is TLS.
+func (s *launched) client() *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}}
 }
 
 // login logs in with the password "secret".

@@ -5,6 +5,10 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +27,102 @@ func TestSignals(t *testing.T) {
 	binary := buildServer(t)
 	t.Run("restart", func(t *testing.T) { testRestart(t, binary) })
 	t.Run("right at the start", func(t *testing.T) { testSignalRightAtTheStart(t, binary) })
+	t.Run("a standard error that nobody reads", func(t *testing.T) { testUnreadStandardError(t, binary) })
+	t.Run("a standard error that is closed", func(t *testing.T) { testClosedStandardError(t, binary) })
+	t.Run("a second signal", func(t *testing.T) { testSecondSignal(t, binary) })
+}
+
+// start starts the server, whose standard error is a pipe, and returns when it
+// listens.
+func start(t *testing.T, binary string, args ...string) (cmd *exec.Cmd, s *launched, stderr *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	cmd = exec.CommandContext(soon(t), binary, append(args, "-addr", "127.0.0.1:0")...)
+	cmd.Stderr = w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	s = &launched{t: t}
+	for lines := bufio.NewScanner(r); s.url == "" && lines.Scan(); {
+		_, rest, _ := strings.Cut(lines.Text(), "msg=listening url=")
+		s.url, _, _ = strings.Cut(rest, " ")
+	}
+	if s.url == "" {
+		t.Fatal("the server does not say that it listens")
+	}
+	return cmd, s, r
+}
+
+// A log that nobody reads fills its pipe, and requests wait for it. The server stops
+// all the same.
+func testUnreadStandardError(t *testing.T, binary string) {
+	t.Parallel()
+	cmd, s, _ := start(t, binary)
+	client := http.Client{Timeout: 200 * time.Millisecond}
+	for blocked := false; !blocked; {
+		resp, err := client.Get(s.url + "/healthz")
+		if blocked = err != nil; !blocked {
+			resp.Body.Close()
+		}
+	}
+	begin := time.Now()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the server ends with %v, want exit status 0", err)
+	}
+	if took := time.Since(begin); took > gracePeriod+5*time.Second {
+		t.Errorf("the server took %v to end, want about %v at most", took, gracePeriod)
+	}
+}
+
+// When the reader of the log goes away, the server goes on without it.
+func testClosedStandardError(t *testing.T, binary string) {
+	t.Parallel()
+	cmd, s, stderr := start(t, binary)
+	stderr.Close()
+	for range 3 {
+		if got := s.do("GET", "/healthz", "", ""); got.status != 200 {
+			t.Errorf("GET /healthz with a closed standard error = %d, want 200", got.status)
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the server ends with %v, want exit status 0", err)
+	}
+}
+
+// The first signal waits for a request under way, the second for nothing.
+func testSecondSignal(t *testing.T, binary string) {
+	t.Parallel()
+	cmd, s, stderr := start(t, binary)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "POST /revoke HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\ntok")
+	s.do("GET", "/healthz", "", "") // the server has seen the other one by now
+	cmd.Process.Signal(syscall.SIGTERM)
+	for lines := bufio.NewScanner(stderr); lines.Scan() && !strings.Contains(lines.Text(), "msg=stopping"); {
+	}
+	begin := time.Now()
+	cmd.Process.Signal(syscall.SIGTERM)
+	err = cmd.Wait()
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+		t.Errorf("the server ends with %v, want the second signal to end it", err)
+	}
+	if took := time.Since(begin); took > gracePeriod/2 {
+		t.Errorf("the server took %v to end after the second signal", took)
+	}
 }
 
 // It is started, sent a signal, and started again: everything is still there,

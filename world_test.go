@@ -8,12 +8,14 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"regexp"
 	"runtime"
 	"slices"
@@ -22,6 +24,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 )
@@ -173,6 +176,18 @@ func (w *world) obey(command string) {
 		w.restart(strings.Fields(w.expand(rest))...)
 	case "begin":
 		w.begin(rest)
+	case "slowly":
+		r := w.request(w.Context(), rest)
+		r.Body = io.NopCloser(iotest.ErrReader(os.ErrDeadlineExceeded))
+		w.last = w.serve(r, rest)
+	case "queue":
+		switch rest {
+		case "fills":
+			release := w.occupyHashing(maxWaiting)
+			w.Cleanup(release)
+		default:
+			w.Fatalf("%s: the queue fills", command)
+		}
 	case "end":
 		if w.begun == nil {
 			w.Fatalf("end: no request has begun")
