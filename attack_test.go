@@ -1209,7 +1209,7 @@ func onTheWire(t *testing.T, send, want string) (answers []string) {
 		t.Errorf("the server waits %v for headers, %v for a request, %v between requests; want 10s, 30s, 2m", srv.ReadHeaderTimeout, srv.ReadTimeout, srv.IdleTimeout)
 	}
 	srv.ReadHeaderTimeout, srv.ReadTimeout = patience, 2*patience
-	listener, err := listen("-addr", "127.0.0.1:0")
+	listener, err := new(settings).listen("-addr", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

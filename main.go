@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	set, err := parseSettings(args, getenv)
 	switch {
 	case err == errHelp:
-		set.printHelp(stdout)
+		fmt.Fprint(stdout, help)
 		return 0
 	case err == nil && set.version:
 		version, commit := build()
@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return 0
 	}
 	fmt.Fprintln(stderr, "stdauth:", strings.ReplaceAll(err.Error(), "\n", "; "))
-	if _, ok := errors.AsType[*settingError](err); ok {
+	if _, ok := errors.AsType[settingError](err); ok {
 		return 2
 	}
 	return 1
@@ -69,22 +69,18 @@ func (set *settings) start(ctx context.Context, stdout io.Writer, log *slog.Logg
 	if set.TLS {
 		var err error
 		if set.certificate, err = loadCertificate(set.certFile, set.keyFile, log); err != nil {
-			return badSetting("-tls-cert, -tls-key", err)
+			return set.bad("-tls-cert, -tls-key", err)
 		}
-	}
-	source, err := set.readImport(ctx)
-	if err != nil {
-		return badSetting("-import", err)
 	}
 	store, err := set.openStore(ctx, log)
 	if err != nil {
-		return badSetting("-store", err)
+		return set.bad("-store", err)
 	}
 	switch {
-	case source != nil:
-		err = importAccounts(ctx, store, source, stdout)
+	case set.importFile != "":
+		err = set.importAccounts(ctx, store, stdout)
 	case set.resetName != "":
-		err = resetPassword(ctx, store, set.resetName, set.newPassword, stdout)
+		err = set.resetPassword(ctx, store, stdout)
 	default:
 		err = set.serve(ctx, store, stdout, log)
 	}
@@ -110,14 +106,14 @@ func (set *settings) openStore(ctx context.Context, log *slog.Logger) (Store, er
 func (set *settings) serve(ctx context.Context, store Store, stdout io.Writer, log *slog.Logger) error {
 	s := newServer(set.Config, store, NewTokens(set.Issuer, set.secret, set.previous), log)
 	server := set.httpServer(s.handler(), log)
-	api, err := listen("-addr", set.addr)
+	api, err := set.listen("-addr", set.addr)
 	if err != nil {
 		return err
 	}
 	defer api.Close()
 	failed := make(chan error, 2)
 	if set.debugAddr != "" {
-		listener, err := listen("-debug-addr", set.debugAddr)
+		listener, err := set.listen("-debug-addr", set.debugAddr)
 		if err != nil {
 			return err
 		}
@@ -144,13 +140,8 @@ func (set *settings) serve(ctx context.Context, store Store, stdout io.Writer, l
 	case err = <-failed:
 	case <-ctx.Done():
 	}
-	said := make(chan struct{})
-	go func() { // not here: a log that nobody reads must not keep the server from stopping
-		log.Info("stopping")
-		close(said)
-	}()
+	log.Info("stopping")
 	shutDown(server)
-	<-said
 	return err
 }
 
@@ -188,16 +179,16 @@ func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Se
 	return server
 }
 
-func listen(flag, addr string) (net.Listener, error) {
+func (set *settings) listen(name, addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if err == nil {
 		return l, nil
 	}
 	const wsaEADDRINUSE = syscall.Errno(10048) // what Windows calls it
 	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, wsaEADDRINUSE) {
-		return nil, fmt.Errorf("%s: %s is in use, perhaps by another stdauth or a development server; choose another, such as %s 127.0.0.1:8001", flag, addr, flag)
+		return nil, fmt.Errorf("%s: %s is in use, perhaps by another stdauth or a development server; choose another, such as %s 127.0.0.1:8001", name, addr, name)
 	}
-	return nil, badSetting(flag, err)
+	return nil, set.bad(name, err)
 }
 
 // debugHandler shows metrics and profiles. It is for users of this machine, so it

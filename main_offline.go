@@ -14,32 +14,31 @@ import (
 // This file is what happens to accounts without a request: -import, -reset-password,
 // -admin, and the demo accounts.
 
-// readImport reads the file of -import, or returns nil.
-func (set *settings) readImport(ctx context.Context) (*MemoryStore, error) {
-	if set.importFile == "" {
-		return nil, nil
+// importAccounts copies the accounts of -import into an empty store.
+func (set *settings) importAccounts(ctx context.Context, store Store, stdout io.Writer) error {
+	source, err := ReadFileStore(ctx, set.importFile)
+	if err != nil {
+		return set.bad("-import", err)
 	}
-	return ReadFileStore(ctx, set.importFile)
-}
-
-func importAccounts(ctx context.Context, store Store, source *MemoryStore, stdout io.Writer) error {
 	users, err := source.Users(ctx, 0, math.MaxInt)
 	if err != nil {
 		return err
 	}
 	if err := store.Import(ctx, users, source.lastID); err != nil {
-		return badSetting("-import", err)
+		return set.bad("-import", err)
 	}
 	fmt.Fprintf(stdout, "imported %d accounts\n", len(users))
 	return nil
 }
 
-func resetPassword(ctx context.Context, store Store, name, password string, stdout io.Writer) error {
-	u, err := store.UserByName(ctx, name)
+// resetPassword sets the password of -reset-password's account, which ends its
+// sessions, and enables it.
+func (set *settings) resetPassword(ctx context.Context, store Store, stdout io.Writer) error {
+	u, err := store.UserByName(ctx, set.resetName)
 	if err != nil {
-		return badSetting("-reset-password", fmt.Errorf("%s: %w", name, err))
+		return set.bad("-reset-password", fmt.Errorf("%s: %w", set.resetName, err))
 	}
-	hash, shown := hashGiven(password)
+	hash, shown := hashGiven(set.newPassword)
 	_, err = store.UpdateUser(ctx, Caller{}, u.ID, func(u *User) error {
 		u.SetPassword(hash)
 		u.SetDisabled(false)
@@ -73,7 +72,7 @@ func (set *settings) createAccounts(ctx context.Context, store Store, stdout io.
 		}
 	}
 	if set.adminName != "" {
-		if err := createAdmin(ctx, store, set.adminName, set.adminPassword, stdout, log); err != nil {
+		if err := set.createAdmin(ctx, store, stdout, log); err != nil {
 			return err
 		}
 	}
@@ -93,22 +92,22 @@ var demoUsers = []User{
 		PasswordHash: "$pbkdf2-sha256$i=600000,l=32$QMED7Cw3tivP4CeWpYQDFA$UyPh6yQ1oNfPqQNoeXG4iXWahuuOcyno5UrzeYqHu2s"},
 }
 
-// createAdmin creates an admin of that name, unless the name is taken.
-func createAdmin(ctx context.Context, store Store, name, password string, stdout io.Writer, log *slog.Logger) error {
-	if u, err := store.UserByName(ctx, name); !errors.Is(err, ErrNotFound) {
+// createAdmin creates the account of -admin, unless the name is taken.
+func (set *settings) createAdmin(ctx context.Context, store Store, stdout io.Writer, log *slog.Logger) error {
+	if u, err := store.UserByName(ctx, set.adminName); !errors.Is(err, ErrNotFound) {
 		if err == nil && u.Role != RoleAdmin {
 			log.Warn("the account of -admin exists, but is not an admin", "account", u.Username)
 		}
 		return err
 	}
-	hash, shown := hashGiven(password)
-	u := User{Username: name, Role: RoleAdmin, CreatedAt: time.Now().UTC().Truncate(time.Second), PasswordHash: hash}
+	hash, shown := hashGiven(set.adminPassword)
+	u := User{Username: set.adminName, Role: RoleAdmin, CreatedAt: time.Now().UTC().Truncate(time.Second), PasswordHash: hash}
 	_, err := store.CreateUser(ctx, Caller{}, u)
 	if errors.Is(err, ErrUsernameTaken) {
 		return nil // by another copy of the server, just now
 	}
 	if err == nil {
-		fmt.Fprintf(stdout, "created the admin %s and set its password%s\n", name, shown)
+		fmt.Fprintf(stdout, "created the admin %s and set its password%s\n", u.Username, shown)
 	}
 	return err
 }

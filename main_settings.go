@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
+	_ "embed"
 	"errors"
 	"flag"
 	"fmt"
@@ -10,7 +12,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 )
@@ -19,189 +20,182 @@ import (
 // only: every user of a machine can see the flags of a process.
 type settings struct {
 	Config
-	fs    *flag.FlagSet
-	table []setting
+	addr, store, debugAddr           string
+	certFile, keyFile                string
+	certificate                      *certificate // in these files, once start has read them
+	registration, logFormat          string
+	logLevel                         slog.Level
+	adminName, resetName, importFile string
+	version                          bool
 
-	addr, store, debugAddr string
-	certFile, keyFile      string
-	certificate            *certificate // of these files, once start has read them
-
-	secret, previous string
-	randomKey        bool
-
+	secret, previous           string // SECRET_KEY and SECRET_KEY_PREVIOUS
+	randomKey                  bool   // secret was made up for this process
+	adminPassword, newPassword string
 	etcdUsername, etcdPassword string
 
-	adminName, adminPassword string
-	resetName, newPassword   string
-	importFile               string
-
-	logFormat string
-	logLevel  slog.Level
-	version   bool
-
-	warnings []string // about settings that are valid, but hardly meant
-}
-
-// A setting is a flag, and the variable of the same name.
-type setting struct {
-	group, name, value string // value is what stands behind the flag in -help
-	byDefault          string // what applies when it is absent
-	usage              string
-	set                func(string) error
+	given    map[string]string // for each flag that was set, the flag or variable that did
+	warnings []string          // about settings that are valid, but probably not meant
 }
 
 // memory is the -store that ends with the process.
 const memory = "memory"
 
-var errHelp = errors.New("help wanted")
+var errHelp = flag.ErrHelp
 
-// A settingError names the flag or variable that is invalid.
-type settingError struct {
-	name string
-	err  error
+// help is what -help prints.
+//
+//go:embed main_help.txt
+var help string
+
+// flags defines the flags.
+func (set *settings) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("stdauth", flag.ContinueOnError)
+	f.SetOutput(io.Discard) // run reports errors, once
+	f.StringVar(&set.addr, "addr", "127.0.0.1:8000", "")
+	f.StringVar(&set.store, "store", memory, "")
+	f.BoolVar(&set.Demo, "demo", false, "")
+	f.StringVar(&set.registration, "registration", "open", "")
+	f.Func("cors-origin", "", set.addOrigins)
+	f.Func("trusted-proxy", "", set.addProxies)
+	f.DurationVar(&set.AccessTTL, "access-ttl", 30*time.Minute, "")
+	f.DurationVar(&set.Sessions.Idle, "refresh-ttl", 30*24*time.Hour, "")
+	f.DurationVar(&set.Sessions.Max, "session-ttl", 90*24*time.Hour, "")
+	f.StringVar(&set.Issuer, "issuer", "stdauth", "")
+	f.StringVar(&set.adminName, "admin", "", "")
+	f.StringVar(&set.resetName, "reset-password", "", "")
+	f.StringVar(&set.importFile, "import", "", "")
+	f.StringVar(&set.certFile, "tls-cert", "", "")
+	f.StringVar(&set.keyFile, "tls-key", "", "")
+	f.StringVar(&set.debugAddr, "debug-addr", "", "")
+	f.StringVar(&set.logFormat, "log-format", "text", "")
+	f.TextVar(&set.logLevel, "log-level", slog.LevelInfo, "")
+	f.BoolVar(&set.version, "version", false, "")
+	return f
 }
 
-func (e *settingError) Error() string { return e.name + ": " + e.err.Error() }
-func (e *settingError) Unwrap() error { return e.err }
+// A settingError is about a flag or variable, which it names.
+type settingError struct{ error }
 
-func badSetting(name string, err error) error { return &settingError{name, err} }
+func (e settingError) Unwrap() error { return e.error }
 
-// parseSettings reads the flags, then the environment for flags that were not given.
+// bad returns the error for a setting, which is named as it was given: -addr, or
+// STDAUTH_ADDR.
+func (set *settings) bad(name string, err error) error {
+	return settingError{fmt.Errorf("%s: %w", cmp.Or(set.given[name], name), err)}
+}
+
+// parseSettings reads the flags, then the environment for flags that were not set.
+// It returns errHelp if that is wanted.
 func parseSettings(args []string, getenv func(string) string) (*settings, error) {
-	set := &settings{Config: Config{Iterations: DefaultIterations}}
-	set.define()
-	if err := set.fs.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return set, errHelp
-	} else if err != nil {
-		return set, badSetting("flags", fmt.Errorf("%w; -help lists them", err))
+	set := &settings{Config: Config{Iterations: DefaultIterations}, given: map[string]string{}}
+	flags := set.flags()
+	err := flags.Parse(args)
+	if err == errHelp || err == nil && set.version {
+		return set, err
 	}
-	if set.fs.NArg() > 0 {
-		return set, badSetting("flags", fmt.Errorf("%q is not a flag; -help lists them", set.fs.Arg(0)))
+	if err == nil && flags.NArg() > 0 {
+		err = fmt.Errorf("%q is not a flag", flags.Arg(0))
 	}
-	if set.version {
-		return set, nil
+	if err != nil {
+		return set, settingError{fmt.Errorf("%w; see -help", err)}
 	}
-	given := map[string]bool{}
-	set.fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	for _, f := range set.table {
-		if f.name == "version" || given[f.name] {
-			continue
+	flags.Visit(func(f *flag.Flag) { set.given["-"+f.Name] = "-" + f.Name })
+	flags.VisitAll(func(f *flag.Flag) {
+		if err != nil || set.given["-"+f.Name] != "" || f.Name == "version" {
+			return
 		}
-		value := getenv(variable(f.name))
-		if value == "" {
-			continue
+		name := "STDAUTH_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if value := getenv(name); value != "" {
+			set.given["-"+f.Name] = name
+			if invalid := flags.Set(f.Name, value); invalid != nil {
+				err = set.bad("-"+f.Name, fmt.Errorf("%q: %w", value, invalid))
+			}
 		}
-		given[f.name] = true
-		if err := set.fs.Set(f.name, value); err != nil {
-			return set, badSetting(variable(f.name), fmt.Errorf("%q: %w", value, err))
+	})
+	flags.Visit(func(f *flag.Flag) {
+		if v, ok := f.Value.(flag.Getter); err == nil && ok && v.Get() == "" {
+			err = set.bad("-"+f.Name, errors.New("must not be empty"))
 		}
+	})
+	if err != nil {
+		return set, err
 	}
-	return set, set.complete(given, getenv)
+	return set, set.complete(getenv)
 }
 
-// variable returns the environment's name for a flag.
-func variable(flag string) string {
-	return "STDAUTH_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
-}
-
-const (
-	groupServing     = "Serving"
-	groupTokens      = "Tokens and sessions"
-	groupAdmin       = "Admin tasks"
-	groupTLS         = "TLS"
-	groupDiagnostics = "Diagnostics"
-)
-
-// define fills the table of flags. README's is checked against it.
-func (set *settings) define() {
-	set.addr, set.store, set.logFormat, set.Issuer = "127.0.0.1:8000", memory, "text", "stdauth"
-	set.AccessTTL, set.Sessions = 30*time.Minute, Lifetimes{Idle: 30 * 24 * time.Hour, Max: 90 * 24 * time.Hour}
-	set.table = []setting{
-		{groupServing, "addr", "HOST:PORT", set.addr, "where to listen", address(&set.addr)},
-		{groupServing, "store", "STORE", memory, "memory; or the path of a JSON Lines file, made if absent; or etcd://host:port,host:port,... (etcds:// with TLS)", notEmpty(&set.store)},
-		{groupServing, "demo", "", "in memory on a loopback address without TLS, -admin or -trusted-proxy", "load the article's two demo accounts", yesOrNo(&set.Demo)},
-		{groupServing, "registration", "WHO", "open", "open, or closed: only an admin may create accounts", set.setRegistration},
-		{groupServing, "cors-origin", "ORIGIN", "any port of this machine with the demo accounts, else none", "an origin that browsers may call from; port * for any; repeatable", set.addOrigin},
-		{groupServing, "trusted-proxy", "CIDR", "", "addresses whose X-Forwarded-For is believed; repeatable", set.addProxy},
-
-		{groupTokens, "access-ttl", "TIME", "30m", "life of an access token", lifetime(&set.AccessTTL)},
-		{groupTokens, "refresh-ttl", "TIME", "720h", "a session that is unused for this long ends", lifetime(&set.Sessions.Idle)},
-		{groupTokens, "session-ttl", "TIME", "2160h", "a session this old ends, however busy", lifetime(&set.Sessions.Max)},
-		{groupTokens, "issuer", "NAME", set.Issuer, "iss and aud of the tokens", set.setIssuer},
-
-		{groupAdmin, "admin", "NAME", "", "create NAME as an admin if absent, with ADMIN_PASSWORD, else a generated password, printed once", accountName(&set.adminName)},
-		{groupAdmin, "reset-password", "NAME", "", "offline: set NAME's password to NEW_PASSWORD, else a generated one, printed once; end its sessions, enable it, exit", notEmpty(&set.resetName)},
-		{groupAdmin, "import", "FILE", "", "offline: copy the accounts of a store file into the store, which must be empty, and exit", notEmpty(&set.importFile)},
-
-		{groupTLS, "tls-cert", "FILE", "", "serve HTTPS with the certificate in this PEM file; a renewed one is used without a restart", notEmpty(&set.certFile)},
-		{groupTLS, "tls-key", "FILE", "", "the private key of -tls-cert, in PEM", notEmpty(&set.keyFile)},
-
-		{groupDiagnostics, "debug-addr", "HOST:PORT", "", "a second listener, loopback only, with metrics and profiles", address(&set.debugAddr)},
-		{groupDiagnostics, "log-format", "FORMAT", "text", "text or json, on standard error; text is short lines at a terminal", choice(&set.logFormat, "text", "json")},
-		{groupDiagnostics, "log-level", "LEVEL", "info", "debug, info, warn or error", set.setLogLevel},
-		{groupDiagnostics, "version", "", "", "print the version and exit", yesOrNo(&set.version)},
-	}
-	set.fs = flag.NewFlagSet("stdauth", flag.ContinueOnError)
-	set.fs.SetOutput(io.Discard) // run reports errors, once
-	for _, f := range set.table {
-		if f.value == "" {
-			set.fs.BoolFunc(f.name, f.usage, f.set)
-		} else {
-			set.fs.Func(f.name, f.usage, f.set)
-		}
-	}
-}
-
-// complete reads the secrets, and checks what depends on several settings.
-func (set *settings) complete(given map[string]bool, getenv func(string) string) error {
-	for _, secret := range []struct {
-		to    *string
-		name  string
-		check func(string) error
-	}{
-		{&set.secret, "SECRET_KEY", checkKey},
-		{&set.previous, "SECRET_KEY_PREVIOUS", checkKey},
-		{&set.adminPassword, "ADMIN_PASSWORD", func(s string) error { return checkPassword(s, set.adminName) }},
-		{&set.newPassword, "NEW_PASSWORD", func(s string) error { return checkPassword(s, set.resetName) }},
-	} {
-		if *secret.to = getenv(secret.name); *secret.to == "" {
-			continue
-		}
-		if err := secret.check(*secret.to); err != nil {
-			return badSetting(secret.name, err)
-		}
-	}
+// complete reads the secrets, and settles what depends on several settings.
+func (set *settings) complete(getenv func(string) string) error {
+	set.secret, set.previous = getenv("SECRET_KEY"), getenv("SECRET_KEY_PREVIOUS")
+	set.adminPassword, set.newPassword = getenv("ADMIN_PASSWORD"), getenv("NEW_PASSWORD")
 	set.etcdUsername, set.etcdPassword = getenv("STDAUTH_ETCD_USERNAME"), getenv("STDAUTH_ETCD_PASSWORD")
-	if set.etcdUsername == "" && set.etcdPassword != "" {
-		return badSetting("STDAUTH_ETCD_USERNAME", errors.New("is needed with STDAUTH_ETCD_PASSWORD"))
-	}
-	if err := set.completeOffline(); err != nil {
-		return err
-	}
-	if err := set.completeKey(getenv); err != nil {
-		return err
-	}
-	if (set.certFile == "") != (set.keyFile == "") {
-		return badSetting("-tls-cert and -tls-key", errors.New("must be given together"))
-	}
+	set.Closed = set.registration == "closed"
 	set.TLS = set.certFile != ""
-	if err := set.completeDemo(given); err != nil {
+	if set.given["-demo"] == "" {
+		set.Demo = set.reachable() == "" && set.adminName == "" && !set.offline()
+	}
+	if set.Demo && set.given["-cors-origin"] == "" {
+		set.CORSOrigins = []string{"http://localhost:*", "http://127.0.0.1:*"}
+	}
+	misnamed := ""
+	if getenv("STDAUTH_SECRET_KEY") != "" {
+		misnamed = "; STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"
+	}
+	if err := set.check(misnamed); err != nil {
 		return err
 	}
-	if set.debugAddr != "" && !isLoopback(set.debugAddr) {
-		return badSetting("-debug-addr", errors.New("must be a loopback address: what it shows is not for others"))
+	set.warn(misnamed)
+	if set.secret == "" {
+		set.secret, set.randomKey = rand.Text()+rand.Text(), true
 	}
-	set.warn()
+	return nil
+}
+
+// check returns the first rule that a setting breaks.
+func (set *settings) check(misnamed string) error {
+	adminPassword := func(s string) error { return checkPassword(s, set.adminName) }
+	newPassword := func(s string) error { return checkPassword(s, set.resetName) }
+	keep := set.store != memory // it outlives the process
+	for _, rule := range []struct {
+		name string
+		err  error // nil if the rule is kept
+	}{
+		{"SECRET_KEY", checkIf(set.secret, checkKey)},
+		{"SECRET_KEY", must(set.secret != "" || !keep || set.offline(), "is required with a -store that outlives the process"+misnamed+makeKey)},
+		{"SECRET_KEY_PREVIOUS", checkIf(set.previous, checkKey)},
+		{"SECRET_KEY_PREVIOUS", must(set.secret != "" || set.previous == "", "is useless without SECRET_KEY"+misnamed)},
+		{"ADMIN_PASSWORD", checkIf(set.adminPassword, adminPassword)},
+		{"NEW_PASSWORD", checkIf(set.newPassword, newPassword)},
+		{"STDAUTH_ETCD_USERNAME", must(set.etcdUsername != "" || set.etcdPassword == "", "is required with STDAUTH_ETCD_PASSWORD")},
+		{"-demo", must(!set.Demo || set.reachable() == "", "cannot be set with "+set.reachable()+": everybody knows the demo passwords")},
+		{"-registration", must(set.Closed || set.registration == "open", "must be open or closed")},
+		{"-access-ttl", checkLifetime(set.AccessTTL)},
+		{"-refresh-ttl", checkLifetime(set.Sessions.Idle)},
+		{"-session-ttl", checkLifetime(set.Sessions.Max)},
+		{"-issuer", must(len(set.Issuer) <= 200 && printable(set.Issuer), "must be 1 to 200 bytes without control characters")},
+		{"-admin", checkIf(set.adminName, checkUsername)},
+		{"-reset-password", must(keep || set.resetName == "", "requires a -store that outlives the process")},
+		{"-import", must(keep || set.importFile == "", "requires a -store that outlives the process")},
+		{"-import", must(set.resetName == "" || set.importFile == "", "cannot be set with -reset-password")},
+		{"-tls-cert", must(set.certFile != "" || set.keyFile == "", "is required with -tls-key")},
+		{"-tls-key", must(set.keyFile != "" || set.certFile == "", "is required with -tls-cert")},
+		{"-debug-addr", must(set.debugAddr == "" || isLoopback(set.debugAddr), "must be a loopback address: what it shows is not for others")},
+		{"-log-format", must(set.logFormat == "text" || set.logFormat == "json", "must be text or json")},
+	} {
+		if rule.err != nil {
+			return set.bad(rule.name, rule.err)
+		}
+	}
 	return nil
 }
 
 // warn collects what is worth a line at the start.
-func (set *settings) warn() {
+func (set *settings) warn(misnamed string) {
 	for _, w := range []struct {
 		when bool
 		text string
 	}{
-		{!set.offline() && !set.TLS && !isLoopback(set.addr), "-addr: passwords and tokens travel in clear; use -tls-cert and -tls-key, or a proxy that serves HTTPS"},
+		{set.secret == "" && misnamed != "", "the key is random" + misnamed},
+		{!set.offline() && !set.TLS && !isLoopback(set.addr), "-addr: passwords and tokens are sent in clear; use -tls-cert and -tls-key, or a proxy that serves HTTPS"},
 		{set.Sessions.Max < set.Sessions.Idle, "-session-ttl is below -refresh-ttl, so every session ends by its age"},
 		{set.adminPassword != "" && set.adminName == "", "ADMIN_PASSWORD is set, but -admin is not"},
 		{set.newPassword != "" && set.resetName == "", "NEW_PASSWORD is set, but -reset-password is not"},
@@ -214,150 +208,56 @@ func (set *settings) warn() {
 
 func (set *settings) offline() bool { return set.resetName != "" || set.importFile != "" }
 
-// completeOffline checks the commands that need no key: they issue no tokens.
-func (set *settings) completeOffline() error {
+// reachable names the setting by which others than users of this machine could reach
+// the accounts, or keep them, if there is one.
+func (set *settings) reachable() string {
 	switch {
-	case set.resetName != "" && set.importFile != "":
-		return badSetting("-import", errors.New("cannot be given together with -reset-password"))
-	case set.resetName != "" && set.store == memory:
-		return badSetting("-reset-password", errors.New("needs a -store that outlives the process"))
-	case set.importFile != "" && set.store == memory:
-		return badSetting("-import", errors.New("needs a -store that outlives the process"))
+	case set.store != memory:
+		return "-store " + set.store
+	case !isLoopback(set.addr):
+		return "-addr " + set.addr
+	case set.TLS:
+		return "-tls-cert"
+	case len(set.TrustedProxies) > 0:
+		return "-trusted-proxy"
+	}
+	return ""
+}
+
+// must returns a rule that is not kept as an error.
+func must(ok bool, rule string) error {
+	if !ok {
+		return errors.New(rule)
 	}
 	return nil
 }
 
-func (set *settings) completeKey(getenv func(string) string) error {
-	misnamed := ""
-	if getenv("STDAUTH_SECRET_KEY") != "" {
-		misnamed = "; STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"
-	}
-	switch {
-	case set.secret != "" || set.offline():
+// checkIf applies a rule to a value that may be absent.
+func checkIf(value string, rule func(string) error) error {
+	if value == "" {
 		return nil
-	case set.previous != "":
-		return badSetting("SECRET_KEY_PREVIOUS", errors.New("is useless without SECRET_KEY"+misnamed))
-	case set.store != memory:
-		return badSetting("SECRET_KEY", errors.New("is needed with a -store that outlives the process"+misnamed+makeKey))
 	}
-	if misnamed != "" {
-		set.warnings = append(set.warnings, "the key is random"+misnamed)
-	}
-	set.secret, set.randomKey = rand.Text()+rand.Text(), true
-	return nil
+	return rule(value)
+}
+
+func checkLifetime(d time.Duration) error {
+	return must(time.Second <= d && d <= 100*365*24*time.Hour, "must be from 1s to 876000h")
 }
 
 const makeKey = "; make one with: openssl rand -hex 32"
 
 func checkKey(key string) error {
 	if err := checkSecret(key); err != nil {
-		return errors.New(err.Error() + makeKey)
+		return fmt.Errorf("%w%s", err, makeKey)
 	}
 	return nil
 }
 
-// completeDemo decides on the demo accounts, whose passwords everybody knows.
-func (set *settings) completeDemo(given map[string]bool) error {
-	reachable := ""
-	switch {
-	case set.store != memory:
-		reachable = "-store " + set.store
-	case !isLoopback(set.addr):
-		reachable = "-addr " + set.addr
-	case set.TLS:
-		reachable = "-tls-cert"
-	case len(set.TrustedProxies) > 0:
-		reachable = "-trusted-proxy"
-	}
-	if !given["demo"] {
-		set.Demo = reachable == "" && set.adminName == "" && !set.offline()
-	}
-	if set.Demo && reachable != "" {
-		return badSetting("-demo", fmt.Errorf("cannot be given with %s: everybody knows the demo passwords", reachable))
-	}
-	if set.Demo && !given["cors-origin"] {
-		set.CORSOrigins = []string{"http://localhost:*", "http://127.0.0.1:*"}
-	}
-	return nil
-}
-
-// The values of the flags.
-
-func notEmpty(to *string) func(string) error {
-	return func(s string) error {
-		*to = s
-		if s == "" {
-			return errors.New("must not be empty")
-		}
-		return nil
-	}
-}
-
-func choice(to *string, allowed ...string) func(string) error {
-	return func(s string) error {
-		*to = s
-		if !slices.Contains(allowed, s) {
-			return errors.New("must be " + strings.Join(allowed, " or "))
-		}
-		return nil
-	}
-}
-
-func yesOrNo(to *bool) func(string) error {
-	return func(s string) error {
-		*to = s == "true" || s == "1"
-		return choice(new(string), "true", "false", "1", "0")(s)
-	}
-}
-
-func address(to *string) func(string) error {
-	return func(s string) error {
-		*to = s
-		_, port, err := net.SplitHostPort(s)
-		if err == nil {
-			_, err = net.LookupPort("tcp", port)
-		}
-		return err
-	}
-}
-
-func accountName(to *string) func(string) error {
-	return func(s string) error {
-		*to = s
-		return checkUsername(s)
-	}
-}
-
-func lifetime(to *time.Duration) func(string) error {
-	return func(s string) (err error) {
-		if *to, err = time.ParseDuration(s); err == nil && (*to < time.Second || *to > 100*365*24*time.Hour) {
-			err = errors.New("must be from 1s to 876000h")
-		}
-		return err
-	}
-}
-
-func (set *settings) setRegistration(s string) error {
-	set.Closed = s == "closed"
-	return choice(new(string), "open", "closed")(s)
-}
-
-func (set *settings) setLogLevel(s string) error {
-	set.logLevel.UnmarshalText([]byte(s)) // which accepts more, such as INFO+2
-	return choice(new(string), "debug", "info", "warn", "error")(s)
-}
-
-func (set *settings) setIssuer(s string) error {
-	set.Issuer = s
-	if s == "" || len(s) > 200 || !printable(s) {
-		return errors.New("must be 1 to 200 bytes without control characters")
-	}
-	return nil
-}
-
-func (set *settings) addOrigin(list string) error {
+// addOrigins adds a list of patterns for matchOrigin.
+func (set *settings) addOrigins(list string) error {
 	for origin := range strings.SplitSeq(list, ",") {
-		base, _ := strings.CutSuffix(strings.TrimSpace(origin), ":*")
+		origin = strings.ToLower(strings.TrimSpace(origin))
+		base, _ := strings.CutSuffix(origin, ":*")
 		u, err := url.Parse(base)
 		if err == nil && u.Port() != "" {
 			_, err = net.LookupPort("tcp", u.Port())
@@ -365,12 +265,12 @@ func (set *settings) addOrigin(list string) error {
 		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != base || strings.Contains(u.Host, "*") {
 			return errors.New("must be an origin, such as https://app.example.com or http://localhost:*")
 		}
-		set.CORSOrigins = append(set.CORSOrigins, strings.ToLower(strings.TrimSpace(origin)))
+		set.CORSOrigins = append(set.CORSOrigins, origin)
 	}
 	return nil
 }
 
-func (set *settings) addProxy(list string) error {
+func (set *settings) addProxies(list string) error {
 	for cidr := range strings.SplitSeq(list, ",") {
 		prefix, err := netip.ParsePrefix(strings.TrimSpace(cidr))
 		if err == nil && prefix.Addr().Is4In6() { // clients are compared as IPv4
@@ -392,51 +292,4 @@ func isLoopback(addr string) bool {
 		host = strings.Trim(addr, "[]")
 	}
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
-}
-
-// printHelp lists the flags by group, in lines of 100 columns at most.
-func (set *settings) printHelp(w io.Writer) {
-	fmt.Fprint(w, "stdauth is an authentication server. Every flag but -version can also be given in the\nenvironment: -access-ttl as STDAUTH_ACCESS_TTL. A flag wins.\n")
-	group := ""
-	for _, f := range set.table {
-		if f.group != group {
-			group = f.group
-			fmt.Fprintf(w, "\n%s\n", group)
-		}
-		usage := f.usage
-		if f.byDefault != "" {
-			usage += " (default: " + f.byDefault + ")"
-		}
-		fmt.Fprintf(w, "  %s\n%s", strings.TrimSpace("-"+f.name+" "+f.value), wrap(usage, "        ", 100))
-	}
-	fmt.Fprint(w, `
-Secrets, from the environment only
-  SECRET_KEY           signs the tokens; at least 32 bytes; needed with a store that is not memory
-  SECRET_KEY_PREVIOUS  still verifies tokens after SECRET_KEY was changed
-  ADMIN_PASSWORD       for -admin
-  NEW_PASSWORD         for -reset-password
-  STDAUTH_ETCD_USERNAME, STDAUTH_ETCD_PASSWORD
-
-Examples
-  stdauth
-  SECRET_KEY=$(openssl rand -hex 32) stdauth -store users.jsonl -admin root
-  stdauth -store users.jsonl -reset-password root
-`)
-}
-
-// wrap breaks text into indented lines.
-func wrap(text, indent string, width int) string {
-	var b strings.Builder
-	line := indent
-	for word := range strings.FieldsSeq(text) {
-		if len(line)+1+len(word) > width && line != indent {
-			b.WriteString(line + "\n")
-			line = indent
-		}
-		if line != indent {
-			line += " "
-		}
-		line += word
-	}
-	return b.String() + line + "\n"
 }

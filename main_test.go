@@ -153,14 +153,14 @@ func TestRefusedSettings(t *testing.T) {
 	secret := "SECRET_KEY=" + settingsKey
 
 	for _, test := range []struct{ name, args, env, want string }{
-		{"an unknown flag", "-nonsense", "", "-nonsense; -help lists them"},
-		{"a word that is no flag", "memory", "", `"memory" is not a flag; -help lists them`},
+		{"an unknown flag", "-nonsense", "", "-nonsense; see -help"},
+		{"a word that is no flag", "memory", "", `"memory" is not a flag; see -help`},
 		{"a flag without its value", "-addr", "", "-addr"},
 
-		{"an address without a port", "-addr localhost", "", "-addr: address localhost: missing port"},
+		{"an address without a port", "-addr localhost", "", "-addr: listen tcp: address localhost: missing port"},
 		{"a port out of range", "-addr localhost:65536", "", "-addr: "},
 		{"no such host", "-addr 192.0.2.1:80", "", "-addr: listen tcp 192.0.2.1:80"},
-		{"the same in the environment", "", "STDAUTH_ADDR=localhost", `STDAUTH_ADDR: "localhost": address localhost: missing port`},
+		{"the same in the environment", "", "STDAUTH_ADDR=localhost", "STDAUTH_ADDR: listen tcp: address localhost: missing port"},
 
 		{"an empty store", "-store=", "", "-store: must not be empty"},
 		{"a folder for a store", "-store " + dir, secret, "-store: open " + dir},
@@ -168,8 +168,8 @@ func TestRefusedSettings(t *testing.T) {
 		{"a damaged store", "-store " + broken, secret, "-store: line 2"},
 		{"a store in use", "-store " + taken, secret, "-store: another process is using it"},
 
-		{"a store that stays, without a key", "-store users.jsonl", "", "SECRET_KEY: is needed with a -store that outlives the process; make one with: openssl rand -hex 32"},
-		{"a key under a flag's name", "-store users.jsonl", "STDAUTH_SECRET_KEY=" + settingsKey, "SECRET_KEY: is needed with a -store that outlives the process; STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"},
+		{"a store that stays, without a key", "-store users.jsonl", "", "SECRET_KEY: is required with a -store that outlives the process; make one with: openssl rand -hex 32"},
+		{"a key under a flag's name", "-store users.jsonl", "STDAUTH_SECRET_KEY=" + settingsKey, "SECRET_KEY: is required with a -store that outlives the process; STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"},
 		{"a key of one byte repeated", "", "SECRET_KEY=" + strings.Repeat("k", 64), "SECRET_KEY: must have at least 8 different bytes"},
 		{"a key of 31 bytes", "", "SECRET_KEY=" + settingsKey[:31], "SECRET_KEY: must be at least 32 bytes long; make one with: openssl"},
 		{"the article's key", "", "SECRET_KEY=your-secret-key-keep-it-safe-and-dont-share-it-with-anyone", "SECRET_KEY: is a published example"},
@@ -180,40 +180,40 @@ func TestRefusedSettings(t *testing.T) {
 		{"a previous key alone", "", "SECRET_KEY_PREVIOUS=" + settingsKey, "SECRET_KEY_PREVIOUS: is useless without SECRET_KEY"},
 		{"of two bad secrets, the first is named", "", "SECRET_KEY=x SECRET_KEY_PREVIOUS=y", "SECRET_KEY: must be at least"},
 
-		{"demo accounts in a file", "-demo -store users.jsonl", secret, "-demo: cannot be given with"},
-		{"demo accounts for the network", "-demo -addr 0.0.0.0:0", "", "-demo: cannot be given with"},
-		{"demo accounts on every address", "-demo -addr :0", "", "-demo: cannot be given with"},
-		{"demo accounts by the environment", "-addr :0", "STDAUTH_DEMO=1", "-demo: cannot be given with"},
-		{"demo accounts over TLS", "-demo -tls-cert " + cert + " -tls-key " + key, "", "-demo: cannot be given with -tls-cert: everybody knows"},
-		{"demo accounts behind a proxy", "-demo -trusted-proxy 10.0.0.0/8", "", "-demo: cannot be given with -trusted-proxy: everybody knows"},
+		{"demo accounts in a file", "-demo -store users.jsonl", secret, "-demo: cannot be set with"},
+		{"demo accounts for the network", "-demo -addr 0.0.0.0:0", "", "-demo: cannot be set with"},
+		{"demo accounts on every address", "-demo -addr :0", "", "-demo: cannot be set with"},
+		{"demo accounts by the environment", "-addr :0", "STDAUTH_DEMO=1", "STDAUTH_DEMO: cannot be set with"},
+		{"demo accounts over TLS", "-demo -tls-cert " + cert + " -tls-key " + key, "", "-demo: cannot be set with -tls-cert: everybody knows"},
+		{"demo accounts behind a proxy", "-demo -trusted-proxy 10.0.0.0/8", "", "-demo: cannot be set with -trusted-proxy: everybody knows"},
 		{"demo, perhaps", "", "STDAUTH_DEMO=perhaps", "STDAUTH_DEMO: "},
-		{"demo, perhaps, as a flag", "-demo=perhaps", "", "-demo: must be true"},
+		{"demo, perhaps, as a flag", "-demo=perhaps", "", "-demo: parse error"},
 
 		{"an admin with a slash", "-admin=a/b", "", "-admin: must be 1 to 64 of ASCII letters"},
-		{"an admin without a name", "-admin=", "", "-admin: must be 1 to 64 of ASCII letters"},
+		{"an admin without a name", "-admin=", "", "-admin: must not be empty"},
 		{"a short admin's password", "-admin root", "ADMIN_PASSWORD=short", "ADMIN_PASSWORD: must be at least 8 characters long"},
 		{"an admin's password like the name", "-admin administratrix", "ADMIN_PASSWORD=Administratrix", "ADMIN_PASSWORD: must not contain the username"},
 		{"a common admin's password", "-admin root", "ADMIN_PASSWORD=password123", "ADMIN_PASSWORD: is one of the most common"},
 
-		{"a reset in memory", "-reset-password ada", "", "-reset-password: needs a -store that outlives"},
+		{"a reset in memory", "-reset-password ada", "", "-reset-password: requires a -store that outlives"},
 		{"a reset for nobody", "-reset-password=", "", "-reset-password: must not be empty"},
 		{"a reset for a stranger", "-reset-password nobody -store " + full, "", "-reset-password: nobody: not found"},
 		{"a reset to a short password", "-reset-password ada -store " + full, "NEW_PASSWORD=short", "NEW_PASSWORD: must be at least 8 characters long"},
 
-		{"an import into memory", "-import " + full, "", "-import: needs a -store that outlives"},
-		{"an import and a reset", "-import " + full + " -reset-password ada -store x.jsonl", "", "-import: cannot be given together with -reset-password"},
+		{"an import into memory", "-import " + full, "", "-import: requires a -store that outlives"},
+		{"an import and a reset", "-import " + full + " -reset-password ada -store x.jsonl", "", "-import: cannot be set with -reset-password"},
 		{"an import of nothing", "-import " + dir + "/none -store " + dir + "/new.jsonl", "", "-import: open"},
 		{"an import of a damaged file", "-import " + broken + " -store " + dir + "/new.jsonl", "", "-import: line 2"},
 		{"an import over accounts", "-import " + full + " -store " + full, "", "-import: the store already holds accounts"},
 
 		{"registration half open", "-registration ajar", "", "-registration: must be open or closed"},
-		{"a password for etcd without a user", "", "STDAUTH_ETCD_PASSWORD=hunter2", "STDAUTH_ETCD_USERNAME: is needed"},
+		{"a password for etcd without a user", "", "STDAUTH_ETCD_PASSWORD=hunter2", "STDAUTH_ETCD_USERNAME: is required"},
 
-		{"a life without a unit", "-access-ttl 30", "", "-access-ttl: time: missing unit"},
+		{"a life without a unit", "-access-ttl 30", "", "-access-ttl: parse error"},
 		{"a life of nothing", "-access-ttl 0s", "", "-access-ttl: must be from 1s"},
 		{"a life before birth", "-refresh-ttl -1h", "", "-refresh-ttl: must be from 1s"},
 		{"a life beyond any", "-session-ttl 876001h", "", "-session-ttl: must be from 1s to 876000h"},
-		{"no issuer", "-issuer=", "", "-issuer: must be 1 to 200 bytes"},
+		{"no issuer", "-issuer=", "", "-issuer: must not be empty"},
 		{"an endless issuer", "-issuer=" + strings.Repeat("x", 201), "", "-issuer: must be 1 to 200 bytes"},
 
 		{"every origin", "-cors-origin *", "", "-cors-origin: must be an origin"},
@@ -225,16 +225,15 @@ func TestRefusedSettings(t *testing.T) {
 		{"a proxy of more than IPv4 in IPv6", "-trusted-proxy ::ffff:10.0.0.0/90", "", "-trusted-proxy: must be a CIDR"},
 		{"a proxy that is no CIDR", "-trusted-proxy 10.0.0.1", "", "-trusted-proxy: must be a CIDR"},
 
-		{"a certificate without a key", "-tls-cert " + cert, "", "-tls-cert and -tls-key: must be given together"},
-		{"a key without a certificate", "-tls-key " + key, "", "-tls-cert and -tls-key: must be given together"},
+		{"a certificate without a key", "-tls-cert " + cert, "", "-tls-key: is required with -tls-cert"},
+		{"a key without a certificate", "-tls-key " + key, "", "-tls-cert: is required with -tls-key"},
 		{"a certificate that is none", "-tls-cert " + key + " -tls-key " + key, "", "-tls-cert"},
 		{"a certificate that is not there", "-tls-cert none.pem -tls-key " + key, "", "-tls-cert, -tls-key: open none.pem"},
 
 		{"debugging for the network", "-debug-addr 0.0.0.0:0", "", "-debug-addr: must be a loopback address"},
 		{"debugging on every address", "-debug-addr :6060", "", "-debug-addr: must be a loopback address"},
 		{"a log of no known form", "-log-format xml", "", "-log-format: must be text or json"},
-		{"a log of no known level", "-log-level loud", "", "-log-level: must be debug or info or warn or error"},
-		{"a level between", "-log-level INFO+2", "", "-log-level: must be debug"},
+		{"a log of no known level", "-log-level loud", "", "-log-level: slog: level string"},
 	} {
 		args := strings.Fields(test.args)
 		if !strings.Contains(test.args, "-addr") && !strings.Contains(test.env, "STDAUTH_ADDR") {
@@ -295,6 +294,47 @@ func TestHelpShowsEachFlag(t *testing.T) {
 			if !strings.Contains(stdout, name) {
 				t.Errorf("run(%s) does not show %s:\n%s", flag, name, stdout)
 			}
+		}
+		for line := range strings.Lines(stdout) {
+			if len(line) > 100 {
+				t.Errorf("run(%s): a line has %d columns, want 100 at most: %s", flag, len(line), line)
+			}
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	status, stdout, stderr := runFor(t, 5*time.Second, []string{"-version", "-store=/nonexistent/x"})
+	if want := regexp.MustCompile(`^stdauth \S+, go1\.\S+, commit \S+\n$`); status != 0 || stderr != "" || !want.MatchString(stdout) {
+		t.Errorf("run(-version) = %d, stdout %q, stderr %q; want 0 and a line like %s", status, stdout, stderr, want)
+	}
+}
+
+// A setting that is valid but probably not meant is pointed out in one line.
+func TestWarningsAtTheStart(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	writeAccounts(t, file, User{Username: "ada", Role: RoleUser})
+	for _, test := range []struct{ name, args, env, want string }{
+		{"nothing to warn of", "-addr 127.0.0.1:0", "", ""},
+		{"plain HTTP for the network", "-addr :0 -admin root", "ADMIN_PASSWORD=correct-horse", "-addr: passwords and tokens are sent in clear"},
+		{"a store without an admin", "-addr 127.0.0.1:0 -store " + file, "SECRET_KEY=" + settingsKey, "there is no active admin; -admin NAME creates one"},
+		{"sessions that cannot be idle", "-addr 127.0.0.1:0 -session-ttl 1h", "", "-session-ttl is below -refresh-ttl"},
+		{"a password for no admin", "-addr 127.0.0.1:0", "ADMIN_PASSWORD=correct-horse", "ADMIN_PASSWORD is set, but -admin is not"},
+		{"a password for no reset", "-addr 127.0.0.1:0", "NEW_PASSWORD=correct-horse", "NEW_PASSWORD is set, but -reset-password is not"},
+		{"a key under the name of a flag", "-addr 127.0.0.1:0", "STDAUTH_SECRET_KEY=" + settingsKey, "STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"},
+	} {
+		s := launch(t, strings.Fields(test.args), strings.Fields(test.env)...)
+		s.stop()
+		var warnings []string
+		for line := range strings.Lines(s.stderr.String()) {
+			if strings.Contains(line, "level=WARN") {
+				warnings = append(warnings, line)
+			}
+		}
+		if all := strings.Join(warnings, ""); test.want == "" && all != "" || len(warnings) > 1 || !strings.Contains(all, test.want) {
+			t.Errorf("%s: run(%s) with %q warns\n%swant one line with %q", test.name, test.args, test.env, all, test.want)
 		}
 	}
 }
@@ -815,7 +855,7 @@ func launch(t *testing.T, args []string, env ...string) *launched {
 	s := &launched{t, "", &printed{}, &printed{}, cancel, make(chan int, 1)}
 	t.Cleanup(cancel)
 	go func() {
-		s.status <- run(ctx, append(args, "-addr", "127.0.0.1:0"), envOf(env...), s.stdout, s.stderr)
+		s.status <- run(ctx, append([]string{"-addr", "127.0.0.1:0"}, args...), envOf(env...), s.stdout, s.stderr)
 	}()
 	listening := regexp.MustCompile(`listening"?[ ,]"?url[=":]+(https?://[^ "]+)`)
 	for range 2000 {
@@ -981,9 +1021,7 @@ func accountsOf(t *testing.T, file string) *MemoryStore {
 }
 
 func flagNames() (names []string) {
-	set := &settings{}
-	set.define()
-	set.fs.VisitAll(func(f *flag.Flag) { names = append(names, "-"+f.Name) })
+	new(settings).flags().VisitAll(func(f *flag.Flag) { names = append(names, "-"+f.Name) })
 	return names
 }
 

@@ -187,8 +187,8 @@ func TestReadmeSettings(t *testing.T) {
 		if name != "-version" {
 			variables = append(variables, m[2])
 		}
-		if name != "-version" && m[2] != variable(name[1:]) {
-			t.Errorf("README.md gives %s the variable %s, want %s", name, m[2], variable(name[1:]))
+		if name != "-version" && m[2] != variableOf(name) {
+			t.Errorf("README.md gives %s the variable %s, want %s", name, m[2], variableOf(name))
 		}
 		if value := strings.Trim(byDefault, "`"); value != byDefault {
 			if diff := cmp.Diff(absent, describeSettings(t, name+"="+value)); diff != "" {
@@ -342,6 +342,11 @@ func fileKnows(t *testing.T, name string) (imports, names map[string]bool) {
 	return imports, names
 }
 
+// variableOf is the environment's name for a flag.
+func variableOf(flag string) string {
+	return "STDAUTH" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
 // describeSettings returns all that the settings say, given args.
 func describeSettings(t *testing.T, args ...string) string {
 	t.Helper()
@@ -349,20 +354,19 @@ func describeSettings(t *testing.T, args ...string) string {
 	if err != nil {
 		t.Fatalf("parseSettings(%q): %v", args, err)
 	}
-	set.fs, set.table = nil, nil
+	set.given = nil
 	return fmt.Sprintf("%+v", *set)
 }
 
 // usageDefault is what -help says that a flag is when absent.
 func usageDefault(name string) string {
-	set := &settings{}
-	set.define()
-	for _, f := range set.table {
-		if f.name == name {
-			return f.byDefault
-		}
+	_, usage, _ := strings.Cut(help, "\n  -"+name+" ")
+	usage, _, _ = strings.Cut(usage, "\n  -")
+	m := regexp.MustCompile(`(?s)\(default:? ([^;)]*)`).FindStringSubmatch(usage)
+	if m == nil {
+		return ""
 	}
-	return "not a flag"
+	return strings.Join(strings.Fields(m[1]), " ")
 }
 
 // headings returns the anchors of a page's headings.
