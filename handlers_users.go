@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -169,6 +170,10 @@ func (s *server) answerSessions(w *response, r *request, userID int64) error {
 	if err != nil {
 		return err
 	}
+	calling := func(v Session) bool { return v.ID == r.session.ID }
+	if userID == r.user.ID && !slices.ContainsFunc(sessions, calling) {
+		return ErrEnded // just after it was admitted
+	}
 	type view struct {
 		ID         string    `json:"id"`
 		CreatedAt  time.Time `json:"created_at"`
@@ -181,7 +186,7 @@ func (s *server) answerSessions(w *response, r *request, userID int64) error {
 	second := func(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 	views := make([]view, len(sessions))
 	for i, v := range sessions {
-		views[i] = view{v.ID, second(v.CreatedAt), second(v.LastUsedAt), second(v.ExpiresAt), v.UserAgent, v.IP, v.ID == r.session.ID}
+		views[i] = view{v.ID, second(v.CreatedAt), second(v.LastUsedAt), second(v.ExpiresAt), v.UserAgent, v.IP, calling(v)}
 	}
 	return answerJSON(w, http.StatusOK, views)
 }

@@ -219,7 +219,7 @@ func (o *object) patch(u *User) {
 		case "full_name":
 			u.FullName, _ = value.(string)
 		case "disabled":
-			u.SetDisabled(value.(bool))
+			u.Disabled = value.(bool)
 		case "role":
 			u.Role = Role(value.(string))
 		}

@@ -28,9 +28,11 @@ const gracePeriod = 10 * time.Second
 
 func main() {
 	signal.Ignore(syscall.SIGPIPE) // or a closed standard error would end the process
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, func() {
+	signals, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, end := context.WithCancel(context.Background())
+	context.AfterFunc(signals, func() {
 		stop() // a second signal ends the process at once
+		end()
 		// Whatever else happens: a log that nobody reads can block everything. All
 		// that was acknowledged is on the disk.
 		time.Sleep(gracePeriod + time.Second)

@@ -41,7 +41,7 @@ func (set *settings) resetPassword(ctx context.Context, store Store, stdout io.W
 	hash, shown := hashGiven(set.newPassword)
 	_, err = store.UpdateUser(ctx, Caller{}, u.ID, func(u *User) error {
 		u.SetPassword(hash)
-		u.SetDisabled(false)
+		u.Disabled = false
 		return nil
 	})
 	if err == nil {

@@ -71,8 +71,8 @@ type Changer interface {
 	CreateUser(ctx context.Context, by Caller, u User) (User, error)
 
 	// UpdateUser changes an account, except for its ID, Username and CreatedAt.
-	// ErrLastAdmin if no active admin would be left. A new Epoch ends all sessions
-	// of the account.
+	// ErrLastAdmin if no active admin would be left. The sessions of the account
+	// end in the same step if [User.EndsSessions] says so.
 	UpdateUser(ctx context.Context, by Caller, id int64, update func(*User) error) (User, error)
 
 	// DeleteUser removes an account and its sessions. ErrLastAdmin as above.

@@ -233,7 +233,7 @@ func (e *EtcdStore) changeUser(ctx context.Context, by Caller, id int64, next fu
 			return t, nil
 		}
 		t.Success = append(t.Success, e.putUser(*u)...)
-		if u.Epoch != old.Epoch {
+		if u.EndsSessions(&old) {
 			t.Success = append(t.Success, removeAll(e.sessionsOf(id)))
 		}
 		return t, nil

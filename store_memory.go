@@ -384,7 +384,7 @@ func (a *account) after(c change) *account {
 	next := *a
 	switch {
 	case c.User != nil:
-		if next.user = c.User; a.user.Epoch != c.User.Epoch {
+		if next.user = c.User; c.User.EndsSessions(a.user) {
 			next.sessions = nil
 		}
 	case c.Session != nil:

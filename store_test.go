@@ -433,12 +433,24 @@ func testSessions(rule ruleFunc) {
 		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(verified)), ErrStale)
 		wantEqual(t, "Sessions", s.sessions(verified.ID), nil)
 	})
-	rule("no session is made for a disabled account, but when it is enabled again", func(t *testing.T, s testedStore) {
+	rule("no session is made for a disabled account, but for one that has been enabled again meanwhile", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		s.update(u.ID, func(u *User) { u.Disabled = true })
 		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(u)), ErrInactive)
 		wantEqual(t, "Sessions", s.sessions(u.ID), nil)
-		s.login(s.update(u.ID, func(u *User) { u.Disabled = false }))
+		s.update(u.ID, func(u *User) { u.Disabled = false })
+		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(u)), nil)
+	})
+	rule("enabling an account ends its sessions from before", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		before := s.login(u)
+		s.update(u.ID, func(u *User) { u.Disabled = true })
+		wantEqual(t, "Sessions while it is disabled", s.sessions(u.ID), []Session{before})
+		s.update(u.ID, func(u *User) { u.Disabled = false })
+		s.wantGone(before)
+		after := s.login(u)
+		s.update(u.ID, func(u *User) { u.Disabled = false })
+		wantEqual(t, "Sessions after enabling it twice", s.sessions(u.ID), []Session{after})
 	})
 	rule("a new epoch ends all sessions of the account, and no others", func(t *testing.T, s testedStore) {
 		john, jane := s.create(newUser("john")), s.create(newUser("jane"))
@@ -616,11 +628,11 @@ func testCallers(rule ruleFunc) {
 		}, ErrEnded},
 		{"whose account was deleted", false, func(s testedStore, caller User, session Session) { s.remove(caller.ID) }, ErrEnded},
 		{"whose account was disabled", false, func(s testedStore, caller User, session Session) {
-			s.update(caller.ID, func(u *User) { u.SetDisabled(true) })
+			s.update(caller.ID, func(u *User) { u.Disabled = true })
 		}, ErrInactive},
 		{"whose account was disabled and enabled again", false, func(s testedStore, caller User, session Session) {
-			s.update(caller.ID, func(u *User) { u.SetDisabled(true) })
-			s.update(caller.ID, func(u *User) { u.SetDisabled(false) })
+			s.update(caller.ID, func(u *User) { u.Disabled = true })
+			s.update(caller.ID, func(u *User) { u.Disabled = false })
 		}, ErrEnded},
 		{"whose refresh token was replayed", false, func(s testedStore, caller User, session Session) {
 			_, _, err := s.UpdateSession(s.t.Context(), caller.ID, session.ID, func(*Session, User) error { return ErrReplayed })
@@ -1370,6 +1382,9 @@ func (m *modelStore) UpdateUser(ctx context.Context, by Caller, id int64, change
 		return User{}, ErrLastAdmin
 	}
 	m.accounts[id] = u
+	if old.Disabled && !u.Disabled {
+		m.logins = slices.DeleteFunc(m.logins, func(s Session) bool { return s.UserID == id })
+	}
 	return u, nil
 }
 

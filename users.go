@@ -23,10 +23,10 @@ type User struct {
 	CreatedAt    time.Time `json:"created_at"` // UTC, whole seconds
 	PasswordHash string    `json:"password_hash"`
 
-	// Epoch counts the changes that end all sessions of the account, such as a new
-	// password. A session remembers the epoch that it began in, and has ended when
-	// the account's is another: so one write changes the password and ends every
-	// session.
+	// Epoch counts the passwords of the account. A session remembers the epoch that
+	// it began in, and has ended when the account's is another: so one write changes
+	// the password and ends every session, also one that is being started with the
+	// old password.
 	Epoch int64 `json:"epoch,omitempty"`
 }
 
@@ -48,13 +48,11 @@ func (u *User) SetPassword(hash string) {
 	u.Epoch++
 }
 
-// SetDisabled disables or enables the account. Disabling suspends its sessions, and
-// enabling it again ends them: whoever has a token from before must log in.
-func (u *User) SetDisabled(disabled bool) {
-	if u.Disabled && !disabled {
-		u.Epoch++
-	}
-	u.Disabled = disabled
+// EndsSessions reports whether the change from old to u ends the sessions of the
+// account: a new password does, and enabling the account, whose sessions were
+// suspended while it was disabled.
+func (u *User) EndsSessions(old *User) bool {
+	return u.Epoch != old.Epoch || old.Disabled && !u.Disabled
 }
 
 // The rules for names, passwords and the rest. Each error follows the name of the
