@@ -415,6 +415,7 @@ type clusterAnswer struct {
 	body   map[string]any
 	list   []any
 	text   string
+	err    error // why none came
 }
 
 func (a clusterAnswer) String() string { return fmt.Sprint(a.status, " ", a.text) }
@@ -422,6 +423,10 @@ func (a clusterAnswer) String() string { return fmt.Sprint(a.status, " ", a.text
 var clusterClient = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
 
 func clusterCall(method, address, token string, in any) clusterAnswer {
+	return clusterSend(clusterClient, clusterRequest(method, address, token, in))
+}
+
+func clusterRequest(method, address, token string, in any) *http.Request {
 	var body io.Reader = http.NoBody
 	kind := "application/json"
 	switch in := in.(type) {
@@ -443,14 +448,18 @@ func clusterCall(method, address, token string, in any) clusterAnswer {
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	w, err := clusterClient.Do(r)
+	return r
+}
+
+func clusterSend(client *http.Client, r *http.Request) clusterAnswer {
+	w, err := client.Do(r)
 	if err != nil {
-		return clusterAnswer{text: err.Error()}
+		return clusterAnswer{text: err.Error(), err: err}
 	}
 	defer w.Body.Close()
 	text, err := io.ReadAll(w.Body)
 	if err != nil {
-		return clusterAnswer{text: err.Error()}
+		return clusterAnswer{text: err.Error(), err: err}
 	}
 	a := clusterAnswer{status: w.StatusCode, header: w.Header, text: string(text)}
 	if json.Unmarshal(text, &a.body) != nil {

@@ -30,6 +30,7 @@ const etcdNodeVariable = "STDAUTH_E2E_ETCD_NODE"
 // An etcdNode is one member of a cluster.
 type etcdNode struct {
 	Name, Dir, Client, Peer string // the latter two are addresses, host:port
+	Known                   string // the address at which the others reach Peer
 	Cluster                 string // name=url,name=url,...
 	TLS                     bool   // between members and clients, self-signed
 	Again                   bool   // its data is there already
@@ -68,10 +69,14 @@ func (n *etcdNode) serve() error {
 	if err != nil {
 		return err
 	}
+	known, err := url.Parse("http://" + n.Known)
+	if err != nil {
+		return err
+	}
 	c := embed.NewConfig()
 	c.Name, c.Dir, c.LogLevel = n.Name, n.Dir, "error"
 	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
-	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*peer}
+	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*known}
 	c.InitialCluster, c.ClientAutoTLS, c.SelfSignedCertValidity = n.Cluster, n.TLS, 1
 	if n.Again {
 		c.ClusterState = embed.ClusterStateFlagExisting
@@ -117,6 +122,8 @@ func (n *etcdNode) kill() {
 	n.cmd = nil
 }
 
+func (n *etcdNode) signal(s os.Signal) { n.cmd.Process.Signal(s) }
+
 // An etcdCluster is members that are started and stopped one by one.
 type etcdCluster struct {
 	nodes []*etcdNode
@@ -124,18 +131,23 @@ type etcdCluster struct {
 
 func startEtcd(t testing.TB, members int) *etcdCluster {
 	t.Helper()
-	return startEtcdNodes(t, members, false)
+	return startEtcdNodes(t, members, false, nil)
 }
 
-func startEtcdNodes(t testing.TB, members int, tls bool) *etcdCluster {
+// startEtcdNodes starts a cluster whose members reach each other at the addresses
+// that between returns, if it is not nil.
+func startEtcdNodes(t testing.TB, members int, tls bool, between func(*etcdNode) string) *etcdCluster {
 	t.Helper()
 	c := &etcdCluster{}
 	var list []string
 	dir := t.TempDir()
 	for i := range members {
 		n := &etcdNode{Name: fmt.Sprint("n", i), Dir: filepath.Join(dir, fmt.Sprint("n", i)), Client: etcdFreeAddress(t), Peer: etcdFreeAddress(t), TLS: tls}
+		if n.Known = n.Peer; between != nil {
+			n.Known = between(n)
+		}
 		c.nodes = append(c.nodes, n)
-		list = append(list, n.Name+"=http://"+n.Peer)
+		list = append(list, n.Name+"=http://"+n.Known)
 	}
 	for _, n := range c.nodes {
 		n.Cluster = strings.Join(list, ",")
@@ -175,21 +187,24 @@ func (c *etcdCluster) wait(t testing.TB) {
 func (c *etcdCluster) leader(t testing.TB) *etcdNode {
 	t.Helper()
 	for _, n := range c.nodes {
-		var status struct {
-			Header struct {
-				MemberID string `json:"member_id"`
-			}
-			Leader string
-		}
-		if n.cmd == nil || etcdCall(n, "/v3/maintenance/status", map[string]any{}, &status) != nil {
-			continue
-		}
-		if status.Leader == status.Header.MemberID {
+		if n.cmd != nil && n.leads() {
 			return n
 		}
 	}
 	t.Fatal("the etcd cluster has no leader")
 	return nil
+}
+
+// leads reports whether the member takes itself for the leader.
+func (n *etcdNode) leads() bool {
+	var status struct {
+		Header struct {
+			MemberID string `json:"member_id"`
+		}
+		Leader string
+	}
+	err := etcdCall(n, "/v3/maintenance/status", map[string]any{}, &status)
+	return err == nil && status.Leader == status.Header.MemberID
 }
 
 // size returns how many bytes the newest values take in the database of a
@@ -312,6 +327,8 @@ func (c *clusterCopy) stop(t testing.TB) {
 	}
 }
 
+func (c *clusterCopy) signal(s os.Signal) { c.cmd.Process.Signal(s) }
+
 func (c *clusterCopy) kill() {
 	c.cmd.Process.Kill()
 	c.cmd.Wait()
@@ -334,7 +351,7 @@ func TestEtcdContract(t *testing.T) {
 // do nothing but read and write its keys. The members forget the token of the
 // user when they restart.
 func TestEtcdWithTLSAndUsers(t *testing.T) {
-	c := startEtcdNodes(t, 1, true)
+	c := startEtcdNodes(t, 1, true, nil)
 	certificate := filepath.Join(c.nodes[0].Dir, "fixtures", "client", "cert.pem")
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if _, err := os.Stat(certificate); err == nil {
