@@ -1,0 +1,195 @@
+//go:build unix
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"flag"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// In these tests many clients use a few accounts at once, at random, while
+// processes are killed and frozen and connections are cut. All requests and
+// answers are written down, and porcupine looks for an order of the requests in
+// which the contract gives these answers, each request having happened at one
+// moment between its beginning and its end. A history that has such an order is
+// linearizable (Herlihy and Wing, 1990): nobody can tell the server from one that
+// does one thing at a time.
+//
+//	go -C e2e test -v -run 'Linearizable|Checker' -linearizability 1m
+
+var (
+	linearizabilityFor = flag.Duration("linearizability", 5*time.Second, "about how long each test of linearizability runs")
+	seedFlag           = flag.Uint64("seed", 0, "of the random choices in the tests of linearizability; 0 chooses one")
+)
+
+// A copy that is killed and started again on its file still has all that it has
+// acknowledged: its histories are durably linearizable.
+func TestHistoriesOfAFileStoreThatIsKilledAreLinearizable(t *testing.T) {
+	tr := startFileTrial(t, *linearizabilityFor)
+	tr.run([]plan{oneAccount, oneAccount, oneAccount, patient}, 4, func(rnd *rand.Rand) { tr.crash(rnd, func() {}) })
+	tr.report()
+}
+
+// Two copies of the server use three members of etcd. Any of them may be killed
+// or frozen for a while, and any connection between two of them held back, in
+// one direction or in both.
+func TestHistoriesOfTwoCopiesOverThreeMembersAreLinearizable(t *testing.T) {
+	tr := startClusterTrial(t, *linearizabilityFor*3/2, everyMember)
+	tr.run([]plan{oneAccount, oneAccount, oneAccount, patient}, 4, tr.clusterFault)
+	tr.report()
+}
+
+// Two admins, with no other, demote and disable each other at once. One active
+// admin remains, and nobody acts as an admin after having been demoted.
+func TestHistoriesOfTwoAdminsAreLinearizable(t *testing.T) {
+	t.Run("on a file store", func(t *testing.T) {
+		letTwoAdminsFight(t, func(left time.Duration) *trial { return startFileTrial(t, left) })
+	})
+	t.Run("on two copies over three members", func(t *testing.T) {
+		letTwoAdminsFight(t, func(left time.Duration) *trial { return startClusterTrial(t, left, everyMember) })
+	})
+}
+
+func letTwoAdminsFight(t *testing.T, start func(left time.Duration) *trial) {
+	for left := *linearizabilityFor / 4; left > 0 && !t.Failed(); {
+		tr := start(left)
+		tr.run([]plan{twoAdmins}, 6, nil)
+		tr.report()
+		left -= tr.now()
+	}
+}
+
+// A server that acknowledges before the sync loses, with the power, what the disk
+// has not written yet. Here the file loses its last lines.
+func TestCheckerFindsAnAcknowledgementBeforeTheSync(t *testing.T) {
+	tr := startFileTrial(t, 20*time.Second)
+	tr.run([]plan{planted, planted}, 4, func(rnd *rand.Rand) {
+		tr.crash(rnd, func() { removeLines(t, tr.file, 8) })
+	})
+	tr.mustFail()
+}
+
+func removeLines(t testing.TB, file string, n int) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := slices.Collect(bytes.Lines(text))
+	if err := os.WriteFile(file, bytes.Join(lines[:max(1, len(lines)-n)], nil), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A member of etcd that is cut off from the others does not know what they have
+// agreed on since. Here one of the copies asks such a member, and asks for what
+// it has instead of what a majority has.
+func TestCheckerFindsAReadFromAStaleMember(t *testing.T) {
+	var away *etcdNode
+	tr := startClusterTrial(t, 20*time.Second, func(n *etcdNode, copy int) string {
+		if away == nil && !n.leads() {
+			away = n
+		}
+		switch {
+		case copy == 0:
+			return n.Client
+		case n == away:
+			return etcdProxy(t, n.Client, readWhatIsThere)
+		}
+		return ""
+	})
+	tr.writers = 1 // the other copy cannot write
+	tr.cut(away, both)
+	tr.run([]plan{planted, planted}, 4, nil)
+	tr.mustFail()
+}
+
+// readWhatIsThere makes the reads of a call serializable: the member answers with
+// what it has.
+func readWhatIsThere(r *http.Request, call map[string]any) {
+	r.Header.Del("Grpc-Metadata-Hasleader")
+	if strings.HasSuffix(r.URL.Path, "/range") {
+		call["serializable"] = true
+	}
+	for _, op := range objects(call["success"]) {
+		if read, ok := op["request_range"].(map[string]any); ok {
+			read["serializable"] = true
+		}
+	}
+}
+
+// A transaction that renews a session compares whether the session is still as it
+// was read. Here it is sent again, a moment later, without that comparison.
+func TestCheckerFindsARefreshRetriedWithoutItsComparison(t *testing.T) {
+	tr := startClusterTrial(t, 20*time.Second, func(n *etcdNode, _ int) string {
+		return etcdProxy(t, n.Client, func(r *http.Request, call map[string]any) {
+			if renewsSession(call) {
+				time.AfterFunc(30*time.Millisecond, func() {
+					etcdCall(n, r.URL.Path, map[string]any{"success": call["success"]}, nil)
+				})
+			}
+		})
+	})
+	tr.run([]plan{planted, planted}, 4, nil)
+	tr.mustFail()
+}
+
+// renewsSession reports whether a call writes a session's key that it compares.
+func renewsSession(call map[string]any) bool {
+	for _, op := range objects(call["success"]) {
+		put, _ := op["request_put"].(map[string]any)
+		for _, compare := range objects(call["compare"]) {
+			text, _ := put["key"].(string)
+			key, _ := base64.StdEncoding.DecodeString(text)
+			if compare["key"] == text && bytes.Contains(key, []byte("/sessions/")) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// objects returns the objects of a JSON array.
+func objects(array any) (list []map[string]any) {
+	all, _ := array.([]any)
+	for _, v := range all {
+		if o, ok := v.(map[string]any); ok {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+// etcdProxy returns the address of a proxy before a member, which may change the
+// calls that it passes on.
+func etcdProxy(t testing.TB, member string, change func(r *http.Request, call map[string]any)) string {
+	t.Helper()
+	proxy := httptest.NewServer(&httputil.ReverseProxy{
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) { w.WriteHeader(http.StatusBadGateway) },
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: member})
+			body, _ := io.ReadAll(r.In.Body)
+			var call map[string]any
+			if json.Unmarshal(body, &call) == nil {
+				change(r.Out, call)
+				body, _ = json.Marshal(call)
+			}
+			r.Out.Body, r.Out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		},
+	})
+	t.Cleanup(proxy.Close)
+	return strings.TrimPrefix(proxy.URL, "http://")
+}
