@@ -11,10 +11,7 @@ import (
 )
 
 func (s *server) createUser(w *response, r *request) error {
-	in, err := r.object(fields{"username": text, "password": text, "email": textOrNull, "full_name": textOrNull})
-	if err != nil {
-		return err
-	}
+	in := r.object(fields{"username": text, "password": text, "email": textOrNull, "full_name": textOrNull})
 	in.require("username", "password")
 	in.check("username", checkUsername)
 	in.check("password", func(password string) error { return checkPassword(password, in.text("username")) })
@@ -29,11 +26,12 @@ func (s *server) createUser(w *response, r *request) error {
 	} else if !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	u := User{Username: in.text("username"), Role: RoleUser, CreatedAt: time.Now().UTC().Truncate(time.Second)}
-	in.patch(&u)
-	if u.PasswordHash, err = s.passwords.Hash(r.Context(), s.clientIP(r.Request), in.text("password")); err != nil {
+	hash, err := s.passwords.Hash(r.Context(), s.clientIP(r.Request), in.text("password"))
+	if err != nil {
 		return err
 	}
+	u := User{Username: in.text("username"), Role: RoleUser, CreatedAt: time.Now().UTC().Truncate(time.Second), PasswordHash: hash}
+	in.patch(&u)
 	if u, err = s.store.CreateUser(r.Context(), r.by, u); err != nil {
 		return err
 	}
@@ -80,10 +78,7 @@ func (s *server) patchMe(w *response, r *request) error {
 
 // patch applies a merge patch (RFC 7396) of the allowed fields to an account.
 func (s *server) patch(w *response, r *request, id int64, allowed fields) error {
-	in, err := r.object(allowed)
-	if err != nil {
-		return err
-	}
+	in := r.object(allowed)
 	in.check("email", checkEmail)
 	in.check("full_name", checkFullName)
 	in.check("role", func(role string) error { return checkRole(Role(role)) })
@@ -101,10 +96,7 @@ func (s *server) patch(w *response, r *request, id int64, allowed fields) error 
 }
 
 func (s *server) deleteMe(w *response, r *request) error {
-	in, err := r.object(fields{"password": text})
-	if err != nil {
-		return err
-	}
+	in := r.object(fields{"password": text})
 	in.require("password")
 	if err := in.err(); err != nil {
 		return err
@@ -116,10 +108,7 @@ func (s *server) deleteMe(w *response, r *request) error {
 }
 
 func (s *server) changePassword(w *response, r *request) error {
-	in, err := r.object(fields{"current_password": text, "new_password": text})
-	if err != nil {
-		return err
-	}
+	in := r.object(fields{"current_password": text, "new_password": text})
 	in.require("current_password", "new_password")
 	in.check("new_password", func(password string) error { return checkPassword(password, r.user.Username) })
 	if err := in.err(); err != nil {
@@ -230,10 +219,7 @@ func (s *server) resetPassword(w *response, r *request) error {
 	if err != nil {
 		return err
 	}
-	in, err := r.object(fields{"new_password": text})
-	if err != nil {
-		return err
-	}
+	in := r.object(fields{"new_password": text})
 	in.require("new_password")
 	in.check("new_password", func(password string) error { return checkPassword(password, u.Username) })
 	if err := in.err(); err != nil {

@@ -111,9 +111,7 @@ func parseObject(body []byte) ([]member, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(whole))
 	if open, err := d.Token(); err != nil || open != json.Delim('{') {
-		var bad invalid
-		bad.add("", "must be a JSON object")
-		return nil, bad.err()
+		return nil, invalid{{"", "must be a JSON object"}}
 	}
 	var members []member
 	for d.More() {
@@ -163,35 +161,35 @@ type fields map[string]kind
 // An object is a JSON body: the values given, and what is wrong with it so far.
 type object struct {
 	values map[string]any
-	bad    invalid
+	invalid
 }
 
 // object checks the body against the allowed fields.
-func (r *request) object(allowed fields) (*object, error) {
+func (r *request) object(allowed fields) *object {
 	o := &object{values: map[string]any{}}
 	for _, m := range r.members {
 		kind, known := allowed[m.name]
 		if !known {
-			o.bad.add(m.name, "is not a field of this request")
+			o.add(m.name, "is not a field of this request")
 			continue
 		}
 		if _, twice := o.values[m.name]; twice {
-			o.bad.add(m.name, "is given more than once")
+			o.add(m.name, "is given more than once")
 			continue
 		}
 		value, err := kind.read(m.value)
 		if err != nil {
-			o.bad.add(m.name, err.Error())
+			o.add(m.name, err.Error())
 		}
 		o.values[m.name] = value
 	}
-	return o, nil
+	return o
 }
 
 func (o *object) require(names ...string) {
 	for _, name := range names {
 		if _, given := o.values[name]; !given {
-			o.bad.add(name, "is required")
+			o.add(name, "is required")
 		}
 	}
 }
@@ -200,7 +198,7 @@ func (o *object) require(names ...string) {
 func (o *object) check(name string, rule func(string) error) {
 	if s, ok := o.values[name].(string); ok {
 		if err := rule(s); err != nil {
-			o.bad.add(name, err.Error())
+			o.add(name, err.Error())
 		}
 	}
 }
@@ -225,9 +223,6 @@ func (o *object) patch(u *User) {
 		}
 	}
 }
-
-// err returns what is wrong with the object, if anything.
-func (o *object) err() error { return o.bad.err() }
 
 // number reads a whole number from the query.
 func (i *invalid) number(query url.Values, name string, least, most, absent int64) int64 {

@@ -132,9 +132,9 @@ func TestInvalidFieldsAreBounded(t *testing.T) {
 	if len(fields) != 20 || fields[19].Field != "field19" {
 		t.Errorf("%d fields are named, want the first 20: %v", len(fields), fields)
 	}
-	long := invalid{}
+	var long invalid
 	long.add(strings.Repeat("ä", 100), "x")
-	if got := long.list[0].Field; got != strings.Repeat("ä", 50)+"..." {
+	if got := long[0].Field; got != strings.Repeat("ä", 50)+"..." {
 		t.Errorf("a name of 200 bytes is repeated as %q, want its first 100 bytes", got)
 	}
 }

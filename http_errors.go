@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -92,10 +93,7 @@ func (e *detailedError) Unwrap() error { return e.error }
 
 // An invalid is what is wrong with the fields of a request: each named once, the
 // first maxInvalid of them.
-type invalid struct {
-	list []fieldError
-	seen map[string]bool
-}
+type invalid []fieldError
 
 type fieldError struct {
 	Field   string `json:"field"` // "" for the body as a whole
@@ -108,37 +106,31 @@ const (
 )
 
 func (i *invalid) add(field, message string) {
-	if i.seen[field] || len(i.list) >= maxInvalid {
-		return
-	}
-	if i.seen == nil {
-		i.seen = map[string]bool{}
-	}
-	i.seen[field] = true
 	if len(field) > maxFieldName {
 		field = strings.ToValidUTF8(field[:maxFieldName], "") + "..."
 	}
-	i.list = append(i.list, fieldError{field, message})
+	known := func(e fieldError) bool { return e.Field == field }
+	if len(*i) < maxInvalid && !slices.ContainsFunc(*i, known) {
+		*i = append(*i, fieldError{field, message})
+	}
 }
 
 // err returns what is wrong, if anything.
-func (i *invalid) err() error {
-	if len(i.list) == 0 {
+func (i invalid) err() error {
+	if len(i) == 0 {
 		return nil
 	}
-	return &invalidError{i.list}
+	return i
 }
 
-type invalidError struct{ list []fieldError }
-
-func (e *invalidError) Error() string {
-	if len(e.list) == 1 {
-		return strings.TrimSpace(e.list[0].Field + " " + e.list[0].Message)
+func (i invalid) Error() string {
+	if len(i) == 1 {
+		return strings.TrimSpace(i[0].Field + " " + i[0].Message)
 	}
-	return strconv.Itoa(len(e.list)) + " fields are invalid"
+	return strconv.Itoa(len(i)) + " fields are invalid"
 }
 
-func (e *invalidError) Unwrap() error { return errInvalidFields }
+func (i invalid) Unwrap() error { return errInvalidFields }
 
 // problemOf returns the answer to an error, and the fields that are invalid, if it
 // is about fields. An error that nobody has foreseen is an internal one.
@@ -151,8 +143,8 @@ func problemOf(err error) (p problem, fields []fieldError) {
 	if e, ok := errors.AsType[*detailedError](err); ok {
 		p.detail = e.detail
 	}
-	if e, ok := errors.AsType[*invalidError](err); ok {
-		p.detail, fields = "The request is invalid: "+e.Error(), e.list
+	if e, ok := errors.AsType[invalid](err); ok {
+		p.detail, fields = "The request is invalid: "+e.Error(), e
 	}
 	if e, ok := errors.AsType[ThrottledError](err); ok {
 		p.retry = e.Wait
