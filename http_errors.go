@@ -163,7 +163,7 @@ func (s *server) fail(w *response, r *http.Request, err error) {
 	case p.err == errInternal, p.err == ErrUnavailable && !gone:
 		s.log.Error("request failed", "id", w.id, "route", routeOf(r.Pattern), "error", err)
 	}
-	s.metrics.count(`stdauth_errors_total{code="` + p.code + `"}`)
+	s.metrics.count(errorSample(p.code))
 	h := w.Header()
 	if p.challenge != "" {
 		h.Set("WWW-Authenticate", p.challenge)

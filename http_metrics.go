@@ -7,8 +7,9 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -16,11 +17,12 @@ import (
 // format of Prometheus (prometheus.io/docs/instrumenting/exposition_formats). Every
 // sample is there from the start, at 0: a rate needs two of them.
 type metrics struct {
-	requests map[string]*[6]atomic.Int64 // by pattern and first digit of the status
-	counts   map[string]*atomic.Int64    // by name and label
-	took     []atomic.Int64              // requests by bucket, not cumulated
-	sum      atomic.Int64                // of their durations, in nanoseconds
-	gauges   func() map[string]float64   // by name and label
+	gauges func() map[string]float64 // what others count, by sample
+
+	mu      sync.Mutex
+	counts  map[string]int64        // by sample: name and labels
+	took    [len(buckets) + 1]int64 // requests by bucket, not cumulated
+	seconds float64                 // that all requests took
 }
 
 // families are the metrics, in the order in which they are written.
@@ -41,60 +43,61 @@ var families = []struct{ name, kind, help string }{
 }
 
 // buckets are the upper bounds of the histogram, in seconds. A login takes 0.1 s.
-var buckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
+var buckets = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
 
 func newMetrics(routes []route, gauges func() map[string]float64) *metrics {
-	m := &metrics{
-		requests: map[string]*[6]atomic.Int64{"": {}}, // "" is for requests that came to no route
-		counts:   map[string]*atomic.Int64{},
-		took:     make([]atomic.Int64, len(buckets)+1),
-		gauges:   gauges,
-	}
-	for _, r := range routes {
-		m.requests[r.pattern] = new([6]atomic.Int64)
-	}
+	m := &metrics{gauges: gauges, counts: map[string]int64{
+		`stdauth_logins_total{outcome="ok"}`: 0, `stdauth_logins_total{outcome="failed"}`: 0,
+		"stdauth_refreshes_total": 0, "stdauth_replays_total": 0, "stdauth_sessions_started_total": 0, "stdauth_sessions_ended_total": 0,
+	}}
 	for _, p := range problems {
-		m.counts[`stdauth_errors_total{code="`+p.code+`"}`] = new(atomic.Int64)
+		m.counts[errorSample(p.code)] = 0
 	}
-	for _, name := range []string{
-		`logins_total{outcome="ok"}`, `logins_total{outcome="failed"}`, "refreshes_total", "replays_total", "sessions_started_total", "sessions_ended_total",
-	} {
-		m.counts["stdauth_"+name] = new(atomic.Int64)
+	for class := 1; class <= 5; class++ {
+		m.counts[requestSample("", class)] = 0 // requests that came to no route
+		for _, r := range routes {
+			m.counts[requestSample(r.pattern, class)] = 0
+		}
 	}
 	return m
 }
 
-// count adds one to a sample, which must exist.
-func (m *metrics) count(sample string) { m.counts[sample].Add(1) }
+func errorSample(code string) string { return `stdauth_errors_total{code="` + code + `"}` }
+
+func requestSample(pattern string, class int) string {
+	method, _, _ := strings.Cut(pattern, " ")
+	return `stdauth_requests_total{method="` + method + `",route="` + routeOf(pattern) + `",class="` + strconv.Itoa(class) + `xx"}`
+}
+
+// count adds one to a sample.
+func (m *metrics) count(sample string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts[sample]++
+}
 
 // observe counts a response.
 func (m *metrics) observe(pattern string, w *response, took time.Duration) {
-	classes, ok := m.requests[pattern]
-	if !ok {
-		classes = m.requests[""]
-	}
-	classes[min(w.status/100, 5)].Add(1)
-	bucket, _ := slices.BinarySearch(buckets, took.Seconds())
-	m.took[bucket].Add(1)
-	m.sum.Add(int64(took))
+	sample := requestSample(pattern, min(w.status/100, 5))
+	bucket, _ := slices.BinarySearch(buckets[:], took.Seconds())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts[sample]++
+	m.took[bucket]++
+	m.seconds += took.Seconds()
 	if w.login != "" {
-		m.count(`stdauth_logins_total{outcome="` + w.login + `"}`)
+		m.counts[`stdauth_logins_total{outcome="`+w.login+`"}`]++
 	}
 }
 
-// write writes all samples.
+// write writes all samples, by family and then by labels.
 func (m *metrics) write(w io.Writer) {
-	samples := map[string]float64{}
-	for pattern, classes := range m.requests {
-		method, _, _ := strings.Cut(pattern, " ")
-		for class := 1; class <= 5; class++ {
-			samples[fmt.Sprintf(`stdauth_requests_total{method=%q,route=%q,class="%dxx"}`, method, routeOf(pattern), class)] = float64(classes[class].Load())
-		}
+	samples := m.gauges()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for sample, n := range m.counts {
+		samples[sample] = float64(n)
 	}
-	for name, n := range m.counts {
-		samples[name] = float64(n.Load())
-	}
-	maps.Copy(samples, m.gauges())
 	names := slices.Sorted(maps.Keys(samples))
 	for _, f := range families {
 		fmt.Fprintf(w, "# HELP %s %s\n# TYPE %s %s\n", f.name, f.help, f.name, f.kind)
@@ -111,15 +114,15 @@ func (m *metrics) write(w io.Writer) {
 
 func (m *metrics) writeHistogram(w io.Writer, name string) {
 	total := int64(0)
-	for i := range m.took {
-		total += m.took[i].Load()
+	for i, n := range m.took {
+		total += n
 		bound := "+Inf"
 		if i < len(buckets) {
 			bound = fmt.Sprint(buckets[i])
 		}
 		fmt.Fprintf(w, "%s_bucket{le=%q} %d\n", name, bound, total)
 	}
-	fmt.Fprintf(w, "%s_sum %g\n%s_count %d\n", name, time.Duration(m.sum.Load()).Seconds(), name, total)
+	fmt.Fprintf(w, "%s_sum %g\n%s_count %d\n", name, m.seconds, name, total)
 }
 
 // gauges returns the samples that are not counted here.
