@@ -86,6 +86,7 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"sessions.go": {lower, clock + stores + secret + upper + "Store"},
 		"store.go":    {lower, clock + stores + secret + upper},
 
+		"store_change.go":  {lower, stores + secret + upper + "Store"},
 		"store_memory.go":  {lower, secret + upper + "Store FileStore EtcdStore"},
 		"auth.go":          {http + system + logs + "context net/url", clock + stores + upper + "Store User Session Passwords"},
 		"auth_throttle.go": {lower, stores + upper + "Store User Session"},

@@ -40,9 +40,10 @@ import (
 // A session that has expired is not shown. Each login removes a few of those that
 // expired long ago.
 type EtcdStore struct {
+	decisions
+
 	gateway *gateway
 	prefix  string
-	life    Lifetimes
 
 	mu    sync.Mutex
 	swept string // the session key at which the next login goes on looking
@@ -79,13 +80,19 @@ func OpenEtcdStore(ctx context.Context, address, username, password string, life
 	if err != nil {
 		return nil, err
 	}
-	e := &EtcdStore{gateway: gateway, prefix: prefix, life: life}
+	e := newEtcdStore(gateway, prefix, life)
 	if err := e.open(ctx); err != nil {
 		e.Close()
 		return nil, err
 	}
 	gateway.log = log
 	return e, nil
+}
+
+func newEtcdStore(g *gateway, prefix string, life Lifetimes) *EtcdStore {
+	e := &EtcdStore{gateway: g, prefix: prefix}
+	e.decisions = decisions{life, e.changeAccount}
+	return e
 }
 
 func (e *EtcdStore) open(ctx context.Context) error {
@@ -118,7 +125,6 @@ func (e *EtcdStore) nameKey(name string) string { return e.prefix + "names/" + f
 func (e *EtcdStore) sessionsOf(userID int64) string {
 	return fmt.Sprintf("%ssessions/%019d/", e.prefix, userID)
 }
-func (e *EtcdStore) sessionKey(userID int64, id string) string { return e.sessionsOf(userID) + id }
 
 func (e *EtcdStore) CreateUser(ctx context.Context, by Caller, u User) (User, error) {
 	name, lastID := e.nameKey(u.Username), e.prefix+"last_id"
@@ -189,88 +195,67 @@ func (e *EtcdStore) Users(ctx context.Context, after int64, limit int) ([]User, 
 	return users, nil
 }
 
-func (e *EtcdStore) UpdateUser(ctx context.Context, by Caller, id int64, update func(*User) error) (u User, err error) {
-	err = e.changeUser(ctx, by, id, func(old User) (*User, error) {
-		u = old
-		err := update(&u)
-		u.ID, u.Username, u.CreatedAt = old.ID, old.Username, old.CreatedAt
-		return &u, err
-	})
-	return u, err
-}
-
-func (e *EtcdStore) DeleteUser(ctx context.Context, by Caller, id int64) error {
-	return e.changeUser(ctx, by, id, func(User) (*User, error) { return nil, nil })
-}
-
-// changeUser gives an account the value next(old), nil for none.
-func (e *EtcdStore) changeUser(ctx context.Context, by Caller, id int64, next func(old User) (*User, error)) error {
-	key := e.userKey(id)
-	someAdmins := getAll(e.prefix + "admins/").first(2) // one of them is another
-	return e.change(ctx, by, []etcdOp{getKey(key), someAdmins}, func(now etcdView) (t etcdTxn, err error) {
-		var old User
-		if err := now.decode(0, &old); err != nil {
-			return t, err
-		}
-		u, err := next(old)
-		if err != nil || u != nil && *u == old {
-			return t, err
-		}
-		t.Compare = []etcdCompare{now.unchanged(0, key)}
-		if old.ActiveAdmin() && (u == nil || !u.ActiveAdmin()) {
-			// This admin may go because another is there, and only while it is: of
-			// two who demote each other at once, at two copies, the later
-			// transaction does not find its other any more.
-			other := slices.IndexFunc(now.found[1], func(kv etcdKV) bool { return string(kv.Key) != e.adminKey(id) })
-			if other < 0 {
-				return t, ErrLastAdmin
-			}
-			t.Compare = append(t.Compare, now.found[1][other].unchanged())
-			t.Success = append(t.Success, removeKey(e.adminKey(id)))
-		}
-		if u == nil {
-			t.Success = append(t.Success, removeKey(key), removeKey(e.nameKey(old.Username)), removeAll(e.sessionsOf(id)))
-			return t, nil
-		}
-		t.Success = append(t.Success, e.putUser(*u)...)
-		if u.EndsSessions(&old) {
-			t.Success = append(t.Success, removeAll(e.sessionsOf(id)))
-		}
-		return t, nil
-	})
-}
-
-func (e *EtcdStore) CreateSession(ctx context.Context, s Session) error {
-	user, sessions := e.userKey(s.UserID), e.sessionsOf(s.UserID)
-	return e.change(ctx, Caller{}, []etcdOp{getKey(user), getAll(sessions), e.sweepNext()}, func(now etcdView) (t etcdTxn, err error) {
-		var u User
-		if err := now.decode(0, &u); err != nil {
-			return t, err
-		}
-		switch {
-		case u.Epoch != s.Epoch:
-			return t, ErrStale
-		case u.Disabled:
-			return t, ErrInactive
-		}
-		live, err := now.sessions(1, u)
+// changeAccount is described at [decisions].
+func (e *EtcdStore) changeAccount(ctx context.Context, by Caller, id int64, decide func(*account, func() bool) (change, error)) error {
+	twoAdmins := getAll(e.prefix + "admins/").first(2) // one of them is another
+	reads := []etcdOp{getKey(e.userKey(id)), getAll(e.sessionsOf(id)), twoAdmins, e.sweepNext()}
+	return e.change(ctx, by, reads, func(now etcdView) (t etcdTxn, err error) {
+		old, err := now.account(0, 1)
 		if err != nil {
 			return t, err
 		}
+		if old == nil {
+			return t, ErrNotFound
+		}
+		other := slices.IndexFunc(now.found[2], func(kv etcdKV) bool { return string(kv.Key) != e.adminKey(id) })
+		c, refusal := decide(old, func() bool { return other >= 0 })
+		if c == (change{}) {
+			return t, refusal
+		}
+		t = e.transaction(old, c, now)
+		if old.user.ActiveAdmin() && (c.Deleted || c.User != nil && !c.User.ActiveAdmin()) {
+			// This admin may go because another is there, and only while it is: of
+			// two who demote each other at once, at two copies, the later
+			// transaction does not find its other any more.
+			t.Compare = append(t.Compare, now.found[2][other].unchanged())
+			t.Success = append(t.Success, removeKey(e.adminKey(id)))
+		}
+		return t, refusal
+	})
+}
+
+// transaction is what a change of an account means for its keys.
+func (e *EtcdStore) transaction(old *account, c change, now etcdView) (t etcdTxn) {
+	user, sessions := e.userKey(c.ID), e.sessionsOf(c.ID)
+	t.Compare = []etcdCompare{now.unchanged(0, user)}
+	switch {
+	case c.Deleted:
+		t.Success = []etcdOp{removeKey(user), removeKey(e.nameKey(old.user.Username)), removeAll(sessions)}
+	case c.User != nil:
+		t.Success = e.putUser(*c.User)
+		if c.User.EndsSessions(old.user) {
+			t.Success = append(t.Success, removeAll(sessions))
+		}
+	case c.Session != nil:
+		key := sessions + c.Session.ID
 		// Without the second comparison, two logins at once could leave one session
 		// too many.
-		t.Compare = []etcdCompare{now.unchanged(0, user), now.noneNew(sessions)}
-		t.Success = append(t.Success, putKey(sessions+s.ID, jsonValue(s)))
-		live = live[max(0, len(live)-maxSessions+1):]
-		for _, kv := range now.found[1] {
-			stays := slices.ContainsFunc(live, func(s Session) bool { return sessions+s.ID == string(kv.Key) })
-			if !stays && len(t.Success) < maxEtcdOps-sweptKeys {
-				t.Success = append(t.Success, removeKey(string(kv.Key)))
+		t.Compare = append(t.Compare, now.unchanged(1, key), now.noneNew(sessions))
+		t.Success = append([]etcdOp{putKey(key, jsonValue(c.Session))}, e.sweep(now.found[3])...)
+		kept := old.with(*c.Session)
+		for _, s := range old.sessions {
+			if !slices.ContainsFunc(kept, func(k Session) bool { return k.ID == s.ID }) {
+				t.Success = append(t.Success, removeKey(sessions+s.ID))
 			}
 		}
-		t.Success = append(t.Success, e.sweep(now.found[2])...)
-		return t, nil
-	})
+	case c.Ended != "":
+		t.Compare = append(t.Compare, now.unchanged(1, sessions+c.Ended))
+		t.Success = []etcdOp{removeKey(sessions + c.Ended)}
+	case c.Kept != nil:
+		kept := sessions + *c.Kept
+		t.Success = []etcdOp{removeBetween(sessions, kept), removeBetween(kept+"\x00", prefixEnd(sessions))}
+	}
+	return t
 }
 
 // sweepNext reads the next few session keys of the store.
@@ -299,70 +284,25 @@ func (e *EtcdStore) sweep(kvs []etcdKV) (ops []etcdOp) {
 }
 
 func (e *EtcdStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
-	now, err := e.read(ctx, getKey(e.sessionKey(userID, id)), getKey(e.userKey(userID)))
-	if err != nil {
-		return Session{}, User{}, err
+	a, err := e.account(ctx, userID, getKey(e.sessionsOf(userID)+id))
+	if s, ok := a.session(id, e.life); ok {
+		return s, *a.user, nil
 	}
-	return now.session(0)
+	return Session{}, User{}, cmp.Or(err, ErrNotFound)
 }
 
 func (e *EtcdStore) Sessions(ctx context.Context, userID int64) ([]Session, error) {
-	now, err := e.read(ctx, getKey(e.userKey(userID)), getAll(e.sessionsOf(userID)))
+	a, err := e.account(ctx, userID, getAll(e.sessionsOf(userID)))
+	return a.live(e.life), err
+}
+
+// account returns an account with those of its sessions that a read finds, or nil.
+func (e *EtcdStore) account(ctx context.Context, id int64, sessions etcdOp) (*account, error) {
+	now, err := e.read(ctx, getKey(e.userKey(id)), sessions)
 	if err != nil {
 		return nil, err
 	}
-	var u User
-	if err := now.decode(0, &u); errors.Is(err, ErrNotFound) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	return now.sessions(1, u)
-}
-
-func (e *EtcdStore) UpdateSession(ctx context.Context, userID int64, id string, update func(*Session, User) error) (s Session, u User, err error) {
-	session, user := e.sessionKey(userID, id), e.userKey(userID)
-	err = e.change(ctx, Caller{}, []etcdOp{getKey(session), getKey(user)}, func(now etcdView) (t etcdTxn, err error) {
-		old, owner, err := now.session(0)
-		if err != nil {
-			return t, err
-		}
-		next := old
-		err = update(&next, owner)
-		s, u = old, owner
-		s.Generation, s.LastUsedAt, s.ExpiresAt = next.Generation, next.LastUsedAt, next.ExpiresAt
-		t.Compare = []etcdCompare{now.unchanged(0, session), now.unchanged(1, user)}
-		switch {
-		case errors.Is(err, ErrReplayed):
-			t.Success = []etcdOp{removeKey(session)}
-		case err == nil && s != old:
-			t.Success = []etcdOp{putKey(session, jsonValue(s))}
-		}
-		return t, err
-	})
-	return s, u, err
-}
-
-func (e *EtcdStore) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
-	session, user := e.sessionKey(userID, id), e.userKey(userID)
-	return e.change(ctx, by, []etcdOp{getKey(session), getKey(user)}, func(now etcdView) (t etcdTxn, err error) {
-		if _, _, err := now.session(0); err != nil {
-			return t, err
-		}
-		return etcdTxn{Compare: []etcdCompare{now.unchanged(0, session)}, Success: []etcdOp{removeKey(session)}}, nil
-	})
-}
-
-func (e *EtcdStore) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
-	user, sessions := e.userKey(userID), e.sessionsOf(userID)
-	return e.change(ctx, by, []etcdOp{getKey(user)}, func(now etcdView) (t etcdTxn, err error) {
-		if now.value(0) == "" {
-			return t, ErrNotFound
-		}
-		t.Compare = []etcdCompare{now.unchanged(0, user)}
-		t.Success = []etcdOp{removeBetween(sessions, sessions+keep), removeBetween(sessions+keep+"\x00", prefixEnd(sessions))}
-		return t, nil
-	})
+	return now.account(0, 1)
 }
 
 // Import marks the store while it is under way, so that an import that was cut off

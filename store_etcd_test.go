@@ -609,7 +609,7 @@ func TestEtcdSweepsSessionsThatExpiredLongAgo(t *testing.T) {
 		var last Session
 		for n := range 10 {
 			made := s.login(s.create(newUser(fmt.Sprint("user", n))))
-			keys[s.Store.(*EtcdStore).sessionKey(made.UserID, made.ID)] = true
+			keys[s.Store.(*EtcdStore).sessionsOf(made.UserID)+made.ID] = true
 			last = made
 		}
 		left := func() (n int) {
@@ -673,7 +673,7 @@ func TestEtcdKeysOfTheFirstVersion(t *testing.T) {
 		time.Sleep(48 * time.Hour)
 		c.keys() // ends the leases that are due
 		s.wantGone(Session{UserID: 2, ID: "VXTE6EZ4O4IEMY6LSBNGDVH7S5"})
-		if c.keys()[e.sessionKey(3, jane.ID)] == "" {
+		if c.keys()[e.sessionsOf(3)+jane.ID] == "" {
 			t.Error("a session that this version has refreshed went with the lease of the first version")
 		}
 	})
@@ -815,7 +815,7 @@ func (c *fakeEtcd) store() *EtcdStore {
 		panic(err)
 	}
 	gateway.client.Transport = c
-	return &EtcdStore{gateway: gateway, prefix: prefix, life: testLife}
+	return newEtcdStore(gateway, prefix, testLife)
 }
 
 // open returns a store, as one copy of the server has it.

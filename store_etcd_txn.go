@@ -26,10 +26,10 @@ import (
 func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decide func(etcdView) (etcdTxn, error)) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), etcdPatience)
 	defer cancel()
-	asked := len(reads)
-	session, user := e.sessionKey(by.UserID, by.SessionID), e.userKey(by.UserID)
+	user, session := e.userKey(by.UserID), e.sessionsOf(by.UserID)+by.SessionID
+	asking := len(reads)
 	if by != (Caller{}) {
-		reads = append(slices.Clip(reads), getKey(session), getKey(user))
+		reads = append(reads, getKey(user), getKey(session))
 	}
 	for {
 		now, err := e.read(ctx, reads...)
@@ -37,7 +37,11 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 			return err
 		}
 		if by != (Caller{}) {
-			if err := now.allow(by, asked); err != nil {
+			a, err := now.account(asking, asking+1)
+			if err != nil {
+				return err
+			}
+			if err := a.allow(by, e.life); err != nil {
 				return err
 			}
 		}
@@ -46,7 +50,7 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 			return refusal
 		}
 		if by != (Caller{}) {
-			t.Compare = append(t.Compare, now.unchanged(asked, session), now.unchanged(asked+1, user))
+			t.Compare = append(t.Compare, now.unchanged(asking, user), now.unchanged(asking+1, session))
 		}
 		if done, err := e.commit(ctx, t); err != nil {
 			return err
@@ -55,19 +59,6 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 		}
 		time.Sleep(rand.N(5 * time.Millisecond)) // or those that lost would meet again
 	}
-}
-
-// allow returns why the caller may not ask for a change, given its session and
-// account in the reads from i on.
-func (v etcdView) allow(by Caller, i int) error {
-	_, u, err := v.session(i)
-	if errors.Is(err, ErrNotFound) {
-		return ErrEnded
-	}
-	if err != nil {
-		return err
-	}
-	return by.Allowed(u)
 }
 
 // commit makes a change whose comparisons are true, and reports whether they were.
@@ -96,7 +87,7 @@ func (e *EtcdStore) txn(ctx context.Context, t etcdTxn, write bool) (etcdView, e
 	if len(answer.Responses) != len(asked) {
 		return etcdView{}, unavailable(errors.New("the answer does not fit the transaction"))
 	}
-	v := etcdView{succeeded: answer.Succeeded, revision: answer.Header.Revision, life: e.life}
+	v := etcdView{succeeded: answer.Succeeded, revision: answer.Header.Revision}
 	for _, r := range answer.Responses {
 		v.found = append(v.found, r.Range.Kvs)
 	}
@@ -165,7 +156,6 @@ type etcdView struct {
 	succeeded bool
 	revision  int64      // of the whole cluster, counts up with each change
 	found     [][]etcdKV // for each read
-	life      Lifetimes  // that bind the sessions
 }
 
 func getKey(key string) etcdOp { return etcdOp{Range: &etcdRange{Key: []byte(key)}} }
@@ -209,43 +199,34 @@ func (v etcdView) decode(i int, into any) error {
 	return v.found[i][0].decode(into)
 }
 
-// session returns the session and the account that reads i and i+1 were for, if the
-// session is live.
-func (v etcdView) session(i int) (s Session, u User, err error) {
-	if err = v.decode(i, &s); err == nil {
-		err = v.decode(i+1, &u)
+// account returns the account whose user and sessions, or some of them, two reads were
+// for, or nil. The sessions are in the order of their logins.
+func (v etcdView) account(user, sessions int) (*account, error) {
+	a := &account{user: &User{}}
+	if err := v.decode(user, a.user); errors.Is(err, ErrNotFound) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
 	}
-	if s = s.Within(v.life); err == nil && !s.Live(u.Epoch, time.Now()) {
-		err = ErrNotFound
-	}
-	if err != nil {
-		return Session{}, User{}, err
-	}
-	return s, u, nil
-}
-
-// sessions returns the live sessions of an account in read i, oldest login first.
-func (v etcdView) sessions(i int, u User) (live []Session, err error) {
-	kvs := slices.SortedFunc(slices.Values(v.found[i]), func(a, b etcdKV) int { return cmp.Compare(a.CreateRevision, b.CreateRevision) })
-	for _, kv := range kvs {
+	older := func(a, b etcdKV) int { return cmp.Compare(a.CreateRevision, b.CreateRevision) }
+	for _, kv := range slices.SortedFunc(slices.Values(v.found[sessions]), older) {
 		var s Session
 		if err := kv.decode(&s); err != nil {
 			return nil, err
 		}
-		if s = s.Within(v.life); s.Live(u.Epoch, time.Now()) {
-			live = append(live, s)
-		}
+		a.sessions = append(a.sessions, s)
 	}
-	return live, nil
+	return a, nil
 }
 
-// unchanged compares whether the key of read i is as it was.
+// unchanged compares whether a key is as read i found it, or was not found.
 func (v etcdView) unchanged(i int, key string) etcdCompare {
-	kv := etcdKV{Key: []byte(key)}
-	if len(v.found[i]) > 0 {
-		kv = v.found[i][0]
+	for _, kv := range v.found[i] {
+		if string(kv.Key) == key {
+			return kv.unchanged()
+		}
 	}
-	return kv.unchanged()
+	return etcdKV{Key: []byte(key)}.unchanged()
 }
 
 func (kv etcdKV) unchanged() etcdCompare {

@@ -91,7 +91,7 @@ func replayLine(m *MemoryStore, before int64, line []byte) error {
 	if err := json.Unmarshal(line, &c); err != nil {
 		return err
 	}
-	return m.make(c)
+	return m.perform(c)
 }
 
 // appendLine appends the line of a change: its JSON, with a first member that is the

@@ -16,7 +16,7 @@ import (
 // change is first decided, as a value of type change, and then made by apply from
 // that value alone. Storing the values is enough to replay the changes later.
 type MemoryStore struct {
-	life Lifetimes // sessions from before may have been given longer ones
+	decisions
 
 	mu       sync.RWMutex
 	accounts []*account       // by ID
@@ -31,45 +31,22 @@ type MemoryStore struct {
 	settle func(error) error
 }
 
-// An account is a user and the sessions, oldest first. It is never changed in place:
-// a new value takes its position, so a copy of the list is a snapshot of it all.
-type account struct {
-	user     *User
-	sessions []Session
-}
-
-// A change is what happens to one account: ID and one other field are set. It is
-// also one line of a file store.
-type change struct {
-	LastID  int64    `json:"last_id,omitempty"` // alone: all IDs up to this one have been given
-	ID      int64    `json:"id,omitempty"`      // of the account
-	User    *User    `json:"user,omitempty"`    // the account has this value now
-	Deleted bool     `json:"deleted,omitempty"` // the account is gone
-	Session *Session `json:"session,omitempty"` // a new one, or the new value of one
-	Ended   string   `json:"ended,omitempty"`   // the session that has ended
-	Kept    *string  `json:"kept,omitempty"`    // the one session that has not ended
-}
-
-// single reports whether c is one change and no more.
-func (c change) single() bool {
-	id := c.ID
-	switch c {
-	case change{LastID: c.LastID}:
-		return c.LastID > 0
-	case change{ID: id, User: c.User}, change{ID: id, Deleted: c.Deleted}, change{ID: id, Session: c.Session}, change{ID: id, Ended: c.Ended}, change{ID: id, Kept: c.Kept}:
-		return id > 0 && c != change{ID: id}
-	}
-	return false
-}
-
 // NewMemoryStore returns an empty store.
 func NewMemoryStore(life Lifetimes) *MemoryStore {
-	return &MemoryStore{life: life, names: map[string]int64{}}
+	m := &MemoryStore{names: map[string]int64{}}
+	m.decisions = decisions{life, m.changeAccount}
+	return m
+}
+
+// clone returns a store with the same contents.
+func (m *MemoryStore) clone() *MemoryStore {
+	c := NewMemoryStore(m.life)
+	c.accounts, c.names, c.lastID = slices.Clone(m.accounts), maps.Clone(m.names), m.lastID
+	return c
 }
 
 // change is how everything changes: decide returns what shall happen, and it happens
-// in one step. An empty change is none. With an error and a change, both count: a
-// replay ends the session and is refused.
+// in one step, as described at [decisions].
 func (m *MemoryStore) change(by Caller, decide func() (change, error)) error {
 	err := m.changeNow(by, decide)
 	if m.settle != nil {
@@ -81,33 +58,23 @@ func (m *MemoryStore) change(by Caller, decide func() (change, error)) error {
 func (m *MemoryStore) changeNow(by Caller, decide func() (change, error)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock() // deferred, for the case that decide panics
-	if err := m.allow(by); err != nil {
-		return err
+	if by != (Caller{}) {
+		if err := m.account(by.UserID).allow(by, m.life); err != nil {
+			return err
+		}
 	}
 	c, refusal := decide()
 	if c != (change{}) {
-		if err := m.make(c); err != nil {
+		if err := m.perform(c); err != nil {
 			return err
 		}
 	}
 	return refusal
 }
 
-// allow returns why the caller may not ask for a change.
-func (m *MemoryStore) allow(by Caller) error {
-	if by == (Caller{}) {
-		return nil
-	}
-	a := m.account(by.UserID)
-	if _, ok := m.session(a, by.SessionID); !ok {
-		return ErrEnded
-	}
-	return by.Allowed(*a.user)
-}
-
-// make checks, records and applies a change. So nothing is recorded that a replay
+// perform checks, records and applies a change. So nothing is recorded that a replay
 // would refuse.
-func (m *MemoryStore) make(c change) error {
+func (m *MemoryStore) perform(c change) error {
 	if err := m.check(c); err != nil {
 		return err
 	}
@@ -120,14 +87,16 @@ func (m *MemoryStore) make(c change) error {
 	return nil
 }
 
-// changeAccount is change for an account that must exist.
-func (m *MemoryStore) changeAccount(by Caller, id int64, decide func(a *account) (change, error)) error {
+// changeAccount is described at [decisions].
+func (m *MemoryStore) changeAccount(_ context.Context, by Caller, id int64, decide func(*account, func() bool) (change, error)) error {
 	return m.change(by, func() (change, error) {
 		a := m.account(id)
 		if a == nil {
 			return change{}, ErrNotFound
 		}
-		return decide(a)
+		return decide(a, func() bool {
+			return slices.ContainsFunc(m.accounts, func(other *account) bool { return other != a && other.user.ActiveAdmin() })
+		})
 	})
 }
 
@@ -140,6 +109,21 @@ func (m *MemoryStore) CreateUser(ctx context.Context, by Caller, u User) (User, 
 		return change{ID: u.ID, User: &u}, nil
 	})
 	return u, err
+}
+
+func (m *MemoryStore) Import(ctx context.Context, users []User, lastID int64) error {
+	return m.change(Caller{}, func() (change, error) {
+		if m.lastID != 0 {
+			return change{}, ErrNotEmpty
+		}
+		for _, u := range users {
+			if err := m.perform(change{ID: u.ID, User: &u}); err != nil {
+				return change{}, err
+			}
+		}
+		// After the accounts, whose IDs are not above it.
+		return change{LastID: max(lastID, m.lastID)}, nil
+	})
 }
 
 func (m *MemoryStore) User(ctx context.Context, id int64) (User, error) {
@@ -176,129 +160,20 @@ func (m *MemoryStore) Users(ctx context.Context, after int64, limit int) ([]User
 	return users, nil
 }
 
-func (m *MemoryStore) UpdateUser(ctx context.Context, by Caller, id int64, update func(*User) error) (u User, err error) {
-	err = m.changeAccount(by, id, func(a *account) (change, error) {
-		u = *a.user
-		if err := update(&u); err != nil {
-			return change{}, err
-		}
-		u.ID, u.Username, u.CreatedAt = a.user.ID, a.user.Username, a.user.CreatedAt
-		if u == *a.user {
-			return change{}, nil
-		}
-		if a.user.ActiveAdmin() && !u.ActiveAdmin() && !m.anotherAdmin(id) {
-			return change{}, ErrLastAdmin
-		}
-		next := u
-		return change{ID: id, User: &next}, nil
-	})
-	return u, err
-}
-
-func (m *MemoryStore) DeleteUser(ctx context.Context, by Caller, id int64) error {
-	return m.changeAccount(by, id, func(a *account) (change, error) {
-		if a.user.ActiveAdmin() && !m.anotherAdmin(id) {
-			return change{}, ErrLastAdmin
-		}
-		return change{ID: id, Deleted: true}, nil
-	})
-}
-
-func (m *MemoryStore) anotherAdmin(id int64) bool {
-	return slices.ContainsFunc(m.accounts, func(a *account) bool { return a.user.ID != id && a.user.ActiveAdmin() })
-}
-
-func (m *MemoryStore) CreateSession(ctx context.Context, s Session) error {
-	return m.changeAccount(Caller{}, s.UserID, func(a *account) (change, error) {
-		switch {
-		case a.user.Epoch != s.Epoch:
-			return change{}, ErrStale
-		case a.user.Disabled:
-			return change{}, ErrInactive
-		}
-		return change{ID: s.UserID, Session: &s}, nil
-	})
-}
-
 func (m *MemoryStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	a := m.account(userID)
-	if s, ok := m.session(a, id); ok {
+	if s, ok := a.session(id, m.life); ok {
 		return s, *a.user, nil
 	}
 	return Session{}, User{}, ErrNotFound
 }
 
-func (m *MemoryStore) Sessions(ctx context.Context, userID int64) (live []Session, err error) {
+func (m *MemoryStore) Sessions(ctx context.Context, userID int64) ([]Session, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if a := m.account(userID); a != nil {
-		for _, s := range a.sessions {
-			if s = s.Within(m.life); s.Live(a.user.Epoch, time.Now()) {
-				live = append(live, s)
-			}
-		}
-	}
-	return live, nil
-}
-
-func (m *MemoryStore) UpdateSession(ctx context.Context, userID int64, id string, update func(*Session, User) error) (s Session, u User, err error) {
-	err = m.changeAccount(Caller{}, userID, func(a *account) (change, error) {
-		old, ok := m.session(a, id)
-		if !ok {
-			return change{}, ErrNotFound
-		}
-		next := old
-		if err := update(&next, *a.user); errors.Is(err, ErrReplayed) {
-			return change{ID: userID, Ended: id}, err
-		} else if err != nil {
-			return change{}, err
-		}
-		s, u = old, *a.user
-		s.Generation, s.LastUsedAt, s.ExpiresAt = next.Generation, next.LastUsedAt, next.ExpiresAt
-		if s == old {
-			return change{}, nil
-		}
-		stored := s
-		return change{ID: userID, Session: &stored}, nil
-	})
-	return s, u, err
-}
-
-func (m *MemoryStore) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
-	return m.changeAccount(by, userID, func(a *account) (change, error) {
-		if _, ok := m.session(a, id); !ok {
-			return change{}, ErrNotFound
-		}
-		return change{ID: userID, Ended: id}, nil
-	})
-}
-
-func (m *MemoryStore) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
-	return m.changeAccount(by, userID, func(a *account) (change, error) {
-		return change{ID: userID, Kept: &keep}, nil
-	})
-}
-
-func (m *MemoryStore) Import(ctx context.Context, users []User, lastID int64) error {
-	return m.change(Caller{}, func() (change, error) {
-		if m.lastID != 0 {
-			return change{}, ErrNotEmpty
-		}
-		for _, u := range users {
-			if err := m.make(change{ID: u.ID, User: &u}); err != nil {
-				return change{}, err
-			}
-		}
-		// After the accounts, whose IDs are not above it.
-		return change{LastID: max(lastID, m.lastID)}, nil
-	})
-}
-
-// clone returns a store with the same contents.
-func (m *MemoryStore) clone() *MemoryStore {
-	return &MemoryStore{life: m.life, accounts: slices.Clone(m.accounts), names: maps.Clone(m.names), lastID: m.lastID}
+	return m.account(userID).live(m.life), nil
 }
 
 func (m *MemoryStore) Ready(ctx context.Context) error { return nil }
@@ -316,21 +191,6 @@ func (m *MemoryStore) account(id int64) *account {
 		return m.accounts[i]
 	}
 	return nil
-}
-
-// session returns a live session of an account, which may be nil. It begins with the
-// newest, the likeliest.
-func (m *MemoryStore) session(a *account, id string) (Session, bool) {
-	if a == nil {
-		return Session{}, false
-	}
-	for _, s := range slices.Backward(a.sessions) {
-		if s.ID == id {
-			s = s.Within(m.life)
-			return s, s.Live(a.user.Epoch, time.Now())
-		}
-	}
-	return Session{}, false
 }
 
 // check returns why c cannot be the next change. Decided here it always can, but a
@@ -358,6 +218,18 @@ func (m *MemoryStore) check(c change) error {
 	return nil
 }
 
+// single reports whether c is one change and no more.
+func (c change) single() bool {
+	id := c.ID
+	switch c {
+	case change{LastID: c.LastID}:
+		return c.LastID > 0
+	case change{ID: id, User: c.User}, change{ID: id, Deleted: c.Deleted}, change{ID: id, Session: c.Session}, change{ID: id, Ended: c.Ended}, change{ID: id, Kept: c.Kept}:
+		return id > 0 && c != change{ID: id}
+	}
+	return false
+}
+
 // apply makes a change that check allows. It knows no clock, so that a replay comes
 // to the same state.
 func (m *MemoryStore) apply(c change) {
@@ -377,45 +249,6 @@ func (m *MemoryStore) apply(c change) {
 	if c.Session != nil {
 		m.sweep(c.Session.LastUsedAt)
 	}
-}
-
-// after returns the account as a change makes it.
-func (a *account) after(c change) *account {
-	next := *a
-	switch {
-	case c.User != nil:
-		if next.user = c.User; c.User.EndsSessions(a.user) {
-			next.sessions = nil
-		}
-	case c.Session != nil:
-		next.sessions = a.with(*c.Session)
-	case c.Ended != "":
-		next.sessions = a.without(func(s Session) bool { return s.ID == c.Ended })
-	case c.Kept != nil:
-		next.sessions = a.without(func(s Session) bool { return s.ID != *c.Kept })
-	}
-	return &next
-}
-
-// with returns the sessions of the account with s added, or in its old place. To
-// make room, those that have expired go first, then the oldest.
-func (a *account) with(s Session) []Session {
-	same := func(old Session) bool { return old.ID == s.ID }
-	if i := slices.IndexFunc(a.sessions, same); i >= 0 {
-		sessions := slices.Clone(a.sessions)
-		sessions[i] = s
-		return sessions
-	}
-	sessions := a.sessions
-	if len(sessions) >= maxSessions {
-		sessions = a.without(func(old Session) bool { return !old.Live(a.user.Epoch, s.CreatedAt) })
-	}
-	sessions = append(slices.Clip(sessions), s)
-	return sessions[max(0, len(sessions)-maxSessions):]
-}
-
-func (a *account) without(gone func(Session) bool) []Session {
-	return slices.DeleteFunc(slices.Clone(a.sessions), gone)
 }
 
 // sweep removes the sessions that have expired from the next few accounts. Each new

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// A change is what happens to one account: ID and one other field are set. It is
+// also one line of a file store.
+type change struct {
+	LastID  int64    `json:"last_id,omitempty"` // alone: all IDs up to this one have been given
+	ID      int64    `json:"id,omitempty"`      // of the account
+	User    *User    `json:"user,omitempty"`    // the account has this value now
+	Deleted bool     `json:"deleted,omitempty"` // the account is gone
+	Session *Session `json:"session,omitempty"` // a new one, or the new value of one
+	Ended   string   `json:"ended,omitempty"`   // the session that has ended
+	Kept    *string  `json:"kept,omitempty"`    // the one session that has not ended
+}
+
+// An account is a user and the sessions, oldest first. It is never changed in place,
+// so a copy of a list of accounts is a snapshot of them all.
+type account struct {
+	user     *User
+	sessions []Session // some may have ended
+}
+
+// decisions implements the methods of [Changer] that change one account, for every
+// store alike: they decide what shall happen, as a change, and the store makes it.
+type decisions struct {
+	life Lifetimes // they bind sessions from before as well
+
+	// changeAccount calls decide with the account, makes the change that it returns, and
+	// returns its error: all in one atomic step, unless the caller may not ask or
+	// there is no account. An empty change is none. With a change and an error, both
+	// count: a replay ends the session and is refused. anotherAdmin reports whether
+	// an active admin would be left without this account.
+	changeAccount func(ctx context.Context, by Caller, id int64, decide func(a *account, anotherAdmin func() bool) (change, error)) error
+}
+
+func (d decisions) UpdateUser(ctx context.Context, by Caller, id int64, update func(*User) error) (u User, err error) {
+	err = d.changeAccount(ctx, by, id, func(a *account, anotherAdmin func() bool) (change, error) {
+		u = *a.user
+		if err := update(&u); err != nil {
+			return change{}, err
+		}
+		u.ID, u.Username, u.CreatedAt = a.user.ID, a.user.Username, a.user.CreatedAt
+		if u == *a.user {
+			return change{}, nil
+		}
+		if a.user.ActiveAdmin() && !u.ActiveAdmin() && !anotherAdmin() {
+			return change{}, ErrLastAdmin
+		}
+		next := u
+		return change{ID: id, User: &next}, nil
+	})
+	return u, err
+}
+
+func (d decisions) DeleteUser(ctx context.Context, by Caller, id int64) error {
+	return d.changeAccount(ctx, by, id, func(a *account, anotherAdmin func() bool) (change, error) {
+		if a.user.ActiveAdmin() && !anotherAdmin() {
+			return change{}, ErrLastAdmin
+		}
+		return change{ID: id, Deleted: true}, nil
+	})
+}
+
+func (d decisions) CreateSession(ctx context.Context, s Session) error {
+	return d.changeAccount(ctx, Caller{}, s.UserID, func(a *account, _ func() bool) (change, error) {
+		switch {
+		case a.user.Epoch != s.Epoch:
+			return change{}, ErrStale
+		case a.user.Disabled:
+			return change{}, ErrInactive
+		}
+		return change{ID: s.UserID, Session: &s}, nil
+	})
+}
+
+func (d decisions) UpdateSession(ctx context.Context, userID int64, id string, update func(*Session, User) error) (s Session, u User, err error) {
+	err = d.changeAccount(ctx, Caller{}, userID, func(a *account, _ func() bool) (change, error) {
+		old, ok := a.session(id, d.life)
+		if !ok {
+			return change{}, ErrNotFound
+		}
+		next := old
+		if err := update(&next, *a.user); errors.Is(err, ErrReplayed) {
+			return change{ID: userID, Ended: id}, err
+		} else if err != nil {
+			return change{}, err
+		}
+		s, u = old, *a.user
+		s.Generation, s.LastUsedAt, s.ExpiresAt = next.Generation, next.LastUsedAt, next.ExpiresAt
+		if s == old {
+			return change{}, nil
+		}
+		stored := s
+		return change{ID: userID, Session: &stored}, nil
+	})
+	return s, u, err
+}
+
+func (d decisions) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
+	return d.changeAccount(ctx, by, userID, func(a *account, _ func() bool) (change, error) {
+		if _, ok := a.session(id, d.life); !ok {
+			return change{}, ErrNotFound
+		}
+		return change{ID: userID, Ended: id}, nil
+	})
+}
+
+func (d decisions) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
+	return d.changeAccount(ctx, by, userID, func(*account, func() bool) (change, error) {
+		return change{ID: userID, Kept: &keep}, nil
+	})
+}
+
+// session returns a live session of the account, which may be nil. It begins with
+// the newest, the likeliest.
+func (a *account) session(id string, life Lifetimes) (Session, bool) {
+	if a == nil {
+		return Session{}, false
+	}
+	for _, s := range slices.Backward(a.sessions) {
+		if s.ID == id {
+			s = s.Within(life)
+			return s, s.Live(a.user.Epoch, time.Now())
+		}
+	}
+	return Session{}, false
+}
+
+// allow returns why a caller may not ask for a change, given its account, which may be
+// nil.
+func (a *account) allow(by Caller, life Lifetimes) error {
+	if _, ok := a.session(by.SessionID, life); !ok {
+		return ErrEnded
+	}
+	return by.Allowed(*a.user)
+}
+
+// live returns the live sessions of the account, which may be nil.
+func (a *account) live(life Lifetimes) (live []Session) {
+	if a == nil {
+		return nil
+	}
+	for _, s := range a.sessions {
+		if s = s.Within(life); s.Live(a.user.Epoch, time.Now()) {
+			live = append(live, s)
+		}
+	}
+	return live
+}
+
+// after returns the account as a change makes it.
+func (a *account) after(c change) *account {
+	next := *a
+	switch {
+	case c.User != nil:
+		if next.user = c.User; c.User.EndsSessions(a.user) {
+			next.sessions = nil
+		}
+	case c.Session != nil:
+		next.sessions = a.with(*c.Session)
+	case c.Ended != "":
+		next.sessions = a.without(func(s Session) bool { return s.ID == c.Ended })
+	case c.Kept != nil:
+		next.sessions = a.without(func(s Session) bool { return s.ID != *c.Kept })
+	}
+	return &next
+}
+
+// with returns the sessions of the account with s added, or in its old place. To
+// make room, those that have expired go first, then the oldest.
+func (a *account) with(s Session) []Session {
+	same := func(old Session) bool { return old.ID == s.ID }
+	if i := slices.IndexFunc(a.sessions, same); i >= 0 {
+		sessions := slices.Clone(a.sessions)
+		sessions[i] = s
+		return sessions
+	}
+	sessions := a.sessions
+	if len(sessions) >= maxSessions {
+		sessions = a.without(func(old Session) bool { return !old.Live(a.user.Epoch, s.CreatedAt) })
+	}
+	sessions = append(slices.Clip(sessions), s)
+	return sessions[max(0, len(sessions)-maxSessions):]
+}
+
+func (a *account) without(gone func(Session) bool) []Session {
+	return slices.DeleteFunc(slices.Clone(a.sessions), gone)
+}
