@@ -33,7 +33,7 @@ type settings struct {
 	adminPassword, newPassword string
 	etcdUsername, etcdPassword string
 
-	given    map[string]string // for each flag that was set, the flag or variable that did
+	given    map[string]string // for each flag that was set, how errors name it
 	warnings []string          // about settings that are valid, but probably not meant
 }
 
@@ -78,8 +78,8 @@ type settingError struct{ error }
 
 func (e settingError) Unwrap() error { return e.error }
 
-// bad returns the error for a setting, which is named as it was given: -addr, or
-// STDAUTH_ADDR.
+// bad returns the error for a setting, which is named as it was given: -addr, or -addr
+// (STDAUTH_ADDR).
 func (set *settings) bad(name string, err error) error {
 	return settingError{fmt.Errorf("%s: %w", cmp.Or(set.given[name], name), err)}
 }
@@ -106,7 +106,7 @@ func parseSettings(args []string, getenv func(string) string) (*settings, error)
 		}
 		name := "STDAUTH_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		if value := getenv(name); value != "" {
-			set.given["-"+f.Name] = name
+			set.given["-"+f.Name] = "-" + f.Name + " (" + name + ")"
 			if invalid := flags.Set(f.Name, value); invalid != nil {
 				err = set.bad("-"+f.Name, fmt.Errorf("%q: %w", value, invalid))
 			}

@@ -160,7 +160,7 @@ func TestRefusedSettings(t *testing.T) {
 		{"an address without a port", "-addr localhost", "", "-addr: listen tcp: address localhost: missing port"},
 		{"a port out of range", "-addr localhost:65536", "", "-addr: "},
 		{"no such host", "-addr 192.0.2.1:80", "", "-addr: listen tcp 192.0.2.1:80"},
-		{"the same in the environment", "", "STDAUTH_ADDR=localhost", "STDAUTH_ADDR: listen tcp: address localhost: missing port"},
+		{"the same in the environment", "", "STDAUTH_ADDR=localhost", "-addr (STDAUTH_ADDR): listen tcp: address localhost: missing port"},
 
 		{"an empty store", "-store=", "", "-store: must not be empty"},
 		{"a folder for a store", "-store " + dir, secret, "-store: open " + dir},
@@ -183,10 +183,10 @@ func TestRefusedSettings(t *testing.T) {
 		{"demo accounts in a file", "-demo -store users.jsonl", secret, "-demo: cannot be set with"},
 		{"demo accounts for the network", "-demo -addr 0.0.0.0:0", "", "-demo: cannot be set with"},
 		{"demo accounts on every address", "-demo -addr :0", "", "-demo: cannot be set with"},
-		{"demo accounts by the environment", "-addr :0", "STDAUTH_DEMO=1", "STDAUTH_DEMO: cannot be set with"},
+		{"demo accounts by the environment", "-addr :0", "STDAUTH_DEMO=1", "-demo (STDAUTH_DEMO): cannot be set with"},
 		{"demo accounts over TLS", "-demo -tls-cert " + cert + " -tls-key " + key, "", "-demo: cannot be set with -tls-cert: everybody knows"},
 		{"demo accounts behind a proxy", "-demo -trusted-proxy 10.0.0.0/8", "", "-demo: cannot be set with -trusted-proxy: everybody knows"},
-		{"demo, perhaps", "", "STDAUTH_DEMO=perhaps", "STDAUTH_DEMO: "},
+		{"demo, perhaps", "", "STDAUTH_DEMO=perhaps", "-demo (STDAUTH_DEMO): "},
 		{"demo, perhaps, as a flag", "-demo=perhaps", "", "-demo: parse error"},
 
 		{"an admin with a slash", "-admin=a/b", "", "-admin: must be 1 to 64 of ASCII letters"},
@@ -221,7 +221,7 @@ func TestRefusedSettings(t *testing.T) {
 		{"an origin with a port that cannot be", "-cors-origin http://a.example.com:99999", "", "-cors-origin: must be an origin"},
 		{"every origin below a name", "-cors-origin https://*.example.com", "", "-cors-origin: must be an origin"},
 		{"an origin without a scheme", "-cors-origin a.example.com", "", "-cors-origin: must be an origin"},
-		{"a list of origins with a hole", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,", "STDAUTH_CORS_ORIGIN: "},
+		{"a list of origins with a hole", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,", "-cors-origin (STDAUTH_CORS_ORIGIN): "},
 		{"a proxy of more than IPv4 in IPv6", "-trusted-proxy ::ffff:10.0.0.0/90", "", "-trusted-proxy: must be a CIDR"},
 		{"a proxy that is no CIDR", "-trusted-proxy 10.0.0.1", "", "-trusted-proxy: must be a CIDR"},
 

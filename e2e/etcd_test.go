@@ -373,7 +373,7 @@ func TestEtcdWithTLSAndUsers(t *testing.T) {
 		env := []string{tls, "STDAUTH_STORE=" + store, "STDAUTH_ETCD_USERNAME=stdauth", "STDAUTH_ETCD_PASSWORD=hunter2"}
 		cmd := clusterCommand(t, append(env, strings.Fields(test.env)...))
 		out, err := cmd.CombinedOutput()
-		if cmd.ProcessState.ExitCode() != 2 || bytes.Count(out, []byte("\n")) != 1 || !bytes.HasPrefix(out, []byte("stdauth: -store: ")) || !bytes.Contains(out, []byte(test.want)) {
+		if cmd.ProcessState.ExitCode() != 2 || bytes.Count(out, []byte("\n")) != 1 || !bytes.HasPrefix(out, []byte("stdauth: -store (STDAUTH_STORE): ")) || !bytes.Contains(out, []byte(test.want)) {
 			t.Errorf("with %s the server ended with %v and said\n%s\nwant status 2 and one line with: %s", test.env, err, out, test.want)
 		}
 	}
