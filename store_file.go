@@ -86,8 +86,8 @@ type folder interface {
 }
 
 type file interface {
-	io.ReadWriteSeeker
 	io.ReaderAt
+	io.WriterAt
 	io.Closer
 	Stat() (fs.FileInfo, error)
 	Chmod(fs.FileMode) error
@@ -166,22 +166,19 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	size, err := f.file.Seek(0, io.SeekEnd)
+	info, err := f.file.Stat()
 	if err != nil {
 		return err
 	}
-	if size > whole {
+	if size := info.Size(); size > whole {
 		f.log.Warn("dropped the last line: it was not written to its end, and never acknowledged",
 			"file", f.name, "line", lines+1, "bytes", size-whole)
 	}
 	if err := errors.Join(f.file.Truncate(whole), f.file.Chmod(0o600)); err != nil {
 		return err
 	}
-	if _, err := f.file.Seek(whole, io.SeekStart); err != nil {
-		return err
-	}
 	if whole == 0 {
-		if _, err := io.WriteString(f.file, fileHeader); err != nil {
+		if _, err := f.file.WriteAt([]byte(fileHeader), 0); err != nil {
 			return err
 		}
 		lines, whole = 1, int64(len(fileHeader))
@@ -320,7 +317,7 @@ func (f *FileStore) flush() {
 	}
 	b.err = f.replaced()
 	if b.err == nil {
-		_, b.err = f.file.Write(b.lines)
+		_, b.err = f.file.WriteAt(b.lines, f.size)
 	}
 	if b.err == nil {
 		b.err = f.file.Sync()
@@ -392,7 +389,7 @@ func (f *FileStore) compact(c *compaction) {
 }
 
 func (c *compaction) writeLines() error {
-	w := bufio.NewWriterSize(c.file, 1<<20)
+	w := bufio.NewWriterSize(io.NewOffsetWriter(c.file, 0), 1<<20)
 	n, err := w.WriteString(fileHeader)
 	c.size = int64(n)
 	var line []byte
@@ -428,7 +425,7 @@ func (f *FileStore) replace(c *compaction) error {
 	if err := f.replaced(); err != nil {
 		return f.fail(err)
 	}
-	tail, err := io.Copy(c.file, io.NewSectionReader(f.file, c.from, f.size-c.from))
+	tail, err := io.Copy(io.NewOffsetWriter(c.file, c.size), io.NewSectionReader(f.file, c.from, f.size-c.from))
 	if err := errors.Join(err, c.file.Sync(), c.file.Close()); err != nil {
 		return err
 	}
@@ -437,7 +434,6 @@ func (f *FileStore) replace(c *compaction) error {
 	file, err := f.folder.OpenFile(f.name, os.O_RDWR, 0) // whichever has the name now
 	if err == nil {
 		f.file = file
-		_, err = file.Seek(0, io.SeekEnd)
 	}
 	if renamed != nil && err == nil {
 		return renamed

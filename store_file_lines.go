@@ -34,7 +34,7 @@ func replayFile(ctx context.Context, m *MemoryStore, file file) (lines, whole in
 	if !info.Mode().IsRegular() {
 		return 0, 0, errors.New("not a regular file")
 	}
-	r := bufio.NewReaderSize(file, maxLine)
+	r := bufio.NewReaderSize(io.NewSectionReader(file, 0, math.MaxInt64), maxLine)
 	for ; ; lines++ {
 		line, err := r.ReadSlice('\n')
 		if err == io.EOF && (lines > 0 || strings.HasPrefix(fileHeader, string(bytes.TrimRight(line, "\x00")))) {

@@ -1036,11 +1036,11 @@ type failingDisk struct {
 	write, sync error
 }
 
-func (d failingDisk) Write(p []byte) (int, error) {
+func (d failingDisk) WriteAt(p []byte, off int64) (int, error) {
 	if d.write != nil {
 		return 0, d.write
 	}
-	return d.file.Write(p)
+	return d.file.WriteAt(p, off)
 }
 
 func (d failingDisk) Sync() error { return d.sync }
@@ -1051,8 +1051,8 @@ type fullDisk struct {
 	room int
 }
 
-func (d *fullDisk) Write(p []byte) (int, error) {
-	n, err := d.file.Write(p[:min(len(p), d.room)])
+func (d *fullDisk) WriteAt(p []byte, off int64) (int, error) {
+	n, err := d.file.WriteAt(p[:min(len(p), d.room)], off)
 	d.room -= n
 	if err == nil && n < len(p) {
 		err = syscall.ENOSPC
