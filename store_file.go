@@ -24,13 +24,13 @@ import (
 //   - When a method returns, with an error or without, all it rests on is on the
 //     disk: written, and synced (fsync). No crash of the process, the system or the
 //     power loses it.
-//   - After a crash the file may end in a torn line, which was never acknowledged.
-//     It is dropped with a warning. Damage anywhere else stops the start with the
+//   - After a crash the file may end in torn lines, which were never acknowledged.
+//     They are dropped with a warning. Damage anywhere else stops the start with the
 //     line number, and the file is left as it was.
 //   - After a failed write or sync nobody knows what the disk holds (Rebello and
 //     others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020), so
-//     the store takes no more changes until it is opened again. It still answers
-//     reads.
+//     the store takes no more changes until it is opened again, which writes the
+//     last lines once more. It still answers reads.
 //   - Two processes never use one file, and a file that was replaced under the store
 //     is not written to.
 //
@@ -43,7 +43,8 @@ import (
 //	{"crc":"00c4d0e1","id":1,"session":{"id":"IYV3...","generation":1,...}}
 //	{"crc":"7d21a9f4","id":1,"ended":"IYV3..."}
 //
-// Changes that come while the disk is busy share the next sync. When more than half
+// Changes that come while the disk is busy share the next sync. All but the first of
+// them say so, with "same_sync":true behind the checksum. When more than half
 // of the file is out of date, what is not is written to a new file beside it, which
 // then takes its name.
 type FileStore struct {
@@ -79,7 +80,7 @@ type FileStore struct {
 // one records each step.
 type folder interface {
 	OpenFile(name string, flag int, perm fs.FileMode) (file, error)
-	Lstat(name string) (fs.FileInfo, error)
+	Holds(name string, f file) (bool, error) // whether name is that of f
 	Rename(from, to string) error
 	Remove(name string) error
 	Sync() error // makes the names of files durable
@@ -162,7 +163,7 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 			f.file.Close()
 		}
 	}()
-	lines, whole, err := replayFile(ctx, f.ahead, f.file)
+	found, err := replayFile(ctx, f.ahead, f.file)
 	if err != nil {
 		return err
 	}
@@ -170,24 +171,30 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if size := info.Size(); size > whole {
-		f.log.Warn("dropped the last line: it was not written to its end, and never acknowledged",
-			"file", f.name, "line", lines+1, "bytes", size-whole)
+	if size := info.Size(); size > found.whole {
+		f.log.Warn("dropped the last lines: they were not written to their end, and never acknowledged",
+			"file", f.name, "line", found.lines+1, "bytes", size-found.whole)
 	}
-	if err := errors.Join(f.file.Truncate(whole), f.file.Chmod(0o600)); err != nil {
+	if err := errors.Join(f.file.Truncate(found.whole), f.file.Chmod(0o600)); err != nil {
 		return err
 	}
-	if whole == 0 {
+	if found.whole == 0 {
 		if _, err := f.file.WriteAt([]byte(fileHeader), 0); err != nil {
 			return err
 		}
-		lines, whole = 1, int64(len(fileHeader))
+		found = replay{lines: 1, whole: int64(len(fileHeader))}
+	}
+	// After a sync that failed, a system may have these lines in its cache alone, and
+	// take them for written.
+	last := io.NewSectionReader(f.file, found.synced, found.whole-found.synced)
+	if _, err := io.Copy(io.NewOffsetWriter(f.file, found.synced), last); err != nil {
+		return err
 	}
 	needed := int64(1) // lines
 	for _, a := range f.ahead.accounts {
 		needed += 1 + int64(len(a.sessions))
 	}
-	f.size, f.live = whole, whole*needed/max(lines, needed)
+	f.size, f.live = found.whole, found.whole*needed/max(found.lines, needed)
 	f.bytes.Store(f.size)
 	f.folder.Remove(f.name + ".new") // left by a compaction that was cut off
 	return errors.Join(f.file.Sync(), f.folder.Sync())
@@ -202,8 +209,8 @@ func ReadFileStore(ctx context.Context, path string) (*MemoryStore, error) {
 	}
 	defer file.Close()
 	m := NewMemoryStore(Lifetimes{})
-	_, whole, err := replayFile(ctx, m, file)
-	if err == nil && whole == 0 {
+	found, err := replayFile(ctx, m, file)
+	if err == nil && found.whole == 0 {
 		err = errors.New("the file is empty")
 	}
 	return m, err
@@ -219,7 +226,7 @@ func (f *FileStore) record(c change) (err error) {
 	case f.closed:
 		return fmt.Errorf("%w: it is closed", ErrUnavailable)
 	}
-	if f.next.lines, err = appendLine(f.next.lines, c); err != nil {
+	if f.next.lines, err = appendLine(f.next.lines, c, len(f.next.changes) > 0); err != nil {
 		return err
 	}
 	f.next.changes = append(f.next.changes, c)
@@ -347,12 +354,8 @@ func (f *FileStore) fail(cause error) error {
 // replaced returns an error if the name of the store is not that of its file any
 // more. What is written then would be lost with the next start.
 func (f *FileStore) replaced() error {
-	named, err := f.folder.Lstat(f.name)
-	if err != nil {
-		return err
-	}
-	ours, err := f.file.Stat()
-	if err == nil && !os.SameFile(named, ours) {
+	ours, err := f.folder.Holds(f.name, f.file)
+	if err == nil && !ours {
 		err = errors.New("another file has taken its place")
 	}
 	return err
@@ -395,7 +398,7 @@ func (c *compaction) writeLines() error {
 	var line []byte
 	put := func(ch change) {
 		if err == nil {
-			line, err = appendLine(line[:0], ch)
+			line, err = appendLine(line[:0], ch, false)
 			c.size += int64(len(line))
 			w.Write(line) // w keeps its first error for Flush
 		}
@@ -471,6 +474,15 @@ func (d osFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error
 		return nil, err
 	}
 	return f, nil
+}
+
+func (d osFolder) Holds(name string, f file) (bool, error) {
+	named, err := d.Lstat(name)
+	if err != nil {
+		return false, err
+	}
+	info, err := f.Stat()
+	return err == nil && os.SameFile(named, info), err
 }
 
 func (d osFolder) Sync() error {

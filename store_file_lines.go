@@ -20,57 +20,72 @@ import (
 const (
 	fileHeader = `{"format":"stdauth","version":1}` + "\n"
 	crcOpening = `{"crc":"`
+	sameSync   = `"same_sync":true,`
 
 	maxLine = 1 << 16 // bytes; ours are under 4,000
 )
 
-// replayFile makes all the changes in file. It returns how many lines and bytes are
-// whole: what follows them, if anything, is a torn last line.
-func replayFile(ctx context.Context, m *MemoryStore, file file) (lines, whole int64, err error) {
+// A replay is what replayFile has found. All counts are of lines and bytes from the
+// beginning of the file.
+type replay struct {
+	lines, whole int64 // what follows them was cut off by a crash, and never acknowledged
+	synced       int64 // what follows these bytes may never have been synced
+}
+
+// replayFile makes all the changes in file.
+func replayFile(ctx context.Context, m *MemoryStore, file file) (replay, error) {
 	info, err := file.Stat()
 	if err != nil {
-		return 0, 0, err
+		return replay{}, err
 	}
 	if !info.Mode().IsRegular() {
-		return 0, 0, errors.New("not a regular file")
+		return replay{}, errors.New("not a regular file")
 	}
 	r := bufio.NewReaderSize(io.NewSectionReader(file, 0, math.MaxInt64), maxLine)
-	for ; ; lines++ {
+	for found := (replay{}); ; found.lines++ {
 		line, err := r.ReadSlice('\n')
-		if err == io.EOF && (lines > 0 || strings.HasPrefix(fileHeader, string(bytes.TrimRight(line, "\x00")))) {
-			return lines, whole, nil
+		if err == io.EOF && (found.lines > 0 || strings.HasPrefix(fileHeader, string(bytes.TrimRight(line, "\x00")))) {
+			return found, nil
 		}
-		if err == nil || lines == 0 {
-			err = replayLine(m, lines, line)
+		if err == nil || found.lines == 0 {
+			err = replayLine(m, found.lines, line)
 		}
-		if err != nil && lines > 0 && torn(file, whole) {
-			return lines, whole, nil
+		if err != nil && found.lines > 0 && torn(file, found.whole) {
+			return found, nil
 		}
 		if err != nil {
-			return 0, 0, fmt.Errorf("line %d: %w", lines+1, err)
+			return replay{}, fmt.Errorf("line %d: %w", found.lines+1, err)
 		}
-		whole += int64(len(line))
-		if lines%1024 == 0 && ctx.Err() != nil {
-			return 0, 0, ctx.Err()
+		if !sharesSync(line) {
+			found.synced = found.whole
+		}
+		found.whole += int64(len(line))
+		if found.lines%1024 == 0 && ctx.Err() != nil {
+			return replay{}, ctx.Err()
 		}
 	}
 }
 
-// torn reports whether the text from offset on is one line that a crash cut off: it
-// has no end, or zero bytes where its data had not arrived.
+// torn reports whether the text from offset on, where a damaged line begins, is what a
+// crash left of changes that shared a sync. Sectors arrive on a disk in any order, so
+// the text may end anywhere, and lines have zero bytes where their data is missing.
+// Whole lines may follow, unless one of them shares no sync: it was written after what
+// is before it had been synced, and no crash damages that.
 func torn(file io.ReaderAt, offset int64) bool {
-	r := bufio.NewReader(io.NewSectionReader(file, offset, math.MaxInt64-offset))
-	zeros := false
+	r := bufio.NewReaderSize(io.NewSectionReader(file, offset, math.MaxInt64-offset), maxLine)
+	first, zeros := true, false
 	for {
-		c, err := r.ReadByte()
-		if err != nil {
+		line, err := r.ReadSlice('\n')
+		zeros = zeros || bytes.IndexByte(line, 0) >= 0
+		switch {
+		case err == bufio.ErrBufferFull && zeros:
+			continue // to the end of this line
+		case err != nil:
 			return err == io.EOF
+		case !zeros && (first || !sharesSync(line) || checkSum(line) != nil):
+			return false
 		}
-		if c == '\n' {
-			_, err := r.ReadByte()
-			return zeros && err == io.EOF
-		}
-		zeros = zeros || c == 0
+		first, zeros = false, false
 	}
 }
 
@@ -95,17 +110,26 @@ func replayLine(m *MemoryStore, before int64, line []byte) error {
 }
 
 // appendLine appends the line of a change: its JSON, with a first member that is the
-// CRC-32 (IEEE) of the text behind that member and its comma.
-func appendLine(b []byte, c change) ([]byte, error) {
+// CRC-32 (IEEE) of the text behind that member and its comma. A second one says whether
+// the line is synced together with the one before it.
+func appendLine(b []byte, c change, shared bool) ([]byte, error) {
 	object, err := json.Marshal(c)
 	if err != nil {
 		return b, err // a year of five digits
 	}
 	summed := object[1:] // behind the brace
+	if shared {
+		summed = append([]byte(sameSync), summed...)
+	}
 	if n := len(crcOpening) + len(`00000000",`) + len(summed) + 1; n > maxLine {
 		return b, fmt.Errorf("a change of %d bytes is too long for a line", n)
 	}
 	return fmt.Appendf(b, "%s%08x\",%s\n", crcOpening, crc32.ChecksumIEEE(summed), summed), nil
+}
+
+func sharesSync(line []byte) bool {
+	behind := min(len(crcOpening)+len(`00000000",`), len(line))
+	return bytes.HasPrefix(line[behind:], []byte(sameSync))
 }
 
 func checkSum(line []byte) error {

@@ -174,6 +174,56 @@ func TestTornLastLineIsDropped(t *testing.T) {
 	wantEqual(t, "the store with a line where the torn one was", f.reopen().contents(), want)
 }
 
+// The sectors of a write arrive in any order. So of lines that are written together,
+// the first may be missing and the others there.
+func TestTornLinesThatSharedASync(t *testing.T) {
+	line := func(name string, id int64, shared bool) string {
+		u := newUser(name)
+		u.ID = id
+		b, err := appendLine(nil, change{ID: id, User: &u}, shared)
+		wantErr(t, "appendLine", err, nil)
+		return string(b)
+	}
+	zeros := func(text string, from, to int) string {
+		return text[:from] + strings.Repeat("\x00", to-from) + text[to:]
+	}
+	before := fileHeader + line("anna", 1, false)
+	first, second, third := line("ben", 2, false), line("cleo", 3, true), line("dora", 4, true)
+	for _, row := range []struct {
+		name, tail string
+		want       int // accounts, or 0 if the file is refused
+	}{
+		{"all three have arrived", first + second + third, 4},
+		{"the first has zero bytes", zeros(first, 5, 50) + second + third, 1},
+		{"the first has zero bytes, and the last no end", zeros(first, 5, 50) + second + third[:90], 1},
+		{"the second has zero bytes", first + zeros(second, 5, 50) + third, 2},
+		{"the end of the first and the beginning of the second are zero bytes", zeros(first+second, len(first)-9, len(first)+9) + third, 1},
+		{"the first and the third have zero bytes", zeros(first, 5, 50) + second + zeros(third, 5, 50), 1},
+		{"zero bytes alone", zeros(first+second+third, 0, len(first+second+third)), 1},
+		{"the first has zero bytes, and a line behind it was synced later", zeros(first, 5, 50) + second + line("dora", 4, false), 0},
+		{"the first has zero bytes, and a line behind it is damaged", zeros(first, 5, 50) + strings.Replace(second, "cleo", "Cleo", 1) + third, 0},
+		{"the first is damaged without zero bytes", strings.Replace(first, "ben", "Ben", 1) + second + third, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			path := storePath(t)
+			write(t, path, before+row.tail)
+			if row.want == 0 {
+				_, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
+				if err == nil || !strings.Contains(err.Error(), "line 3: ") {
+					t.Errorf("OpenFileStore: got error %v, want one of line 3", err)
+				}
+				wantEqual(t, "the file", read(t, path), before+row.tail)
+				return
+			}
+			f := openFile(t, path)
+			wantEqual(t, "accounts", len(f.users(0, 10)), row.want)
+			f.create(newUser("next"))
+			want := f.contents()
+			wantEqual(t, "the store opened again", f.reopen().contents(), want)
+		})
+	}
+}
+
 func TestTornHeaderIsWrittenAgain(t *testing.T) {
 	path := storePath(t)
 	for n := range len(fileHeader) {
@@ -337,7 +387,7 @@ func TestFileStoreRefusesWhatItCouldNotReplay(t *testing.T) {
 func TestLongestLine(t *testing.T) {
 	lineOf := func(b []byte, fullName int) ([]byte, error) {
 		u := User{ID: 1, Username: "anna", Role: RoleUser, CreatedAt: longAgo, PasswordHash: "x", FullName: strings.Repeat("x", fullName)}
-		return appendLine(b, change{ID: 1, User: &u})
+		return appendLine(b, change{ID: 1, User: &u}, false)
 	}
 	short, err := lineOf(nil, 1)
 	wantErr(t, "appendLine", err, nil)
@@ -576,6 +626,7 @@ func TestChangesThatWaitShareASync(t *testing.T) {
 			t.Errorf("64 changes took %d syncs, want 2: one for the first, one for those that came during it", got)
 		}
 		wantEqual(t, "accounts", len(f.users(0, 100)), 64)
+		wantEqual(t, "lines that say that they shared a sync", strings.Count(string(f.bytes()), `","same_sync":true,"id":`), 62)
 	})
 }
 
@@ -1119,7 +1170,7 @@ func TestLineThatCannotBeIsNotBegun(t *testing.T) {
 		"an account of the year 10000": {ID: 1, User: &User{CreatedAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}},
 		"a session of 64 KiB":          {ID: 1, Session: &Session{UserAgent: strings.Repeat("x", maxLine)}},
 	} {
-		if got, err := appendLine([]byte("a line\n"), c); string(got) != "a line\n" || err == nil {
+		if got, err := appendLine([]byte("a line\n"), c, false); string(got) != "a line\n" || err == nil {
 			t.Errorf("%s: appendLine = %.100q, %v, want the line before and an error", name, got, err)
 		}
 	}
