@@ -1,0 +1,860 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"hash/maphash"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// This file cuts the power, everywhere. A history of changes runs on a disk in
+// memory, which knows what it was told and what of that is durable. After each step
+// of the disk, the store is opened on every state that a power cut could leave there
+// (Pillai and others, "All File Systems Are Not Created Equal", OSDI 2014). What it
+// finds must be the store after a whole number of changes: all that were acknowledged
+// by then, and perhaps the next few.
+
+var (
+	crashHistories = flag.Int("crashhistories", 4, "how many histories the power is cut in")
+	crashBytes     = flag.Bool("crashbytes", false, "cut the power at every byte, not only around the ends of lines")
+)
+
+func TestNoCrashStateLosesWhatWasAcknowledged(t *testing.T) {
+	var all history
+	for seed := range uint64(*crashHistories) {
+		h, err := playHistory(t, seed, faults{})
+		if err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+		all.add(h)
+	}
+	t.Logf("%d histories of %v", *crashHistories, &all)
+	for what, n := range map[string]int{
+		"compactions": all.compactions, "power cuts": all.cuts, "kills": all.kills, "restarts": all.restarts,
+		"failed steps": all.failures, "batches of more than one change": all.shared, "refusals": all.refusals,
+	} {
+		if n == 0 {
+			t.Errorf("no %s: not much of a test", what)
+		}
+	}
+}
+
+// A test that finds nothing shows something only if it finds what is there: each of
+// these disks breaks one rule that the store relies on.
+func TestCrashStatesFindAFaultyDisk(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		faults faults
+	}{
+		{"the sync of a file does nothing", faults{noSync: true}},
+		{"the sync of the folder does nothing when a file is replaced", faults{noFolderSync: true}},
+		{"a file is synced after it is renamed, not before", faults{lateSync: true}},
+		{"a file cannot be truncated", faults{noTruncate: true}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			for seed := range uint64(50) {
+				if h, err := playHistory(t, seed, row.faults); err != nil {
+					t.Logf("found in history %d, of %v: %v", seed, h, err)
+					return
+				}
+			}
+			t.Error("50 histories on this disk found nothing")
+		})
+	}
+}
+
+// A history is a store on a disk, and a model that gets the same changes.
+type history struct {
+	t     *testing.T
+	rng   *rand.Rand
+	disk  *disk
+	store *FileStore
+	as    *process // that the store runs in
+
+	// The states of the model, from the last that is known to be durable to the
+	// newest. The store must be found in one of them.
+	versions []version
+	clients  []*client // whose changes are under way
+	seen     map[uint64]string
+
+	changes, refusals, shared, compactions, restarts, kills, cuts, failures int
+	steps, states, opened                                                   int
+	last                                                                    string // step of the disk
+}
+
+// A version is the model after a change, and all that can be read from it.
+type version struct {
+	number int
+	model  *modelStore
+	text   string
+}
+
+// A client waits for the answer to a change.
+type client struct {
+	call    string
+	version int   // of the model, after the change
+	want    error // the model's answer
+	answer  chan error
+}
+
+const (
+	historyLength = 200 // changes
+	crashFile     = "users.jsonl"
+)
+
+// playHistory returns what a power cut has broken, if anything.
+func playHistory(t *testing.T, seed uint64, f faults) (h *history, err error) {
+	synctest.Test(t, func(t *testing.T) {
+		h = &history{t: t, rng: rand.New(rand.NewPCG(seed, 0)), disk: newDisk(nil), seen: map[uint64]string{}}
+		h.disk.faults, h.disk.stepped = f, true
+		h.versions = []version{{model: newModelStore(), text: contentsText(newModelStore(), 0)}}
+		err = h.play()
+		h.kill()
+		if err != nil {
+			err = fmt.Errorf("step %d (%s): %w", h.steps, h.last, err)
+		}
+	})
+	return h, err
+}
+
+func (h *history) play() error {
+	if err := h.open(); err != nil {
+		return err
+	}
+	for h.changes < historyLength {
+		if err := h.next(); err != nil {
+			return err
+		}
+	}
+	return h.restart()
+}
+
+// next lets one thing happen.
+func (h *history) next() error {
+	idle := len(h.clients) == 0 && h.disk.waiting() == 0
+	switch n := h.rng.IntN(1000); {
+	case h.store.Ready(h.t.Context()) != nil:
+		return h.restart()
+	case n < 5:
+		h.kills++
+		h.kill()
+		return h.open()
+	case n < 10:
+		return h.cutPower()
+	case n < 15 && idle:
+		return h.restart()
+	case n < 45 && idle:
+		h.store.live = -compactSlack // the next change starts a compaction
+	case n < 65 && idle:
+		h.sleep()
+	case n < 450 && len(h.clients) < 6:
+		return h.begin()
+	default:
+		return h.step()
+	}
+	return nil
+}
+
+// sleep lets sessions expire.
+func (h *history) sleep() {
+	time.Sleep(10 * time.Minute)
+	clear(h.seen)
+	v := &h.versions[len(h.versions)-1] // all are durable
+	v.text = contentsText(v.model, v.model.lastID)
+	h.versions = []version{*v}
+}
+
+// begin asks for a change. The store decides on it at once, as the model does, and
+// answers when it is durable.
+func (h *history) begin() error {
+	newest := h.versions[len(h.versions)-1]
+	op := randomOperation(h.rng, newest.model, 25)
+	if strings.HasPrefix(op.call, "UserByName") {
+		return nil // a read
+	}
+	c := &client{call: op.call, answer: make(chan error, 1)}
+	store := h.store
+	go func() {
+		_, err := op.do(store)
+		c.answer <- err
+	}()
+	synctest.Wait()
+	model := newest.model.clone()
+	_, c.want = op.do(model)
+	if text := contentsText(model, model.lastID); text != newest.text {
+		newest = version{newest.number + 1, model, text}
+		h.versions = append(h.versions, newest)
+	}
+	c.version = newest.number
+	h.clients = append(h.clients, c)
+	return h.check()
+}
+
+// step lets the disk do one thing of those that it is asked for, or fail to.
+func (h *history) step() error {
+	n := h.disk.waiting()
+	if n == 0 {
+		return nil
+	}
+	var failure error
+	if h.rng.IntN(150) == 0 {
+		h.failures++
+		failure = syscall.EIO
+	}
+	h.steps++
+	h.last = h.disk.let(h.rng.IntN(n), failure)
+	synctest.Wait()
+	return h.check()
+}
+
+// until steps until done, which the disk may have to work for.
+func (h *history) until(done <-chan error) error {
+	for {
+		synctest.Wait()
+		select {
+		case err := <-done:
+			return err
+		default:
+		}
+		if h.disk.waiting() == 0 {
+			return errors.New("nobody waits for the disk, and nothing goes on")
+		}
+		if err := h.step(); err != nil {
+			return err
+		}
+	}
+}
+
+// open opens the store, which takes over what it finds.
+func (h *history) open() error {
+	for {
+		h.as = &process{disk: h.disk}
+		done := make(chan error, 1)
+		failures := h.failures
+		go func() {
+			var err error
+			h.store, err = openInMemory(h.t, h.as)
+			done <- err
+		}()
+		err := h.until(done)
+		if err != nil && h.failures > failures && errors.Is(err, syscall.EIO) {
+			continue // a start that the disk refused: try again
+		}
+		if err != nil {
+			return err
+		}
+		text := contentsText(h.store, h.store.shown.lastID)
+		i := h.version(text)
+		if i < 0 {
+			return h.unexpected("the store opened again", text)
+		}
+		h.versions = h.versions[i : i+1]
+		return nil
+	}
+}
+
+// restart closes the store in an orderly way.
+func (h *history) restart() error {
+	h.restarts++
+	h.compactions += int(h.store.compactions.Load())
+	done := make(chan error, 1)
+	go func() { done <- h.store.Close() }()
+	if err := h.until(done); err != nil && !errors.Is(err, syscall.EIO) {
+		return err
+	}
+	if err := h.check(); err != nil {
+		return err
+	}
+	if len(h.clients) > 0 {
+		return fmt.Errorf("the store is closed, and has not answered %s", h.clients[0].call)
+	}
+	h.store = nil
+	return h.open()
+}
+
+// kill ends the process, and all that it has asked for.
+func (h *history) kill() {
+	h.disk.kill(h.as)
+	if h.store != nil {
+		h.compactions += int(h.store.compactions.Load())
+		go h.store.Close()
+	}
+	synctest.Wait()
+	h.store, h.clients = nil, nil // nobody hears an answer
+}
+
+// cutPower goes on with one of the states that a power cut may leave.
+func (h *history) cutPower() error {
+	h.cuts++
+	h.kill()
+	left := h.disk.leftovers(*crashBytes)
+	after := newDisk(left[h.rng.IntN(len(left))])
+	after.faults, after.stepped, after.shared = h.disk.faults, true, h.disk.shared
+	h.disk = after
+	return h.open()
+}
+
+// check hears the answers that have come, and then cuts the power in every way.
+func (h *history) check() error {
+	for i := len(h.clients) - 1; i >= 0; i-- {
+		c := h.clients[i]
+		select {
+		case err := <-c.answer:
+			h.clients = slices.Delete(h.clients, i, i+1)
+			if err := h.answered(c, err); err != nil {
+				return err
+			}
+		default:
+		}
+	}
+	if h.store != nil {
+		text := contentsText(h.store, h.store.shown.lastID)
+		i := h.version(text)
+		if i < 0 {
+			return h.unexpected("what readers see", text)
+		}
+		h.acknowledged(h.versions[i].number)
+	}
+	for _, files := range h.disk.leftovers(*crashBytes) {
+		h.states++
+		key := maphash.String(hashSeed, files[crashFile])
+		text, ok := h.seen[key]
+		if !ok {
+			h.opened++
+			var err error
+			if text, err = openLeftovers(h.t, files); err != nil {
+				return fmt.Errorf("after a power cut: %w\n%s", err, showTail(files[crashFile]))
+			}
+			h.seen[key] = text
+		}
+		if h.version(text) < 0 {
+			return fmt.Errorf("%w\n%s", h.unexpected("the store after a power cut", text), showTail(files[crashFile]))
+		}
+	}
+	return nil
+}
+
+// answered compares an answer with the model's. Any but "unavailable" promises that
+// the changes up to this one are durable: also a refusal, which may rest on them.
+func (h *history) answered(c *client, err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		return nil // it may have happened or not
+	}
+	if !errors.Is(err, c.want) {
+		return fmt.Errorf("%s: got error %v, want %v", c.call, err, c.want)
+	}
+	if err == nil {
+		h.changes++
+	} else {
+		h.refusals++
+	}
+	h.acknowledged(c.version)
+	return nil
+}
+
+// acknowledged forgets the versions before number: they must not be seen again.
+func (h *history) acknowledged(number int) {
+	h.versions = slices.DeleteFunc(h.versions, func(v version) bool { return v.number < number })
+}
+
+// version returns the first version that reads like text, or -1.
+func (h *history) version(text string) int {
+	return slices.IndexFunc(h.versions, func(v version) bool { return v.text == text })
+}
+
+func (h *history) unexpected(what, text string) error {
+	return fmt.Errorf("%s is in none of the %d states from the last acknowledged change on. It is\n%s\nand was acknowledged as\n%s", what, len(h.versions), text, h.versions[0].text)
+}
+
+func (h *history) add(other *history) {
+	h.changes += other.changes
+	h.refusals += other.refusals
+	h.shared += other.disk.shared
+	h.compactions += other.compactions
+	h.restarts += other.restarts
+	h.kills += other.kills
+	h.cuts += other.cuts
+	h.failures += other.failures
+	h.steps += other.steps
+	h.states += other.states
+	h.opened += other.opened
+}
+
+func (h *history) String() string {
+	return fmt.Sprintf("%d changes and %d refusals, with %d compactions, %d restarts, %d kills, %d power cuts and %d failures in %d steps of the disk: %d states, of which %d differ",
+		h.changes, h.refusals, h.compactions, h.restarts, h.kills, h.cuts, h.failures, h.steps, h.states, h.opened)
+}
+
+func (m *modelStore) clone() *modelStore {
+	return &modelStore{accounts: maps.Clone(m.accounts), logins: slices.Clone(m.logins), lastID: m.lastID}
+}
+
+// contentsText is all that can be read from a store, and the last ID that it gave.
+func contentsText(s Reader, lastID int64) string {
+	var b strings.Builder
+	users, err := s.Users(context.Background(), 0, 1000)
+	fmt.Fprintln(&b, "last ID", lastID, err)
+	for _, u := range users {
+		sessions, err := s.Sessions(context.Background(), u.ID)
+		fmt.Fprintln(&b, u, err)
+		for _, s := range sessions {
+			fmt.Fprintln(&b, "\t", s)
+		}
+	}
+	return b.String()
+}
+
+// openLeftovers opens a store after a power cut, and returns what is in it.
+func openLeftovers(t *testing.T, files map[string]string) (string, error) {
+	d := newDisk(files)
+	f, err := openInMemory(t, &process{disk: d})
+	if err != nil {
+		return "", fmt.Errorf("the store does not open: %w", err)
+	}
+	defer f.Close()
+	if left := d.leftovers(false); len(left) > 1 {
+		return "", fmt.Errorf("the store is open, but %d different states would be left by the next power cut", len(left))
+	}
+	return contentsText(f.shown, f.shown.lastID), nil
+}
+
+func openInMemory(t *testing.T, p *process) (*FileStore, error) {
+	f, err := openFileStore(t.Context(), p, crashFile, testLife, slog.New(slog.DiscardHandler))
+	if err == nil {
+		f.unlock = func() error { return nil }
+	}
+	return f, err
+}
+
+// showTail is the end of a file, where what is wrong is.
+func showTail(text string) string { return fmt.Sprintf("...%q", text[max(0, len(text)-2000):]) }
+
+var hashSeed = maphash.MakeSeed()
+
+// A disk is a folder in memory. Like a file system without a journal of data, it
+// promises what POSIX does and no more:
+//
+//   - What was written to a file, and its new length, may be lost in part or in whole
+//     until the file is synced: each sector by itself, and any part from the end on.
+//     A sector that was not written reads as what was there before, or as zero bytes
+//     where nothing was.
+//   - A new, renamed or removed name may or may not be there until the folder is
+//     synced, each by itself. Renaming is atomic.
+//   - After a failed sync of a file, reads return what was written, and the next sync
+//     succeeds without writing it (Rebello and others, "Can Applications Recover from
+//     fsync Failures?", USENIX ATC 2020). After a failed sync of the folder, the next
+//     one is about the same names: a file system whose own journal fails stops
+//     altogether.
+type disk struct {
+	faults
+	stepped bool // each change of the disk waits until a test lets it happen
+	shared  int  // writes of more than one line
+
+	mu      sync.Mutex
+	turns   []turn
+	names   map[string]*inode         // as they are read
+	durable map[string]*inode         // as they were at the last sync of the folder
+	changes []func(map[string]*inode) // from the one to the other
+}
+
+// faults are promises that a disk breaks.
+type faults struct{ noSync, noFolderSync, lateSync, noTruncate bool }
+
+// A turn is a process that waits for the disk. It is told to go on, or that the disk
+// has failed.
+type turn struct {
+	step string
+	do   chan error
+}
+
+// An inode is the contents of a file.
+type inode struct {
+	cache []byte       // as they are read
+	disk  []byte       // as they are without what follows
+	dirty map[int]bool // sectors that the next sync writes
+	lost  map[int]bool // sectors that a sync has failed to write, and no later one will
+	late  bool         // a sync was asked for, and comes late
+}
+
+// A process sees the disk as a folder, until it is killed.
+type process struct {
+	*disk
+	dead bool
+}
+
+// An openInode is a file that a process has opened.
+type openInode struct {
+	*inode
+	name string // as it was then
+	by   *process
+}
+
+const sector = 512 // bytes
+
+var errDead = errors.New("the process was killed")
+
+func newDisk(files map[string]string) *disk {
+	d := &disk{names: map[string]*inode{}}
+	for name, text := range files {
+		n := newInode()
+		n.cache, n.disk = []byte(text), []byte(text)
+		d.names[name] = n
+	}
+	d.durable = maps.Clone(d.names)
+	return d
+}
+
+func newInode() *inode { return &inode{dirty: map[int]bool{}, lost: map[int]bool{}} }
+
+// turn waits until the process may do the next step.
+func (p *process) turn(step string) error {
+	p.mu.Lock()
+	if p.dead || !p.stepped {
+		defer p.mu.Unlock()
+		if p.dead {
+			return errDead
+		}
+		return nil
+	}
+	mine := turn{step, make(chan error)}
+	p.turns = append(p.turns, mine)
+	slices.SortStableFunc(p.turns, func(a, b turn) int { return strings.Compare(a.step, b.step) })
+	p.mu.Unlock()
+	return <-mine.do
+}
+
+func (d *disk) waiting() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.turns)
+}
+
+// let ends one of the waits, and returns the step that is done then.
+func (d *disk) let(i int, failure error) (step string) {
+	d.mu.Lock()
+	next := d.turns[i]
+	d.turns = slices.Delete(d.turns, i, i+1)
+	d.mu.Unlock()
+	next.do <- failure
+	return next.step
+}
+
+func (d *disk) kill(p *process) {
+	d.mu.Lock()
+	p.dead = true
+	turns := d.turns
+	d.turns = nil
+	d.mu.Unlock()
+	for _, t := range turns {
+		t.do <- errDead
+	}
+}
+
+// rename changes the names: the file is known as to, if not empty, and not as from.
+func (d *disk) rename(n *inode, from, to string) {
+	change := func(names map[string]*inode) {
+		if names[from] == n {
+			delete(names, from)
+		}
+		if to != "" {
+			names[to] = n
+		}
+	}
+	change(d.names)
+	d.changes = append(d.changes, change)
+}
+
+func (p *process) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	p.mu.Lock()
+	n, exists := p.names[name]
+	p.mu.Unlock()
+	switch {
+	case exists && flag&os.O_EXCL != 0:
+		return nil, fs.ErrExist
+	case exists:
+		return &openInode{n, name, p}, nil
+	case flag&os.O_CREATE == 0:
+		return nil, fs.ErrNotExist
+	}
+	if err := p.turn("create " + name); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n = newInode()
+	p.rename(n, "", name)
+	return &openInode{n, name, p}, nil
+}
+
+func (p *process) Holds(name string, f file) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.names[name] == f.(*openInode).inode, nil
+}
+
+func (p *process) Rename(from, to string) error {
+	if err := p.turn("rename " + from); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	n := p.names[from]
+	p.rename(n, from, to)
+	p.mu.Unlock()
+	if n.late {
+		return (&openInode{n, to, p}).sync()
+	}
+	return nil
+}
+
+func (p *process) Remove(name string) error {
+	p.mu.Lock()
+	n, exists := p.names[name]
+	p.mu.Unlock()
+	if !exists {
+		return fs.ErrNotExist
+	}
+	if err := p.turn("remove " + name); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rename(n, name, "")
+	return nil
+}
+
+func (p *process) Sync() error {
+	if err := p.turn("sync the folder"); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.noFolderSync || p.durable[crashFile] == nil {
+		p.durable, p.changes = maps.Clone(p.names), nil
+	}
+	return nil
+}
+
+func (o *openInode) ReadAt(b []byte, offset int64) (int, error) {
+	o.by.mu.Lock()
+	defer o.by.mu.Unlock()
+	return bytes.NewReader(o.cache).ReadAt(b, offset)
+}
+
+// WriteAt writes half of b if it is told to fail.
+func (o *openInode) WriteAt(b []byte, offset int64) (int, error) {
+	err := o.by.turn("write to " + o.name)
+	if err == errDead {
+		return 0, err
+	}
+	o.by.mu.Lock()
+	defer o.by.mu.Unlock()
+	if o.by.names[crashFile] == o.inode && bytes.Count(b, []byte("\n")) > 1 {
+		o.by.shared++
+	}
+	if err != nil {
+		b = b[:len(b)/2]
+	}
+	end := int(offset) + len(b)
+	if missing := end - len(o.cache); missing > 0 {
+		o.cache = append(o.cache, make([]byte, missing)...)
+	}
+	copy(o.cache[offset:], b)
+	for s := int(offset) / sector; s*sector < end; s++ {
+		o.dirty[s] = true
+		delete(o.lost, s)
+	}
+	return len(b), err
+}
+
+func (o *openInode) Truncate(size int64) error {
+	if o.by.noTruncate || size == int64(len(o.cache)) {
+		return nil
+	}
+	if err := o.by.turn("truncate " + o.name); err != nil {
+		return err
+	}
+	o.by.mu.Lock()
+	defer o.by.mu.Unlock()
+	o.cache = slices.Clone(o.cache[:size])
+	beyond := func(s int, _ bool) bool { return s*sector >= len(o.cache) }
+	maps.DeleteFunc(o.dirty, beyond)
+	maps.DeleteFunc(o.lost, beyond)
+	return nil
+}
+
+func (o *openInode) Sync() error {
+	o.by.mu.Lock()
+	o.late = o.by.lateSync && o.by.names[crashFile] != o.inode
+	nothing := o.by.noSync || o.late
+	o.by.mu.Unlock()
+	if nothing {
+		return nil
+	}
+	return o.sync()
+}
+
+func (o *openInode) sync() error {
+	err := o.by.turn("sync " + o.name)
+	if err == errDead {
+		return err
+	}
+	o.by.mu.Lock()
+	defer o.by.mu.Unlock()
+	if err != nil {
+		maps.Copy(o.lost, o.dirty)
+	} else {
+		o.disk = o.with(o.dirty, len(o.cache))
+	}
+	clear(o.dirty)
+	return err
+}
+
+func (o *openInode) Stat() (fs.FileInfo, error) {
+	o.by.mu.Lock()
+	defer o.by.mu.Unlock()
+	return inodeInfo{size: int64(len(o.cache))}, nil
+}
+
+func (o *openInode) Chmod(fs.FileMode) error { return nil }
+func (o *openInode) Close() error            { return nil }
+
+// An inodeInfo says what a FileStore asks for.
+type inodeInfo struct {
+	fs.FileInfo
+	size int64
+}
+
+func (i inodeInfo) Size() int64       { return i.size }
+func (i inodeInfo) Mode() fs.FileMode { return 0o600 }
+
+// leftovers are the states that a power cut may leave. Of the file that is not the
+// store, one will do: it is never read.
+func (d *disk) leftovers(everyByte bool) (left []map[string]string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known := map[[2]*inode]bool{}
+	for set := range 1 << len(d.changes) {
+		names := maps.Clone(d.durable)
+		for i, change := range d.changes {
+			if set&(1<<i) != 0 {
+				change(names)
+			}
+		}
+		main, other := names[crashFile], names[crashFile+".new"]
+		if known[[2]*inode{main, other}] {
+			continue
+		}
+		known[[2]*inode{main, other}] = true
+		files := map[string]string{}
+		if other != nil {
+			files[crashFile+".new"] = string(other.cache)
+		}
+		if main == nil {
+			left = append(left, files)
+			continue
+		}
+		for _, text := range main.leftovers(everyByte) {
+			files := maps.Clone(files)
+			files[crashFile] = string(text)
+			left = append(left, files)
+		}
+	}
+	return left
+}
+
+// leftovers are what a power cut may leave in the file.
+func (n *inode) leftovers(everyByte bool) (left [][]byte) {
+	unsynced := map[int]bool{}
+	maps.Copy(unsynced, n.dirty)
+	maps.Copy(unsynced, n.lost)
+	sectors := slices.Sorted(maps.Keys(unsynced))
+	if len(sectors) == 0 && len(n.cache) == len(n.disk) {
+		return append(left, n.disk)
+	}
+	// Cut off somewhere.
+	if len(sectors) > 0 {
+		for _, end := range n.cuts(min(sectors[0]*sector, len(n.cache)), everyByte) {
+			text := n.with(unsynced, max(end, len(n.disk)))
+			copy(text[end:], n.disk[min(end, len(n.disk)):])
+			left = append(left, text)
+		}
+	}
+	// Written in part: any of few sectors, or all but one, one, the first, the last.
+	for _, size := range []int{len(n.cache), len(n.disk)} {
+		for set := range subsets(len(sectors)) {
+			some := map[int]bool{}
+			for i, s := range sectors {
+				if set(i) {
+					some[s] = true
+				}
+			}
+			left = append(left, n.with(some, size))
+		}
+	}
+	return left
+}
+
+// with is what is on the disk once these sectors of the cache are.
+func (n *inode) with(sectors map[int]bool, size int) []byte {
+	text := make([]byte, size)
+	copy(text, n.disk)
+	for s := range sectors {
+		start, end := s*sector, min((s+1)*sector, len(n.cache), size)
+		if start < end {
+			copy(text[start:end], n.cache[start:end])
+		}
+	}
+	return text
+}
+
+// cuts are the places from start on where the power is cut: around the ends of lines,
+// and in between.
+func (n *inode) cuts(start int, everyByte bool) (ends []int) {
+	for i := start; i <= len(n.cache); i++ {
+		near := n.cache[max(0, i-2):min(i+2, len(n.cache))]
+		if everyByte || i%sector < 2 || i%97 == 0 || bytes.IndexByte(near, '\n') >= 0 {
+			ends = append(ends, i)
+		}
+	}
+	return ends
+}
+
+// subsets yields sets of the numbers up to n: all of them if there are not many.
+func subsets(n int) func(yield func(has func(int) bool) bool) {
+	return func(yield func(has func(int) bool) bool) {
+		if n <= 4 {
+			for set := range 1 << n {
+				if !yield(func(i int) bool { return set&(1<<i) != 0 }) {
+					return
+				}
+			}
+			return
+		}
+		for k := range n {
+			for _, has := range []func(int) bool{
+				func(i int) bool { return i == k },
+				func(i int) bool { return i != k },
+				func(i int) bool { return i <= k },
+				func(i int) bool { return i > k },
+			} {
+				if !yield(has) {
+					return
+				}
+			}
+		}
+	}
+}
