@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -860,8 +861,9 @@ func TestRealCostIs600000Iterations(t *testing.T) {
 	}
 }
 
-// RFC 7914, section 11: PBKDF2-HMAC-SHA256.
-func TestVectorsRFC7914Section11(t *testing.T) {
+// PBKDF2-HMAC-SHA256: RFC 7914, section 11; and the inputs of RFC 6070, whose own keys
+// are for SHA-1, with keys that were published at stackoverflow.com/questions/5130513.
+func TestVectorsPBKDF2(t *testing.T) {
 	for _, test := range []struct {
 		password, salt string
 		iterations     int
@@ -871,10 +873,53 @@ func TestVectorsRFC7914Section11(t *testing.T) {
 			"49ca9cccf179b645991664b39d77ef317c71b845b1e30bd509112041d3a19783"},
 		{"Password", "NaCl", 80000, "4ddcd8f60b98be21830cee5ef22701f9641a4418d04c0414aeff08876b34ab56" +
 			"a1d425a1225833549adb841b51c9b3176a272bdebba1d078478f62b397f33c8d"},
+
+		{"password", "salt", 1, "120fb6cffcf8b32c43e7225256c4f837a86548c92ccc35480805987cb70be17b"},
+		{"password", "salt", 2, "ae4d0c95af6b46d32d0adff928f06dd02a303f8ef3c251dfd6e2d85a95474c43"},
+		{"password", "salt", 4096, "c5e478d59288c841aa530db6845c4c8d962893a001ce4e11a4963873aa98134a"},
+		{"passwordPASSWORDpassword", "saltSALTsaltSALTsaltSALTsaltSALTsalt", 4096,
+			"348c89dbcbd32b2f32d814b8116e84cf2b17347ebc1800181c4e2a1fb8dd53e1c635518c7dac47e9"},
+		{"pass\x00word", "sa\x00lt", 4096, "89b69d0516f829893c696226650a8687"},
 	} {
-		got := fmt.Sprintf("%x", derive(test.password, []byte(test.salt), test.iterations, 64))
+		got := fmt.Sprintf("%x", derive(test.password, []byte(test.salt), test.iterations, len(test.want)/2))
 		if got != test.want {
-			t.Errorf("PBKDF2(%q, %q, %d, 64) = %s, want %s", test.password, test.salt, test.iterations, got, test.want)
+			t.Errorf("PBKDF2(%q, %q, %d) = %s, want %s", test.password, test.salt, test.iterations, got, test.want)
 		}
+	}
+}
+
+// Each of Wycheproof's vectors for PBKDF2 is derived; and written as a PHC string, it
+// matches its password, unless this server would never have made it.
+func TestVectorsWycheproofPBKDF2(t *testing.T) {
+	var derived, matched int
+	for line := range strings.Lines(readText(t, "testdata/wycheproof_pbkdf2.txt")) {
+		var id, iterations int
+		var consists, password, salt, key string
+		if n, _ := fmt.Sscanf(line, "%d %s %s %s %d %s", &id, &consists, &password, &salt, &iterations, &key); n != 6 {
+			continue // the source
+		}
+		derived++
+		var raw [3]string // password, salt, key
+		for i, text := range []string{strings.TrimPrefix(password, "-"), salt, key} {
+			b, err := hex.DecodeString(text)
+			if err != nil {
+				t.Fatalf("%d: %v", id, err)
+			}
+			raw[i] = string(b)
+		}
+		if got := fmt.Sprintf("%x", derive(raw[0], []byte(raw[1]), iterations, len(raw[2]))); got != key {
+			t.Errorf("%d: PBKDF2() = %s, want %s", id, got, key)
+		}
+		want := consists != "NonUtf8" && !strings.Contains(raw[0], "\x00") && len(raw[1]) >= 8 && len(raw[2]) <= 64
+		phc := formatPHC(iterations, []byte(raw[1]), []byte(raw[2]))
+		if ok, _ := (Hasher{Iterations: 1}).Check(raw[0], phc); ok != want {
+			t.Errorf("%d: Check(%q, %s) = %v, want %v", id, raw[0], phc, ok, want)
+		}
+		if want {
+			matched++
+		}
+	}
+	if derived != 60 || matched != 26 {
+		t.Errorf("%d vectors were read and %d can be passwords, want 60 and 26", derived, matched)
 	}
 }

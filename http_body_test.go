@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -140,3 +142,61 @@ func TestInvalidFieldsAreBounded(t *testing.T) {
 }
 
 func raw(text string) json.RawMessage { return json.RawMessage(text) }
+
+// JSONTestSuite against the requests that take JSON. What is no JSON is a 400. What is
+// JSON is read: it is an empty patch, or a 422 that says what is wrong with it. No
+// text is too strange for an answer.
+func TestVectorsJSONTestSuite(t *testing.T) {
+	calls := []string{"POST /users/", "PATCH /users/me/ as john", "PUT /users/me/password as john", "DELETE /users/me/ as john", "PATCH /users/1 as admin"}
+	inWorld(t, func(w *world) {
+		w.do("login johndoe as john ; login admin as admin")
+		read := map[byte]int{}
+		for _, v := range jsonTestSuite(t) {
+			read[v.name[0]]++
+			for _, call := range calls {
+				r := w.request(w.Context(), call+` with "Content-Type: application/json"`)
+				r.Body = io.NopCloser(strings.NewReader(v.text))
+				a := w.serve(r, call+" "+v.name)
+				ok := a.status == 400 || a.status == 422
+				switch {
+				case len(v.text) > maxBody:
+					ok = a.status == 413
+				case v.name[0] == 'n':
+					ok = a.status == 400
+				case v.name[0] == 'y':
+					ok = a.status == 422 || a.status == 200 && v.text == "{}" && r.Method == "PATCH"
+				}
+				if !ok {
+					w.Errorf("%s %.100q\n  got %s", a.call, v.text, w.show(a))
+				}
+			}
+		}
+		wantEqual(t, "the texts that are JSON, that are not, and that may be", read, map[byte]int{'y': 95, 'n': 188 + 2, 'i': 35})
+	})
+}
+
+// jsonTestSuite is what testdata/json_suite.txt holds. What is longer than a body may
+// be is there twice, the second time cut off.
+func jsonTestSuite(t *testing.T) (all []struct{ name, text string }) {
+	for line := range strings.Lines(readText(t, "testdata/json_suite.txt")) {
+		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		quoted, err := strconv.QuotedPrefix(rest)
+		if err != nil || name[1] != '_' {
+			continue // the source
+		}
+		text, err := strconv.Unquote(quoted)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if times := strings.TrimSpace(rest[len(quoted):]); times != "" {
+			n, err := strconv.Atoi(times)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			text = strings.Repeat(text, n)
+			all = append(all, struct{ name, text string }{name + ", cut off", text[:maxBody]})
+		}
+		all = append(all, struct{ name, text string }{name, text})
+	}
+	return all
+}
