@@ -11,8 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"sync/atomic"
 	"time"
 )
 
@@ -66,14 +64,11 @@ type FileStore struct {
 	wake    chan struct{} // has room for one: next has changes
 	stopped chan struct{} // closed when the writer has ended
 
-	// The writer's own.
-	file       file
-	size       int64 // bytes in the file
-	live       int64 // bytes of it that a compaction would leave, about
-	compacting bool
-	compacted  chan *compaction
-
-	bytes, compactions atomic.Int64 // for Metrics
+	// Changed by the writer alone, under shown.mu.
+	file        file
+	size        int64 // bytes in the file
+	live        int64 // bytes of it that a compaction would leave, about
+	compactions int
 }
 
 // A folder is the part of the file system that a FileStore uses. In tests, another
@@ -140,7 +135,7 @@ func OpenFileStore(ctx context.Context, path string, life Lifetimes, log *slog.L
 func openFileStore(ctx context.Context, in folder, name string, life Lifetimes, log *slog.Logger) (*FileStore, error) {
 	f := &FileStore{
 		ahead: NewMemoryStore(life), folder: in, name: name, log: log, next: newBatch(), newest: newBatch(),
-		wake: make(chan struct{}, 1), stopped: make(chan struct{}), compacted: make(chan *compaction, 1),
+		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
 	close(f.newest.done) // no change is under way
 	if err := f.load(ctx); err != nil {
@@ -195,7 +190,6 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 		needed += 1 + int64(len(a.sessions))
 	}
 	f.size, f.live = found.whole, found.whole*needed/max(found.lines, needed)
-	f.bytes.Store(f.size)
 	f.folder.Remove(f.name + ".new") // left by a compaction that was cut off
 	return errors.Join(f.file.Sync(), f.folder.Sync())
 }
@@ -261,9 +255,11 @@ func (f *FileStore) Ready(ctx context.Context) error {
 
 // Metrics returns what there is to watch.
 func (f *FileStore) Metrics() map[string]float64 {
+	f.shown.mu.RLock()
+	defer f.shown.mu.RUnlock()
 	return map[string]float64{
-		"stdauth_store_file_bytes":        float64(f.bytes.Load()),
-		"stdauth_store_compactions_total": float64(f.compactions.Load()),
+		"stdauth_store_file_bytes":        float64(f.size),
+		"stdauth_store_compactions_total": float64(f.compactions),
 	}
 }
 
@@ -284,43 +280,27 @@ func (f *FileStore) Close() error {
 // write is the writer: until Close, it alone touches the file.
 func (f *FileStore) write() {
 	defer close(f.stopped)
-	for {
-		select {
-		case _, open := <-f.wake:
-			f.flush()
-			if !open {
-				if f.compacting {
-					f.abandon(<-f.compacted)
-				}
-				return
-			}
-			if f.size > 2*f.live+compactSlack && !f.compacting {
-				f.compacting = true
-				go f.compact(f.snapshot())
-			}
-		case c := <-f.compacted:
-			f.compacting = false
-			if err := f.replace(c); err != nil && f.failed == nil {
-				f.abandon(c)
-				f.log.Warn("could not compact the store; it goes on in the old file", "file", f.name, "error", err)
-				f.live = f.size // not again before it has doubled
-			}
+	for range f.wake {
+		if f.flush() {
+			f.compact()
 		}
 	}
+	f.flush()
 }
 
-// flush writes the next batch, syncs it, and makes its changes on shown.
-func (f *FileStore) flush() {
+// flush writes the next batch, syncs it, and makes its changes on shown. It reports
+// whether the file should be compacted.
+func (f *FileStore) flush() (grown bool) {
 	f.ahead.mu.Lock()
 	b := f.next
 	f.next = newBatch()
 	f.ahead.mu.Unlock()
 	if len(b.changes) == 0 {
-		return
+		return false
 	}
 	defer close(b.done)
 	if b.err = f.failed; b.err != nil { // only the writer sets it
-		return
+		return false
 	}
 	b.err = f.replaced()
 	if b.err == nil {
@@ -331,15 +311,15 @@ func (f *FileStore) flush() {
 	}
 	if b.err != nil {
 		b.err = f.fail(b.err)
-		return
+		return false
 	}
-	f.size += int64(len(b.lines))
-	f.bytes.Store(f.size)
 	f.shown.mu.Lock()
 	defer f.shown.mu.Unlock()
+	f.size += int64(len(b.lines))
 	for _, c := range b.changes {
 		f.shown.apply(c)
 	}
+	return f.size > 2*f.live+compactSlack
 }
 
 // fail makes the store take no more changes. Only the writer calls it.
@@ -361,76 +341,18 @@ func (f *FileStore) replaced() error {
 	return err
 }
 
-// A compaction is a file without outdated lines, on its way to replace the one in use.
-type compaction struct {
-	accounts []*account
-	lastID   int64
-	from     int64 // where the lines begin in the old file that are not in accounts
-
-	file file
-	size int64 // bytes written
-	err  error
-}
-
-// snapshot returns what the file says now. Accounts are never changed in place, so a
-// copy of the list is enough.
-func (f *FileStore) snapshot() *compaction {
-	f.shown.mu.RLock()
-	defer f.shown.mu.RUnlock()
-	return &compaction{accounts: slices.Clone(f.shown.accounts), lastID: f.shown.lastID, from: f.size}
-}
-
-// compact writes the new file while requests and the writer go on. It replaces
-// whatever has the file's name, and writes through no link.
-func (f *FileStore) compact(c *compaction) {
-	f.folder.Remove(f.name + ".new")
-	c.file, c.err = f.folder.OpenFile(f.name+".new", os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if c.err == nil {
-		c.err = errors.Join(c.writeLines(), c.file.Sync())
-	}
-	f.compacted <- c
-}
-
-func (c *compaction) writeLines() error {
-	w := bufio.NewWriterSize(io.NewOffsetWriter(c.file, 0), 1<<20)
-	n, err := w.WriteString(fileHeader)
-	c.size = int64(n)
-	var line []byte
-	put := func(ch change) {
-		if err == nil {
-			line, err = appendLine(line[:0], ch, false)
-			c.size += int64(len(line))
-			w.Write(line) // w keeps its first error for Flush
-		}
-	}
-	now := time.Now()
-	for _, a := range c.accounts {
-		put(change{ID: a.user.ID, User: a.user})
-		for _, s := range a.sessions {
-			if s.Live(a.user.Epoch, now) {
-				put(change{ID: a.user.ID, Session: &s})
-			}
-		}
-	}
-	if c.lastID > 0 {
-		put(change{LastID: c.lastID}) // last: no new account may have an ID up to it
-	}
-	return errors.Join(err, w.Flush())
-}
-
-// replace adds to the new file what was written to the old one since the snapshot,
-// and gives it the name of the old one. If it returns an error, the old file is still
-// in use.
-func (f *FileStore) replace(c *compaction) error {
-	if c.err != nil || f.failed != nil {
-		return errors.Join(c.err, f.failed)
+// compact makes a new file without outdated lines, and gives it the name of the old
+// one. Changes wait meanwhile; reads do not.
+func (f *FileStore) compact() {
+	size, err := f.writeNew()
+	if err != nil {
+		f.folder.Remove(f.name + ".new")
+		f.goOn(err)
+		return
 	}
 	if err := f.replaced(); err != nil {
-		return f.fail(err)
-	}
-	tail, err := io.Copy(io.NewOffsetWriter(c.file, c.size), io.NewSectionReader(f.file, c.from, f.size-c.from))
-	if err := errors.Join(err, c.file.Sync(), c.file.Close()); err != nil {
-		return err
+		f.fail(err)
+		return
 	}
 	f.file.Close() // Windows does not replace a file that is open
 	renamed := f.folder.Rename(f.name+".new", f.name)
@@ -439,26 +361,61 @@ func (f *FileStore) replace(c *compaction) error {
 		f.file = file
 	}
 	if renamed != nil && err == nil {
-		return renamed
+		f.goOn(renamed)
+		return
 	}
 	// The name must be durable before a change is acknowledged that only the new
 	// file holds.
 	if err := errors.Join(renamed, err, f.folder.Sync()); err != nil {
 		f.fail(err)
-		return nil
+		return
 	}
-	f.log.Debug("compacted the store", "file", f.name, "from", f.size, "to", c.size+tail)
-	f.live, f.size = c.size, c.size+tail
-	f.bytes.Store(f.size)
-	f.compactions.Add(1)
-	return nil
+	before := f.size
+	f.shown.mu.Lock()
+	f.live, f.size = size, size
+	f.compactions++
+	f.shown.mu.Unlock()
+	f.log.Debug("compacted the store", "file", f.name, "from", before, "to", size)
 }
 
-func (f *FileStore) abandon(c *compaction) {
-	if c.file != nil {
-		c.file.Close()
-		f.folder.Remove(f.name + ".new")
+// goOn is for a compaction that failed while the old file was still in use.
+func (f *FileStore) goOn(cause error) {
+	f.log.Warn("could not compact the store; it goes on in the old file", "file", f.name, "error", cause)
+	f.live = f.size // not again before it has doubled
+}
+
+// writeNew writes all that is shown to a file beside the old one, and returns its
+// size. It replaces whatever has the new file's name, and writes through no link.
+func (f *FileStore) writeNew() (size int64, err error) {
+	f.folder.Remove(f.name + ".new")
+	file, err := f.folder.OpenFile(f.name+".new", os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return 0, err
 	}
+	w := bufio.NewWriterSize(io.NewOffsetWriter(file, 0), 1<<20) // keeps its first error for Flush
+	n, err := w.WriteString(fileHeader)
+	size = int64(n)
+	var line []byte
+	put := func(c change) {
+		if err == nil {
+			line, err = appendLine(line[:0], c, false)
+			size += int64(len(line))
+			w.Write(line)
+		}
+	}
+	now := time.Now()
+	for _, a := range f.shown.accounts {
+		put(change{ID: a.user.ID, User: a.user})
+		for _, s := range a.sessions {
+			if s.Live(a.user.Epoch, now) {
+				put(change{ID: a.user.ID, Session: &s})
+			}
+		}
+	}
+	if f.shown.lastID > 0 {
+		put(change{LastID: f.shown.lastID}) // last: no new account may have an ID up to it
+	}
+	return size, errors.Join(err, w.Flush(), file.Sync(), file.Close())
 }
 
 // osFolder is a folder of the operating system. It opens no link that leads out of

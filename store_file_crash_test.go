@@ -270,7 +270,7 @@ func (h *history) open() error {
 // restart closes the store in an orderly way.
 func (h *history) restart() error {
 	h.restarts++
-	h.compactions += int(h.store.compactions.Load())
+	h.compactions += int(h.store.Metrics()["stdauth_store_compactions_total"])
 	done := make(chan error, 1)
 	go func() { done <- h.store.Close() }()
 	if err := h.until(done); err != nil && !errors.Is(err, syscall.EIO) {
@@ -290,7 +290,7 @@ func (h *history) restart() error {
 func (h *history) kill() {
 	h.disk.kill(h.as)
 	if h.store != nil {
-		h.compactions += int(h.store.compactions.Load())
+		h.compactions += int(h.store.Metrics()["stdauth_store_compactions_total"])
 		go h.store.Close()
 	}
 	synctest.Wait()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -753,40 +754,17 @@ func TestCompactionLeavesExpiredSessionsBehind(t *testing.T) {
 	})
 }
 
-// The new file is written while the old one grows.
+// Changes that come while the new file is written are in the file that follows it.
 func TestCompactionKeepsChangesMadeMeanwhile(t *testing.T) {
 	f := filledStore(t)
-	c := f.file.snapshot()
-	u := f.create(newUser("meanwhile"))
-	f.rotate(f.login(u))
-	f.remove(f.create(newUser("come-and-gone")).ID)
-	f.update(1, func(u *User) { u.Epoch++ })
-	f.remove(3)
-	f.rotate(f.sessions(2)[0])
-	wantErr(t, "EndSession", f.EndSession(t.Context(), Caller{}, 2, f.sessions(2)[1].ID), nil)
-	want := f.contents()
-	f.file.compact(c)
-	f.logs.await("compacted the store")
-	f.create(newUser("afterwards"))
-	f.remove(8)
-	wantEqual(t, "the store", f.contents(), want)
-	f = f.reopen()
-	wantEqual(t, "the store opened again", f.contents(), want)
-	if got := f.create(newUser("next")).ID; got != 9 {
-		t.Errorf("CreateUser = ID %d, want 9", got)
-	}
-}
-
-// The place in the file from which on changes count as made meanwhile is right
-// after a compaction too.
-func TestCompactionAfterCompaction(t *testing.T) {
-	f := filledStore(t)
 	for n := range 3 {
-		c := f.file.snapshot()
-		f.create(newUser(fmt.Sprintf("meanwhile%d", n)))
-		f.file.compact(c)
+		f.compactSoon()
+		errs := atOnce(20, func(i int) error {
+			_, err := f.CreateUser(t.Context(), Caller{}, newUser(fmt.Sprintf("meanwhile%d.%d", n, i)))
+			return err
+		})
+		wantErr(t, "CreateUser", errors.Join(errs...), nil)
 		f.logs.await("compacted the store")
-		f.create(newUser(fmt.Sprintf("afterwards%d", n)))
 	}
 	want := f.contents()
 	wantEqual(t, "the store opened again", f.reopen().contents(), want)
@@ -808,7 +786,7 @@ func TestCompactionWaitsUntilItPays(t *testing.T) {
 		f.update(1+id, func(u *User) { u.FullName = "New Name" })
 	}
 	f.close()
-	if f.file.compacting || f.logs.count("compacted the store") > 0 {
+	if f.logs.count("compacted the store") > 0 {
 		t.Error("10 changes of a file of 512 KiB have started a compaction, want none before it has doubled")
 	}
 	if grown := f.bytes(); !strings.HasPrefix(string(grown), file.String()) {
@@ -827,8 +805,8 @@ func TestCompactionComesAlsoAfterReopening(t *testing.T) {
 	write(t, path, fileHeader+anna+strings.Repeat(renew, 2*compactSlack/len(renew)))
 	f := openFile(t, path)
 	f.create(newUser("next"))
-	f.close() // gives up a compaction that is under way
-	if !f.file.compacting && f.logs.count("compacted the store") == 0 {
+	f.close()
+	if f.logs.count("compacted the store") == 0 {
 		t.Error("no compaction of a file of 512 KiB with one account and one session in it")
 	}
 }
@@ -871,37 +849,24 @@ func TestFailedCompactionLeavesTheOldFileInUse(t *testing.T) {
 			if err := os.MkdirAll(filepath.Join(f.path+".new", "not empty"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			f.file.compact(f.file.snapshot())
 		}},
 		{"the new file cannot be written", func(t *testing.T, f openedFile) {
-			c := f.file.snapshot()
-			c.accounts = append(c.accounts, &account{user: &User{FullName: strings.Repeat("x", maxLine)}})
-			f.file.compact(c)
+			f.file.folder = brokenFolder{f.file.folder, "write"}
 		}},
-		{"the new file cannot be completed", func(t *testing.T, f openedFile) {
-			file, err := os.Create(f.path + ".new")
-			if err != nil {
-				t.Fatal(err)
-			}
-			file.Close() // so that every write fails
-			c := f.file.snapshot()
-			c.file = file
-			f.file.compacted <- c
+		{"the new file cannot be synced", func(t *testing.T, f openedFile) {
+			f.file.folder = brokenFolder{f.file.folder, "sync"}
 		}},
-		{"the new file is gone before it gets its name", func(t *testing.T, f openedFile) {
-			file, err := os.Create(filepath.Join(t.TempDir(), "elsewhere"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := f.file.snapshot()
-			c.file = file
-			f.file.compacted <- c
+		{"the new file cannot get its name", func(t *testing.T, f openedFile) {
+			f.file.folder = brokenFolder{f.file.folder, "rename"}
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			f := filledStore(t)
+			sound := f.file.folder
 			row.fail(t, f)
+			f.file.compact()
 			f.logs.await("could not compact the store")
+			f.file.folder = sound
 			f.create(newUser("afterwards"))
 			wantErr(t, "Ready", f.Ready(t.Context()), nil)
 			want := f.contents()
@@ -1039,13 +1004,52 @@ func (f openedFile) reopen() openedFile {
 
 func (f openedFile) bytes() []byte { return []byte(read(f.t, f.path)) }
 
-// compactSoon makes the first change to come start a compaction. It must be
-// called before that.
+// A brokenFolder fails at one operation, on its new files.
+type brokenFolder struct {
+	folder
+	fails string
+}
+
+func (d brokenFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	f, err := d.folder.OpenFile(name, flag, perm)
+	if err == nil && flag&os.O_EXCL != 0 {
+		return brokenFile{f, d.fails}, nil
+	}
+	return f, err
+}
+
+func (d brokenFolder) Rename(from, to string) error {
+	if d.fails == "rename" {
+		return errors.New("no renaming today")
+	}
+	return d.folder.Rename(from, to)
+}
+
+type brokenFile struct {
+	file
+	fails string
+}
+
+func (f brokenFile) WriteAt(b []byte, offset int64) (int, error) {
+	if f.fails == "write" {
+		return 0, errors.New("no writing today")
+	}
+	return f.file.WriteAt(b, offset)
+}
+
+func (f brokenFile) Sync() error {
+	if f.fails == "sync" {
+		return errors.New("no syncing today")
+	}
+	return f.file.Sync()
+}
+
+// compactSoon makes the next change start a compaction.
 func (f openedFile) compactSoon() { f.file.live = -compactSlack }
 
 func (f openedFile) compactNow() {
 	f.t.Helper()
-	f.file.compact(f.file.snapshot())
+	f.file.compact()
 	f.logs.await("compacted the store")
 }
 
