@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -120,7 +121,7 @@ func (h *terminalHandler) request(attrs map[string]slog.Value) string {
 	if colours := map[byte]int{'2': 32, '3': 36, '4': 33, '5': 31}; h.colour {
 		status = fmt.Sprintf("\x1b[%dm%s\x1b[0m", colours[status[0]], status)
 	}
-	line := fmt.Sprintf("%s %s %s %.0fms", attrs["method"], attrs["route"], status, attrs["took"].Float64())
+	line := fmt.Sprintf("%s %s %s %.0fms", attrs["method"], cmp.Or(attrs["route"].String(), "-"), status, attrs["took"].Float64())
 	for _, who := range []string{"user", "target"} {
 		if id := attrs[who]; id.Kind() == slog.KindInt64 && id.Int64() != 0 {
 			line += fmt.Sprintf(" %s %v", who, id)

@@ -586,6 +586,59 @@ func TestTLS(t *testing.T) {
 	plain.stop()
 }
 
+// A renewed certificate is used from the next handshake on. No connection is lost, and
+// a broken pair changes nothing.
+func TestRenewedCertificate(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile := writeCertificate(t)
+	s := launch(t, []string{"-tls-cert", certFile, "-tls-key", keyFile})
+	dial := func() (*tls.Conn, string) {
+		conn, err := tls.Dial("tcp", strings.TrimPrefix(s.url, "https://"), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn, string(conn.ConnectionState().PeerCertificates[0].Raw)
+	}
+	replace := func(file, by string) {
+		write(t, file, by)
+		later := time.Now().Add(time.Minute) // file systems may have coarse times
+		if err := os.Chtimes(file, later, later); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, old := dial()
+
+	newCert, newKey := writeCertificate(t)
+	replace(certFile, readText(t, newCert))
+	if _, got := dial(); got != old {
+		t.Error("a certificate without its key is used")
+	}
+	if got := s.stderr.String(); !strings.Contains(got, "cannot use the new certificate; the old one stays in use") {
+		t.Errorf("the log says nothing of a certificate without its key:\n%s", got)
+	}
+	replace(keyFile, readText(t, newKey))
+	_, renewed := dial()
+	if renewed == old {
+		t.Error("the renewed certificate is not used")
+	}
+	if _, again := dial(); again != renewed {
+		t.Error("the next handshake has another certificate")
+	}
+	if err := os.Remove(certFile); err != nil {
+		t.Fatal(err)
+	}
+	if _, got := dial(); got != renewed {
+		t.Error("without the file, the certificate is not the one in use before")
+	}
+	fmt.Fprint(before, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+	line := make([]byte, len("HTTP/1.1 200"))
+	if _, err := io.ReadFull(before, line); err != nil || string(line) != "HTTP/1.1 200" {
+		t.Errorf("a connection from before the renewal: %q, %v; want an answer", line, err)
+	}
+	s.stop()
+}
+
 func TestDebugListener(t *testing.T) {
 	t.Parallel()
 	s := launch(t, []string{"-debug-addr", "127.0.0.1:0"})

@@ -1,21 +1,25 @@
-//go:build unix
-
 package main
 
 import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // The program itself, as an operator has it.
@@ -209,4 +213,139 @@ func soon(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// A person at a terminal is told in words; everything else reads the log.
+func TestTerminal(t *testing.T) {
+	_, slave := openPTY(t)
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	file, err := os.CreateTemp(t.TempDir(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, test := range []struct {
+		name string
+		file *os.File
+		want bool
+	}{
+		{"a terminal is one", slave, true},
+		{"a file is none", file, false},
+		{"the null device is none: what is written there is lost", null, false},
+	} {
+		if got := isTerminal(test.file); got != test.want {
+			t.Errorf("%s: isTerminal(%s) = %t, want %t", test.name, test.file.Name(), got, test.want)
+		}
+	}
+}
+
+// At a terminal, the banner and the log below it are for people.
+func TestTerminalSession(t *testing.T) {
+	t.Parallel()
+	master, slave := openPTY(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	status := make(chan int, 1)
+	go func() {
+		status <- run(ctx, []string{"-addr=127.0.0.1:0"}, envOf("NO_COLOR=1", "ADMIN_PASSWORD=correct-horse"), slave, slave)
+		slave.Close() // so that reading ends
+	}()
+	var screen []string
+	s := &launched{t: t}
+	for lines := bufio.NewScanner(master); lines.Scan(); {
+		line := strings.TrimSuffix(lines.Text(), "\r")
+		screen = append(screen, line)
+		if url, ok := strings.CutPrefix(line, "stdauth listens on "); ok {
+			s.url = url
+		}
+		if strings.HasPrefix(line, "  curl ") {
+			s.login("johndoe")
+			s.do("GET", "/docs/app.js", "", "")
+			s.do("GET", "/nowhere", "", "")
+			cancel()
+		}
+	}
+	if got := <-status; got != 0 {
+		t.Errorf("run at a terminal = %d, want 0", got)
+	}
+	text := strings.Join(screen, "\n")
+	text = regexp.MustCompile(`\b\d\d:\d\d:\d\d\b`).ReplaceAllString(text, "06:51:39")
+	text = regexp.MustCompile(`\b\d+ms\b`).ReplaceAllString(text, "128ms")
+	want := `06:51:39 WARN ADMIN_PASSWORD is set, but -admin is not
+stdauth listens on URL
+
+  page      URL/docs
+  accounts  johndoe / secret (user) and admin / secret (admin)
+  key       random: all tokens end with this process (set SECRET_KEY to keep them)
+
+Try it from another terminal:
+
+  curl -d username=johndoe -d password=secret URL/token
+
+06:51:39 POST /token 200 128ms user 1
+06:51:39 GET - 404 128ms
+06:51:39 stopping`
+	if diff := cmp.Diff(strings.ReplaceAll(want, "URL", s.url), text); diff != "" {
+		t.Errorf("what stands on the terminal (-want +got):\n%s", diff)
+	}
+}
+
+func TestTerminalLines(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		level  slog.Level
+		colour bool
+		log    func(*slog.Logger)
+		want   string
+	}{
+		{"a request, coloured by its class", slog.LevelInfo, true, func(l *slog.Logger) {
+			l.Info("request", "method", "POST", "route", "/token", "status", 401, "took", 128.4)
+		}, "POST /token \x1b[33m401\x1b[0m 128ms\n"},
+		{"a request of an admin about an account", slog.LevelInfo, false, func(l *slog.Logger) {
+			l.Info("request", "method", "DELETE", "route", "/users/{id}", "status", 204, "took", 0.2, "user", int64(2), "target", int64(7))
+		}, "DELETE /users/{id} 204 0ms user 2 target 7\n"},
+		{"a request of nobody", slog.LevelInfo, false, func(l *slog.Logger) {
+			l.Info("request", "method", "GET", "route", "/healthz", "status", 200, "took", 1.6, "user", int64(0))
+		}, "GET /healthz 200 2ms\n"},
+		{"a file of the page", slog.LevelInfo, false, func(l *slog.Logger) {
+			l.Info("request", "method", "GET", "route", "/docs/{file}", "status", 200, "took", 0.1)
+		}, ""},
+		{"a file of the page, for debugging", slog.LevelDebug, false, func(l *slog.Logger) {
+			l.Info("request", "method", "GET", "route", "/docs/{file}", "status", 200, "took", 0.1)
+		}, "GET /docs/{file} 200 0ms\n"},
+		{"a warning", slog.LevelInfo, true, func(l *slog.Logger) { l.Warn("the disk is full", "file", "users.jsonl") }, "WARN the disk is full file=users.jsonl\n"},
+		{"below the level", slog.LevelWarn, false, func(l *slog.Logger) { l.Info("stopping") }, ""},
+	} {
+		var out strings.Builder
+		test.log(slog.New(&terminalHandler{w: &out, level: test.level, colour: test.colour}))
+		if _, got, _ := strings.Cut(out.String(), " "); got != test.want {
+			t.Errorf("%s: %q, want the time and %q", test.name, &out, test.want)
+		}
+	}
+}
+
+// openPTY opens a pseudo-terminal: what is written to slave is read from master.
+func openPTY(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	var lock, number int32
+	for request, value := range map[uintptr]*int32{syscall.TIOCSPTLCK: &lock, syscall.TIOCGPTN: &number} {
+		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, master.Fd(), request, uintptr(unsafe.Pointer(value))); errno != 0 {
+			t.Fatalf("ioctl %#x: %v", request, errno)
+		}
+	}
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { slave.Close() })
+	return master, slave
 }
