@@ -124,7 +124,7 @@ func (h *terminalHandler) request(attrs map[string]slog.Value) string {
 	line := fmt.Sprintf("%s %s %s %.0fms", attrs["method"], cmp.Or(attrs["route"].String(), "-"), status, attrs["took"].Float64())
 	for _, who := range []string{"user", "target"} {
 		if id := attrs[who]; id.Kind() == slog.KindInt64 && id.Int64() != 0 {
-			line += fmt.Sprintf(" %s %v", who, id)
+			line = fmt.Sprintf("%s %s %v", line, who, id)
 		}
 	}
 	return line
