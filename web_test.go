@@ -36,12 +36,16 @@ type apiOperation struct {
 
 type apiResponse struct {
 	Ref     string `json:"$ref"`
-	Content map[string]struct{ Schema *apiSchema }
+	Content map[string]struct {
+		Schema   *apiSchema
+		Examples map[string]struct{ Value json.RawMessage }
+	}
 }
 
 type apiSchema struct {
 	Ref                  string `json:"$ref"`
 	Required             []string
+	Enum                 []any
 	Properties           map[string]*apiSchema
 	Items                *apiSchema
 	AdditionalProperties *bool
@@ -210,6 +214,123 @@ func TestOpenAPIErrors(t *testing.T) {
 				t.Errorf("openapi.json gives %s %s the types %v, want %s", name, status, slices.Collect(maps.Keys(content)), want)
 			}
 		}
+	}
+}
+
+// Its examples of errors are what the server answers, and there is one for each code
+// but that of a method which no operation has.
+func TestOpenAPIErrorExamples(t *testing.T) {
+	doc, _ := describedOperations(t)
+	seen := map[string]bool{"method_not_allowed": true}
+	for name, r := range doc.Components.Responses {
+		for _, media := range r.Content {
+			for title, example := range media.Examples {
+				got := struct {
+					Title, Detail, Code, Error string
+					Status                     int
+					Description                string `json:"error_description"`
+					Errors                     []fieldError
+				}{}
+				if err := json.Unmarshal(example.Value, &got); err != nil {
+					t.Fatalf("%s, %s: %v", name, title, err)
+				}
+				seen[got.Code] = true
+				if !slices.ContainsFunc(problems, func(p problem) bool {
+					words := got.Status == p.status && got.Title == http.StatusText(p.status)
+					if got.Error != "" {
+						words = got.Error == p.oauth && got.Description == got.Detail
+					}
+					return words && got.Code == p.code && (got.Detail == p.detail || p.detail == "" && got.Detail != "") &&
+						(got.Errors != nil) == (p.err == errInvalidFields)
+				}) {
+					t.Errorf("%s, %s: no error is answered with %s", name, title, example.Value)
+				}
+			}
+		}
+	}
+	if diff := cmp.Diff(problemCodes(), slices.Sorted(maps.Keys(seen))); diff != "" {
+		t.Errorf("the codes (-), and those of openapi.json's examples (+):\n%s", diff)
+	}
+}
+
+// problemCodes are the codes of errors, sorted.
+func problemCodes() (codes []string) {
+	for _, p := range problems {
+		codes = append(codes, p.code)
+	}
+	slices.Sort(codes)
+	return slices.Compact(codes)
+}
+
+func TestOpenAPICodes(t *testing.T) {
+	doc, _ := describedOperations(t)
+	var listed []string
+	for _, code := range doc.Components.Schemas["ErrorCode"].Enum {
+		listed = append(listed, code.(string))
+	}
+	slices.Sort(listed)
+	if diff := cmp.Diff(problemCodes(), listed); diff != "" {
+		t.Errorf("the codes (-), and openapi.json's enum (+):\n%s", diff)
+	}
+}
+
+// Everything that a client sends or gets has an example, and nothing that it sends
+// has a default: generators take a field with one for required.
+func TestOpenAPIHasExamples(t *testing.T) {
+	var doc any
+	if err := json.Unmarshal(webFile(t, "openapi.json"), &doc); err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	var walk func(at string, v any)
+	walk = func(at string, v any) {
+		switch v := v.(type) {
+		case []any:
+			for i, item := range v {
+				walk(fmt.Sprintf("%s/%d", at, i), item)
+			}
+		case map[string]any:
+			parent := path.Base(path.Dir(at))
+			_, isParameter := v["in"]
+			_, scheme := v["scheme"]
+			schema, isMedia := v["schema"]
+			_, defaulted := v["default"]
+			_, reference := v["$ref"]
+			switch {
+			case reference || scheme:
+			case parent == "schemas" || parent == "properties":
+				checked++
+				if v["examples"] == nil {
+					t.Errorf("%s has no examples", at)
+				}
+				if defaulted {
+					t.Errorf("%s has a default", at)
+				}
+			case isParameter || parent == "headers":
+				checked++
+				if v["example"] == nil {
+					t.Errorf("%s has no example", at)
+				}
+			case isMedia && strings.HasSuffix(at, "json") && v["examples"] == nil:
+				checked++
+				of, _ := schema.(map[string]any)
+				if items, ok := of["items"].(map[string]any); ok {
+					of = items
+				}
+				if of["examples"] == nil && of["$ref"] == nil {
+					t.Errorf("%s has no examples", at)
+				}
+			}
+			for name, member := range v {
+				if name != "example" && name != "examples" {
+					walk(at+"/"+strings.ReplaceAll(name, "/", "~1"), member)
+				}
+			}
+		}
+	}
+	walk("", doc)
+	if checked < 100 {
+		t.Errorf("%d things were looked at, want 100 or more: is the search broken?", checked)
 	}
 }
 
