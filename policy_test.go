@@ -147,11 +147,30 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 	}
 }
 
-// The reading order of README.md has every file, and no other.
+// pages are README.md and what it points to in docs/.
+func pages(t *testing.T) []string {
+	t.Helper()
+	docs, err := filepath.Glob("docs/*.md")
+	if err != nil || len(docs) == 0 {
+		t.Fatalf("docs/ has the pages %q, %v", docs, err)
+	}
+	return append([]string{"README.md"}, docs...)
+}
+
+// allPages is the text of them all.
+func allPages(t *testing.T) (text string) {
+	t.Helper()
+	for _, page := range pages(t) {
+		text += readText(t, page) + "\n"
+	}
+	return text
+}
+
+// The reading order has every file, and no other.
 func TestReadmeReadingOrder(t *testing.T) {
 	t.Parallel()
 	var listed []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+\\.go)` \\|").FindAllStringSubmatch(readText(t, "README.md"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+\\.go)` \\|").FindAllStringSubmatch(allPages(t), -1) {
 		listed = append(listed, m[1])
 	}
 	slices.Sort(listed)
@@ -160,14 +179,14 @@ func TestReadmeReadingOrder(t *testing.T) {
 	}
 }
 
-// Its table of endpoints is the route table.
+// The table of endpoints is the route table.
 func TestReadmeEndpoints(t *testing.T) {
 	t.Parallel()
 	var want, got []string
 	for _, r := range new(server).routes() {
 		want = append(want, strings.ReplaceAll(r.pattern, "{$}", "")+" by "+string(r.who))
 	}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z]+ /[^`]*)` \\| ([^|]+) \\|").FindAllStringSubmatch(readText(t, "README.md"), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z]+ /[^`]*)` \\| ([^|]+) \\|").FindAllStringSubmatch(allPages(t), -1) {
 		got = append(got, m[1]+" by "+m[2])
 	}
 	if diff := cmp.Diff(want, slices.Compact(got)); diff != "" { // POST /token has two rows
@@ -175,11 +194,11 @@ func TestReadmeEndpoints(t *testing.T) {
 	}
 }
 
-// Its table of settings is what the program asks for: the flags with their
+// The table of settings is what the program asks for: the flags with their
 // variables and defaults, and the secrets.
 func TestReadmeSettings(t *testing.T) {
 	t.Parallel()
-	readme := readText(t, "README.md")
+	readme := allPages(t)
 	absent := describeSettings(t)
 	var flags, variables []string
 	for _, m := range regexp.MustCompile("(?m)^\\| `(-[a-z-]+)` \\| `?([A-Z_]*)`? ?\\| ([^|]*)\\|").FindAllStringSubmatch(readme, -1) {
@@ -217,32 +236,66 @@ func TestReadmeSettings(t *testing.T) {
 	}
 }
 
-// What README.md names in code is there: counters, functions, headings.
+// The table of codes is that of http_errors.go, in its order.
+func TestReadmeCodes(t *testing.T) {
+	t.Parallel()
+	var want, got []string
+	for _, p := range problems {
+		if row := fmt.Sprintf("%s %d", p.code, p.status); !slices.Contains(want, row) {
+			want = append(want, row)
+		}
+	}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (\\d{3}) \\|").FindAllStringSubmatch(allPages(t), -1) {
+		got = append(got, m[1]+" "+m[2])
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the codes with their status (-), and those of the pages (+):\n%s", diff)
+	}
+}
+
+// What the pages point to is there.
+func TestReadmeLinks(t *testing.T) {
+	t.Parallel()
+	for _, page := range pages(t) {
+		for _, m := range regexp.MustCompile(`\]\(([^)#]*)(#[^)]+)?\)`).FindAllStringSubmatch(readText(t, page), -1) {
+			file, anchor := filepath.Join(filepath.Dir(page), m[1]), strings.TrimPrefix(m[2], "#")
+			if m[1] == "" {
+				file = page
+			}
+			if _, err := os.Stat(file); err != nil {
+				t.Errorf("%s points to %s: %v", page, m[1], err)
+			} else if anchor != "" && !slices.Contains(headings(readText(t, file)), anchor) {
+				t.Errorf("%s points to %s, want one of %v", page, m[0], headings(readText(t, file)))
+			}
+		}
+	}
+}
+
+// What the pages name in code is there: metrics, functions.
 func TestReadmeNames(t *testing.T) {
 	t.Parallel()
-	readme := readText(t, "README.md")
-	for _, m := range regexp.MustCompile(`\]\(#([^)]+)\)`).FindAllStringSubmatch(readme, -1) {
-		if !slices.Contains(headings(readme), m[1]) {
-			t.Errorf("README.md points to #%s, want one of %v", m[1], headings(readme))
+	readme := allPages(t)
+	metrics := map[string]bool{}
+	for _, f := range families {
+		metrics[f.name] = true
+		if f.kind == "histogram" {
+			metrics[f.name+"_bucket"], metrics[f.name+"_sum"], metrics[f.name+"_count"] = true, true, true
 		}
 	}
-	for _, m := range regexp.MustCompile(`\]\(([^#)][^)]*)\)`).FindAllStringSubmatch(readme, -1) {
-		if _, err := os.Stat(m[1]); err != nil {
-			t.Errorf("README.md points to %s: %v", m[1], err)
+	found := regexp.MustCompile(`\bstdauth_[a-z_]+`).FindAllString(readme, -1)
+	for _, name := range found {
+		if !metrics[name] {
+			t.Errorf("a page names the metric %s, which does not exist", name)
 		}
+	}
+	if len(found) < 5 {
+		t.Errorf("the pages name the metrics %v, want more: is the search for them broken?", found)
 	}
 
-	code, known := "", map[string]bool{}
+	known := map[string]bool{}
 	for _, file := range productionFiles(t) {
-		code += readText(t, file)
 		_, names := fileKnows(t, file)
 		maps.Copy(known, names)
-	}
-	counters := section(t, readme, "What to watch")
-	for _, m := range regexp.MustCompile("`([a-z]+_[a-z0-9_]+)`").FindAllStringSubmatch(counters, -1) {
-		if !strings.Contains(code, `"`+m[1]) {
-			t.Errorf("README.md names the counter %s, which nothing counts", m[1])
-		}
 	}
 	// "`Tokens.Access` in `auth.go`": the last part is a name of ours.
 	mapping := section(t, readme, "From FastAPI to net/http")
@@ -387,7 +440,7 @@ func section(t *testing.T, page, heading string) string {
 		_, after, ok = strings.Cut(after, heading)
 	}
 	if !ok {
-		t.Fatalf("README.md has no section %s with a table", heading)
+		t.Fatalf("no page has a section %s with a table", heading)
 	}
 	before, _, _ := strings.Cut(after, "\n#")
 	return before

@@ -17,9 +17,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestReadme types the commands of README.md into a shell, and compares what
-// they print with what README.md says they do. The server prints to a terminal,
-// as it would for the reader.
+// TestReadme types the commands of README.md, and of each page in docs/, into a
+// shell, and compares what they print with what the page says they do. The server
+// prints to a terminal, as it would for the reader.
 func TestReadme(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and starts the server many times")
@@ -28,11 +28,21 @@ func TestReadme(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("the commands of README.md need curl")
 	}
-	sh := startShell(t)
-	sessions := consoleSessions(t, "README.md")
-	if len(sessions) < 15 {
-		t.Fatalf("README.md has %d terminal sessions, want 15 or more: is the search for them broken?", len(sessions))
+	all := 0
+	for _, page := range pages(t) {
+		sessions := consoleSessions(t, page)
+		all += len(sessions)
+		if len(sessions) > 0 {
+			t.Run(page, func(t *testing.T) { typeIn(t, page, sessions) })
+		}
 	}
+	if all < 15 {
+		t.Fatalf("the pages have %d terminal sessions, want 15 or more: is the search for them broken?", all)
+	}
+}
+
+func typeIn(t *testing.T, page string, sessions []consoleSession) {
+	sh := startShell(t)
 	for _, s := range sessions {
 		got := ""
 		if strings.Contains(s.command, "go run .") {
@@ -42,7 +52,7 @@ func TestReadme(t *testing.T) {
 		}
 		got = strings.ReplaceAll(got, sh.addr, "127.0.0.1:8000")
 		if diff := cmp.Diff(s.output, sameEveryTime(got)); diff != "" {
-			t.Fatalf("README.md:%d: $ %s\nwhat it says (-) and what came (+):\n%s\nlog of the server:\n%s", s.line, s.command, diff, sh.log())
+			t.Fatalf("%s:%d: $ %s\nwhat it says (-) and what came (+):\n%s\nlog of the server:\n%s", page, s.line, s.command, diff, sh.log())
 		}
 	}
 }

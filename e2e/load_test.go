@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/pbkdf2"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -66,8 +65,8 @@ func TestLoginStorm(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	if made := counter(t, s, "logins"); made > started/2 {
-		t.Errorf("%d logins were made for %d clients that gave up, want most of them to leave the queue", made, started)
+	if made := metric(t, s, `stdauth_logins_total{outcome="ok"}`); made > float64(started)/2 {
+		t.Errorf("%.0f logins were made for %d clients that gave up, want most of them to leave the queue", made, started)
 	}
 	if asked, _ := probe.stop(); asked < 10 {
 		t.Errorf("GET /users/me/ was asked %d times in the storm: not much of a test", asked)
@@ -329,25 +328,27 @@ func bindTo(t testing.TB, pid int, cores string) {
 // debugURL is where the server's debug listener is.
 func debugURL(t testing.TB, s *server) string {
 	t.Helper()
-	_, rest, found := strings.Cut(s.log.String(), "msg=debugging url=")
-	at, _, ok := strings.Cut(rest, "/debug/vars")
+	_, rest, found := strings.Cut(s.log.String(), "msg=debugging metrics=")
+	at, _, ok := strings.Cut(rest, "/metrics")
 	if !found || !ok {
 		t.Fatalf("the server has no debug listener\n%s", s.log)
 	}
 	return at
 }
 
-// counter is one of the counters of /debug/vars.
-func counter(t testing.TB, s *server, name string) int {
+// metric is a sample of /metrics, named with its labels.
+func metric(t testing.TB, s *server, sample string) float64 {
 	t.Helper()
-	resp, err := http.Get(debugURL(t, s) + "/debug/vars")
+	resp, err := http.Get(debugURL(t, s) + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
-	vars := decode[map[string]json.RawMessage](t, resp, http.StatusOK)
-	n, err := strconv.Atoi(string(vars[name]))
-	if err != nil {
-		t.Fatalf("/debug/vars has %s: %s, want a number", name, vars[name])
+	text := string(readAll(t, resp, http.StatusOK))
+	_, rest, found := strings.Cut(text, "\n"+sample+" ")
+	value, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.ParseFloat(value, 64)
+	if !found || err != nil {
+		t.Fatalf("/metrics has no number for %s:\n%s", sample, text)
 	}
 	return n
 }

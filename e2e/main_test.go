@@ -90,7 +90,7 @@ func startServer(t testing.TB, args ...string) *server {
 	t.Cleanup(func() {
 		s.stop(t)
 		if t.Failed() {
-			t.Logf("the server's log:\n%s", s.log)
+			t.Logf("the server's log:\n%s", s.log.end())
 		}
 	})
 	s.waitUntilReady(t)
@@ -187,6 +187,16 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
+// end is the last of what was printed: a busy server's log is long.
+func (o *output) end() string {
+	const most = 20 << 10
+	all := o.String()
+	if len(all) <= most {
+		return all
+	}
+	return "...\n" + all[len(all)-most:]
+}
+
 // missing ends a test that needs a tool which is not here. On a reader's
 // machine it is skipped; where CI is set nothing may be.
 func missing(t testing.TB, what, install string) {
@@ -225,7 +235,9 @@ var installed = func() func(npm string) error {
 	var err error
 	return func(npm string) error {
 		once.Do(func() {
-			if _, stat := os.Stat("node_modules/.package-lock.json"); stat == nil {
+			wanted, err1 := os.Stat("package-lock.json")
+			got, err2 := os.Stat("node_modules/.package-lock.json")
+			if err1 == nil && err2 == nil && got.ModTime().After(wanted.ModTime()) {
 				return
 			}
 			out, failed := exec.Command(npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund").CombinedOutput()

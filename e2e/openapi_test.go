@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -37,7 +39,7 @@ func description(t testing.TB, s *server) *openapi3.T {
 	}
 	// A client must bear with new fields; here one would be a mistake.
 	for name, schema := range doc.Components.Schemas {
-		if name != "TokenRequest" && name != "TokenOnly" && schema.Value.Type.Is("object") {
+		if name != "PasswordGrant" && name != "RefreshGrant" && name != "TokenOnly" && schema.Value.Type.Is("object") {
 			schema.Value.AdditionalProperties = openapi3.BoolSchema{Has: new(bool)}
 		}
 	}
@@ -110,10 +112,51 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 	}); err != nil {
 		c.t.Errorf("%s: the answer does not fit openapi.json: %v\n%s", what, err, answer)
 	}
+	if resp.StatusCode >= 400 {
+		c.checkCode(what, route.Operation, resp, answer)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.seen[route.Operation.OperationID+" "+strconv.Itoa(resp.StatusCode)] = true
 	return resp, nil
+}
+
+// checkCode: openapi.json has an example for each code that an operation answers.
+func (c *checker) checkCode(what string, op *openapi3.Operation, resp *http.Response, body []byte) {
+	c.t.Helper()
+	var got struct{ Code string }
+	if err := json.Unmarshal(body, &got); err != nil || got.Code == "" {
+		c.t.Errorf("%s has no code: %s", what, body)
+	}
+	described := op.Responses.Status(resp.StatusCode)
+	if described == nil {
+		return // ValidateResponse has said so
+	}
+	var examples []string
+	for _, media := range described.Value.Content {
+		for _, example := range media.Examples {
+			examples = append(examples, fmt.Sprint(example.Value.Value.(map[string]any)["code"]))
+		}
+	}
+	if !slices.Contains(examples, got.Code) {
+		c.t.Errorf("%s has the code %s, and openapi.json has examples for %v", what, got.Code, examples)
+	}
+}
+
+// checked serves what s serves, and holds each request and answer against
+// openapi.json. It is for clients of which only the address can be chosen.
+func checked(t testing.TB, s *server) string {
+	t.Helper()
+	to, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to) },
+		Transport: newChecker(t, description(t, s)),
+	})
+	t.Cleanup(proxy.Close)
+	return proxy.URL
 }
 
 func init() {
@@ -166,6 +209,7 @@ type request struct {
 	as          string // "", "johndoe" or "admin"
 	id, query   string
 	etag        string
+	site        string // Sec-Fetch-Site, of a browser
 	contentType string
 	body        string
 }
@@ -182,7 +226,9 @@ func (a *attempt) provoke(status int) {
 		r.query = "?password=secret"
 	case http.StatusNotModified:
 		times = 2 // the second time with the ETag of the first
-		r.id = "app.js"
+		if a.op.OperationID == "readPageFile" {
+			r.id = "app.js" // settings.json has none
+		}
 	case http.StatusUnauthorized:
 		r.as = ""
 		if a.op.OperationID == "createToken" {
@@ -190,6 +236,11 @@ func (a *attempt) provoke(status int) {
 		}
 		flags = []string{"-registration", "closed"}
 	case http.StatusForbidden:
+		if a.method != http.MethodGet {
+			r.site = "cross-site" // see net/http.CrossOriginProtection
+			a.play(r, nil, 1)
+			r.site = ""
+		}
 		r.as = "johndoe"
 		flags = []string{"-registration", "closed"}
 		switch a.op.OperationID {
@@ -224,6 +275,12 @@ func (a *attempt) provoke(status int) {
 			r.body = `{"current_password":"wrong","new_password":"newpassword"}`
 		}
 	}
+	a.play(r, flags, times)
+}
+
+// play sends a request to a fresh server, some times.
+func (a *attempt) play(r request, flags []string, times int) {
+	a.t.Helper()
 	s := startServer(a.t, flags...)
 	var access string
 	if r.as != "" {
@@ -303,6 +360,9 @@ func (a *attempt) send(s *server, r request, access string) string {
 	}
 	if r.etag != "" {
 		req.Header.Set("If-None-Match", r.etag)
+	}
+	if r.site != "" {
+		req.Header.Set("Sec-Fetch-Site", r.site)
 	}
 	resp, err := a.client.Do(req)
 	if err != nil {

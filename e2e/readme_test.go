@@ -1,35 +1,23 @@
 package e2e
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
 
-// snippets are the programs in README.md's section on using the API from other
-// programs, by language, made to call the given server.
-func snippets(t *testing.T, s *server) map[string][]string {
+// snippets are the programs of docs/clients.md in one language, made to call the given
+// server.
+func snippets(t *testing.T, s *server, language string) (found []string) {
 	t.Helper()
-	const heading = "\n## From your own program\n"
-	page, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, section, ok := strings.Cut(string(page), heading)
-	if !ok {
-		t.Fatalf("README.md has no section %q", strings.TrimSpace(heading))
-	}
-	section, _, _ = strings.Cut(section, "\n## ")
-	found := map[string][]string{}
-	for _, m := range regexp.MustCompile("(?s)```(\\w+)\n(.*?)```").FindAllStringSubmatch(section, -1) {
-		if !strings.Contains(m[2], "http://127.0.0.1:8000") && !strings.Contains(m[2], "SECRET_KEY") {
-			t.Errorf("a snippet that does not call the server:\n%s", m[2])
-		}
-		found[m[1]] = append(found[m[1]], strings.ReplaceAll(m[2], "http://127.0.0.1:8000", s.URL))
+	for _, m := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(repoFile(t, "docs/clients.md"), -1) {
+		found = append(found, strings.ReplaceAll(m[1], "http://127.0.0.1:8000", s.URL))
 	}
 	return found
 }
@@ -37,14 +25,12 @@ func snippets(t *testing.T, s *server) map[string][]string {
 // snippet is the nth of a language, written to a file.
 func snippet(t *testing.T, s *server, language string, n int, name string) (file, text string) {
 	t.Helper()
-	list := snippets(t, s)[language]
+	list := snippets(t, s, language)
 	if n >= len(list) {
-		t.Fatalf("README.md has %d snippets in %s, want one more", len(list), language)
+		t.Fatalf("docs/clients.md has %d snippets in %s, want one more", len(list), language)
 	}
 	file = filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(file, []byte(list[n]), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	writeFile(t, file, list[n])
 	return file, list[n]
 }
 
@@ -63,15 +49,81 @@ func TestReadmeGo(t *testing.T) {
 	prints(t, "John Doe\n", nil, "go", "run", file)
 }
 
-// The service that verifies a token by itself gets one as its argument.
+// The service that verifies a token by itself is run as the page says, with the
+// module that the tests have.
 func TestReadmeGoVerify(t *testing.T) {
 	s := startServer(t, "SECRET_KEY="+testKey)
-	access, refresh := logIn(t, s, "johndoe", "secret")
+	find(t, "apt-get install curl", "curl")
 	file, _ := snippet(t, s, "go", 1, "main.go")
-	prints(t, "johndoe user\n", []string{"SECRET_KEY=" + testKey}, "go", "run", file, access)
-	for name, token := range map[string]string{"a refresh token": refresh, "another signature": access[:len(access)-4] + "AAAA"} {
-		if out, err := run(t, "", []string{"SECRET_KEY=" + testKey}, "go", "run", file, token); err == nil {
+	var commands string
+	for _, block := range snippets(t, s, "sh") {
+		if strings.Contains(block, "go mod init") {
+			commands = block
+		}
+	}
+	env := []string{"SECRET_KEY=" + testKey, "GOFLAGS=-mod=mod", "GOPROXY=off", "GONOSUMDB=*", "GONOSUMCHECK=1", "GOWORK=off"}
+	verify := func(arg string) (string, error) {
+		dir := t.TempDir()
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(dir, "main.go"), string(text))
+		return run(t, dir, env, "sh", "-ec", strings.Replace(commands, `"$TOKEN"`, arg, 1))
+	}
+	if out, err := verify(`"$TOKEN"`); err != nil || !strings.HasSuffix(out, "\njohndoe user\n") {
+		t.Errorf("the commands of docs/clients.md print %q (%v), want johndoe user", out, err)
+	}
+	for name, arg := range map[string]string{"another signature": `"${TOKEN%????}AAAA"`, "no token": `"x"`} {
+		if out, err := verify(arg); err == nil {
 			t.Errorf("%s is accepted: %s", name, out)
+		}
+	}
+}
+
+// TypeScript gets its types as the page says, compiles, and refreshes as well.
+func TestReadmeTypeScript(t *testing.T) {
+	s := startServer(t, "-access-ttl", "1s")
+	_, text := snippet(t, s, "ts", 0, "client.ts")
+	dir := typescript(t, "tsconfig.json")
+	shell(t, dir, generator(t, s, "npx openapi-typescript "))
+	writeFile(t, filepath.Join(dir, "client.ts"), text+`
+await new Promise((resolve) => setTimeout(resolve, 1500));
+console.log((await api.GET("/users/me/")).response.status);
+`)
+	compile(t, dir)
+	prints(t, "John Doe\nemail\n200\n", nil, node(t), filepath.Join(dir, "client.js"))
+}
+
+// The walk for editors. Its titles say which status comes.
+func TestHTTPFile(t *testing.T) {
+	s := startServer(t)
+	const local = "@host = http://127.0.0.1:8000\n"
+	text := repoFile(t, "stdauth.http")
+	if strings.Count(text, local) != 1 {
+		t.Fatalf("stdauth.http does not have the line %q", local)
+	}
+	dir := typescript(t, "tsconfig.json")
+	writeFile(t, filepath.Join(dir, "stdauth.http"), strings.Replace(text, local, "@host = "+checked(t, s)+"\n", 1))
+	command := generator(t, s, "npx httpyac ")
+	for range 2 { // it can be repeated
+		out := shell(t, dir, command+" --json 2>/dev/null")
+		var report struct {
+			Requests []struct {
+				Title    string
+				Response struct{ StatusCode int }
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &report); err != nil {
+			t.Fatalf("%s: %v\n%s", command, err, out)
+		}
+		if want := strings.Count(text, "\n### "); len(report.Requests) != want || want < 20 {
+			t.Errorf("httpyac sent %d requests, want %d, and 20 or more", len(report.Requests), want)
+		}
+		for _, r := range report.Requests {
+			if _, want, _ := strings.Cut(r.Title, ": "); want != strconv.Itoa(r.Response.StatusCode) {
+				t.Errorf("%s, but the answer is %d", r.Title, r.Response.StatusCode)
+			}
 		}
 	}
 }

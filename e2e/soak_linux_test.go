@@ -38,7 +38,7 @@ func TestSoak(t *testing.T) {
 	quit := make(chan struct{})
 	for n := range 6 {
 		people.Go(func() {
-			for life := 0; ; life++ {
+			for life := 0; !t.Failed(); life++ {
 				select {
 				case <-quit:
 					return
@@ -51,7 +51,7 @@ func TestSoak(t *testing.T) {
 	// A slow machine gets more time: some lives must be lived between two ends.
 	after := func(d time.Duration, lives int64) {
 		lives += k.lives.Load()
-		for end := time.Now().Add(d); time.Now().Before(end) || k.lives.Load() < lives && time.Since(end) < 2*time.Minute; {
+		for end := time.Now().Add(d); !t.Failed() && (time.Now().Before(end) || k.lives.Load() < lives && time.Since(end) < 2*time.Minute); {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
@@ -160,7 +160,7 @@ var errLost = errors.New("no answer")
 
 // live is a life: all that one does with an account, to its end or nearly so.
 func (k *soak) live(name string) {
-	p := &person{name: name, password: "the password of " + name}
+	p := &person{name: name, password: "a password for person " + strings.ReplaceAll(name, ".", "-")}
 	err := k.liveOn(p)
 	switch {
 	case errors.Is(err, errLost):
