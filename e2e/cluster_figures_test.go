@@ -197,41 +197,15 @@ func TestClusterSizes(t *testing.T) {
 	key, value := clusterSession(t, c)
 	t.Logf("a session's key and value are %d and %d bytes", len(key), len(value))
 	prefix := key[:len(key)-10]
-	var lease struct{ ID string }
-	etcdMust(t, etcdCall(n, "/v3/lease/grant", map[string]any{"TTL": "100000"}, &lease))
-	put := func(from, to int, lease func(i int) string) {
+	size, memory, start = measure()
+	for i := 0; i < sessions; i += 100 {
 		ops := []any{}
-		for i := from; i < to; i++ {
-			ops = append(ops, map[string]any{"request_put": map[string]any{"key": fmt.Appendf(nil, "%s%010d", prefix, i), "value": []byte(value), "lease": lease(i)}})
+		for n := i; n < i+100; n++ {
+			ops = append(ops, map[string]any{"request_put": map[string]any{"key": fmt.Appendf(nil, "%s%010d", prefix, n), "value": []byte(value)}})
 		}
 		etcdMust(t, etcdCall(n, "/v3/kv/txn", map[string]any{"success": ops}, nil))
 	}
-	size, memory, start = measure()
-	for i := 0; i < sessions; i += 100 {
-		put(i, i+100, func(int) string { return lease.ID })
-	}
-	said("a session, its lease shared", sessions, size, memory, time.Since(start))
-
-	size, memory, start = measure()
-	ids := make([]string, sessions)
-	var wg sync.WaitGroup
-	for part := range 50 {
-		wg.Go(func() {
-			for i := part; i < sessions; i += 50 {
-				var own struct{ ID string }
-				if err := etcdCall(n, "/v3/lease/grant", map[string]any{"TTL": "100000"}, &own); err != nil {
-					t.Error(err)
-					return
-				}
-				ids[i] = own.ID
-			}
-		})
-	}
-	wg.Wait()
-	for i := 0; i < sessions; i += 100 {
-		put(sessions+i, sessions+i+100, func(i int) string { return ids[i-sessions] })
-	}
-	said("a session, with a lease of its own", sessions, size, memory, time.Since(start))
+	said("a session", sessions, size, memory, time.Since(start))
 }
 
 func etcdMust(t testing.TB, err error) {

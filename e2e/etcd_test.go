@@ -379,8 +379,10 @@ func TestEtcdWithTLSAndUsers(t *testing.T) {
 	}
 	copy := startCopy(t, []string{tls, "STDAUTH_ETCD_USERNAME=stdauth", "STDAUTH_ETCD_PASSWORD=hunter2"}, "-store", store)
 	c0 := clusterRegister(t, copy.url, "johndoe")
-	time.Sleep(time.Second) // the sweeping of leases goes on beside it
-	if log := copy.stderr.String(); strings.Contains(log, "lease") {
+	if a := clusterRefresh(copy.url, c0.refresh); a.status != 200 {
+		t.Errorf("a refresh with the rights of the server's user: %v", a)
+	}
+	if log := copy.stderr.String(); strings.Contains(log, "permission denied") {
 		t.Errorf("the user may not do all that is needed:\n%s", log)
 	}
 	c.nodes[0].kill()
