@@ -1,0 +1,272 @@
+package e2e
+
+import (
+	"context"
+	"debug/elf"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// There is no Docker here. The test does what Docker would do with the Dockerfile:
+// the instructions are read from it, the build stage runs in a folder, and the other
+// one becomes the root of a process that sees nothing else.
+func TestDockerfile(t *testing.T) {
+	if os.Getuid() != 0 {
+		missing(t, "root, who may chroot and take another uid,", "run the test as root")
+	}
+	build, root := t.TempDir(), t.TempDir()
+	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil { // the process must get to its root
+		t.Fatal(err)
+	}
+	if err := os.Chmod(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var user uint32
+	var entrypoint []string
+	seen := map[string]string{}
+	stage := 0
+	for line := range strings.Lines(repoFile(t, "Dockerfile")) {
+		if strings.HasPrefix(line, "#") || strings.TrimSpace(line) == "" {
+			continue
+		}
+		instruction, args, _ := strings.Cut(strings.TrimSpace(line), " ")
+		seen[instruction] = args
+		fields := strings.Fields(args)
+		switch {
+		case instruction == "FROM":
+			if stage++; stage == 1 {
+				checkGoImage(t, args)
+			} else if args != "scratch" {
+				t.Errorf("the image is made FROM %s, want scratch", args)
+			}
+		case instruction == "WORKDIR" && stage == 1 && args == "/src": // is build
+		case instruction == "COPY" && stage == 1 && args == ". .":
+			copyContext(t, build)
+		case instruction == "RUN" && stage == 1:
+			if out, err := run(t, build, []string{"GOFLAGS=-mod=readonly", "GOPROXY=off"}, "sh", "-c", args); err != nil {
+				t.Fatalf("RUN %s: %v\n%s", args, err, out)
+			}
+		case instruction == "COPY" && stage == 2 && fields[0] == "--from=build":
+			owner := "0:0"
+			if chown, ok := strings.CutPrefix(fields[1], "--chown="); ok {
+				owner, fields = chown, fields[1:]
+			}
+			from := strings.Replace(fields[1], "/src", build, 1)
+			if out, err := run(t, "", nil, "sh", "-c", fmt.Sprintf("mkdir -p %[1]s && cp -a %[2]s %[3]s && chown -R %[4]s %[3]s",
+				filepath.Join(root, path.Dir(fields[2])), from, filepath.Join(root, fields[2]), owner)); err != nil {
+				t.Fatalf("COPY %s: %v\n%s", args, err, out)
+			}
+		case instruction == "USER":
+			uid, gid, _ := strings.Cut(args, ":")
+			n, err := strconv.ParseUint(uid, 10, 32)
+			if err != nil || uid != gid {
+				t.Fatalf("USER %s, want a number for both: an empty image has no names", args)
+			}
+			user = uint32(n)
+		case instruction == "ENTRYPOINT":
+			if err := json.Unmarshal([]byte(args), &entrypoint); err != nil {
+				t.Fatalf("ENTRYPOINT %s, want a list: there is no shell", args)
+			}
+		case instruction == "VOLUME", instruction == "EXPOSE", instruction == "HEALTHCHECK":
+		default:
+			t.Fatalf("the test does not know what Docker does with: %s", line)
+		}
+	}
+	if user != 65532 || seen["VOLUME"] != "/data" || seen["HEALTHCHECK"] != "NONE" || seen["EXPOSE"] != "8000" {
+		t.Errorf("USER %d, VOLUME %s, HEALTHCHECK %s, EXPOSE %s", user, seen["VOLUME"], seen["HEALTHCHECK"], seen["EXPOSE"])
+	}
+	if !strings.Contains(strings.Join(entrypoint, " "), "-addr :8000 -store /data/users.jsonl") {
+		t.Errorf("ENTRYPOINT %q lacks an address that can be reached, or the store on the volume", entrypoint)
+	}
+	checkStatic(t, filepath.Join(root, entrypoint[0]))
+
+	// A container, with the arguments and the environment of the page.
+	start := func(args ...string) *server {
+		t.Helper()
+		s := &server{log: &output{}, done: make(chan error, 1)}
+		s.cmd = &exec.Cmd{
+			Path: entrypoint[0], Args: append(append(append([]string{}, entrypoint...), "-addr", "127.0.0.1:0"), args...),
+			Dir: "/", Env: []string{"SECRET_KEY=" + testKey, "ADMIN_PASSWORD=staple battery"}, Stdout: s.log, Stderr: s.log,
+			SysProcAttr: &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: user, Gid: user}},
+		}
+		if err := s.cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		go func() { s.done <- s.cmd.Wait() }()
+		t.Cleanup(func() { s.stop(t) })
+		s.waitUntilReady(t)
+		return s
+	}
+	s := start("-admin", "root")
+	first, _ := logIn(t, s, "root", "staple battery")
+	s.stop(t)
+	s = start("-admin", "root")
+	if err := whoAmI(clusterClient, s.URL, first); err != nil {
+		t.Errorf("a token of before the restart: %v", err)
+	}
+	s.stop(t)
+
+	var status syscall.Stat_t
+	file := filepath.Join(root, "data", "users.jsonl")
+	if err := syscall.Stat(file, &status); err != nil || status.Uid != user || status.Mode&0o777 != 0o600 {
+		t.Errorf("%s belongs to %d and has mode %o (%v), want %d and 600", file, status.Uid, status.Mode&0o777, err, user)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // or it would serve for ever
+	defer cancel()
+	cmd := exec.CommandContext(ctx, entrypoint[0], append(entrypoint[1:], "-addr", "127.0.0.1:0", "-store", "/users.jsonl")...)
+	cmd.Dir, cmd.Env = "/", []string{"SECRET_KEY=" + testKey}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: user, Gid: user}}
+	if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "permission denied") {
+		t.Errorf("a store outside of the volume: %v %s, want permission denied", err, out)
+	}
+}
+
+// checkGoImage: the image is of the Go release that go.mod asks for.
+func checkGoImage(t *testing.T, from string) {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(repoFile(t, "go.mod"))
+	if m == nil || from != "golang:"+m[1]+" AS build" {
+		t.Errorf("FROM %s, and go.mod asks for %v", from, m)
+	}
+}
+
+// copyContext copies what .dockerignore leaves, as "COPY . ." does. The last pattern
+// that matches decides.
+func copyContext(t *testing.T, to string) {
+	t.Helper()
+	var patterns []string
+	for line := range strings.Lines(repoFile(t, ".dockerignore")) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			patterns = append(patterns, line)
+		}
+	}
+	entries, err := os.ReadDir("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		ignored := false
+		for _, pattern := range patterns {
+			bare, exception := strings.CutPrefix(pattern, "!")
+			if match, err := filepath.Match(bare, entry.Name()); err != nil {
+				t.Fatalf(".dockerignore: %s: %v", pattern, err)
+			} else if match {
+				ignored = !exception
+			}
+		}
+		if ignored {
+			continue
+		}
+		if out, err := run(t, "", nil, "cp", "-r", filepath.Join("..", entry.Name()), to); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	if files, _ := filepath.Glob(filepath.Join(to, "*_test.go")); len(files) > 0 {
+		t.Errorf(".dockerignore lets the tests into the image's build: %v", files)
+	}
+}
+
+// checkStatic: a program in an empty image can have no interpreter.
+func checkStatic(t *testing.T, file string) {
+	t.Helper()
+	f, err := elf.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			t.Errorf("%s is not a static binary", file)
+		}
+	}
+}
+
+// The unit is what systemd takes, and the commands of docs/operating.md install it. A
+// folder stands for the root of the machine, and the server is started as the unit
+// says.
+func TestSystemdUnit(t *testing.T) {
+	analyze := find(t, "apt-get install systemd", "systemd-analyze")
+	find(t, "apt-get install openssl", "openssl")
+	machine, bin := t.TempDir(), t.TempDir()
+	for name, text := range map[string]string{
+		"go":        `[ "$*" = "build -o stdauth ." ] && cp ` + binary + ` stdauth`,
+		"sudo":      `exec "$@"`,
+		"systemctl": `echo systemctl "$@"`,
+	} {
+		writeFile(t, filepath.Join(bin, name), "#!/bin/sh\n"+text+"\n")
+		if err := os.Chmod(filepath.Join(bin, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{"docs", "usr/local/bin", "etc/systemd/system", "var/lib/stdauth"} {
+		if err := os.MkdirAll(filepath.Join(machine, dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, filepath.Join(machine, "docs/stdauth.service"), repoFile(t, "docs/stdauth.service"))
+	here := strings.NewReplacer("/usr/local/bin/", machine+"/usr/local/bin/", "/etc/", machine+"/etc/", "/var/lib/", machine+"/var/lib/")
+	_, commands, _ := strings.Cut(repoFile(t, "docs/operating.md"), "\n```sh\n")
+	commands, _, _ = strings.Cut(commands, "```")
+	out, err := run(t, machine, []string{"PATH=" + bin + ":" + os.Getenv("PATH")}, "sh", "-ec", here.Replace(commands))
+	if want := "systemctl daemon-reload\nsystemctl enable --now stdauth\n"; err != nil || out != want {
+		t.Fatalf("%s\nprints %q (%v), want %q", commands, out, err, want)
+	}
+
+	installed := filepath.Join(machine, "etc/systemd/system/stdauth.service")
+	unit, err := os.ReadFile(installed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, installed, here.Replace(string(unit))) // as it would be on the machine
+	if out, err := run(t, "", nil, analyze, "verify", "--man=no", installed); err != nil || out != "" {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+	set := map[string]string{}
+	for line := range strings.Lines(here.Replace(string(unit))) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok {
+			set[name] = value
+		}
+	}
+	for name, want := range map[string]string{"WantedBy": "multi-user.target", "StateDirectory": "stdauth", "RestartPreventExitStatus": "2"} {
+		if set[name] != want {
+			t.Errorf("%s=%s, want %s", name, set[name], want)
+		}
+	}
+	if stop, _ := strconv.Atoi(set["TimeoutStopSec"]); stop <= 10 {
+		t.Errorf("TimeoutStopSec=%d, want more than the 10 s that requests under way have", stop)
+	}
+
+	env, err := os.ReadFile(set["EnvironmentFile"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(set["EnvironmentFile"]); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%s is %v, want 0600: it holds the key", set["EnvironmentFile"], info.Mode())
+	}
+	args := strings.Fields(set["ExecStart"])
+	s := &server{log: &output{}, done: make(chan error, 1)}
+	s.cmd = exec.Command(args[0], append(args[1:], "-addr", "127.0.0.1:0", "-debug-addr", "127.0.0.1:0")...)
+	s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = strings.Split(strings.TrimSpace(string(env)), "\n"), s.log, s.log
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { s.done <- s.cmd.Wait() }()
+	t.Cleanup(func() { s.stop(t) })
+	s.waitUntilReady(t)
+	logIn(t, s, "root", "staple battery")
+	start := time.Now()
+	s.stop(t)
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("the server took %v to stop", took)
+	}
+}
