@@ -19,12 +19,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The tests of this file are those that ARTICLE.md names: each shows that what
+// The tests of this file are those that docs/article.md names: each shows that what
 // the article gets wrong is right here.
 
 func TestArticlePageNamesItsTests(t *testing.T) {
 	t.Parallel()
-	page := readText(t, "ARTICLE.md")
+	page := readText(t, "docs/article.md")
 	var there []string
 	for _, m := range regexp.MustCompile(`(?m)^func (TestArticle\w+)\(`).FindAllStringSubmatch(readText(t, "article_test.go"), -1) {
 		if m[1] != "TestArticlePageNamesItsTests" {
@@ -35,7 +35,7 @@ func TestArticlePageNamesItsTests(t *testing.T) {
 	slices.Sort(there)
 	slices.Sort(named)
 	if diff := cmp.Diff(there, slices.Compact(named)); diff != "" {
-		t.Errorf("the tests of the article that are there (-), and those that ARTICLE.md names (+):\n%s", diff)
+		t.Errorf("the tests of the article that are there (-), and those that docs/article.md names (+):\n%s", diff)
 	}
 }
 

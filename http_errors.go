@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -69,7 +70,7 @@ var problems = []problem{
 	{errCrossOrigin, 403, "cross_origin", "invalid_request", "", 0, "Cross-origin request"},
 	{errOwnAccount, 403, "own_account", "", "", 0, ""},
 	{errMediaType, 415, "unsupported_media_type", "invalid_request", "", 0, ""},
-	{errTooLarge, 413, "too_large", "invalid_request", "", 0, "The body must be at most 65536 bytes long"},
+	{errTooLarge, 413, "too_large", "invalid_request", "", 0, fmt.Sprintf("The body must be at most %d bytes long", maxBody)},
 	{errTwoCredentials, 400, "invalid_request", "invalid_request", invalidRequest, 0, "More than one Authorization header"},
 	{errSecretInQuery, 400, "invalid_request", "invalid_request", invalidRequest, 0, "A name or a secret must not be sent in the query string"},
 	{ErrUnavailable, 503, "store_unavailable", "temporarily_unavailable", "", 5 * time.Second, "The store cannot be used at the moment"},

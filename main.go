@@ -23,8 +23,14 @@ import (
 	"time"
 )
 
-// gracePeriod is how long requests under way may take after a signal to stop.
-const gracePeriod = 10 * time.Second
+const (
+	// What a slow client can hold on to.
+	headerTimeout  = 10 * time.Second
+	requestTimeout = 30 * time.Second // with the body
+	idleTimeout    = 2 * time.Minute  // between requests
+
+	gracePeriod = 10 * time.Second // for requests under way after a signal to stop
+)
 
 func main() {
 	signal.Ignore(syscall.SIGPIPE) // or a closed standard error would end the process
@@ -119,7 +125,7 @@ func (set *settings) serve(ctx context.Context, store Store, stdout io.Writer, l
 		if err != nil {
 			return err
 		}
-		debug := &http.Server{Handler: debugHandler(s.metrics), ReadHeaderTimeout: 10 * time.Second}
+		debug := &http.Server{Handler: debugHandler(s.metrics), ReadHeaderTimeout: headerTimeout}
 		go func() { failed <- debug.Serve(listener) }()
 		defer debug.Close() // a profile may take as long as its reader likes
 		log.Info("debugging", "metrics", "http://"+listener.Addr().String()+"/metrics")
@@ -162,14 +168,13 @@ func newServer(config Config, store Store, tokens *Tokens, log *slog.Logger) *se
 	return s
 }
 
-// httpServer bounds what a slow client can hold on to.
 func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Server {
 	server := &http.Server{
 		Handler:           handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       requestTimeout,
 		WriteTimeout:      time.Minute, // from the end of the headers: read, wait for the hash, write
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10, // four times the longest token
 		ErrorLog:          newErrorLog(log),
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -15,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -154,7 +156,7 @@ func pages(t *testing.T) []string {
 	if err != nil || len(docs) == 0 {
 		t.Fatalf("docs/ has the pages %q, %v", docs, err)
 	}
-	return append([]string{"README.md"}, docs...)
+	return append([]string{"README.md", "SECURITY.md"}, docs...)
 }
 
 // allPages is the text of them all.
@@ -191,6 +193,38 @@ func TestReadmeEndpoints(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, slices.Compact(got)); diff != "" { // POST /token has two rows
 		t.Errorf("the routes (-), and README.md's table of endpoints (+):\n%s", diff)
+	}
+}
+
+// The statuses and fields in it are those of openapi.json.
+func TestReadmeEndpointsFitOpenAPI(t *testing.T) {
+	t.Parallel()
+	var api struct {
+		Paths map[string]map[string]json.RawMessage
+	}
+	description := readText(t, "web/openapi.json")
+	if err := json.Unmarshal([]byte(description), &api); err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `([A-Z]+) (/[^`]*)` \\| [^|]+ \\| ([^|]*)\\| ([^|]*)\\|$").FindAllStringSubmatch(readText(t, "README.md"), -1)
+	if len(rows) < 20 {
+		t.Fatalf("README.md has %d endpoints: is the search for them broken?", len(rows))
+	}
+	for _, m := range rows {
+		if m[2] == "/" {
+			continue // openapi.json leaves it out
+		}
+		operation := string(api.Paths[m[2]][strings.ToLower(m[1])])
+		for _, status := range regexp.MustCompile(`\b[2-5]\d\d\b`).FindAllString(m[4], -1) {
+			if !strings.Contains(operation, `"`+status+`":`) {
+				t.Errorf("README.md says that %s %s answers %s, and openapi.json does not", m[1], m[2], status)
+			}
+		}
+		for _, field := range regexp.MustCompile("`(\\w+)").FindAllStringSubmatch(m[3], -1) {
+			if !strings.Contains(description, `"`+field[1]+`"`) {
+				t.Errorf("README.md says that %s %s takes %s, and openapi.json does not know it", m[1], m[2], field[1])
+			}
+		}
 	}
 }
 
@@ -234,6 +268,94 @@ func TestReadmeSettings(t *testing.T) {
 	if diff := cmp.Diff(asked, variables); diff != "" {
 		t.Errorf("the variables that are read (-), and README.md's (+):\n%s", diff)
 	}
+}
+
+// The table of limits gives the constants of the code.
+func TestPagesLimits(t *testing.T) {
+	t.Parallel()
+	constants := map[string]any{
+		"DefaultIterations": DefaultIterations, "minPassword": minPassword, "maxPassword": maxPassword,
+		"minSecret": minSecret, "minDifferentBytes": minDifferentBytes, "maxToken": maxToken, "leeway": leeway * time.Second,
+		"refreshGrace": refreshGrace, "maxSessions": maxSessions, "freeTries": freeTries, "freeAddressTries": freeAddressTries,
+		"maxWait": maxWait, "maxWaiting": maxWaiting, "maxBody": maxBody, "maxInvalid": maxInvalid,
+		"headerTimeout": headerTimeout, "requestTimeout": requestTimeout, "idleTimeout": idleTimeout, "gracePeriod": gracePeriod,
+		"compactSlack": compactSlack, "maxLine": maxLine, "etcdPatience": etcdPatience,
+	}
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| [^|]+ \\| ([0-9]\\w*)[^|]* \\| [^|]+ \\| `(\\w+)` \\|$").FindAllStringSubmatch(allPages(t), -1) {
+		value, name := m[1], m[2]
+		listed[name] = true
+		want := fmt.Sprint(constants[name])
+		if d, ok := constants[name].(time.Duration); ok {
+			if given, err := time.ParseDuration(value); err == nil && given == d {
+				continue
+			}
+		}
+		if value != want {
+			t.Errorf("the pages give the limit %s the value %s, and the code %s", name, value, want)
+		}
+	}
+	for name := range constants {
+		if !listed[name] {
+			t.Errorf("the pages do not list the limit %s", name)
+		}
+	}
+}
+
+// A number with a unit in the prose of a page is one of these, which are made from
+// the code or, where they are not ours, known here.
+func TestPagesNumbersInProse(t *testing.T) {
+	t.Parallel()
+	known := []string{
+		fmt.Sprintf("with PBKDF2-HMAC-SHA256, %d,000 iterations", DefaultIterations/1000),
+		fmt.Sprintf("An access token lives %d minutes", int(defaultSettings(t).AccessTTL.Minutes())),
+		fmt.Sprintf("wants 15 characters where a password is the only factor; %d are required here", minPassword),
+		fmt.Sprintf("an access token, which is valid for %d minutes", int(defaultSettings(t).AccessTTL.Minutes())),
+		fmt.Sprintf("requests under way are finished, for %d s at most", int(gracePeriod.Seconds())),
+
+		// Not ours: of the article's server, of etcd, of people.
+		"An unknown name is answered before any password is hashed: 2.5 ms instead of 235 ms.",
+		"bcrypt reads 72 bytes",
+		"etcd keeps 2 GiB unless told otherwise",
+		"An account takes about 510 bytes of it and a session 410",
+		"100 a second make 150 MB an hour",
+		"90 days before you publish",
+	}
+	unit := regexp.MustCompile(`\b\d[\d,.]*[  -]?(s|ms|seconds?|minutes?|hours?|days?|bytes|bits|KiB|GiB|MB|GB|%|characters|sessions|iterations|tries|accounts|requests)\b`)
+	used := map[string]bool{}
+	for _, page := range pages(t) {
+		text := prose(readText(t, page))
+		for _, fact := range known {
+			if strings.Contains(text, fact) {
+				used[fact] = true
+				text = strings.ReplaceAll(text, fact, "")
+			}
+		}
+		for _, m := range unit.FindAllStringIndex(text, -1) {
+			t.Errorf("%s has a number that no test knows: ...%s...", page, text[max(0, m[0]-60):min(len(text), m[1]+40)])
+		}
+	}
+	for _, fact := range known {
+		if !used[fact] {
+			t.Errorf("no page says %q any more", fact)
+		}
+	}
+}
+
+// prose is a page without its code and tables, in one line.
+func prose(page string) string {
+	page = regexp.MustCompile("(?s)```.*?\n```").ReplaceAllString(page, "")
+	page = regexp.MustCompile(`(?m)^\|.*$`).ReplaceAllString(page, "")
+	return strings.Join(strings.Fields(regexp.MustCompile("`[^`]*`").ReplaceAllString(page, "`")), " ")
+}
+
+func defaultSettings(t *testing.T) *settings {
+	t.Helper()
+	set, err := parseSettings(nil, envOf())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
 }
 
 // The table of codes is that of http_errors.go, in its order.

@@ -3,6 +3,7 @@ package main
 import (
 	_ "embed"
 	"errors"
+	"fmt"
 	"net/mail"
 	"strings"
 	"sync"
@@ -87,10 +88,10 @@ func foldName(name string) string {
 // of passwords that everybody tries first, and no rules about characters.
 func checkPassword(password, username string) error {
 	switch {
-	case utf8.RuneCountInString(password) < 8:
-		return errors.New("must be at least 8 characters long")
+	case utf8.RuneCountInString(password) < minPassword:
+		return fmt.Errorf("must be at least %d characters long", minPassword)
 	case len(password) > maxPassword:
-		return errors.New("must be at most 1024 bytes long")
+		return fmt.Errorf("must be at most %d bytes long", maxPassword)
 	case !hashable(password):
 		return errors.New("must be valid UTF-8 without NUL and U+FFFD")
 	case len(username) >= 4 && strings.Contains(foldName(password), foldName(username)):
@@ -101,7 +102,10 @@ func checkPassword(password, username string) error {
 	return nil
 }
 
-const maxPassword = 1024 // bytes
+const (
+	minPassword = 8    // characters
+	maxPassword = 1024 // bytes
+)
 
 // commonPasswords are the 3,000 most common passwords of eight characters or more,
 // in lower case. The file names its source.
