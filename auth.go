@@ -20,31 +20,30 @@ import (
 	"time"
 )
 
-// This file is the cryptography: access tokens (JWT, RFC 7519, signed with
-// HS256), refresh tokens, and password hashes. It is given the keys and the
-// time, and reads no clock, no store and no request.
+// This file holds the cryptography: access tokens (JWT, RFC 7519, signed with HS256),
+// refresh tokens and password hashes. It is given the keys and the time; it reads no
+// clock, store or request.
 
-// ErrToken is the only thing a caller learns about a refused token. Naming the
-// check that failed would help nobody but a forger.
+// ErrToken is all that a caller learns about a refused token. Naming the check that
+// failed would help only a forger.
 var ErrToken = errors.New("invalid token")
 
 const (
 	maxToken = 4096 // bytes; ours are about 350
-	leeway   = 30   // seconds that the clock of another copy of the server may be ahead
+	leeway   = 30   // seconds by which the clock of another copy of the server may be ahead
 
 	minSecret         = 32 // bytes: the size of the hash's output (RFC 7518, section 3.2)
-	minDifferentBytes = 8  // a random key of 32 bytes has fewer once in 10^25 times
+	minDifferentBytes = 8  // a random key of 32 bytes has fewer once in 10^25
 )
 
-// knownSecrets are printed in articles and documentation, so anybody can sign
-// with them.
+// knownSecrets are published, so anybody can sign with them.
 var knownSecrets = []string{
 	"your-secret-key-keep-it-safe-and-dont-share-it-with-anyone",       // the article this server began with
 	"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", // the FastAPI tutorial
 	"a-string-secret-at-least-256-bits-long",                           // jwt.io
 }
 
-// checkSecret returns what is wrong with a signing key.
+// checkSecret checks a signing key.
 func checkSecret(secret string) error {
 	different := map[byte]bool{}
 	for _, c := range []byte(secret) {
@@ -61,9 +60,9 @@ func checkSecret(secret string) error {
 	return nil
 }
 
-// Claims are the contents of an access token. Only UserID and SessionID are acted
-// on: name and role are for other programs, and this one reads them from the
-// store.
+// Claims are the contents of an access token. This server uses only UserID and
+// SessionID, and reads name and role from the store; the token has them for other
+// programs.
 type Claims struct {
 	UserID              int64
 	SessionID           string
@@ -106,8 +105,8 @@ func NewTokens(issuer, secret, previous string) *Tokens {
 		if s == "" {
 			continue
 		}
-		// Refresh tokens have a key of their own, so that neither kind of token
-		// is ever accepted as the other (RFC 8725, section 3.12).
+		// Refresh tokens have their own key, so neither kind of token is accepted as
+		// the other (RFC 8725, section 3.12).
 		derived, err := hkdf.Key(sha256.New, []byte(s), nil, "stdauth refresh token", sha256.Size)
 		if err != nil {
 			panic(err) // unreachable: only for a length that is out of range
@@ -142,9 +141,9 @@ func (t *Tokens) appendClaims(b []byte, c Claims) []byte {
 	return append(b, '}')
 }
 
-// readClaims takes the claims from between the text that appendClaims writes around
-// them. It accepts anything, because its caller writes them again and compares. A
-// value that JSON would escape does not pass; no name, role or session ID has one.
+// readClaims reads the claims by the literal text that appendClaims writes between
+// them. It accepts anything, because its caller writes the claims again and compares.
+// So a value that JSON escapes is refused; names, roles and session IDs have none.
 func (t *Tokens) readClaims(payload string) (c Claims) {
 	upTo := func(end string) (value string) {
 		value, payload, _ = strings.Cut(payload, end)
@@ -164,8 +163,8 @@ func (t *Tokens) readClaims(payload string) (c Claims) {
 	return c
 }
 
-// VerifyAccess returns the claims of an access token, or ErrToken if this server
-// did not sign it or it cannot be used now.
+// VerifyAccess returns the claims of an access token, or ErrToken if this server did
+// not sign it or it is not valid now.
 func (t *Tokens) VerifyAccess(token string, now time.Time) (Claims, error) {
 	c, err := t.ReadAccess(token)
 	if err != nil || !c.ValidAt(now) {
@@ -177,19 +176,18 @@ func (t *Tokens) VerifyAccess(token string, now time.Time) (Claims, error) {
 // ReadAccess returns the claims of an access token, expired or not, or ErrToken if
 // this server did not sign it.
 //
-// A token is genuine if its MAC is right and the text under the MAC is what this
-// server writes for the claims in it. The MAC comes first, so nothing that a
-// forger wrote is read, least of all the algorithm (RFC 8725, section 3.1). The
-// comparison then refuses every other algorithm, encoding, order, duplicate and
-// unknown claim at once, and "crit" (RFC 7515, section 4.1.11), even under the
-// right key.
+// A token is genuine if its MAC is right and the text under the MAC is what this server
+// writes for the claims in it. The MAC is checked first, so nothing that a forger wrote
+// is read, least of all the algorithm (RFC 8725, section 3.1). The comparison then
+// refuses every other algorithm, encoding, order, duplicate and unknown claim, and
+// "crit" (RFC 7515, section 4.1.11), even under the right key.
 func (t *Tokens) ReadAccess(token string) (Claims, error) {
 	signed, ok := authentic(t.access, token)
 	encoded, ours := strings.CutPrefix(signed, jwtHeader+".")
 	if !ok || !ours {
 		return Claims{}, ErrToken
 	}
-	var decoded, written [512]byte // larger than our own
+	var decoded, written [512]byte // larger than any token of ours needs
 	payload, err := base64url.AppendDecode(decoded[:0], []byte(encoded))
 	// The decoder skips line breaks (RFC 4648, section 3.3, forbids it).
 	if err != nil || base64url.EncodedLen(len(payload)) != len(encoded) {
@@ -202,8 +200,8 @@ func (t *Tokens) ReadAccess(token string) (Claims, error) {
 	return c, nil
 }
 
-// appendText appends s as a JSON string. Nearly every string of ours needs no escape,
-// and then this is four times as fast as encoding/json.
+// appendText appends s as a JSON string. Most strings need no escaping; for them it is
+// four times as fast as encoding/json.
 func appendText(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
@@ -217,10 +215,10 @@ func appendText(b []byte, s string) []byte {
 	return append(append(append(b, '"'), s...), '"')
 }
 
-// Refresh signs a refresh token: session, account and generation in clear, and
-// a MAC over them. The store keeps only the generation. So nothing in a store can
-// be used as a token, the same generation always makes the same token, and a
-// forged one is refused without asking the store.
+// Refresh signs a refresh token: session, account and generation in clear, and a MAC
+// over them. The store keeps only the generation. So nothing in a store can be used as
+// a token, the same generation always gives the same token, and a forged token is
+// refused without a look at the store.
 func (t *Tokens) Refresh(r RefreshToken) string {
 	m := t.refresh[0].get()
 	defer t.refresh[0].put(m)
@@ -233,9 +231,8 @@ func (r RefreshToken) text() string {
 	return fmt.Sprintf("%s.%d.%d", r.SessionID, r.UserID, r.Generation)
 }
 
-// VerifyRefresh returns the contents of a refresh token, or ErrToken if this
-// server did not sign it. Whether it is the current one, the session decides: see
-// [Session.Rotate].
+// VerifyRefresh returns the contents of a refresh token, or ErrToken if this server did
+// not sign it. [Session.Rotate] decides whether it is the current one.
 func (t *Tokens) VerifyRefresh(token string) (r RefreshToken, err error) {
 	signed, ok := authentic(t.refresh, token)
 	if !ok {
@@ -252,10 +249,10 @@ func (t *Tokens) VerifyRefresh(token string) (r RefreshToken, err error) {
 	return r, nil
 }
 
-// authentic reports whether token ends in the MAC, under one of the keys, of the
-// text before its last dot, and returns that text. It compares the MACs as text, in
-// constant time, so the MAC of a token has one spelling: no padding, line break or
-// stray bit passes.
+// authentic reports whether the token ends in the MAC, under one of the keys, of the
+// text before its last dot, and returns that text. It compares the MACs in base64url
+// and in constant time. So a MAC has one spelling: no padding, line break or stray bit
+// passes.
 func authentic(keys []*hs256, token string) (signed string, ok bool) {
 	dot := strings.LastIndexByte(token, '.')
 	if dot < 0 || len(token) > maxToken {
@@ -271,8 +268,8 @@ func authentic(keys []*hs256, token string) (signed string, ok bool) {
 	return token[:dot], match == 1
 }
 
-// An hs256 is HMAC-SHA256 (RFC 2104) with one key. Keying an HMAC costs more than
-// using it, so keyed ones are kept for the next call.
+// An hs256 is HMAC-SHA256 (RFC 2104) with one key. Setting up an HMAC costs more than
+// using it, so each is used again.
 type hs256 struct{ pool sync.Pool }
 
 // A mac is a keyed HMAC and the text that it signs.
@@ -308,7 +305,7 @@ var base64url = base64.RawURLEncoding.Strict()
 
 // A Hasher hashes passwords with PBKDF2-HMAC-SHA256 (RFC 8018, section 5.2).
 type Hasher struct {
-	Iterations int // the cost of a guess, to this server and to a thief of the store
+	Iterations int // the cost of a guess, for this server and for a thief of the store
 }
 
 // DefaultIterations is OWASP's figure for PBKDF2-HMAC-SHA256 (Password Storage
@@ -319,7 +316,7 @@ const (
 	saltSize = 16 // bytes, so that no two accounts share one (NIST SP 800-132, section 5.1)
 	keySize  = sha256.Size
 
-	// A store that was tampered with could hold a hash that takes hours to check.
+	// A store that was tampered with could have a hash that takes hours to check.
 	maxIterations = 10 * DefaultIterations
 )
 
@@ -332,10 +329,10 @@ func (h Hasher) Hash(password string) string {
 	return formatPHC(h.Iterations, salt, derive(password, salt, h.Iterations, keySize))
 }
 
-// Check reports whether phc was made from password, and if so, whether it is
-// weaker than what Hash makes now. A phc that cannot be parsed, such as the empty
-// one of an account that does not exist, matches no password. Every check takes as
-// long as one of h.Iterations, so the time tells nothing about the account.
+// Check reports whether phc was made from password, and if so, whether it is weaker
+// than what Hash makes now. A phc that cannot be parsed matches no password; an account
+// that does not exist has an empty one. Every check takes as long as one with
+// h.Iterations, so its time says nothing about the account.
 func (h Hasher) Check(password, phc string) (ok, weak bool) {
 	iterations, salt, want, parsed := parsePHC(phc)
 	if !parsed {
@@ -372,10 +369,10 @@ func parsePHC(phc string) (iterations int, salt, key []byte, ok bool) {
 	salt, _ = base64.RawStdEncoding.DecodeString(part[3])
 	key, _ = base64.RawStdEncoding.DecodeString(part[4])
 
-	// Like an access token, a hash is valid if it is what we would write. This
-	// finds each error ignored above, and another algorithm's name.
+	// Like an access token, a hash is valid if it is what we would write. The
+	// comparison finds every error ignored above, and any other algorithm.
 	ok = phc == formatPHC(iterations, salt, key)
-	// A short key would match many passwords, an empty one all of them.
+	// A short key would match many passwords, an empty one every password.
 	ok = ok && 1 <= iterations && iterations <= maxIterations && len(salt) >= 8 && 16 <= len(key) && len(key) <= 64
 	return iterations, salt, key, ok
 }

@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// Checking a password is made expensive on purpose. This file keeps that cost from
-// being turned against the server (too many checks at once) and against its users
-// (one guess after the other).
+// Checking a password is expensive on purpose. This file protects the server from too
+// many checks at once, and its users from one guess after another.
 
 // ErrBusy means that too many passwords are waiting to be hashed.
 var ErrBusy = errors.New("too many passwords are being checked")
@@ -21,8 +20,8 @@ var ErrBusy = errors.New("too many passwords are being checked")
 // ErrPassword means that a password is wrong.
 var ErrPassword = errors.New("incorrect password")
 
-// ErrThrottled means that a password was not looked at: too many were wrong before
-// it. A ThrottledError is one that says how long to wait.
+// ErrThrottled means that a password was not checked, because too many before it were
+// wrong. A ThrottledError wraps it and says how long to wait.
 var ErrThrottled = errors.New("too many failed logins")
 
 type ThrottledError struct{ Wait time.Duration }
@@ -46,10 +45,10 @@ func NewPasswords(iterations int) *Passwords {
 	}
 }
 
-// Check tries a password for an account: it returns ErrPassword if the hash that
-// lookUp finds was not made from it, else whether that hash is weaker than a new
-// one. Every way to try a password leads through here. A try that must wait looks
-// nothing up and takes no place in the queue.
+// Check tries a password for an account. It returns ErrPassword if the hash that lookUp
+// returns was not made from it, and otherwise whether that hash is weaker than a new
+// one. All tries of passwords go through Check. One that must wait looks nothing up and
+// takes no place in the queue.
 func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr, password string, lookUp func() (phc string, err error)) (weak bool, err error) {
 	keys := throttleKeys(username, from)
 	if err := p.throttle.wait(keys, time.Now()); err != nil {
@@ -65,7 +64,7 @@ func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr,
 	}
 	defer leave()
 	if err := p.throttle.take(keys, time.Now()); err != nil {
-		return false, err // one of many sent at once, which all passed the first test
+		return false, err // one of many sent at once that passed the first test
 	}
 	ok, weak := p.Hasher.Check(password, phc)
 	if !ok {
@@ -93,7 +92,7 @@ func (p *Passwords) Waiting() int {
 	return p.queue.total
 }
 
-// A hashQueue lets one hash run for each core, and some wait.
+// A hashQueue lets one hash run on each core, and a limited number wait.
 type hashQueue struct {
 	running chan struct{} // has room for one hash per core
 
@@ -102,17 +101,17 @@ type hashQueue struct {
 	total   int
 }
 
-// maxWaiting is how many hashes may wait. At 0.1 s each, the last of them waits
-// about as long as a person does before giving up.
+// maxWaiting is how many hashes may wait. At 0.1 s each, the last waits about as long
+// as a person would.
 const maxWaiting = 128
 
-// enter waits for a core, and leaves the queue when ctx ends. The caller calls
-// leave after the hash.
+// enter waits for a core, or until ctx is done. The caller must call leave after the
+// hash.
 //
-// A client may have as many hashes waiting as there are places left: one alone gets
-// half of them, and many share the rest (Choudhury and Hahne, "Dynamic Queue Length
-// Thresholds for Shared-Memory Packet Switches", 1998). So no client can fill the
-// queue, and no place is kept for nobody.
+// A client may have as many hashes waiting as there are places free: one alone gets
+// half of them, and many share (Choudhury and Hahne, "Dynamic Queue Length Thresholds
+// for Shared-Memory Packet Switches", 1998). So no client can fill the queue, and no
+// place is reserved.
 func (q *hashQueue) enter(ctx context.Context, from netip.Addr) (leave func(), err error) {
 	client := network(from)
 	q.mu.Lock()
@@ -144,16 +143,16 @@ func (q *hashQueue) stopWaiting(client netip.Prefix) {
 	}
 }
 
-// hashing counts the hashes of the process.
+// hashing counts the hashes that run in this process.
 var hashing struct {
 	sync.Mutex
 	running, threads int
 }
 
-// hashBegins gives Go one thread more than it has cores, until the last hash ends.
-// A hash keeps its thread busy, and Go would let a request wait 10 ms or more for it.
+// hashBegins gives Go one thread more than there are cores, until the last hash ends. A
+// hash keeps its thread busy, and Go would let a request wait 10 ms or more for it.
 // With one more thread, the operating system shares the cores among all of them.
-// Not for good: without a hash, it would cost a fifth of the throughput.
+// Without a hash, the extra thread would cost a fifth of the throughput.
 func hashBegins() {
 	hashing.Lock()
 	defer hashing.Unlock()
@@ -172,15 +171,15 @@ func hashEnds() {
 	}
 }
 
-// A throttle slows down guessing. After a number of failures in a row, each further
-// try must wait, twice as long as the one before: failures for one account from one
-// address, and failures from one address for any account, so that trying one
-// password on every account is no way out. Tries from other addresses go on: nobody
-// can lock a user out.
+// A throttle slows down guessing. After a number of failures in a row, each further try
+// must wait twice as long as the one before. It counts failures for one account from
+// one address, and failures from one address for all accounts, because a guesser may
+// try one password on every account. Tries from other addresses are not affected, so
+// nobody can lock a user out.
 //
-// It remembers at most 2*throttleHalf keys, in two maps: when the newer one is full,
-// the older one is dropped. To make it forget, an attacker must fail throttleHalf
-// other logins, which takes far longer than waiting.
+// It remembers at most 2*throttleHalf keys in two maps: when the newer is full, the
+// older is dropped. To make it forget, an attacker would need throttleHalf other failed
+// logins, which takes far longer than the wait.
 type throttle struct {
 	mu           sync.Mutex
 	newer, older map[throttleKey]failures
@@ -188,14 +187,14 @@ type throttle struct {
 
 // A throttleKey is what failures are counted for.
 type throttleKey struct {
-	sum  [16]byte // of a fixed size, whatever is sent as a name
-	free int      // failures that cost no wait
+	sum  [16]byte // of a fixed size, whatever the name
+	free int      // failures without a wait
 }
 
-// failures are those in a row so far.
+// failures are failed tries in a row.
 type failures struct {
 	count int
-	until time.Time // no try before this
+	until time.Time // the end of the wait
 }
 
 const (
@@ -214,8 +213,8 @@ func throttleKeys(username string, from netip.Addr) [2]throttleKey {
 	return [2]throttleKey{key(address+" "+foldName(username), freeTries), key(address, freeAddressTries)}
 }
 
-// network is the part of an address that one client is assumed to have: all of
-// IPv4, and of IPv6 a /64 (RFC 6177).
+// network is the network that one client is assumed to have: an IPv4 address, or an
+// IPv6 /64 (RFC 6177).
 func network(from netip.Addr) netip.Prefix {
 	bits := from.BitLen()
 	if from.Is6() {
@@ -254,8 +253,7 @@ func (t *throttle) take(keys [2]throttleKey, now time.Time) error {
 	return nil
 }
 
-// failed starts the wait for the next try when this one is answered, not when it
-// was reserved.
+// failed starts the wait when the try is answered instead of when it was reserved.
 func (t *throttle) failed(keys [2]throttleKey, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -281,7 +279,7 @@ func (t *throttle) get(key throttleKey) failures {
 	return t.older[key]
 }
 
-// put remembers f, with the wait that it has earned, from now on.
+// put remembers f and starts its wait.
 func (t *throttle) put(key throttleKey, f failures, now time.Time) {
 	if over := f.count - key.free; over >= 0 {
 		f.until = now.Add(min(time.Second<<min(over, 20), maxWait))

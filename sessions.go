@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A Session is one login. A refresh token prolongs it, both kinds of token name it,
-// and it ends when the user logs out.
+// A Session is one login, until the user logs out. Both kinds of token name it, and a
+// refresh token prolongs it.
 type Session struct {
 	ID         string    `json:"id"` // ASCII letters and digits
 	UserID     int64     `json:"user_id"`
@@ -20,8 +20,8 @@ type Session struct {
 	IP         string    `json:"ip,omitempty"`
 }
 
-// Lifetimes bound a session: it ends when it is unused for Idle, and Max after the
-// login however busy it is.
+// Lifetimes bound a session: it ends when it has not been used for Idle, and Max after
+// the login in any case.
 type Lifetimes struct {
 	Idle, Max time.Duration
 }
@@ -29,16 +29,16 @@ type Lifetimes struct {
 const (
 	maxSessions = 100 // an account keeps its newest
 
-	// A lost response or a second tab makes an honest client send the refresh token
-	// that was just replaced. During this grace period it is accepted.
+	// After a lost response, or in a second tab, an honest client sends the refresh
+	// token that was just replaced. During this grace period it is accepted.
 	refreshGrace = 10 * time.Second
 )
 
 // ErrReplayed means that a refresh token was used again after it was replaced.
 var ErrReplayed = errors.New("refresh token used again")
 
-// NewSession starts a session of the account as it was when its password was
-// verified: a store refuses the session if the password has changed since.
+// NewSession returns a session of the account as it was when its password was verified.
+// A store refuses the session if the password has changed since.
 func NewSession(u User, now time.Time, life Lifetimes) Session {
 	s := Session{ID: rand.Text(), UserID: u.ID, Epoch: u.Epoch, Generation: 1, CreatedAt: now, LastUsedAt: now}
 	s.ExpiresAt = s.expiry(life)
@@ -47,8 +47,8 @@ func NewSession(u User, now time.Time, life Lifetimes) Session {
 
 // Rotate accepts a refresh token of the given generation. Afterwards s.Generation is
 // that of its successor. A token that was replaced before the grace period has two
-// holders, and one of them is a thief: ErrReplayed, and the session must end (RFC
-// 9700, section 4.14.2).
+// holders, one of them a thief: Rotate returns ErrReplayed, and the session must end
+// (RFC 9700, section 4.14.2).
 func (s *Session) Rotate(generation int64, now time.Time, life Lifetimes) error {
 	switch {
 	case generation == s.Generation:
@@ -57,26 +57,25 @@ func (s *Session) Rotate(generation int64, now time.Time, life Lifetimes) error 
 		s.ExpiresAt = s.expiry(life)
 		return nil
 	case s.Superseded(generation, now):
-		return nil // the same successor again
+		return nil // the same successor as before
 	case generation < s.Generation:
 		return ErrReplayed
 	}
-	return ErrNotFound // a generation from the future: the store is an older backup
+	return ErrNotFound // from the future: the store was restored from a backup
 }
 
-// Superseded reports whether generation is the one before the current, within its
-// grace period.
+// Superseded reports whether generation is the previous one, in its grace period.
 func (s *Session) Superseded(generation int64, now time.Time) bool {
 	return generation == s.Generation-1 && now.Sub(s.LastUsedAt) < refreshGrace
 }
 
-// Live reports whether the session can be used, given the epoch of its account.
+// Live reports whether the session can be used at the given epoch of its account.
 func (s *Session) Live(epoch int64, now time.Time) bool {
 	return s.Epoch == epoch && now.Before(s.ExpiresAt)
 }
 
-// Within returns the session as today's lifetimes bound it. They may have been
-// shortened since it was stored; longer ones revive nothing.
+// Within returns the session with its expiry bounded by the current lifetimes, which
+// may be shorter than when it was stored. Longer ones revive nothing.
 func (s Session) Within(life Lifetimes) Session {
 	if end := s.expiry(life); end.Before(s.ExpiresAt) {
 		s.ExpiresAt = end
@@ -92,23 +91,23 @@ func (s *Session) expiry(life Lifetimes) time.Time {
 	return idle
 }
 
-// A Caller is the session that asks for a change. Nobody, the zero Caller, asks on
-// behalf of registration, of a login and of the command line.
+// A Caller is the session that asks for a change. The zero Caller stands for
+// registration, a login and the command line: they need no session.
 type Caller struct {
 	UserID    int64
 	SessionID string
 	Admin     bool // the change is for admins
 }
 
-// The errors that say why a caller may not ask.
+// The reasons why a caller may not make a change.
 var (
 	ErrEnded    = errors.New("the session has ended")
 	ErrInactive = errors.New("inactive user")
 	ErrNotAdmin = errors.New("not an admin")
 )
 
-// Allowed returns why the caller may not ask, given the account of its session. A
-// session that has ended is the store's to refuse, with ErrEnded.
+// Allowed returns why the caller may not make the change, given its account. It is for
+// the store to check that the session is live.
 func (c Caller) Allowed(u User) error {
 	switch {
 	case u.Disabled:

@@ -7,35 +7,35 @@ import (
 	"time"
 )
 
-// A change is what happens to one account: ID and one other field are set. It is
-// also one line of a file store.
+// A change is one change of one account: ID and one other field are set. In a file
+// store it is one line.
 type change struct {
-	LastID  int64    `json:"last_id,omitempty"` // alone: all IDs up to this one have been given
+	LastID  int64    `json:"last_id,omitempty"` // alone: all IDs up to this one have been used
 	ID      int64    `json:"id,omitempty"`      // of the account
-	User    *User    `json:"user,omitempty"`    // the account has this value now
-	Deleted bool     `json:"deleted,omitempty"` // the account is gone
-	Session *Session `json:"session,omitempty"` // a new one, or the new value of one
-	Ended   string   `json:"ended,omitempty"`   // the session that has ended
-	Kept    *string  `json:"kept,omitempty"`    // the one session that has not ended
+	User    *User    `json:"user,omitempty"`    // the new value of the account
+	Deleted bool     `json:"deleted,omitempty"` // the account was deleted
+	Session *Session `json:"session,omitempty"` // a new session, or its new value
+	Ended   string   `json:"ended,omitempty"`   // the ID of the session that ended
+	Kept    *string  `json:"kept,omitempty"`    // the ID of the only session that did not end
 }
 
-// An account is a user and the sessions, oldest first. It is never changed in place,
-// so a copy of a list of accounts is a snapshot of them all.
+// An account is a user and the sessions, oldest first. It is never changed in place, so
+// a copy of a list of accounts is a snapshot.
 type account struct {
 	user     *User
 	sessions []Session // some may have ended
 }
 
-// decisions implements the methods of [Changer] that change one account, for every
-// store alike: they decide what shall happen, as a change, and the store makes it.
+// decisions implements the methods of [Changer] that change one account, for all
+// stores: each method decides on a change, and the store makes it.
 type decisions struct {
-	life Lifetimes // they bind sessions from before as well
+	life Lifetimes // they bound older sessions as well
 
-	// changeAccount calls decide with the account, makes the change that it returns, and
-	// returns its error: all in one atomic step, unless the caller may not ask or
-	// there is no account. An empty change is none. With a change and an error, both
-	// count: a replay ends the session and is refused. anotherAdmin reports whether
-	// an active admin would be left without this account.
+	// changeAccount checks the caller, calls decide with the account, makes the change
+	// that decide returns, and returns its error, all in one atomic step. It returns
+	// ErrNotFound if there is no such account. An empty change is no change. A change
+	// and an error both count: a replay ends the session and is refused. anotherAdmin
+	// reports whether there is an active admin besides this account.
 	changeAccount func(ctx context.Context, by Caller, id int64, decide func(a *account, anotherAdmin func() bool) (change, error)) error
 }
 
@@ -117,8 +117,8 @@ func (d decisions) EndSessions(ctx context.Context, by Caller, userID int64, kee
 	})
 }
 
-// session returns a live session of the account, which may be nil. It begins with
-// the newest, the likeliest.
+// session returns a live session of the account, which may be nil. The newest is the
+// likeliest, so it looks there first.
 func (a *account) session(id string, life Lifetimes) (Session, bool) {
 	if a == nil {
 		return Session{}, false
@@ -132,7 +132,7 @@ func (a *account) session(id string, life Lifetimes) (Session, bool) {
 	return Session{}, false
 }
 
-// allow returns why a caller may not ask for a change, given its account, which may be
+// allow returns why a caller may not make a change, given its account, which may be
 // nil.
 func (a *account) allow(by Caller, life Lifetimes) error {
 	if _, ok := a.session(by.SessionID, life); !ok {
@@ -154,7 +154,7 @@ func (a *account) live(life Lifetimes) (live []Session) {
 	return live
 }
 
-// after returns the account as a change makes it.
+// after returns the account after a change.
 func (a *account) after(c change) *account {
 	next := *a
 	switch {
@@ -172,8 +172,8 @@ func (a *account) after(c change) *account {
 	return &next
 }
 
-// with returns the sessions of the account with s added, or in its old place. To
-// make room, those that have expired go first, then the oldest.
+// with returns the sessions of the account with s added, or in its old place. Expired
+// sessions make room first, then the oldest.
 func (a *account) with(s Session) []Session {
 	same := func(old Session) bool { return old.ID == s.ID }
 	if i := slices.IndexFunc(a.sessions, same); i >= 0 {

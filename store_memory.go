@@ -11,22 +11,22 @@ import (
 	"time"
 )
 
-// A MemoryStore keeps everything in memory, until the process ends. It is the
-// reference for what a [Store] does, and the larger part of a [FileStore]: each
-// change is first decided, as a value of type change, and then made by apply from
-// that value alone. Storing the values is enough to replay the changes later.
+// A MemoryStore keeps everything in memory. It is the reference for what a [Store]
+// does, and a part of [FileStore]: each change is first decided, as a value of type
+// change, and then made by apply from that value alone. Storing the values is enough to
+// replay the changes later.
 type MemoryStore struct {
 	decisions
 
 	mu       sync.RWMutex
 	accounts []*account       // by ID
 	names    map[string]int64 // folded, see foldName
-	lastID   int64            // the highest ID ever given
-	sweeper  int              // position of the account to look at next for expired sessions
+	lastID   int64            // the highest ID ever used
+	sweeper  int              // the index in accounts at which sweep goes on
 
-	// A file store sets both. record is called with each change before it is made,
-	// while mu is held; its error prevents the change. settle is called when a method
-	// has changed or refused, without mu, with the error that it is about to return.
+	// A file store sets both. record is called with each change before it is made, with
+	// mu held; its error prevents the change. settle is called with the error that a
+	// method is about to return, without mu; its result is returned instead.
 	record func(change) error
 	settle func(error) error
 }
@@ -45,8 +45,8 @@ func (m *MemoryStore) clone() *MemoryStore {
 	return c
 }
 
-// change is how everything changes: decide returns what shall happen, and it happens
-// in one step, as described at [decisions].
+// change makes every change: it checks the caller and makes what decide returns, in one
+// atomic step. See [decisions].
 func (m *MemoryStore) change(by Caller, decide func() (change, error)) error {
 	err := m.changeNow(by, decide)
 	if m.settle != nil {
@@ -57,7 +57,7 @@ func (m *MemoryStore) change(by Caller, decide func() (change, error)) error {
 
 func (m *MemoryStore) changeNow(by Caller, decide func() (change, error)) error {
 	m.mu.Lock()
-	defer m.mu.Unlock() // deferred, for the case that decide panics
+	defer m.mu.Unlock() // deferred, because decide may panic
 	if by != (Caller{}) {
 		if err := m.account(by.UserID).allow(by, m.life); err != nil {
 			return err
@@ -72,8 +72,8 @@ func (m *MemoryStore) changeNow(by Caller, decide func() (change, error)) error 
 	return refusal
 }
 
-// perform checks, records and applies a change. So nothing is recorded that a replay
-// would refuse.
+// perform checks, records and applies a change. The check makes sure that a replay will
+// accept it.
 func (m *MemoryStore) perform(c change) error {
 	if err := m.check(c); err != nil {
 		return err
@@ -87,7 +87,7 @@ func (m *MemoryStore) perform(c change) error {
 	return nil
 }
 
-// changeAccount is described at [decisions].
+// changeAccount is the function that [decisions] needs.
 func (m *MemoryStore) changeAccount(_ context.Context, by Caller, id int64, decide func(*account, func() bool) (change, error)) error {
 	return m.change(by, func() (change, error) {
 		a := m.account(id)
@@ -121,7 +121,7 @@ func (m *MemoryStore) Import(ctx context.Context, users []User, lastID int64) er
 				return change{}, err
 			}
 		}
-		// After the accounts, whose IDs are not above it.
+		// Last, because the IDs of the accounts must be above it.
 		return change{LastID: max(lastID, m.lastID)}, nil
 	})
 }
@@ -180,7 +180,7 @@ func (m *MemoryStore) Ready(ctx context.Context) error { return nil }
 
 func (m *MemoryStore) Close() error { return nil }
 
-// position finds an account: where it is, or where it would be.
+// position returns where an account is, or where it would be.
 func (m *MemoryStore) position(id int64) (i int, found bool) {
 	return slices.BinarySearchFunc(m.accounts, id, func(a *account, id int64) int { return cmp.Compare(a.user.ID, id) })
 }
@@ -193,8 +193,8 @@ func (m *MemoryStore) account(id int64) *account {
 	return nil
 }
 
-// check returns why c cannot be the next change. Decided here it always can, but a
-// file may have been written by hand.
+// check returns why c cannot be the next change. A change that was decided here always
+// can; a file may have been written by hand.
 func (m *MemoryStore) check(c change) error {
 	a := m.account(c.ID)
 	switch {
@@ -218,7 +218,7 @@ func (m *MemoryStore) check(c change) error {
 	return nil
 }
 
-// single reports whether c is one change and no more.
+// single reports whether c is exactly one change.
 func (c change) single() bool {
 	id := c.ID
 	switch c {
@@ -230,8 +230,8 @@ func (c change) single() bool {
 	return false
 }
 
-// apply makes a change that check allows. It knows no clock, so that a replay comes
-// to the same state.
+// apply makes a change that check has accepted. It does not read the clock, so a replay
+// gives the same state.
 func (m *MemoryStore) apply(c change) {
 	m.lastID = max(m.lastID, c.LastID, c.ID)
 	i, found := m.position(c.ID)
@@ -251,8 +251,8 @@ func (m *MemoryStore) apply(c change) {
 	}
 }
 
-// sweep removes the sessions that have expired from the next few accounts. Each new
-// or renewed session pays for a few, so that none stays for good.
+// sweep removes expired sessions from the next few accounts. Each new or renewed
+// session triggers it, so none stays forever.
 func (m *MemoryStore) sweep(now time.Time) {
 	for range min(4, len(m.accounts)) {
 		m.sweeper = (m.sweeper + 1) % len(m.accounts)

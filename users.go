@@ -12,10 +12,10 @@ import (
 	"unicode/utf8"
 )
 
-// A User is one account. It is a plain value: nothing that is done to a copy is kept
-// unless a [Store] is asked to.
+// A User is one account. It is a plain value: changing a copy changes nothing in a
+// [Store].
 type User struct {
-	ID           int64     `json:"id"` // counts up from 1, never used again
+	ID           int64     `json:"id"` // from 1 up, never reused
 	Username     string    `json:"username"`
 	Email        string    `json:"email,omitempty"`     // empty when absent
 	FullName     string    `json:"full_name,omitempty"` // empty when absent
@@ -24,10 +24,10 @@ type User struct {
 	CreatedAt    time.Time `json:"created_at"` // UTC, whole seconds
 	PasswordHash string    `json:"password_hash"`
 
-	// Epoch counts the passwords of the account. A session remembers the epoch that
-	// it began in, and has ended when the account's is another: so one write changes
-	// the password and ends every session, also one that is being started with the
-	// old password.
+	// Epoch counts the passwords of the account. A session keeps the epoch in which it
+	// began and has ended once the account's differs. So one write changes the password
+	// and ends every session, including one that is being started with the old
+	// password.
 	Epoch int64 `json:"epoch,omitempty"`
 }
 
@@ -40,7 +40,7 @@ const (
 	RoleAdmin Role = "admin"
 )
 
-// ActiveAdmin reports whether the account can do what only admins may.
+// ActiveAdmin reports whether the account is an admin's and not disabled.
 func (u *User) ActiveAdmin() bool { return u.Role == RoleAdmin && !u.Disabled }
 
 // SetPassword gives the account a new password, which ends its sessions.
@@ -49,18 +49,17 @@ func (u *User) SetPassword(hash string) {
 	u.Epoch++
 }
 
-// EndsSessions reports whether the change from old to u ends the sessions of the
-// account: a new password does, and enabling the account, whose sessions were
-// suspended while it was disabled.
+// EndsSessions reports whether changing the account from old to u ends its sessions. A
+// new password does, and so does enabling the account, which suspended them.
 func (u *User) EndsSessions(old *User) bool {
 	return u.Epoch != old.Epoch || old.Disabled && !u.Disabled
 }
 
-// The rules for names, passwords and the rest. Each error follows the name of the
-// field, as in "username must be ...".
+// The rules for the fields of an account. An error reads on from the field's name, as
+// in "username must be ...".
 
-// checkUsername allows characters that look alike nowhere and need no escape
-// anywhere, and an email address.
+// checkUsername allows ASCII characters that need no escaping in a URL, a form or JSON.
+// An email address passes.
 func checkUsername(name string) error {
 	ok := len(name) >= 1 && len(name) <= 64
 	for _, c := range []byte(name) {
@@ -73,8 +72,8 @@ func checkUsername(name string) error {
 	return nil
 }
 
-// foldName returns a name as names are compared: with its ASCII letters in lower
-// case. strings.ToLower would fold more, such as the Kelvin sign U+212A to k.
+// foldName returns the form in which names are compared: ASCII letters in lower case.
+// strings.ToLower would also fold the Kelvin sign, U+212A, to k.
 func foldName(name string) string {
 	return strings.Map(func(c rune) rune {
 		if 'A' <= c && c <= 'Z' {
@@ -84,8 +83,8 @@ func foldName(name string) string {
 	}, name)
 }
 
-// checkPassword follows NIST SP 800-63B-4, section 3.1.1.2: a minimum length, a list
-// of passwords that everybody tries first, and no rules about characters.
+// checkPassword follows NIST SP 800-63B-4, section 3.1.1.2: a minimum length, a list of
+// common passwords, and no rules about which characters to use.
 func checkPassword(password, username string) error {
 	switch {
 	case utf8.RuneCountInString(password) < minPassword:
@@ -122,9 +121,9 @@ var commonPasswords = sync.OnceValue(func() map[string]bool {
 //go:embed users_common_passwords.txt
 var commonPasswordsFile string
 
-// hashable reports whether a password may be hashed at all. HMAC pads its key with
-// zero bytes (RFC 2104, section 2), so "x" and "x\x00" would be one password; and
-// decoders write U+FFFD for whatever they cannot read, so it would stand for many.
+// hashable reports whether a password may be hashed at all. HMAC pads its key with zero
+// bytes (RFC 2104, section 2), so "x" and "x\x00" would be the same password. Decoders
+// replace invalid input by U+FFFD, so it would stand for many passwords.
 func hashable(password string) bool {
 	return len(password) <= maxPassword && utf8.ValidString(password) && !strings.ContainsAny(password, "\x00\uFFFD")
 }
@@ -148,9 +147,9 @@ func checkFullName(name string) error {
 	return nil
 }
 
-// printable reports whether text is valid UTF-8 that shows as what it is: without
-// control characters, line and paragraph separators, and the characters that override
-// the direction of text (Unicode Standard Annex 9), which can show another name.
+// printable reports whether text is valid UTF-8 and displays as it is: without control
+// characters, line and paragraph separators, and characters that override the direction
+// of text (Unicode Standard Annex 9), with which one name can look like another.
 func printable(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(c rune) bool {
 		return unicode.IsControl(c) || c == '\u2028' || c == '\u2029' || '\u202A' <= c && c <= '\u202E' || '\u2066' <= c && c <= '\u2069'
