@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Config is what the handlers need to know of the settings.
+// Config holds the settings that the handlers need.
 type Config struct {
 	Issuer         string
 	AccessTTL      time.Duration
@@ -22,7 +22,7 @@ type Config struct {
 	Iterations     int            // of the password hash
 }
 
-// A server answers requests. It keeps nothing that a restart must not lose.
+// A server handles requests. It holds nothing that must survive a restart.
 type server struct {
 	Config
 	store     Store
@@ -50,8 +50,7 @@ const (
 	admin      who = "admin"
 )
 
-// routes is the API. README, openapi.json and the answers to other methods are
-// checked against this table.
+// routes is the API. Tests compare README.md and openapi.json with this table.
 func (s *server) routes() []route {
 	registrar := anyone
 	if s.Closed {
@@ -90,12 +89,12 @@ func (s *server) routes() []route {
 	}
 }
 
-// endpoint reads the body, admits the caller and calls the handler. An error of any
-// of them is answered here and nowhere else.
+// endpoint reads the body, admits the caller and calls the handler. Errors of all three
+// get their response here and nowhere else.
 //
-// The body is read before the caller is admitted: a slow client may take 30 s to
-// send it, and its session may end meanwhile. That a caller may not call is still
-// said before what is wrong with the body.
+// The body is read before the caller is admitted, because a slow client may take 30 s
+// to send it and its session may end meanwhile. An error about the caller still comes
+// before one about the body.
 func (s *server) endpoint(route route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		res, req := w.(*response), &request{Request: r}
@@ -116,20 +115,20 @@ func (s *server) endpoint(route route) http.Handler {
 	})
 }
 
-// A request is one that has been read and admitted.
+// A request is a request whose body has been read and whose caller has been admitted.
 type request struct {
 	*http.Request
 	form    form     // of a formBody
 	members []member // of a jsonBody or a patchBody
 
-	// The caller, if the route is not for anyone.
+	// The caller, unless the route is for anyone.
 	user    User
 	session Session
 	by      Caller
 }
 
-// admit finds out who is calling and whether they may. A store asks by.Allowed again
-// when it makes a change: see [Store].
+// admit finds out who is calling and whether they may. A [Store] checks r.by again when
+// it makes a change.
 func (s *server) admit(who who, w *response, r *request) error {
 	if who == anyone {
 		return nil

@@ -26,8 +26,8 @@ func (s *server) token(w *response, r *request) error {
 	return errGrantType
 }
 
-// accessTTL is the life of the access token to issue: the client may ask for a
-// shorter one.
+// accessTTL returns the lifetime of the access token to issue. A client may ask for a
+// shorter one than the server's.
 func (s *server) accessTTL(f form) (time.Duration, error) {
 	if f["expires_in"] == "" {
 		return s.AccessTTL, nil
@@ -49,7 +49,7 @@ func (s *server) login(w *response, r *request, ttl time.Duration) error {
 		u, err = s.store.UserByName(r.Context(), name)
 		w.user = u.ID
 		if errors.Is(err, ErrNotFound) {
-			return "", nil // takes as long to check as any other hash
+			return "", nil // takes as long to check as a hash
 		}
 		return u.PasswordHash, err
 	})
@@ -69,7 +69,7 @@ func (s *server) login(w *response, r *request, ttl time.Duration) error {
 		err = s.startSession(w, r, u, ttl)
 	}
 	if errors.Is(err, ErrStale) || errors.Is(err, ErrNotFound) {
-		return errLogin // the password was changed, or the account deleted, meanwhile
+		return errLogin // the password has changed, or the account was deleted
 	}
 	if err == nil {
 		w.login = "ok"
@@ -77,7 +77,7 @@ func (s *server) login(w *response, r *request, ttl time.Duration) error {
 	return err
 }
 
-// rehash replaces a hash that is cheaper to guess than today's.
+// rehash replaces a hash that is weaker than new ones.
 func (s *server) rehash(r *request, u User, password string) error {
 	hash, err := s.passwords.Hash(r.Context(), s.clientIP(r.Request), password)
 	if err != nil {
@@ -92,7 +92,7 @@ func (s *server) rehash(r *request, u User, password string) error {
 	return err
 }
 
-// startSession logs in the account as it was verified.
+// startSession logs in the account as it was when its password was verified.
 func (s *server) startSession(w *response, r *request, u User, ttl time.Duration) error {
 	now := time.Now().UTC()
 	session := NewSession(u, now, s.Sessions)
@@ -121,7 +121,7 @@ func (s *server) refresh(w *response, r *request, ttl time.Duration) error {
 			return err
 		}
 		if session.ExpiresAt.Unix() <= now.Unix() {
-			return ErrNotFound // its last second: no access token could be used
+			return ErrNotFound // its last second: too short for an access token
 		}
 		if u.Disabled {
 			return ErrInactive
@@ -144,7 +144,7 @@ func (s *server) refresh(w *response, r *request, ttl time.Duration) error {
 	return s.answerToken(w, u, session, now, ttl)
 }
 
-// answerToken is the answer to every login and refresh (RFC 6749, section 5.1).
+// answerToken writes the response to a login or a refresh (RFC 6749, section 5.1).
 func (s *server) answerToken(w *response, u User, session Session, now time.Time, ttl time.Duration) error {
 	// An access token does not outlive its session.
 	issued, expires := now.Unix(), min(now.Add(ttl).Unix(), session.ExpiresAt.Unix())
@@ -161,9 +161,9 @@ func (s *server) answerToken(w *response, u User, session Session, now time.Time
 	}{access, "bearer", expires - issued, refresh})
 }
 
-// A genuine token, of either kind, names a session.
+// A genuine is what a token that this server signed names, of either kind.
 type genuine struct {
-	RefreshToken        // with a Generation of 0 for an access token
+	RefreshToken        // its Generation is 0 for an access token
 	access       Claims // of an access token
 }
 
@@ -180,8 +180,8 @@ func (s *server) readToken(f form) (g genuine, err error) {
 	return g, err
 }
 
-// revoke ends the session of either kind of token. The answer is the same for what is
-// no token at all (RFC 7009, section 2.2).
+// revoke ends the session of a token of either kind. An invalid token gets the same
+// response (RFC 7009, section 2.2).
 func (s *server) revoke(w *response, r *request) error {
 	g, err := s.readToken(r.form)
 	if err == nil {
@@ -197,7 +197,7 @@ func (s *server) revoke(w *response, r *request) error {
 	return err
 }
 
-// introspection is the answer of RFC 7662, section 2.2.
+// introspection is the response of RFC 7662, section 2.2.
 type introspection struct {
 	Active    bool   `json:"active"`
 	TokenType string `json:"token_type,omitempty"`

@@ -20,7 +20,7 @@ func (s *server) createUser(w *response, r *request) error {
 	if err := in.err(); err != nil {
 		return err
 	}
-	// A taken name costs no hash. It is CreateUser that decides.
+	// Do not hash the password if the name is taken. CreateUser decides, though.
 	if _, err := s.store.UserByName(r.Context(), in.text("username")); err == nil {
 		return ErrUsernameTaken
 	} else if !errors.Is(err, ErrNotFound) {
@@ -123,14 +123,14 @@ func (s *server) changePassword(w *response, r *request) error {
 	}
 	err = s.startSession(w, r, u, s.AccessTTL)
 	if errors.Is(err, ErrStale) || errors.Is(err, ErrNotFound) {
-		return ErrEnded // the password was reset, or the account deleted, just after
+		return ErrEnded // the password was reset, or the account deleted, since
 	}
 	return err
 }
 
-// confirm checks the password of the account that is calling. That it is still the
-// account's password when a change is made, the store sees: a new one would have
-// ended the session.
+// confirm checks the password of the calling account. If the password changes before
+// the change that is to be confirmed, the store refuses that: the calling session has
+// ended.
 func (s *server) confirm(r *request, password string) error {
 	_, err := s.passwords.Check(r.Context(), r.user.Username, s.clientIP(r.Request), password, func() (string, error) {
 		return r.user.PasswordHash, nil
@@ -161,7 +161,7 @@ func (s *server) answerSessions(w *response, r *request, userID int64) error {
 	}
 	calling := func(v Session) bool { return v.ID == r.session.ID }
 	if userID == r.user.ID && !slices.ContainsFunc(sessions, calling) {
-		return ErrEnded // just after it was admitted
+		return ErrEnded // since it was admitted
 	}
 	type view struct {
 		ID         string    `json:"id"`
@@ -189,7 +189,7 @@ func (s *server) endMySession(w *response, r *request) error {
 }
 
 func (s *server) readUser(w *response, r *request) error {
-	// Whether an account exists is for admins to know.
+	// Only admins may learn whether an account exists.
 	if r.user.Role != RoleAdmin && pathID(r) != r.user.ID {
 		return ErrNotAdmin
 	}
@@ -240,15 +240,15 @@ func (s *server) endSessions(w *response, r *request) error {
 	return s.noContent(w, s.store.EndSessions(r.Context(), r.by, pathID(r), ""))
 }
 
-// pathID returns the {id} of the path, or 0, which no account has.
+// pathID returns the {id} of the path, or 0, which is no account's.
 func pathID(r *request) int64 {
 	id, _ := wholeNumber(r.PathValue("id"), 1, math.MaxInt64)
 	return id
 }
 
-// appendUser appends an account as clients see it. It names each field, so nothing
-// secret can slip out. Field by field is several times as fast as encoding/json, and
-// this is the answer to most requests.
+// appendUser appends an account as clients see it. It names each field, so no secret
+// can slip out. Most responses are this one, and appending is several times as fast as
+// encoding/json.
 func appendUser(b []byte, u User) []byte {
 	textOrNull := func(b []byte, s string) []byte {
 		if s == "" {

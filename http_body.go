@@ -16,12 +16,11 @@ import (
 	"unicode/utf8"
 )
 
-// This file reads what a client sends. A form or an object is read whole or not at
-// all, and everything that is wrong with it is said at once.
+// This file reads the bodies of requests. All errors of a body are reported together.
 
 const maxBody = 64 << 10 // bytes
 
-// A bodyType is the media types that a route takes.
+// A bodyType lists the media types that a route accepts.
 type bodyType []string
 
 var (
@@ -31,7 +30,7 @@ var (
 	patchBody = bodyType{"application/merge-patch+json", "application/json"}
 )
 
-// readBody reads the body of a request to its end, and parses it.
+// readBody reads the whole body of a request and parses it.
 func (r *request) readBody(w http.ResponseWriter, accepted bodyType) error {
 	if len(accepted) == 0 {
 		return nil
@@ -65,7 +64,7 @@ type form map[string]string
 func parseForm(body string) (form, error) {
 	values, err := url.ParseQuery(body)
 	if err != nil {
-		return nil, detailed(errInvalidRequest, "The body is not a valid form") // err would quote the password
+		return nil, detailed(errInvalidRequest, "The body is not a valid form") // err would quote it, with the password
 	}
 	f := form{}
 	for name, given := range values {
@@ -86,15 +85,15 @@ func (f form) require(names ...string) error {
 	return nil
 }
 
-// A member is a name and a value of a JSON object, as they were written.
+// A member is a name and an undecoded value of a JSON object.
 type member struct {
 	name  string
 	value json.RawMessage
 }
 
-// parseObject returns the members of a JSON object, in order. encoding/json alone
-// would match names in any case, let the last of two duplicates win, and replace what
-// is not UTF-8; two readers of one body must not see two things in it.
+// parseObject returns the members of a JSON object in order. encoding/json alone would
+// match names in any case, let the last of two duplicates win, and replace invalid
+// UTF-8. Two readers of one body must not see different things in it.
 func parseObject(body []byte) ([]member, error) {
 	for i, c := range string(body) { // RFC 8259, section 8.1
 		if c == utf8.RuneError && !bytes.HasPrefix(body[i:], []byte("\uFFFD")) {
@@ -121,14 +120,14 @@ func parseObject(body []byte) ([]member, error) {
 		}
 		m := member{name: name.(string)}
 		if err := d.Decode(&m.value); err != nil {
-			return nil, err // unreachable, likewise
+			return nil, err // unreachable as well
 		}
 		members = append(members, m)
 	}
 	return members, nil
 }
 
-// A kind is what a field of a JSON body may hold.
+// A kind is a kind of value for a field of a JSON body.
 type kind string
 
 const (
@@ -137,9 +136,9 @@ const (
 	boolean    kind = "must be true or false"
 )
 
-// read returns the value as a string, a bool or nil. A string with U+FFFD is refused:
-// encoding/json writes that character for half of a surrogate pair, so one password
-// could stand for two.
+// read returns the value as a string, a bool or nil. It refuses a string with U+FFFD:
+// encoding/json replaces half of a surrogate pair by that character, so two passwords
+// could become one.
 func (k kind) read(value json.RawMessage) (v any, err error) {
 	if json.Unmarshal(value, &v) != nil {
 		return nil, errors.New(string(k)) // a number out of range
@@ -155,16 +154,16 @@ func (k kind) read(value json.RawMessage) (v any, err error) {
 	return nil, errors.New(string(k))
 }
 
-// fields are the names that a JSON body may have.
+// fields are the members that a JSON body may have.
 type fields map[string]kind
 
-// An object is a JSON body: the values given, and what is wrong with it so far.
+// An object is a JSON body: its values, and the errors found so far.
 type object struct {
 	values map[string]any
 	invalid
 }
 
-// object checks the body against the allowed fields.
+// object decodes the body, and notes unknown, repeated and mistyped fields.
 func (r *request) object(allowed fields) *object {
 	o := &object{values: map[string]any{}}
 	for _, m := range r.members {
@@ -194,7 +193,7 @@ func (o *object) require(names ...string) {
 	}
 }
 
-// check applies a rule to a field that was given as a string.
+// check applies a rule to a field, if it is a string.
 func (o *object) check(name string, rule func(string) error) {
 	if s, ok := o.values[name].(string); ok {
 		if err := rule(s); err != nil {
@@ -208,7 +207,7 @@ func (o *object) text(name string) string {
 	return s
 }
 
-// patch applies the given fields to u; null removes (RFC 7396).
+// patch applies the given fields to u. A null removes a value (RFC 7396).
 func (o *object) patch(u *User) {
 	for name, value := range o.values {
 		switch name {

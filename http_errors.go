@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A problem says how an error is answered (RFC 9457).
+// A problem is the response to an error (RFC 9457).
 type problem struct {
 	err       error
 	status    int
@@ -18,11 +18,10 @@ type problem struct {
 	oauth     string        // for the OAuth endpoints (RFC 6749, section 5.2)
 	challenge string        // WWW-Authenticate (RFC 6750, section 3)
 	retry     time.Duration // Retry-After
-	detail    string        // for people; some errors bring their own: see detailed
+	detail    string        // for people; see detailed
 }
 
-// The errors of the layers above the store. They say nothing themselves: problems
-// does.
+// The errors of the handlers. Their responses are in problems.
 var (
 	errNoCredentials  = errors.New("no credentials")
 	errLogin          = errors.New("login failed")
@@ -48,10 +47,10 @@ const (
 	invalidRequest    = `Bearer error="invalid_request"`
 	insufficientScope = `Bearer error="insufficient_scope"`
 
-	statusClientGone = 499 // nginx's number, for the log: nobody reads the answer
+	statusClientGone = 499 // nginx's number, for the log: nobody receives it
 )
 
-// problems maps each error to its answer.
+// problems maps errors to responses.
 var problems = []problem{
 	{errNoCredentials, 401, "not_authenticated", "invalid_client", bearer, 0, "Not authenticated"},
 	{ErrToken, 401, "invalid_token", "invalid_token", invalidToken, 0, "Could not validate credentials"},
@@ -82,7 +81,7 @@ var problems = []problem{
 	{errInternal, 500, "internal_error", "server_error", "", 0, "Internal error"},
 }
 
-// detailed returns err with a detail of its own.
+// detailed wraps err with the detail of its response.
 func detailed(err error, detail string) error { return &detailedError{err, detail} }
 
 type detailedError struct {
@@ -92,8 +91,7 @@ type detailedError struct {
 
 func (e *detailedError) Unwrap() error { return e.error }
 
-// An invalid is what is wrong with the fields of a request: each named once, the
-// first maxInvalid of them.
+// An invalid lists the invalid fields of a request: each once, and at most maxInvalid.
 type invalid []fieldError
 
 type fieldError struct {
@@ -103,7 +101,7 @@ type fieldError struct {
 
 const (
 	maxInvalid   = 20
-	maxFieldName = 100 // bytes of a name that are repeated in the answer
+	maxFieldName = 100 // bytes of a name that are repeated in the response
 )
 
 func (i *invalid) add(field, message string) {
@@ -116,7 +114,7 @@ func (i *invalid) add(field, message string) {
 	}
 }
 
-// err returns what is wrong, if anything.
+// err returns the list as an error, or nil if it is empty.
 func (i invalid) err() error {
 	if len(i) == 0 {
 		return nil
@@ -133,8 +131,8 @@ func (i invalid) Error() string {
 
 func (i invalid) Unwrap() error { return errInvalidFields }
 
-// problemOf returns the answer to an error, and the fields that are invalid, if it
-// is about fields. An error that nobody has foreseen is an internal one.
+// problemOf returns the response to an error, and the invalid fields if it is about
+// fields. An error that is not in problems is an internal error.
 func problemOf(err error) (p problem, fields []fieldError) {
 	for _, p = range problems {
 		if errors.Is(err, p.err) || p.err == errInternal {
@@ -153,7 +151,7 @@ func problemOf(err error) (p problem, fields []fieldError) {
 	return p, fields
 }
 
-// fail answers with an error.
+// fail writes the response to an error.
 func (s *server) fail(w *response, r *http.Request, err error) {
 	p, fields := problemOf(err)
 	gone := r.Context().Err() != nil

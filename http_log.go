@@ -12,8 +12,7 @@ import (
 	"time"
 )
 
-// observe gives each request an ID, notes what became of it, and turns a panic into a
-// 500.
+// observe gives each request an ID, records its outcome, and turns a panic into a 500.
 func (s *server) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -24,7 +23,7 @@ func (s *server) observe(next http.Handler) http.Handler {
 				s.panicked(res, r, p)
 			}
 			if res.status == 0 {
-				res.status = http.StatusOK // net/http's answer when a handler gives none
+				res.status = http.StatusOK // what net/http sends if a handler writes nothing
 			}
 			took := time.Since(start)
 			s.metrics.observe(r.Pattern, res, took)
@@ -36,12 +35,12 @@ func (s *server) observe(next http.Handler) http.Handler {
 	})
 }
 
-// logRequest writes the line of a request. It has the route, not the path or the
-// query: people paste tokens into both.
+// logRequest logs a request, with its route instead of its path and query: people paste
+// tokens into both.
 func (s *server) logRequest(w *response, r *http.Request, took time.Duration) {
 	method := r.Method
 	if !slices.Contains(methods, method) && method != http.MethodOptions {
-		method = "other" // a made-up method may hold anything
+		method = "other" // a client could put anything there
 	}
 	attrs := []slog.Attr{
 		slog.String("id", w.id), slog.String("ip", s.clientIP(r).String()), slog.String("method", method),
@@ -53,14 +52,14 @@ func (s *server) logRequest(w *response, r *http.Request, took time.Duration) {
 	s.log.LogAttrs(context.Background(), slog.LevelInfo, "request", slices.DeleteFunc(attrs, empty)...)
 }
 
-// routeOf returns a route's pattern without its method and "{$}".
+// routeOf returns a pattern without its method and "{$}".
 func routeOf(pattern string) string {
 	return strings.TrimSuffix(pattern[strings.IndexByte(pattern, ' ')+1:], "{$}")
 }
 
 func (s *server) panicked(w *response, r *http.Request, p any) {
 	if p == http.ErrAbortHandler {
-		panic(p) // net/http's own way to give up a response
+		panic(p) // net/http's way to abort a response
 	}
 	s.log.Error("panic", "id", w.id, "route", routeOf(r.Pattern), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	if w.status == 0 {
@@ -68,7 +67,7 @@ func (s *server) panicked(w *response, r *http.Request, p any) {
 	}
 }
 
-// requestID is what a trusted proxy has given the request, or one of its own.
+// requestID returns the ID that a trusted proxy gave the request, or a new one.
 func (s *server) requestID(r *http.Request) string {
 	if given := r.Header.Get("X-Request-Id"); given != "" && s.trusted(peer(r)) && checkUsername(given) == nil {
 		return given

@@ -13,19 +13,19 @@ import (
 	"time"
 )
 
-// metrics counts what happens, for the debug listener. It is written in the text
-// format of Prometheus (prometheus.io/docs/instrumenting/exposition_formats). Every
-// sample is there from the start, at 0: a rate needs two of them.
+// metrics counts events, for the debug listener. It is written in the text format of
+// Prometheus (prometheus.io/docs/instrumenting/exposition_formats). Every sample exists
+// from the start, at 0, because a rate needs two values.
 type metrics struct {
-	gauges func() map[string]float64 // what others count, by sample
+	gauges func() map[string]float64 // what is counted elsewhere, by sample
 
 	mu      sync.Mutex
 	counts  map[string]int64        // by sample: name and labels
-	took    [len(buckets) + 1]int64 // requests by bucket, not cumulated
-	seconds float64                 // that all requests took
+	took    [len(buckets) + 1]int64 // requests by bucket, not cumulative
+	seconds float64                 // the total of all requests
 }
 
-// families are the metrics, in the order in which they are written.
+// families are the metrics, in the order of the output.
 var families = []struct{ name, kind, help string }{
 	{"stdauth_build_info", "gauge", "The version of this server. Always 1."},
 	{"stdauth_requests_total", "counter", "Requests by route and class of status."},
@@ -54,7 +54,7 @@ func newMetrics(routes []route, gauges func() map[string]float64) *metrics {
 		m.counts[errorSample(p.code)] = 0
 	}
 	for class := 1; class <= 5; class++ {
-		m.counts[requestSample("", class)] = 0 // requests that came to no route
+		m.counts[requestSample("", class)] = 0 // requests without a route
 		for _, r := range routes {
 			m.counts[requestSample(r.pattern, class)] = 0
 		}
@@ -125,7 +125,7 @@ func (m *metrics) writeHistogram(w io.Writer, name string) {
 	fmt.Fprintf(w, "%s_sum %g\n%s_count %d\n", name, m.seconds, name, total)
 }
 
-// gauges returns the samples that are not counted here.
+// gauges returns the samples that metrics does not count.
 func (s *server) gauges() map[string]float64 {
 	version, _ := build()
 	g := map[string]float64{
@@ -140,7 +140,7 @@ func (s *server) gauges() map[string]float64 {
 	return g
 }
 
-// build returns the version of this program and the commit that it was built from.
+// build returns the version and the commit of this program.
 func build() (version, commit string) {
 	version, commit = "(devel)", "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {

@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// handler puts the routes together with what every request passes before it comes to
-// one of them, outermost first.
+// handler returns the routes behind the middleware, which is listed outermost first.
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, route := range s.routes() {
@@ -26,10 +25,10 @@ func (s *server) handler() http.Handler {
 	return handler
 }
 
-// oneLength ends the connection of a request that may have had two lengths. With a
-// Content-Length beside Transfer-Encoding, a proxy may have seen another end of the
-// request than this server does. net/http does not tell, so nothing more is read
-// from a connection with a chunked request (RFC 9112, section 6.1).
+// oneLength closes the connection after a request that may have had two lengths. If it
+// had a Content-Length beside Transfer-Encoding, a proxy may have seen another end of
+// the request than this server. net/http does not tell, so every chunked request is the
+// last of its connection (RFC 9112, section 6.1).
 func oneLength(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TransferEncoding) > 0 {
@@ -39,9 +38,8 @@ func oneLength(next http.Handler) http.Handler {
 	})
 }
 
-// headers sets what every response has. No cache may keep a response of the API,
-// least of all one that several users share (RFC 9111, section 5.2.2.5); the page
-// sets its own.
+// headers sets the headers of every response. No cache may store a response of the API
+// (RFC 9111, section 5.2.2.5); the page sets its own rule.
 func (s *server) headers(next http.Handler) http.Handler {
 	noStore, noSniff, hsts := []string{"no-store"}, []string{"nosniff"}, []string{"max-age=31536000"}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -55,9 +53,9 @@ func (s *server) headers(next http.Handler) http.Handler {
 	})
 }
 
-// cors lets pages from the configured origins use the API (Fetch standard, "CORS
-// protocol"). There are no cookies: a page needs a token, which only the user's
-// password gives it.
+// cors lets pages of the configured origins use the API (Fetch standard, "CORS
+// protocol"). There are no cookies, so a page needs a token, and for that the user's
+// password.
 func (s *server) cors(next http.Handler) http.Handler {
 	if len(s.CORSOrigins) == 0 {
 		return next
@@ -86,8 +84,9 @@ func (s *server) cors(next http.Handler) http.Handler {
 	})
 }
 
-// sameOrigin refuses what a page of another site makes its visitor's browser send:
-// it can read no response, but five wrong passwords would lock the visitor out.
+// sameOrigin refuses what a page of another site makes the browser of its visitor send.
+// Such a page can read no response, but with wrong passwords it could make the visitor
+// wait.
 func (s *server) sameOrigin(next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -103,8 +102,8 @@ func (s *server) allowedOrigin(origin string) bool {
 	return slices.ContainsFunc(s.CORSOrigins, func(pattern string) bool { return matchOrigin(pattern, origin) })
 }
 
-// matchOrigin reports whether origin is the one of the pattern. A pattern that ends
-// in ":*" is for every port.
+// matchOrigin reports whether an origin matches a pattern, which is an origin, with
+// ":*" for any port.
 func matchOrigin(pattern, origin string) bool {
 	base, anyPort := strings.CutSuffix(pattern, ":*")
 	if !anyPort || origin == base {
@@ -115,16 +114,15 @@ func matchOrigin(pattern, origin string) bool {
 	return ok && err == nil
 }
 
-// refuse stops requests that should never have been sent. A query string ends up in
-// logs, histories and Referer headers, so a secret in one has leaked already (RFC
-// 9700, section 4.3.2). Of two Authorization headers, a proxy may have checked the
-// other one.
+// refuse refuses requests that should not have been sent. A query string ends up in
+// logs, histories and Referer headers, so a secret in it has leaked (RFC 9700, section
+// 4.3.2). With two Authorization headers, a proxy may have checked the other one.
 func (s *server) refuse(next http.Handler) http.Handler {
 	secrets := []string{"username", "password", "token", "refresh_token", "access_token"}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var err error
 		switch {
-		// "OPTIONS *" and "CONNECT host:port" name no path; ServeMux would say so in
+		// "OPTIONS *" and "CONNECT host:port" have no path. ServeMux would respond in
 		// plain text.
 		case r.RequestURI == "*", r.Method == http.MethodConnect && r.URL.Path == "":
 			err = ErrNotFound
@@ -146,7 +144,7 @@ func (s *server) refuse(next http.Handler) http.Handler {
 	})
 }
 
-// addSlash redirects the two collections of the article to where it has them.
+// addSlash redirects to the two paths that the article spells with a slash.
 func addSlash(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/users" && r.URL.Path != "/users/me" {
@@ -160,8 +158,8 @@ func addSlash(next http.Handler) http.Handler {
 
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 
-// noRoute answers what no route matches: 405 with the methods that would match, or
-// 404. ServeMux has these answers too, but in plain text.
+// noRoute handles requests that no route matches: 405 with the methods that would
+// match, else 404. ServeMux would write these in plain text.
 func (s *server) noRoute(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var allow []string
@@ -181,10 +179,10 @@ func (s *server) noRoute(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// clientIP is the address that the request comes from: the peer's, or where that is a
-// trusted proxy, what it says. Each proxy appends the address that it was called from,
-// so the list is read from its end, up to the first address that is not trusted:
-// anybody could have sent what stands before it.
+// clientIP returns the address of the client: the peer's, or if that is a trusted
+// proxy, the one in X-Forwarded-For. Each proxy appends the address of its client. So
+// the list is read from its end up to the first address that is not trusted; a client
+// could have sent what is before it.
 func (s *server) clientIP(r *http.Request) netip.Addr {
 	addr := peer(r)
 	if len(s.TrustedProxies) == 0 {
@@ -201,7 +199,7 @@ func (s *server) clientIP(r *http.Request) netip.Addr {
 	return addr
 }
 
-// parseHop parses an address, to which some proxies add the port.
+// parseHop parses an address. Some proxies add the port.
 func parseHop(s string) (netip.Addr, error) {
 	if hop, err := netip.ParseAddrPort(s); err == nil {
 		return hop.Addr(), nil

@@ -5,8 +5,8 @@ import (
 	"net/http"
 )
 
-// A response remembers what became of it, for the log and the metrics. Handlers fill
-// in whom it was about.
+// A response records its outcome for the log and the metrics. Handlers set user, target
+// and login.
 type response struct {
 	http.ResponseWriter
 	id     string // X-Request-Id
@@ -36,14 +36,13 @@ func (w *response) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the writer below.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// answer writes a body of JSON and a line break, so that the prompt of a shell does
-// not stick to it.
+// answer writes a JSON body and a line break, after which a shell shows its prompt.
 func answer(w *response, status int, body []byte) error {
 	if h := w.Header(); h["Content-Type"] == nil {
 		h["Content-Type"] = jsonType
 	}
 	w.WriteHeader(status)
-	w.Write(append(body, '\n')) // that the client has gone is no error of ours
+	w.Write(append(body, '\n')) // an error means that the client has gone
 	return nil
 }
 
@@ -57,7 +56,7 @@ func answerJSON(w *response, status int, v any) error {
 	return answer(w, status, b)
 }
 
-// noContent answers 204 to a change that has ended sessions, unless there is an error.
+// noContent writes a 204 after a change that ended sessions, unless err is set.
 func (s *server) noContent(w *response, err error) error {
 	if err == nil {
 		s.metrics.count("stdauth_sessions_ended_total")

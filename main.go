@@ -2,7 +2,7 @@
 // Tokens to prove who is calling, refresh tokens to stay logged in, and roles. It
 // needs nothing but the standard library.
 //
-// README.md says how to use it, and in which order to read it.
+// README.md says how to use it and in which order to read it.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// What a slow client can hold on to.
+	// The bounds for a slow client.
 	headerTimeout  = 10 * time.Second
 	requestTimeout = 30 * time.Second // with the body
 	idleTimeout    = 2 * time.Minute  // between requests
@@ -33,22 +33,22 @@ const (
 )
 
 func main() {
-	signal.Ignore(syscall.SIGPIPE) // or a closed standard error would end the process
+	signal.Ignore(syscall.SIGPIPE) // a closed standard error must not end the process
 	signals, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, end := context.WithCancel(context.Background())
 	context.AfterFunc(signals, func() {
 		stop() // a second signal ends the process at once
 		end()
-		// Whatever else happens: a log that nobody reads can block everything. All
-		// that was acknowledged is on the disk.
+		// A log that nobody reads can block everything. What was acknowledged is on the
+		// disk, so ending here is safe.
 		time.Sleep(gracePeriod + time.Second)
 		os.Exit(0)
 	})
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// run is the whole program. It ends when ctx does, and returns the exit status: 2 for
-// an invalid setting, 1 for anything else that went wrong.
+// run is the whole program. It runs until ctx is done and returns the exit status: 2
+// for an invalid setting, 1 for any other error.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	set, err := parseSettings(args, getenv)
 	switch {
@@ -72,7 +72,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	return 1
 }
 
-// start does what the settings say: one of the offline commands, or serve.
+// start runs one of the offline commands, or serve.
 func (set *settings) start(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
 	if set.TLS {
 		var err error
@@ -99,10 +99,10 @@ func (set *settings) openStore(ctx context.Context, log *slog.Logger) (Store, er
 	if set.store == memory {
 		return NewMemoryStore(set.Sessions), nil
 	}
-	if strings.Contains(set.store, "://") { // no path has that by chance
+	if strings.Contains(set.store, "://") { // an address, not a path
 		return OpenEtcdStore(ctx, set.store, set.etcdUsername, set.etcdPassword, set.Sessions, log)
 	}
-	if set.resetName != "" { // a new file holds nobody
+	if set.resetName != "" { // a new file would have no accounts
 		if _, err := os.Stat(set.store); err != nil {
 			return nil, err
 		}
@@ -110,7 +110,7 @@ func (set *settings) openStore(ctx context.Context, log *slog.Logger) (Store, er
 	return OpenFileStore(ctx, set.store, set.Sessions, log)
 }
 
-// serve answers requests until ctx ends.
+// serve handles requests until ctx is done.
 func (set *settings) serve(ctx context.Context, store Store, stdout io.Writer, log *slog.Logger) error {
 	s := newServer(set.Config, store, NewTokens(set.Issuer, set.secret, set.previous), log)
 	server := set.httpServer(s.handler(), log)
@@ -127,7 +127,7 @@ func (set *settings) serve(ctx context.Context, store Store, stdout io.Writer, l
 		}
 		debug := &http.Server{Handler: debugHandler(s.metrics), ReadHeaderTimeout: headerTimeout}
 		go func() { failed <- debug.Serve(listener) }()
-		defer debug.Close() // a profile may take as long as its reader likes
+		defer debug.Close() // without waiting for profiles
 		log.Info("debugging", "metrics", "http://"+listener.Addr().String()+"/metrics")
 	}
 	if err := set.createAccounts(ctx, store, stdout, log); err != nil {
@@ -153,7 +153,7 @@ func (set *settings) serve(ctx context.Context, store Store, stdout io.Writer, l
 	return err
 }
 
-// shutDown stops accepting, and lets requests under way finish.
+// shutDown stops accepting connections and lets requests under way finish.
 func shutDown(server *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), gracePeriod)
 	defer cancel()
@@ -178,7 +178,7 @@ func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Se
 		MaxHeaderBytes:    16 << 10, // four times the longest token
 		ErrorLog:          newErrorLog(log),
 
-		DisableGeneralOptionsHandler: true, // "OPTIONS *" passes our handlers as well
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" passes the middleware too
 	}
 	if set.TLS {
 		server.TLSConfig = set.certificate.config()
@@ -191,16 +191,16 @@ func (set *settings) listen(name, addr string) (net.Listener, error) {
 	if err == nil {
 		return l, nil
 	}
-	const wsaEADDRINUSE = syscall.Errno(10048) // what Windows calls it
+	const wsaEADDRINUSE = syscall.Errno(10048) // its number on Windows
 	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, wsaEADDRINUSE) {
 		return nil, fmt.Errorf("%s: %s is in use, perhaps by another stdauth or a development server; choose another, such as %s 127.0.0.1:8001", name, addr, name)
 	}
 	return nil, set.bad(name, err)
 }
 
-// debugHandler shows metrics and profiles. It is for users of this machine, so it
-// answers only to names of this machine: a page in their browser that resolves its
-// own name to 127.0.0.1 does not know one.
+// debugHandler serves metrics and profiles to users of this machine. It accepts only
+// names of this machine as the host, which keeps out a web page that resolves its own
+// name to 127.0.0.1.
 func debugHandler(m *metrics) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// This file is what happens to accounts without a request: -import, -reset-password,
-// -admin, and the demo accounts.
+// This file changes accounts without a request: -import, -reset-password, -admin and
+// the demo accounts.
 
-// importAccounts copies the accounts of -import into an empty store.
+// importAccounts copies the accounts of the file in -import into an empty store.
 func (set *settings) importAccounts(ctx context.Context, store Store, stdout io.Writer) error {
 	source, err := ReadFileStore(ctx, set.importFile)
 	if err != nil {
@@ -31,7 +31,7 @@ func (set *settings) importAccounts(ctx context.Context, store Store, stdout io.
 	return nil
 }
 
-// resetPassword sets the password of -reset-password's account, which ends its
+// resetPassword sets the password of the account in -reset-password, which ends its
 // sessions, and enables it.
 func (set *settings) resetPassword(ctx context.Context, store Store, stdout io.Writer) error {
 	u, err := store.UserByName(ctx, set.resetName)
@@ -50,8 +50,8 @@ func (set *settings) resetPassword(ctx context.Context, store Store, stdout io.W
 	return err
 }
 
-// hashGiven hashes the operator's password, or if there is none, a generated one,
-// which is shown once.
+// hashGiven hashes the operator's password or, if there is none, a generated one, which
+// is shown once.
 func hashGiven(password string) (hash, shown string) {
 	if password == "" {
 		password = rand.Text()
@@ -60,8 +60,8 @@ func hashGiven(password string) (hash, shown string) {
 	return Hasher{DefaultIterations}.Hash(password), shown
 }
 
-// createAccounts creates the accounts that the settings ask for, and adds a warning
-// if there is no admin.
+// createAccounts creates the accounts that the settings ask for and warns if there is
+// no admin.
 func (set *settings) createAccounts(ctx context.Context, store Store, stdout io.Writer, log *slog.Logger) error {
 	if set.Demo {
 		for _, u := range demoUsers {
@@ -83,8 +83,9 @@ func (set *settings) createAccounts(ctx context.Context, store Store, stdout io.
 	return err
 }
 
-// demoUsers are the article's. Their hashes are of "secret", which is too short for
-// anybody else; computing them would take longer than the rest of the start.
+// demoUsers are the article's accounts. Their password is "secret", which is too short
+// for any other account. It is hashed already, because that would take longer than the
+// rest of the start.
 var demoUsers = []User{
 	{Username: "johndoe", FullName: "John Doe", Email: "johndoe@example.com", Role: RoleUser,
 		PasswordHash: "$pbkdf2-sha256$i=600000,l=32$wCTYlC4myfQbaqlDOdUSrw$7ElW5ggu6RMgfHStGE2PAsH0YYTxThsZ8MMOwvxoqnk"},
@@ -92,7 +93,7 @@ var demoUsers = []User{
 		PasswordHash: "$pbkdf2-sha256$i=600000,l=32$QMED7Cw3tivP4CeWpYQDFA$UyPh6yQ1oNfPqQNoeXG4iXWahuuOcyno5UrzeYqHu2s"},
 }
 
-// createAdmin creates the account of -admin, unless the name is taken.
+// createAdmin creates the account in -admin, unless the name is taken.
 func (set *settings) createAdmin(ctx context.Context, store Store, stdout io.Writer, log *slog.Logger) error {
 	if u, err := store.UserByName(ctx, set.adminName); !errors.Is(err, ErrNotFound) {
 		if err == nil && u.Role != RoleAdmin {
@@ -104,7 +105,7 @@ func (set *settings) createAdmin(ctx context.Context, store Store, stdout io.Wri
 	u := User{Username: set.adminName, Role: RoleAdmin, CreatedAt: time.Now().UTC().Truncate(time.Second), PasswordHash: hash}
 	_, err := store.CreateUser(ctx, Caller{}, u)
 	if errors.Is(err, ErrUsernameTaken) {
-		return nil // by another copy of the server, just now
+		return nil // by another copy of the server, in this moment
 	}
 	if err == nil {
 		fmt.Fprintf(stdout, "created the admin %s and set its password%s\n", u.Username, shown)

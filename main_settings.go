@@ -16,25 +16,25 @@ import (
 	"time"
 )
 
-// settings are what the flags and the environment say. Secrets are in the environment
-// only: every user of a machine can see the flags of a process.
+// settings are the flags and the environment. Secrets are in the environment only,
+// because every user of a machine can see the flags of a process.
 type settings struct {
 	Config
 	addr, store, debugAddr           string
 	certFile, keyFile                string
-	certificate                      *certificate // in these files, once start has read them
+	certificate                      *certificate // what start has read from these files
 	registration, logFormat          string
 	logLevel                         slog.Level
 	adminName, resetName, importFile string
 	version                          bool
 
 	secret, previous           string // SECRET_KEY and SECRET_KEY_PREVIOUS
-	randomKey                  bool   // secret was made up for this process
+	randomKey                  bool   // secret was generated for this process
 	adminPassword, newPassword string
 	etcdUsername, etcdPassword string
 
-	given    map[string]string // for each flag that was set, how errors name it
-	warnings []string          // about settings that are valid, but probably not meant
+	given    map[string]string // flags that were set, with their names in errors
+	warnings []string          // about settings that are valid but probably a mistake
 }
 
 // memory is the -store that ends with the process.
@@ -73,19 +73,19 @@ func (set *settings) flags() *flag.FlagSet {
 	return f
 }
 
-// A settingError is about a flag or variable, which it names.
+// A settingError is an error that names a flag or variable.
 type settingError struct{ error }
 
 func (e settingError) Unwrap() error { return e.error }
 
-// bad returns the error for a setting, which is named as it was given: -addr, or -addr
+// bad returns an error that names a setting as it was set: -addr, or -addr
 // (STDAUTH_ADDR).
 func (set *settings) bad(name string, err error) error {
 	return settingError{fmt.Errorf("%s: %w", cmp.Or(set.given[name], name), err)}
 }
 
-// parseSettings reads the flags, then the environment for flags that were not set.
-// It returns errHelp if that is wanted.
+// parseSettings reads the flags, and the environment for flags that were not set. It
+// returns errHelp for -help.
 func parseSettings(args []string, getenv func(string) string) (*settings, error) {
 	set := &settings{Config: Config{Iterations: DefaultIterations}, given: map[string]string{}}
 	flags := set.flags()
@@ -123,7 +123,7 @@ func parseSettings(args []string, getenv func(string) string) (*settings, error)
 	return set, set.complete(getenv)
 }
 
-// complete reads the secrets, and settles what depends on several settings.
+// complete reads the secrets and derives the settings that depend on others.
 func (set *settings) complete(getenv func(string) string) error {
 	set.secret, set.previous = getenv("SECRET_KEY"), getenv("SECRET_KEY_PREVIOUS")
 	set.adminPassword, set.newPassword = getenv("ADMIN_PASSWORD"), getenv("NEW_PASSWORD")
@@ -150,7 +150,7 @@ func (set *settings) complete(getenv func(string) string) error {
 	return nil
 }
 
-// check returns the first rule that a setting breaks.
+// check returns an error for the first rule that is broken.
 func (set *settings) check(misnamed string) error {
 	adminPassword := func(s string) error { return checkPassword(s, set.adminName) }
 	newPassword := func(s string) error { return checkPassword(s, set.resetName) }
@@ -188,7 +188,7 @@ func (set *settings) check(misnamed string) error {
 	return nil
 }
 
-// warn collects what is worth a line at the start.
+// warn collects the warnings.
 func (set *settings) warn(misnamed string) {
 	for _, w := range []struct {
 		when bool
@@ -208,8 +208,8 @@ func (set *settings) warn(misnamed string) {
 
 func (set *settings) offline() bool { return set.resetName != "" || set.importFile != "" }
 
-// reachable names the setting by which others than users of this machine could reach
-// the accounts, or keep them, if there is one.
+// reachable returns the setting that lets others than users of this machine reach the
+// accounts, or that keeps the accounts, if there is one.
 func (set *settings) reachable() string {
 	switch {
 	case set.store != memory:
@@ -224,7 +224,7 @@ func (set *settings) reachable() string {
 	return ""
 }
 
-// must returns a rule that is not kept as an error.
+// must returns an error unless the rule is kept.
 func must(ok bool, rule string) error {
 	if !ok {
 		return errors.New(rule)
@@ -232,7 +232,7 @@ func must(ok bool, rule string) error {
 	return nil
 }
 
-// checkIf applies a rule to a value that may be absent.
+// checkIf applies a rule to a value, unless it is empty.
 func checkIf(value string, rule func(string) error) error {
 	if value == "" {
 		return nil
@@ -253,7 +253,7 @@ func checkKey(key string) error {
 	return nil
 }
 
-// addOrigins adds a list of patterns for matchOrigin.
+// addOrigins adds patterns for matchOrigin, separated by commas.
 func (set *settings) addOrigins(list string) error {
 	for origin := range strings.SplitSeq(list, ",") {
 		origin = strings.ToLower(strings.TrimSpace(origin))
@@ -284,8 +284,8 @@ func (set *settings) addProxies(list string) error {
 	return nil
 }
 
-// isLoopback reports whether an address, with or without a port, is one that only
-// this machine can reach.
+// isLoopback reports whether only this machine can reach an address, which may have a
+// port.
 func isLoopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

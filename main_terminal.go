@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// This file is for people: what stands in a terminal.
+// This file writes to terminals, for people.
 
-// isTerminal reports whether somebody is likely to read w. The null device is a
-// character device like a terminal, and the output of many services.
+// isTerminal reports whether w is probably a terminal. The null device is a character
+// device too, and the output of many services.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -27,7 +27,7 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0 && (nullErr != nil || !os.SameFile(info, null))
 }
 
-// greet says how to go on: at a terminal in words, else in the log.
+// greet says what to do next: in words at a terminal, else in the log.
 func (set *settings) greet(addr net.Addr, stdout io.Writer, log *slog.Logger) {
 	url := set.url(addr)
 	curl := "curl -d username=johndoe -d password=secret " + url + "/token"

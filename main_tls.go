@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A certificate is read again when its files change, so that a renewed one is used
-// without a restart. If the new pair is broken, the old one stays in use.
+// A certificate is a key pair that is read again when its files change, so a renewed
+// one needs no restart. If the new pair is broken, the old one stays in use.
 type certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -21,7 +21,7 @@ type certificate struct {
 	files [2]fileVersion // that were read last, broken or not
 }
 
-// A fileVersion tells one content of a file from the next, most likely.
+// A fileVersion tells whether a file has changed.
 type fileVersion struct {
 	modified time.Time
 	size     int64
@@ -68,8 +68,9 @@ func versions(files ...string) (v [2]fileVersion) {
 	return v
 }
 
-// newErrorLog returns the log of net/http. What it has to say is mostly about
-// clients, and of no use; that it cannot accept connections is not.
+// newErrorLog returns the log of net/http. Most of its lines are about the mistakes of
+// clients and go to the level debug. That it cannot accept connections is an error of
+// ours.
 func newErrorLog(log *slog.Logger) *stdlog.Logger {
 	var mu sync.Mutex
 	var said time.Time
@@ -81,7 +82,7 @@ func newErrorLog(log *slog.Logger) *stdlog.Logger {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if time.Since(said) > time.Minute { // net/http tries again up to once a second
+		if time.Since(said) > time.Minute { // net/http tries again at least once a second
 			said = time.Now()
 			log.Error("cannot accept connections", "error", text)
 		}
