@@ -15,20 +15,20 @@ import (
 )
 
 // An EtcdStore keeps accounts and sessions in an etcd cluster, for any number of
-// copies of the server at once. It keeps no state of its own: what one copy has
-// acknowledged, the next request at any other sees. It promises:
+// copies of the server. It has no state of its own: a change that one copy has
+// acknowledged is visible to the next request at any other. It promises:
 //
 //   - When a method returns nil, the change is on the disks of a majority of the
-//     members. Reads are linearizable: they show what a majority has, and so
-//     nothing that could still be lost.
-//   - A change is one transaction, which happens only if what it was decided on is
-//     unchanged; else it is decided again.
-//   - A change whose answer is lost returns ErrUnavailable: its outcome is unknown.
+//     members. Reads are linearizable: they see what a majority has, and nothing that
+//     could still be lost.
+//   - A change is one transaction, which succeeds only if the keys on which it was
+//     decided are unchanged. Otherwise the change is decided again.
+//   - A change whose response is lost returns ErrUnavailable: its outcome is unknown.
 //   - While the cluster has no majority, all methods return ErrUnavailable within a
-//     few seconds. Nothing has to be done afterwards.
+//     few seconds. Afterwards they work again without help.
 //
-// All keys begin with the prefix of the address, /stdauth/ if it has none. The values
-// are JSON, and `etcdctl get --prefix /stdauth/` shows them all:
+// All keys begin with the prefix in the address, by default /stdauth/. The values are
+// JSON. `etcdctl get --prefix /stdauth/` lists them:
 //
 //	format                               1
 //	last_id                              2        or "importing"
@@ -37,8 +37,8 @@ import (
 //	admins/0000000000000000002           2        present for each active admin
 //	sessions/0000000000000000002/IYV3... {"id":"IYV3...","generation":1,...}
 //
-// A session that has expired is not shown. Each login removes a few of those that
-// expired long ago.
+// An expired session is ignored. Each login removes a few of those that expired long
+// ago.
 type EtcdStore struct {
 	decisions
 
@@ -46,7 +46,7 @@ type EtcdStore struct {
 	prefix  string
 
 	mu    sync.Mutex
-	swept string // the session key at which the next login goes on looking
+	swept string // the session key at which the next sweep begins
 
 	checked struct { // by Ready
 		sync.Mutex
@@ -59,15 +59,13 @@ const (
 	etcdFormat    = "1"
 	etcdImporting = `"importing"`
 
-	// Members refuse a transaction of more operations (--max-txn-ops).
+	// Members refuse transactions with more operations (--max-txn-ops).
 	maxEtcdOps = 128
 
-	// Each login looks at this many session keys. It must be more than the one that
-	// a login adds.
+	// Each login looks at this many session keys: more than the one that it adds.
 	sweptKeys = 4
 
-	// Sessions stay for this long after they expire, because the clocks of the
-	// copies differ.
+	// Sessions stay this long after they expire, because the clocks of copies differ.
 	sweepSlack = time.Hour
 )
 
@@ -75,7 +73,7 @@ const (
 // etcd://10.0.0.1:2379,10.0.0.2:2379/prefix, or etcds:// for TLS with the system's
 // roots. An empty username is for a cluster without authentication.
 func OpenEtcdStore(ctx context.Context, address, username, password string, life Lifetimes, log *slog.Logger) (*EtcdStore, error) {
-	quiet := slog.New(slog.DiscardHandler) // the caller reports what stops the start
+	quiet := slog.New(slog.DiscardHandler) // the caller reports what prevents the start
 	gateway, prefix, err := newGateway(address, username, password, quiet)
 	if err != nil {
 		return nil, err
@@ -137,7 +135,7 @@ func (e *EtcdStore) CreateUser(ctx context.Context, by Caller, u User) (User, er
 			return t, unavailable(errors.New("an import is under way"))
 		}
 		u.ID = last + 1
-		// Each new name changes the counter, so comparing the counter is enough.
+		// A new name changes the counter, so comparing the counter is enough.
 		t.Compare = []etcdCompare{now.unchanged(1, lastID)}
 		t.Success = append(e.putUser(u), putKey(name, formatID(u.ID)), putKey(lastID, formatID(u.ID)))
 		return t, nil
@@ -145,7 +143,7 @@ func (e *EtcdStore) CreateUser(ctx context.Context, by Caller, u User) (User, er
 	return u, err
 }
 
-// putUser stores an account except for its name, which never changes.
+// putUser stores an account, except its name key, which never changes.
 func (e *EtcdStore) putUser(u User) []etcdOp {
 	ops := []etcdOp{putKey(e.userKey(u.ID), jsonValue(u))}
 	if u.ActiveAdmin() {
@@ -162,9 +160,9 @@ func (e *EtcdStore) User(ctx context.Context, id int64) (u User, err error) {
 	return u, now.decode(0, &u)
 }
 
-// UserByName takes two steps, for an unknown name as well, so that the time of a
-// login tells nothing. No change can come between them that matters: a name keeps
-// its ID while it is there, and no ID is used again.
+// UserByName takes two steps, also for an unknown name, so that the time of a login
+// reveals nothing. A change between them does not matter: a name keeps its ID as long
+// as it exists, and IDs are not reused.
 func (e *EtcdStore) UserByName(ctx context.Context, name string) (User, error) {
 	now, err := e.read(ctx, getKey(e.nameKey(name)))
 	if err != nil {
@@ -195,9 +193,9 @@ func (e *EtcdStore) Users(ctx context.Context, after int64, limit int) ([]User, 
 	return users, nil
 }
 
-// changeAccount is described at [decisions].
+// changeAccount is the function that [decisions] needs.
 func (e *EtcdStore) changeAccount(ctx context.Context, by Caller, id int64, decide func(*account, func() bool) (change, error)) error {
-	twoAdmins := getAll(e.prefix + "admins/").first(2) // one of them is another
+	twoAdmins := getAll(e.prefix + "admins/").first(2) // at least one is another account's
 	reads := []etcdOp{getKey(e.userKey(id)), getAll(e.sessionsOf(id)), twoAdmins, e.sweepNext()}
 	return e.change(ctx, by, reads, func(now etcdView) (t etcdTxn, err error) {
 		old, err := now.account(0, 1)
@@ -214,9 +212,8 @@ func (e *EtcdStore) changeAccount(ctx context.Context, by Caller, id int64, deci
 		}
 		t = e.transaction(old, c, now)
 		if old.user.ActiveAdmin() && (c.Deleted || c.User != nil && !c.User.ActiveAdmin()) {
-			// This admin may go because another is there, and only while it is: of
-			// two who demote each other at once, at two copies, the later
-			// transaction does not find its other any more.
+			// This admin may go only while the other one exists. If two admins demote
+			// each other at once, at two copies, the later transaction fails.
 			t.Compare = append(t.Compare, now.found[2][other].unchanged())
 			t.Success = append(t.Success, removeKey(e.adminKey(id)))
 		}
@@ -224,7 +221,7 @@ func (e *EtcdStore) changeAccount(ctx context.Context, by Caller, id int64, deci
 	})
 }
 
-// transaction is what a change of an account means for its keys.
+// transaction returns the transaction for a change of an account.
 func (e *EtcdStore) transaction(old *account, c change, now etcdView) (t etcdTxn) {
 	user, sessions := e.userKey(c.ID), e.sessionsOf(c.ID)
 	t.Compare = []etcdCompare{now.unchanged(0, user)}
@@ -238,8 +235,8 @@ func (e *EtcdStore) transaction(old *account, c change, now etcdView) (t etcdTxn
 		}
 	case c.Session != nil:
 		key := sessions + c.Session.ID
-		// Without the second comparison, two logins at once could leave one session
-		// too many.
+		// Without the second comparison, two logins at once could leave too many
+		// sessions.
 		t.Compare = append(t.Compare, now.unchanged(1, key), now.noneNew(sessions))
 		t.Success = append([]etcdOp{putKey(key, jsonValue(c.Session))}, e.sweep(now.found[3])...)
 		kept := old.with(*c.Session)
@@ -258,7 +255,7 @@ func (e *EtcdStore) transaction(old *account, c change, now etcdView) (t etcdTxn
 	return t
 }
 
-// sweepNext reads the next few session keys of the store.
+// sweepNext reads the next few session keys.
 func (e *EtcdStore) sweepNext() etcdOp {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -266,11 +263,11 @@ func (e *EtcdStore) sweepNext() etcdOp {
 	return getBetween(cmp.Or(e.swept, all), prefixEnd(all)).first(sweptKeys)
 }
 
-// sweep removes those of the keys whose sessions expired long ago.
+// sweep removes those whose sessions expired long ago.
 func (e *EtcdStore) sweep(kvs []etcdKV) (ops []etcdOp) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.swept = "" // from the beginning again
+	e.swept = "" // from the beginning
 	for _, kv := range kvs {
 		var s Session
 		if err := kv.decode(&s); err == nil && time.Since(s.ExpiresAt) > sweepSlack {
@@ -296,7 +293,7 @@ func (e *EtcdStore) Sessions(ctx context.Context, userID int64) ([]Session, erro
 	return a.live(e.life), err
 }
 
-// account returns an account with those of its sessions that a read finds, or nil.
+// account returns an account, or nil, with the sessions that a read finds.
 func (e *EtcdStore) account(ctx context.Context, id int64, sessions etcdOp) (*account, error) {
 	now, err := e.read(ctx, getKey(e.userKey(id)), sessions)
 	if err != nil {
@@ -305,10 +302,10 @@ func (e *EtcdStore) account(ctx context.Context, id int64, sessions etcdOp) (*ac
 	return now.account(0, 1)
 }
 
-// Import marks the store while it is under way, so that an import that was cut off
-// is not taken for a store, and nobody registers meanwhile.
+// Import marks the store while it runs, so that nobody registers meanwhile, and a store
+// whose import was interrupted is not used.
 func (e *EtcdStore) Import(ctx context.Context, users []User, lastID int64) error {
-	// Another store says whether these can be accounts at all.
+	// A memory store checks the accounts.
 	if err := NewMemoryStore(e.life).Import(ctx, users, lastID); err != nil {
 		return err
 	}
@@ -323,7 +320,7 @@ func (e *EtcdStore) Import(ctx context.Context, users []User, lastID int64) erro
 		return err
 	}
 	underWay := etcdCompare{Key: []byte(counter), Target: "VALUE", Result: "EQUAL", Value: []byte(etcdImporting)}
-	for batch := range slices.Chunk(users, maxEtcdOps/3) { // an account is three keys at most
+	for batch := range slices.Chunk(users, maxEtcdOps/3) { // an account has three keys at most
 		t := etcdTxn{Compare: []etcdCompare{underWay}}
 		for _, u := range batch {
 			lastID = max(lastID, u.ID)
@@ -346,8 +343,8 @@ func (e *EtcdStore) mustCommit(ctx context.Context, t etcdTxn) error {
 	return err
 }
 
-// Ready asks at most once a second: anybody may call it, and each time costs the
-// cluster a write to its logs.
+// Ready asks the cluster at most once a second: anybody may call it, and each time
+// costs the cluster a write to its logs.
 func (e *EtcdStore) Ready(ctx context.Context) error {
 	e.checked.Lock()
 	defer e.checked.Unlock()
@@ -358,9 +355,9 @@ func (e *EtcdStore) Ready(ctx context.Context) error {
 	return e.checked.err
 }
 
-// probe finds out whether the cluster takes writes: not without a majority, without
-// room, or from a user without permission. Its transaction goes all the way of one
-// that writes, and then finds that it has nothing to write.
+// probe returns an error if the cluster takes no writes: without a majority, without
+// space, or from a user without permission. Its transaction could write, so it goes the
+// way of a write, but its comparison is always false.
 func (e *EtcdStore) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
 	defer cancel()
@@ -373,12 +370,12 @@ func (e *EtcdStore) probe(ctx context.Context) error {
 	return err
 }
 
-// Metrics returns what there is to watch.
+// Metrics returns samples for [metrics].
 func (e *EtcdStore) Metrics() map[string]float64 {
 	return map[string]float64{"stdauth_etcd_failovers_total": float64(e.gateway.failOvers.Load())}
 }
 
-// Close waits for nothing: changes under way are the cluster's.
+// Close waits for nothing, because the cluster finishes changes under way.
 func (e *EtcdStore) Close() error {
 	e.gateway.client.CloseIdleConnections()
 	return nil
@@ -394,7 +391,7 @@ func jsonValue(value any) string {
 
 func formatID(id int64) string { return strconv.FormatInt(id, 10) }
 
-// parseID parses what formatID wrote; nothing is 0.
+// parseID parses an ID. The empty string is 0.
 func parseID(s string) (int64, error) {
 	if s == "" {
 		return 0, nil

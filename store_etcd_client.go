@@ -18,54 +18,53 @@ import (
 	"time"
 )
 
-// A gateway is a client of an etcd cluster. etcd's own protocol is gRPC, but every
-// member also takes the same calls as JSON over HTTP ("gRPC gateway" in etcd's
-// documentation), so net/http and encoding/json are a whole client.
+// A gateway is a client of an etcd cluster. etcd's protocol is gRPC, but every member
+// also accepts the same calls as JSON over HTTP ("gRPC gateway" in etcd's
+// documentation), so net/http and encoding/json are enough.
 //
-// It stays with one member while that one answers, and goes on to the next when it
-// does not.
+// It stays with one member until that fails, and then goes to the next.
 type gateway struct {
 	endpoints          []string // such as http://10.0.0.1:2379
 	username, password string
 	client             *http.Client
 	log                *slog.Logger
 
-	failOvers atomic.Uint32 // modulo endpoints, the member to ask
-	lost      atomic.Bool   // the last call found no member that works
+	failOvers atomic.Uint32 // modulo endpoints, the member to call
+	lost      atomic.Bool   // the last call found no working member
 
 	mu    sync.Mutex // held while a token is fetched
 	token string     // for the user, if there is one
 }
 
 const (
-	// How long to wait for one member, and for all of them. A new leader is elected
-	// one to two seconds after the old one was last heard of (--election-timeout,
-	// 1 s): a request outlives that, and else its client hears so soon.
+	// How long to wait for one member, and for all. A new leader is elected one to two
+	// seconds after the old one was last heard of (--election-timeout, 1 s): a request
+	// survives that.
 	etcdTry      = 1500 * time.Millisecond
 	etcdPatience = 4 * time.Second
 
 	maxEtcdAnswer = 64 << 20 // bytes; a thousand accounts are under 4 MiB
-	maxEtcdConns  = 256      // more requests at once would only wait inside etcd
+	maxEtcdConns  = 256      // more requests would only wait inside etcd
 )
 
-// newGateway parses an address as -store takes it, and connects to nothing yet.
+// newGateway parses an address as in -store. It does not connect yet.
 func newGateway(address, username, password string, log *slog.Logger) (g *gateway, prefix string, err error) {
 	endpoints, prefix, err := parseEtcdAddress(address)
 	if err != nil {
 		return nil, "", err
 	}
-	transport := &http.Transport{ // no proxy: the cluster is a part of this server
+	transport := &http.Transport{ // no proxy: the cluster is part of this server
 		DialContext:         (&net.Dialer{Timeout: time.Second}).DialContext,
 		MaxIdleConnsPerHost: maxEtcdConns,
 		MaxConnsPerHost:     maxEtcdConns,
 		IdleConnTimeout:     time.Minute,
 		TLSHandshakeTimeout: time.Second,
 	}
-	// No member redirects. Followed, a redirect would take keys and the password of
-	// the etcd user to any address.
+	// Members do not redirect. Following a redirect could send keys and etcd's password
+	// to any address.
 	noRedirect := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	// Copies of the server shall not all ask the same member, nor all go on to the
-	// same one when it fails.
+	// Copies of the server should not all use the same member, nor all go to the same
+	// one when it fails.
 	rand.Shuffle(len(endpoints), func(i, j int) { endpoints[i], endpoints[j] = endpoints[j], endpoints[i] })
 	return &gateway{
 		endpoints: endpoints, username: username, password: password, log: log,
@@ -73,8 +72,8 @@ func newGateway(address, username, password string, log *slog.Logger) (g *gatewa
 	}, prefix, nil
 }
 
-// parseEtcdAddress splits etcd://host:port,host:port/prefix. The name and password
-// of a user have no place in it: every user of the machine can see a command line.
+// parseEtcdAddress splits etcd://host:port,host:port/prefix. It must not have a user
+// and password, because every user of the machine can see a command line.
 func parseEtcdAddress(address string) (endpoints []string, prefix string, err error) {
 	scheme, rest, _ := strings.Cut(address, "://")
 	base, ok := map[string]string{"etcd": "http://", "etcds": "https://"}[scheme]
@@ -101,9 +100,9 @@ func parseEtcdAddress(address string) (endpoints []string, prefix string, err er
 	return endpoints, "/" + path + "/", nil
 }
 
-// call posts in to the path of a member that works, and decodes the answer into out.
-// Until ctx is done, it goes from member to member. A write is sent again only if it
-// cannot have happened: else its outcome is unknown.
+// call posts in to a path of a working member and decodes the response into out. It
+// goes from member to member until ctx is done. A write is sent again only if it cannot
+// have succeeded; otherwise its outcome is unknown.
 func (g *gateway) call(ctx context.Context, path string, in, out any, write bool) error {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -119,7 +118,7 @@ func (g *gateway) call(ctx context.Context, path string, in, out any, write bool
 				g.log.Info("the etcd cluster answers again")
 			}
 			return err
-		case errors.Is(ctx.Err(), context.Canceled): // by the client: no fault of the member
+		case errors.Is(ctx.Err(), context.Canceled): // by the client, not by the member
 			return ctx.Err()
 		}
 		g.failOver(at, err)
@@ -132,7 +131,7 @@ func (g *gateway) call(ctx context.Context, path string, in, out any, write bool
 	}
 }
 
-// failOver goes on to the next member, unless another call has already.
+// failOver goes to the next member, unless another call already has.
 func (g *gateway) failOver(at uint32, err error) {
 	if g.failOvers.CompareAndSwap(at, at+1) && len(g.endpoints) > 1 && !g.lost.Load() {
 		g.log.Warn("a member of the etcd cluster failed, going on with the next", "failed", g.endpoint(at), "next", g.endpoint(at+1), "error", err)
@@ -143,12 +142,12 @@ func (g *gateway) endpoint(failOvers uint32) string {
 	return g.endpoints[failOvers%uint32(len(g.endpoints))]
 }
 
-// pause waits before all members are asked once more, longer each time. It reports
-// false if that is useless: no time is left, or the cluster is known to be lost, and
-// a call is only a question whether it is back.
+// pause waits before the next round of all members, longer each time. It returns false
+// if that is useless: no time is left, or the cluster is known to be lost and the call
+// only finds out whether it is back.
 func (g *gateway) pause(ctx context.Context, rounds int) bool {
 	wait := min(50*time.Millisecond<<min(rounds, 4), 500*time.Millisecond)
-	wait += rand.N(wait) // so that not all of them come back together
+	wait += rand.N(wait) // so that calls do not all come back together
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < wait {
 		if g.lost.CompareAndSwap(false, true) {
 			g.log.Error("the etcd cluster does not answer")
@@ -166,7 +165,7 @@ func (g *gateway) pause(ctx context.Context, rounds int) bool {
 	}
 }
 
-// try asks one member once, or twice if it wants a new token.
+// try calls one member, and once more if it wants a new token.
 func (g *gateway) try(ctx context.Context, endpoint, path string, body []byte, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, etcdTry)
 	defer cancel()
@@ -182,12 +181,12 @@ func (g *gateway) try(ctx context.Context, endpoint, path string, body []byte, o
 	return err
 }
 
-// mayRenew reports whether a call was refused for a token that can be renewed.
+// mayRenew reports whether a call was refused because of a token that can be renewed.
 func (g *gateway) mayRenew(e *etcdError) bool { return g.username != "" && e.wantsToken() }
 
 // renew returns a token other than the refused one. Members forget their tokens when
-// they restart, or after five minutes without use. One request fetches a new one for
-// all: checking a password is as expensive for etcd as it is for this server.
+// they restart, or after five minutes without use. One call fetches a token for all,
+// because checking a password is expensive for etcd too.
 func (g *gateway) renew(ctx context.Context, endpoint, refused string) (string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -212,8 +211,8 @@ func (g *gateway) send(ctx context.Context, endpoint, path, token string, body [
 		return err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	// A member that knows no leader shall say so at once, not wait for one (etcd's
-	// WithRequireLeader; the gateway passes such headers on).
+	// A member without a leader should say so at once instead of waiting (etcd's
+	// WithRequireLeader; the gateway passes this header on).
 	r.Header.Set("Grpc-Metadata-Hasleader", "true")
 	if token != "" {
 		r.Header.Set("Authorization", token)
@@ -233,17 +232,17 @@ func (g *gateway) send(ctx context.Context, endpoint, path, token string, body [
 	return json.Unmarshal(answer, out)
 }
 
-// unsent reports whether a request cannot have reached the other side.
+// unsent reports whether a request cannot have reached the member.
 func unsent(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Op == "dial"
 }
 
-// An etcdError is an answer of etcd that says why not.
+// An etcdError is an error response of etcd.
 type etcdError struct {
 	endpoint string
 	status   int    // of HTTP
-	Code     int    // of gRPC (google.golang.org/grpc/codes), 0 if the answer is not etcd's
+	Code     int    // of gRPC (google.golang.org/grpc/codes), 0 if the response is not etcd's
 	Message  string // listed in etcd's api/v3rpc/rpctypes/error.go
 }
 
@@ -257,7 +256,7 @@ func newEtcdError(endpoint string, status int, answer []byte) *etcdError {
 
 func (e *etcdError) Error() string { return fmt.Sprintf("%s: %s", e.endpoint, e.Message) }
 
-// final reports whether all members would give this answer. Such a call has had no
+// final reports whether all members would respond like this. Then the call has had no
 // effect.
 func (e *etcdError) final() bool {
 	switch e.Code {
@@ -265,20 +264,20 @@ func (e *etcdError) final() bool {
 		return e.status < 500
 	case 1, 2, 4, 10, 13, 14: // cancelled, unknown, deadline, aborted, internal, unavailable
 		return false
-	case 8: // resource exhausted: for good, or by too many requests just now
+	case 8: // resource exhausted: either its space, or too many requests at once
 		return strings.Contains(e.Message, "space exceeded")
 	}
 	return true
 }
 
-// undone reports whether a call has had no effect, while another member may give a
-// better answer: etcd checks for these before anything else.
+// undone reports whether a call has had no effect although another member may accept
+// it: etcd checks for these errors first.
 func (e *etcdError) undone() bool {
 	return e.is("no leader") || e.is("too many requests") || e.wantsToken()
 }
 
-// wantsToken reports whether a call was refused, before it had an effect, for want of
-// a valid token.
+// wantsToken reports whether a call was refused, without effect, for lack of a valid
+// token.
 func (e *etcdError) wantsToken() bool {
 	return e.is("user name is empty") || e.is("invalid auth token") || e.is("revision of auth store is old")
 }

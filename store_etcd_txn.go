@@ -12,17 +12,16 @@ import (
 	"time"
 )
 
-// change is how everything changes: it reads, lets decide say what shall happen to
-// what was found, and commits that in a transaction whose comparisons say that
-// nothing has changed meanwhile. If something has, it starts again. A transaction
-// without operations is no change: what decide saw is durable, because a majority
-// had it. With operations and an error both count, as in a [MemoryStore].
+// change makes every change. It reads, calls decide with the result, and commits the
+// transaction that decide returns, whose comparisons fail if something has changed
+// since. Then it starts again. A transaction without operations is no change. A
+// transaction and an error both count, as described at [decisions].
 //
-// The caller's session and account are read and compared as well, so that the change
-// is made only while the caller may ask for it.
+// The caller's session and account are read and compared as well, so the change is made
+// only while the caller may make it.
 //
-// A change is made or not, however soon the client hangs up: a thief who sends a
-// stolen token must not save its session by hanging up.
+// A client that hangs up does not stop a change. Otherwise a thief could save the
+// session of a stolen token by hanging up in time.
 func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decide func(etcdView) (etcdTxn, error)) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), etcdPatience)
 	defer cancel()
@@ -57,18 +56,18 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 		} else if done {
 			return refusal
 		}
-		time.Sleep(rand.N(5 * time.Millisecond)) // or those that lost would meet again
+		time.Sleep(rand.N(5 * time.Millisecond)) // or the changes that failed would collide again
 	}
 }
 
-// commit makes a change whose comparisons are true, and reports whether they were.
-// It is sent at most once: if its answer is lost, its outcome is unknown.
+// commit commits a transaction and reports whether its comparisons were true. It is
+// sent at most once: if the response is lost, the outcome is unknown.
 func (e *EtcdStore) commit(ctx context.Context, t etcdTxn) (done bool, err error) {
 	now, err := e.txn(ctx, t, true)
 	return now.succeeded, err
 }
 
-// read returns what the keys hold, all at one time.
+// read reads keys, all at the same revision.
 func (e *EtcdStore) read(ctx context.Context, ops ...etcdOp) (etcdView, error) {
 	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
 	defer cancel()
@@ -96,17 +95,17 @@ func (e *EtcdStore) txn(ctx context.Context, t etcdTxn, write bool) (etcdView, e
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
 
-// The messages of etcd, as far as they are needed (etcd's rpc.proto and kv.proto).
-// JSON has []byte in base64 and the int64 as strings.
+// The messages of etcd that are used here (etcd's rpc.proto and kv.proto). In JSON,
+// bytes are base64 and an int64 is a string.
 
 type etcdTxn struct {
 	Compare []etcdCompare `json:"compare,omitempty"`
 	Success []etcdOp      `json:"success,omitempty"` // if all comparisons are true
-	Failure []etcdOp      `json:"failure,omitempty"` // if not
+	Failure []etcdOp      `json:"failure,omitempty"` // otherwise
 }
 
-// An etcdCompare compares a property of a key, or of each key from Key to RangeEnd.
-// Where there is no key, numbers are 0.
+// An etcdCompare compares a property of a key, or of each key from Key to RangeEnd. The
+// numbers of an absent key are 0.
 type etcdCompare struct {
 	Key            []byte `json:"key"`
 	RangeEnd       []byte `json:"range_end,omitempty"`
@@ -126,7 +125,7 @@ type etcdOp struct {
 
 type etcdRange struct {
 	Key      []byte `json:"key"`
-	RangeEnd []byte `json:"range_end,omitempty"` // the first key behind the range
+	RangeEnd []byte `json:"range_end,omitempty"` // the first key after the range
 	Limit    int64  `json:"limit,omitempty,string"`
 }
 
@@ -151,10 +150,10 @@ type etcdAnswer struct {
 	}
 }
 
-// An etcdView is what the reads of a transaction found.
+// An etcdView is the result of the reads of a transaction.
 type etcdView struct {
 	succeeded bool
-	revision  int64      // of the whole cluster, counts up with each change
+	revision  int64      // of the cluster; each change increments it
 	found     [][]etcdKV // for each read
 }
 
@@ -181,10 +180,10 @@ func removeBetween(from, to string) etcdOp { return etcdOp{Delete: getBetween(fr
 
 func removeAll(prefix string) etcdOp { return removeBetween(prefix, prefixEnd(prefix)) }
 
-// prefixEnd returns the first key behind all that begin with prefix, which ends in /.
+// prefixEnd returns the first key after those with a prefix, which ends in /.
 func prefixEnd(prefix string) string { return strings.TrimSuffix(prefix, "/") + "0" }
 
-// value returns the value of the one key that read i may have found, or "".
+// value returns the value of the first key that read i found, or "".
 func (v etcdView) value(i int) string {
 	if len(v.found[i]) == 0 {
 		return ""
@@ -199,8 +198,8 @@ func (v etcdView) decode(i int, into any) error {
 	return v.found[i][0].decode(into)
 }
 
-// account returns the account whose user and sessions, or some of them, two reads were
-// for, or nil. The sessions are in the order of their logins.
+// account returns the account, or nil, from the reads of its user and of its sessions,
+// which are then in the order of their logins.
 func (v etcdView) account(user, sessions int) (*account, error) {
 	a := &account{user: &User{}}
 	if err := v.decode(user, a.user); errors.Is(err, ErrNotFound) {
@@ -219,7 +218,7 @@ func (v etcdView) account(user, sessions int) (*account, error) {
 	return a, nil
 }
 
-// unchanged compares whether a key is as read i found it, or was not found.
+// unchanged compares whether a key is still as read i found it, or still absent.
 func (v etcdView) unchanged(i int, key string) etcdCompare {
 	for _, kv := range v.found[i] {
 		if string(kv.Key) == key {
@@ -233,7 +232,7 @@ func (kv etcdKV) unchanged() etcdCompare {
 	return etcdCompare{Key: kv.Key, Target: "MOD", Result: "EQUAL", ModRevision: kv.ModRevision}
 }
 
-// noneNew compares whether no key under the prefix was made since the view.
+// noneNew compares whether no key under the prefix was created since the reads.
 func (v etcdView) noneNew(prefix string) etcdCompare {
 	return etcdCompare{Key: []byte(prefix), RangeEnd: []byte(prefixEnd(prefix)), Target: "CREATE", Result: "LESS", CreateRevision: v.revision + 1}
 }

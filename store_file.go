@@ -14,27 +14,27 @@ import (
 	"time"
 )
 
-// A FileStore is two memory stores and a log between them. A change is decided and
-// made on ahead, and joins a batch; the batch is written to the file and synced; then
-// the same change is made on shown, and only then its caller is answered. Reads use
-// shown, so nothing is ever seen that could still be lost. It promises:
+// A FileStore is two memory stores with a log between them. A change is decided and
+// made on ahead and joins a batch; the batch is written to the file and synced; then
+// the change is made on shown, and the method returns. Reads use shown, so they see
+// nothing that could still be lost. It promises:
 //
-//   - When a method returns, with an error or without, all it rests on is on the
-//     disk: written, and synced (fsync). No crash of the process, the system or the
-//     power loses it.
+//   - When a method returns, with or without an error, everything that its result
+//     depends on is written to the disk and synced (fsync). A crash of the process or
+//     the system, or a power cut, does not lose it.
 //   - After a crash the file may end in torn lines, which were never acknowledged.
 //     They are dropped with a warning. Damage anywhere else stops the start with the
 //     line number, and the file is left as it was.
-//   - After a failed write or sync nobody knows what the disk holds (Rebello and
-//     others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020), so
-//     the store takes no more changes until it is opened again, which writes the
-//     last lines once more. It still answers reads.
-//   - Two processes never use one file, and a file that was replaced under the store
-//     is not written to.
+//   - After a failed write or sync the contents of the disk are unknown (Rebello and
+//     others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020). The
+//     store takes no more changes until it is opened again, which writes the last
+//     lines once more. It still serves reads.
+//   - Two processes never use one file. A file that was replaced under the store is
+//     not written to.
 //
-// The file is JSON Lines: a header, then one change a line, in order. Each line has
-// a checksum of the text behind it. A line without one is taken as it is, so that a
-// file can be written by hand.
+// The file is JSON Lines: a header, then one change on each line, in order. A line
+// begins with a checksum of the text that follows it. It may be missing, so a file can
+// be written by hand.
 //
 //	{"format":"stdauth","version":1}
 //	{"crc":"5b0c6b6e","id":1,"user":{"id":1,"username":"johndoe",...}}
@@ -42,9 +42,9 @@ import (
 //	{"crc":"7d21a9f4","id":1,"ended":"IYV3..."}
 //
 // Changes that come while the disk is busy share the next sync. All but the first of
-// them say so, with "same_sync":true behind the checksum. When more than half
-// of the file is out of date, what is not is written to a new file beside it, which
-// then takes its name.
+// them are marked with "same_sync":true after the checksum. When more than half of the
+// file is out of date, a compaction writes the rest to a new file, which then takes
+// the place of the old one.
 type FileStore struct {
 	Reader  // shown
 	Changer // ahead
@@ -53,29 +53,28 @@ type FileStore struct {
 	folder       folder
 	name         string // of the file in the folder
 	log          *slog.Logger
-	unlock       func() error // lets another process have the file
+	unlock       func() error // releases the file to other processes
 
 	// Guarded by ahead.mu.
 	next   *batch // changes to write next
 	newest *batch // the batch of the last change
-	failed error  // why no more changes are taken, or nil
+	failed error  // if set, the store takes no more changes
 	closed bool
 
-	wake    chan struct{} // has room for one: next has changes
+	wake    chan struct{} // of capacity 1: next has changes
 	stopped chan struct{} // closed when the writer has ended
 
 	// Changed by the writer alone, under shown.mu.
 	file        file
 	size        int64 // bytes in the file
-	live        int64 // bytes of it that a compaction would leave, about
+	live        int64 // bytes that a compaction would leave, roughly
 	compactions int
 }
 
-// A folder is the part of the file system that a FileStore uses. In tests, another
-// one records each step.
+// A folder is what a FileStore uses of the file system. Tests have another one.
 type folder interface {
 	OpenFile(name string, flag int, perm fs.FileMode) (file, error)
-	Holds(name string, f file) (bool, error) // whether name is that of f
+	Holds(name string, f file) (bool, error) // reports whether name is f's
 	Rename(from, to string) error
 	Remove(name string) error
 	Sync() error // makes the names of files durable
@@ -99,13 +98,13 @@ type batch struct {
 	err     error
 }
 
-// compactSlack is how much a small file may grow before it is compacted.
+// compactSlack is how much any file may grow before it is compacted.
 const compactSlack = 64 << 10 // bytes
 
 var errLocked = errors.New("another process is using it")
 
-// OpenFileStore opens the store in the file at path, made if absent. Cancelling ctx
-// stops the reading of a large one.
+// OpenFileStore opens the store in the file at path, which is created if absent.
+// Cancelling ctx stops reading a large one.
 func OpenFileStore(ctx context.Context, path string, life Lifetimes, log *slog.Logger) (*FileStore, error) {
 	// A compaction replaces the file, not a link to it.
 	if target, err := filepath.EvalSymlinks(path); err == nil {
@@ -131,7 +130,7 @@ func OpenFileStore(ctx context.Context, path string, life Lifetimes, log *slog.L
 	return f, nil
 }
 
-// openFileStore opens the store in a file that no other process has.
+// openFileStore opens the store in a file that is locked for this process.
 func openFileStore(ctx context.Context, in folder, name string, life Lifetimes, log *slog.Logger) (*FileStore, error) {
 	f := &FileStore{
 		ahead: NewMemoryStore(life), folder: in, name: name, log: log, next: newBatch(), newest: newBatch(),
@@ -148,7 +147,7 @@ func openFileStore(ctx context.Context, in folder, name string, life Lifetimes, 
 	return f, nil
 }
 
-// load replays the file, and leaves it open at its end.
+// load opens and replays the file.
 func (f *FileStore) load(ctx context.Context) (err error) {
 	if f.file, err = f.folder.OpenFile(f.name, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return err
@@ -179,8 +178,8 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 		}
 		found = replay{lines: 1, whole: int64(len(fileHeader))}
 	}
-	// After a sync that failed, a system may have these lines in its cache alone, and
-	// take them for written.
+	// After a failed sync these lines may be only in the system's cache, which takes
+	// them for written.
 	last := io.NewSectionReader(f.file, found.synced, found.whole-found.synced)
 	if _, err := io.Copy(io.NewOffsetWriter(f.file, found.synced), last); err != nil {
 		return err
@@ -190,11 +189,11 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 		needed += 1 + int64(len(a.sessions))
 	}
 	f.size, f.live = found.whole, found.whole*needed/max(found.lines, needed)
-	f.folder.Remove(f.name + ".new") // left by a compaction that was cut off
+	f.folder.Remove(f.name + ".new") // of a compaction that was interrupted
 	return errors.Join(f.file.Sync(), f.folder.Sync())
 }
 
-// ReadFileStore reads the accounts of a file store that may be in use, and changes
+// ReadFileStore reads the accounts of a file store that may be in use. It changes
 // nothing.
 func ReadFileStore(ctx context.Context, path string) (*MemoryStore, error) {
 	file, err := os.Open(path)
@@ -212,7 +211,7 @@ func ReadFileStore(ctx context.Context, path string) (*MemoryStore, error) {
 
 func newBatch() *batch { return &batch{done: make(chan struct{})} }
 
-// record is the record function of ahead: it adds a change to the next batch.
+// record is ahead's record function: it adds a change to the next batch.
 func (f *FileStore) record(c change) (err error) {
 	switch {
 	case f.failed != nil:
@@ -227,14 +226,14 @@ func (f *FileStore) record(c change) (err error) {
 	f.newest = f.next
 	select {
 	case f.wake <- struct{}{}:
-	default: // the writer has been woken already
+	default: // the writer is awake
 	}
 	return nil
 }
 
-// settle is the settle function of ahead: it waits until all changes made so far are
-// durable, and returns err, or why they are not. A refusal waits too: it may rest on a
-// change that was made just now.
+// settle is ahead's settle function: it waits until all changes so far are durable, and
+// returns err, or the error if they are not. A refusal waits too, because it may depend
+// on a change that was made just before.
 func (f *FileStore) settle(err error) error {
 	f.ahead.mu.RLock()
 	b := f.newest
@@ -246,14 +245,14 @@ func (f *FileStore) settle(err error) error {
 	return err
 }
 
-// Ready returns why the store takes no changes, if so.
+// Ready returns the error if the store takes no more changes.
 func (f *FileStore) Ready(ctx context.Context) error {
 	f.ahead.mu.RLock()
 	defer f.ahead.mu.RUnlock()
 	return f.failed
 }
 
-// Metrics returns what there is to watch.
+// Metrics returns samples for [metrics].
 func (f *FileStore) Metrics() map[string]float64 {
 	f.shown.mu.RLock()
 	defer f.shown.mu.RUnlock()
@@ -263,7 +262,7 @@ func (f *FileStore) Metrics() map[string]float64 {
 	}
 }
 
-// Close writes the last changes, and lets another process have the file.
+// Close writes the last changes and releases the file.
 func (f *FileStore) Close() error {
 	f.ahead.mu.Lock()
 	closed := f.closed
@@ -277,7 +276,7 @@ func (f *FileStore) Close() error {
 	return errors.Join(f.file.Close(), f.unlock())
 }
 
-// write is the writer: until Close, it alone touches the file.
+// write is the writer. Until Close, nothing else touches the file.
 func (f *FileStore) write() {
 	defer close(f.stopped)
 	for range f.wake {
@@ -288,7 +287,7 @@ func (f *FileStore) write() {
 	f.flush()
 }
 
-// flush writes the next batch, syncs it, and makes its changes on shown. It reports
+// flush writes and syncs the next batch and makes its changes on shown. It reports
 // whether the file should be compacted.
 func (f *FileStore) flush() (grown bool) {
 	f.ahead.mu.Lock()
@@ -299,7 +298,7 @@ func (f *FileStore) flush() (grown bool) {
 		return false
 	}
 	defer close(b.done)
-	if b.err = f.failed; b.err != nil { // only the writer sets it
+	if b.err = f.failed; b.err != nil { // set by the writer alone
 		return false
 	}
 	b.err = f.replaced()
@@ -331,8 +330,8 @@ func (f *FileStore) fail(cause error) error {
 	return f.failed
 }
 
-// replaced returns an error if the name of the store is not that of its file any
-// more. What is written then would be lost with the next start.
+// replaced returns an error if another file has the name of the store. The next start
+// would not find what is written to ours.
 func (f *FileStore) replaced() error {
 	ours, err := f.folder.Holds(f.name, f.file)
 	if err == nil && !ours {
@@ -341,8 +340,8 @@ func (f *FileStore) replaced() error {
 	return err
 }
 
-// compact makes a new file without outdated lines, and gives it the name of the old
-// one. Changes wait meanwhile; reads do not.
+// compact replaces the file by one without outdated lines. Changes wait meanwhile;
+// reads do not.
 func (f *FileStore) compact() {
 	size, err := f.writeNew()
 	if err != nil {
@@ -354,9 +353,9 @@ func (f *FileStore) compact() {
 		f.fail(err)
 		return
 	}
-	f.file.Close() // Windows does not replace a file that is open
+	f.file.Close() // Windows does not replace an open file
 	renamed := f.folder.Rename(f.name+".new", f.name)
-	file, err := f.folder.OpenFile(f.name, os.O_RDWR, 0) // whichever has the name now
+	file, err := f.folder.OpenFile(f.name, os.O_RDWR, 0) // the new or the old one
 	if err == nil {
 		f.file = file
 	}
@@ -364,8 +363,8 @@ func (f *FileStore) compact() {
 		f.goOn(renamed)
 		return
 	}
-	// The name must be durable before a change is acknowledged that only the new
-	// file holds.
+	// The name must be durable before a change that only the new file has is
+	// acknowledged.
 	if err := errors.Join(renamed, err, f.folder.Sync()); err != nil {
 		f.fail(err)
 		return
@@ -378,14 +377,14 @@ func (f *FileStore) compact() {
 	f.log.Debug("compacted the store", "file", f.name, "from", before, "to", size)
 }
 
-// goOn is for a compaction that failed while the old file was still in use.
+// goOn reports a compaction that failed before the old file was replaced.
 func (f *FileStore) goOn(cause error) {
 	f.log.Warn("could not compact the store; it goes on in the old file", "file", f.name, "error", cause)
-	f.live = f.size // not again before it has doubled
+	f.live = f.size // try again when it has doubled
 }
 
-// writeNew writes all that is shown to a file beside the old one, and returns its
-// size. It replaces whatever has the new file's name, and writes through no link.
+// writeNew writes what is shown to a new file and returns its size. The file is
+// created, so nothing is written through a link that has its name.
 func (f *FileStore) writeNew() (size int64, err error) {
 	f.folder.Remove(f.name + ".new")
 	file, err := f.folder.OpenFile(f.name+".new", os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
@@ -413,19 +412,18 @@ func (f *FileStore) writeNew() (size int64, err error) {
 		}
 	}
 	if f.shown.lastID > 0 {
-		put(change{LastID: f.shown.lastID}) // last: no new account may have an ID up to it
+		put(change{LastID: f.shown.lastID}) // last, because no new account may have an ID up to it
 	}
 	return size, errors.Join(err, w.Flush(), file.Sync(), file.Close())
 }
 
-// osFolder is a folder of the operating system. It opens no link that leads out of
-// it.
+// osFolder is a folder on the disk. It follows no link that leads out of the folder.
 type osFolder struct{ *os.Root }
 
 func (d osFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
 	f, err := d.Root.OpenFile(name, flag, perm)
 	if wrong, ok := errors.AsType[*fs.PathError](err); ok {
-		wrong.Op, wrong.Path = "open", filepath.Join(d.Name(), name) // more than the name in the folder
+		wrong.Op, wrong.Path = "open", filepath.Join(d.Name(), name) // the whole path
 	}
 	if err != nil {
 		return nil, err
@@ -444,7 +442,7 @@ func (d osFolder) Holds(name string, f file) (bool, error) {
 
 func (d osFolder) Sync() error {
 	if runtime.GOOS == "windows" {
-		return nil // a folder cannot be synced there; NTFS has a journal
+		return nil // where folders cannot be synced; NTFS has a journal
 	}
 	dir, err := d.Open(".")
 	if err != nil {

@@ -14,8 +14,7 @@ import (
 	"strings"
 )
 
-// This file is the format of a file store: writing a change as a line, and reading
-// the lines again.
+// This file is the format of a file store: writing changes as lines, and reading them.
 
 const (
 	fileHeader = `{"format":"stdauth","version":1}` + "\n"
@@ -25,14 +24,13 @@ const (
 	maxLine = 1 << 16 // bytes; ours are under 4,000
 )
 
-// A replay is what replayFile has found. All counts are of lines and bytes from the
-// beginning of the file.
+// A replay is the result of replayFile. It counts from the beginning of the file.
 type replay struct {
-	lines, whole int64 // what follows them was cut off by a crash, and never acknowledged
-	synced       int64 // what follows these bytes may never have been synced
+	lines, whole int64 // lines and bytes; the rest is torn
+	synced       int64 // bytes; the rest may never have been synced
 }
 
-// replayFile makes all the changes in file.
+// replayFile makes the changes in a file.
 func replayFile(ctx context.Context, m *MemoryStore, file file) (replay, error) {
 	info, err := file.Stat()
 	if err != nil {
@@ -66,11 +64,11 @@ func replayFile(ctx context.Context, m *MemoryStore, file file) (replay, error) 
 	}
 }
 
-// torn reports whether the text from offset on, where a damaged line begins, is what a
-// crash left of changes that shared a sync. Sectors arrive on a disk in any order, so
-// the text may end anywhere, and lines have zero bytes where their data is missing.
-// Whole lines may follow, unless one of them shares no sync: it was written after what
-// is before it had been synced, and no crash damages that.
+// torn reports whether the damaged line at offset, and what follows it, can be what a
+// crash left of changes that shared a sync. A disk writes sectors in any order, so the
+// text may end anywhere, and lines have zero bytes where data is missing. Whole lines
+// may follow the damaged one if they shared its sync. A line that did not was written
+// after the damaged one had been synced, and a crash does not damage synced lines.
 func torn(file io.ReaderAt, offset int64) bool {
 	r := bufio.NewReaderSize(io.NewSectionReader(file, offset, math.MaxInt64-offset), maxLine)
 	first, zeros := true, false
@@ -79,7 +77,7 @@ func torn(file io.ReaderAt, offset int64) bool {
 		zeros = zeros || bytes.IndexByte(line, 0) >= 0
 		switch {
 		case err == bufio.ErrBufferFull && zeros:
-			continue // to the end of this line
+			continue // to the end of the line
 		case err != nil:
 			return err == io.EOF
 		case !zeros && (first || !sharesSync(line) || checkSum(line) != nil):
@@ -109,15 +107,15 @@ func replayLine(m *MemoryStore, before int64, line []byte) error {
 	return m.perform(c)
 }
 
-// appendLine appends the line of a change: its JSON, with a first member that is the
-// CRC-32 (IEEE) of the text behind that member and its comma. A second one says whether
-// the line is synced together with the one before it.
+// appendLine appends a change as a line of JSON. Its first member is the CRC-32 (IEEE)
+// of the text after that member and its comma. The second one is there if the line
+// shares the sync of the line before.
 func appendLine(b []byte, c change, shared bool) ([]byte, error) {
 	object, err := json.Marshal(c)
 	if err != nil {
-		return b, err // a year of five digits
+		return b, err // a year with five digits
 	}
-	summed := object[1:] // behind the brace
+	summed := object[1:] // after the brace
 	if shared {
 		summed = append([]byte(sameSync), summed...)
 	}

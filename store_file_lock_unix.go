@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// lockFile opens path, made if absent, and locks it for this process. The lock
-// goes with the process, however that ends.
+// lockFile opens a file, creating it if absent, and locks it for this process. The lock
+// ends with the process, even in a crash.
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// lockFile opens path, made if absent, shared with no other process. Windows
-// closes it with the process, however that ends.
+// lockFile opens a file, creating it if absent, and shares it with no other process.
+// Windows closes it with the process, even in a crash.
 func lockFile(path string) (*os.File, error) {
 	name, err := syscall.UTF16PtrFromString(path)
 	if err != nil {
