@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -82,6 +83,42 @@ func BenchmarkRefreshOverHTTP(b *testing.B) {
 		}
 		refresh = next
 	})
+}
+
+// BenchmarkWorstBody is what the costliest bodies of the largest size cost, which
+// anybody may send: "response-bytes" is the size of the answer.
+func BenchmarkWorstBody(b *testing.B) {
+	w := benchWorld(b)
+	fill := func(open, part, end string) string {
+		return open + strings.Repeat(part, (maxBody-len(open)-len(end))/len(part)) + end
+	}
+	var distinct strings.Builder
+	for i := 0; distinct.Len() < maxBody-40; i++ {
+		fmt.Fprintf(&distinct, `"%x":0,`, i)
+	}
+	const form = "application/x-www-form-urlencoded"
+	for _, row := range []struct{ name, path, contentType, body string }{
+		{"a name and password of normal size", "/users/", "application/json", `{"username":"x","password":"short"}`},
+		{"unknown fields", "/users/", "application/json", "{" + strings.TrimSuffix(distinct.String(), ",") + "}"},
+		{"one field again and again", "/users/", "application/json", fill("{", `"a":0,`, `"a":0}`)},
+		{"nested arrays", "/users/", "application/json", fill(`{"email":`, "[", "")},
+		{"a string of escapes", "/users/", "application/json", fill(`{"full_name":"`, `\u0041`, `"}`)},
+		{"an email address", "/users/", "application/json", fill(`{"email":"`, `(`, `"}`)},
+		{"fields of a form", "/token", form, fill("grant_type=x", "&a%20=b", "")},
+		{"distinct fields of a form", "/token", form, "grant_type=x&" + strings.ReplaceAll(strings.ReplaceAll(distinct.String()[:maxBody-100], `"`, ""), ",", "&")},
+		{"a token", "/revoke", form, fill("token=", "a", "")},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			var rec *httptest.ResponseRecorder
+			for b.Loop() {
+				r := httptest.NewRequest("POST", row.path, strings.NewReader(row.body))
+				r.Header.Set("Content-Type", row.contentType)
+				rec = httptest.NewRecorder()
+				w.handler.ServeHTTP(rec, r)
+			}
+			b.ReportMetric(float64(rec.Body.Len()), "response-bytes")
+		})
+	}
 }
 
 // httpServer is the server as main configures it.

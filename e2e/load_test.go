@@ -123,6 +123,49 @@ func BenchmarkLoginStorm(b *testing.B) {
 	}
 }
 
+// BenchmarkVictimLogin tells which share of a victim's logins succeed while 300
+// connections try passwords for random names without pause, from one address or from
+// 300. Addresses are those that a trusted proxy would report.
+//
+//	go -C e2e test -run '^$' -bench VictimLogin -benchtime 1x
+func BenchmarkVictimLogin(b *testing.B) {
+	for _, addresses := range []int{1, 300} {
+		b.Run(fmt.Sprintf("addresses=%d", addresses), func(b *testing.B) {
+			s := startServer(b, "ADMIN_PASSWORD=staple battery", "-trusted-proxy", "127.0.0.1/32,::1/128", "-admin", "root")
+			ctx, stop := context.WithCancel(b.Context())
+			defer stop()
+			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 301}, Timeout: time.Minute}
+			defer client.CloseIdleConnections()
+			var attackers sync.WaitGroup
+			for n := range 300 {
+				attackers.Go(func() {
+					for i := 0; ctx.Err() == nil; i++ {
+						loginFrom(ctx, client, s, fmt.Sprintf("198.51.%d.%d", 100+n%addresses/250, 1+n%addresses%250), fmt.Sprintf("user%d-%d", n, i), "wrong")
+					}
+				})
+			}
+			time.Sleep(3 * time.Second) // until the queue is what it will be
+			tries, made, slowest := 0, 0, time.Duration(0)
+			for b.Loop() {
+				for range 30 {
+					start := time.Now()
+					tries++
+					if a := loginFrom(b.Context(), client, s, "203.0.113.9", "root", "staple battery"); a.status == http.StatusOK {
+						made++
+						slowest = max(slowest, time.Since(start))
+					}
+					time.Sleep(100 * time.Millisecond)
+				}
+			}
+			stop()
+			attackers.Wait()
+			b.ReportMetric(100*float64(made)/float64(tries), "%made")
+			b.ReportMetric(slowest.Seconds(), "slowest-s")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
 // storm lets so many clients log in without pause, and returns how many logins
 // a second succeeded.
 func storm(t testing.TB, s *server, clients int, d time.Duration) (perSecond float64) {
@@ -157,13 +200,21 @@ type loginAnswer struct {
 	err    error
 }
 
-func tryLogin(ctx context.Context, client *http.Client, s *server) (a loginAnswer) {
-	form := url.Values{"username": {"johndoe"}, "password": {"secret"}}
+func tryLogin(ctx context.Context, client *http.Client, s *server) loginAnswer {
+	return loginFrom(ctx, client, s, "", "johndoe", "secret")
+}
+
+// loginFrom tries to log in from an address behind a trusted proxy.
+func loginFrom(ctx context.Context, client *http.Client, s *server, address, username, password string) (a loginAnswer) {
+	form := url.Values{"username": {username}, "password": {password}}
 	req, err := http.NewRequestWithContext(ctx, "POST", s.URL+"/token", strings.NewReader(form.Encode()))
 	if err != nil {
 		return loginAnswer{err: err}
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if address != "" {
+		req.Header.Set("X-Forwarded-For", address)
+	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return loginAnswer{err: err}
