@@ -40,13 +40,13 @@ func scrape(t testing.TB, s *server) (families map[string]*dto.MetricFamily, sam
 	samples = map[string]float64{}
 	for name, f := range families {
 		for _, m := range f.Metric {
-			labels := ""
+			var labels []string
 			for _, l := range m.Label {
-				labels += fmt.Sprintf(",%s=%q", l.GetName(), l.GetValue())
+				labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
 			}
 			id := name
-			if labels != "" {
-				id += "{" + labels[1:] + "}"
+			if labels != nil {
+				id += "{" + strings.Join(labels, ",") + "}"
 			}
 			switch f.GetType() {
 			case dto.MetricType_COUNTER:
@@ -177,18 +177,18 @@ func TestPromtool(t *testing.T) {
 		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
 
-	rules := "groups:\n- name: docs\n  rules:\n"
+	rules := []string{"groups:", "- name: docs", "  rules:"}
 	found := 0
 	for _, name := range []string{"docs/operating.md", "docs/etcd.md"} {
 		_, table, _ := strings.Cut(repoFile(t, name), "| alert on |")
 		table, _, _ = strings.Cut(table, "\n\n")
 		for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1) {
-			rules += fmt.Sprintf("  - alert: Rule%d\n    expr: %q\n", found, m[1])
+			rules = append(rules, fmt.Sprintf("  - alert: Rule%d\n    expr: %q", found, m[1]))
 			found++
 		}
 	}
 	file := filepath.Join(t.TempDir(), "rules.yml")
-	writeFile(t, file, rules)
+	writeFile(t, file, strings.Join(rules, "\n"))
 	if out, err := run(t, "", nil, promtool, "check", "rules", file); err != nil || !strings.Contains(out, fmt.Sprintf("SUCCESS: %d rules found", found)) || found < 15 {
 		t.Errorf("promtool check rules, of %d: %v\n%s", found, err, out)
 	}
