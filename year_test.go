@@ -1,0 +1,814 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// This file is a company that lives with the server for a year, in simulated time. Its
+// people log in, refresh, lose answers, forget passwords, come and go; thieves use what
+// they have stolen; the server is restarted with rotated keys. A model keeps count: it
+// is the contract's rules for tokens, and nothing of the code. Each answer must be the
+// model's, and each evening the sessions, the memory and the log are compared.
+
+var years = flag.Int("years", 1, "how many years the company lives")
+
+const (
+	companySize = 200
+	dailyWork   = 0.5 // of the people, on a working day
+)
+
+func TestAYearOfASmallCompany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		days := 365 * *years
+		if testing.Short() {
+			days = 60
+		}
+		c := newCompany(t)
+		for day := range days {
+			c.live(day)
+			c.evening()
+			if t.Failed() {
+				t.Fatalf("on day %d, after %d requests", day, c.requests)
+			}
+		}
+		c.verifyAll()
+		t.Logf("%d days: %v", days, c)
+		for what, n := range c.happened {
+			if n == 0 && !testing.Short() {
+				t.Errorf("%s: never happened", what)
+			}
+		}
+	})
+}
+
+// A company is a world, and what its people and the thieves know.
+type company struct {
+	*world
+	rng      *rand.Rand
+	people   []*person    // also those who have left
+	boss     *person      // an admin who stays
+	tokens   []*heldToken // all that were ever issued
+	verified int          // of them, up to last night
+	stolen   []*device
+	key      int                       // that signs, counted from 0
+	oldest   int                       // that still verifies
+	failures map[string]wrongPasswords // by what they are counted for
+	want     strings.Builder           // the log of the day
+	expired  [7]int                    // sessions that expired, in each of the last days
+	known    map[*companySession]bool  // that were live last night
+	happened map[string]int            // what a year must have
+	requests int
+}
+
+type person struct {
+	id             int64
+	name, password string
+	ip             string
+	disabled, left bool
+	admin          bool
+	sessions       []*companySession // oldest first
+	devices        []*device
+}
+
+// A companySession is a session as the contract has it.
+type companySession struct {
+	of            *person
+	id            string
+	created, used time.Time
+	generation    int64
+	ended         bool
+}
+
+// A heldToken is an access token if its generation is 0.
+type heldToken struct {
+	text       string
+	of         *companySession
+	generation int64
+	expires    time.Time // of an access token
+	key        int
+}
+
+// A device remembers the newest tokens that it got.
+type device struct {
+	access, refresh *heldToken
+	owner           *person
+	ip              string
+}
+
+// wrongPasswords are those in a row.
+type wrongPasswords struct {
+	count int
+	until time.Time // no try before this
+}
+
+func newCompany(t *testing.T) *company {
+	c := &company{
+		world: newWorld(t), rng: rand.New(rand.NewPCG(1, 0)), failures: map[string]wrongPasswords{}, known: map[*companySession]bool{},
+		happened: map[string]int{},
+	}
+	for _, what := range []string{
+		"a login", "a wrong password", "a guess that must wait", "a refresh", "a lost answer, asked for again in time", "a replay",
+		"a thief is served", "a thief is found out", "a session expired", "a session was too many", "a rotation of the keys",
+		"a token of a key that is gone", "a login of a disabled account", "a token of a disabled account", "a new password", "a reset password",
+		"a logout", "others logged out", "an account disabled", "an account enabled", "an account deleted", "an account deletes itself",
+		"an admin made", "an admin demoted", "a user refused", "an account logged out by an admin", "a hire",
+	} {
+		c.happened[what] = 0
+	}
+	c.boss = &person{id: 2, name: "admin", password: "secret", ip: "10.0.0.2", admin: true}
+	c.people = []*person{{id: 1, name: "johndoe", password: "secret", ip: "10.0.0.1"}, c.boss}
+	c.boss.devices = []*device{{owner: c.boss, ip: c.boss.ip}}
+	for range companySize {
+		c.hire()
+	}
+	return c
+}
+
+func (c *company) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d requests, %d accounts, %d sessions and %d tokens, of which the last are", c.requests, len(c.people), len(c.sessions()), len(c.tokens))
+	fmt.Fprintf(&b, " live: %d", len(slices.DeleteFunc(slices.Clone(c.tokens), func(t *heldToken) bool { return !c.isLive(t) })))
+	for _, what := range slices.Sorted(maps.Keys(c.happened)) {
+		fmt.Fprintf(&b, "\n%7d  %s", c.happened[what], what)
+	}
+	return b.String()
+}
+
+// The rules. They say what must be, from what has happened so far.
+
+func (s *companySession) expires() time.Time {
+	idle, old := s.used.Add(30*24*time.Hour), s.created.Add(90*24*time.Hour)
+	if old.Before(idle) {
+		return old
+	}
+	return idle
+}
+
+// isThere: a session of a disabled account is there, but cannot be used.
+func (s *companySession) isThere() bool {
+	return !s.ended && !s.of.left && time.Now().Before(s.expires())
+}
+
+func (c *company) isLive(t *heldToken) bool {
+	if !t.of.isThere() || t.of.of.disabled || t.key < c.oldest {
+		return false
+	}
+	if t.generation == 0 {
+		return time.Now().Unix() < t.expires.Unix()
+	}
+	return t.generation == t.of.generation || t.superseded()
+}
+
+// superseded: the answer with its successor may have been lost.
+func (t *heldToken) superseded() bool {
+	return t.generation == t.of.generation-1 && time.Since(t.of.used) < 10*time.Second
+}
+
+func (p *person) endSessions() {
+	for _, s := range p.sessions {
+		s.ended = true
+	}
+}
+
+func (p *person) there() (list []*companySession) {
+	for _, s := range p.sessions {
+		if s.isThere() {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func (c *company) sessions() (list []*companySession) {
+	for _, p := range c.people {
+		list = append(list, p.there()...)
+	}
+	return list
+}
+
+// mustWait says whether one more try of a password is a 429.
+func (c *company) mustWait(name, ip string) bool {
+	now := time.Now()
+	return now.Before(c.failures[ip+" "+name].until) || now.Before(c.failures[ip].until)
+}
+
+func (c *company) tried(name, ip string, right bool) {
+	for key, free := range map[string]int{ip + " " + name: 5, ip: 100} {
+		if right {
+			delete(c.failures, key)
+			continue
+		}
+		f := c.failures[key]
+		f.count++
+		if f.count >= free {
+			f.until = time.Now().Add(min(time.Second<<min(f.count-free, 10), 5*time.Minute))
+		}
+		c.failures[key] = f
+	}
+}
+
+// The requests. Each is compared with the rules, and written into the log of the day.
+
+// A call is a request, and what the log must say of it.
+type call struct {
+	method, path, route string
+	token               *heldToken
+	body, ip            string
+	status              int
+	user, target        int64
+	login               string
+	replay              int64 // the account whose session a replay ends
+}
+
+func (c *company) ask(a call) string {
+	c.requests++
+	r := httptest.NewRequest(a.method, a.path, strings.NewReader(a.body))
+	r.RemoteAddr = a.ip + ":1234"
+	if a.token != nil {
+		r.Header.Set("Authorization", "Bearer "+a.token.text)
+	}
+	switch {
+	case a.path == "/token" || a.path == "/revoke" || a.path == "/introspect":
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	case a.body != "":
+		r.Header.Set("Content-Type", "application/json")
+	}
+	rec := httptest.NewRecorder()
+	c.handler.ServeHTTP(rec, r)
+	if rec.Code != a.status {
+		c.Fatalf("%v: %s %s %s\n  got %d %s\n  want %d", time.Now(), a.method, a.path, a.body, rec.Code, rec.Body, a.status)
+	}
+	c.expectLog(a, rec)
+	return rec.Body.String()
+}
+
+// expectLog writes the lines that the server must have written.
+func (c *company) expectLog(a call, rec *httptest.ResponseRecorder) {
+	now := time.Now().Format("2006-01-02T15:04:05.000Z07:00")
+	if a.replay != 0 {
+		fmt.Fprintf(&c.want, "time=%s level=WARN msg=\"a refresh token was used again: its session has ended\" user=%d ip=%s\n", now, a.replay, a.ip)
+	}
+	fmt.Fprintf(&c.want, "time=%s level=INFO msg=request id=%s ip=%s method=%s route=%s status=%d user=%d", now, rec.Header().Get("X-Request-Id"), a.ip, a.method, a.route, a.status, a.user)
+	if a.target != 0 {
+		fmt.Fprintf(&c.want, " target=%d", a.target)
+	}
+	if a.login != "" {
+		fmt.Fprintf(&c.want, " login=%s", a.login)
+	}
+	fmt.Fprintf(&c.want, " bytes=%d took=0\n", rec.Body.Len())
+}
+
+// as sends a request with an access token. If the rules let the token pass, the
+// answer has the given status, else the one that refuses it. It returns whether.
+func (c *company) as(t *heldToken, ip string, a call) bool {
+	a.token, a.ip = t, ip
+	passes := c.isLive(t)
+	switch {
+	case passes:
+		a.user = t.of.of.id
+	case t.key >= c.oldest && t.of.isThere() && t.of.of.disabled && time.Now().Unix() < t.expires.Unix():
+		a.status, a.user = 400, t.of.of.id
+		c.happened["a token of a disabled account"]++
+	default:
+		a.status = 401
+	}
+	if t.key < c.oldest {
+		c.happened["a token of a key that is gone"]++
+	}
+	if !passes || !t.of.of.admin {
+		a.target = 0
+	}
+	c.ask(a)
+	return passes
+}
+
+func (c *company) whoAmI(t *heldToken, ip string) bool {
+	return c.as(t, ip, call{method: "GET", path: "/users/me/", route: "/users/me/", status: 200})
+}
+
+// login returns whether d has tokens afterwards.
+func (c *company) login(d *device, name, password string) bool {
+	p := d.owner
+	known := p != nil && !p.left
+	a := call{method: "POST", path: "/token", route: "/token", ip: d.ip, body: "username=" + name + "&password=" + url.QueryEscape(password), login: "failed"}
+	right := known && password == p.password
+	if known {
+		a.user = p.id
+	}
+	switch {
+	case c.mustWait(name, d.ip):
+		a.status, a.user = 429, 0
+		c.happened["a guess that must wait"]++
+		c.ask(a)
+		return false
+	case !right:
+		a.status = 401
+		c.happened["a wrong password"]++
+	case p.disabled:
+		a.status = 400
+		c.happened["a login of a disabled account"]++
+	default:
+		a.status, a.login = 200, "ok"
+		c.happened["a login"]++
+	}
+	c.tried(name, d.ip, right)
+	body := c.ask(a)
+	if a.status == 200 {
+		c.start(d, body)
+	}
+	return a.status == 200
+}
+
+// start notes a new session. An account keeps the newest 100.
+func (c *company) start(d *device, body string) {
+	p := d.owner
+	s := &companySession{of: p, created: time.Now(), used: time.Now(), generation: 1}
+	c.keep(d, s, body)
+	s.id, _, _ = strings.Cut(d.refresh.text, ".")
+	p.sessions = append(p.sessions, s)
+	if there := p.there(); len(there) > 100 {
+		there[0].ended = true
+		c.happened["a session was too many"]++
+	}
+}
+
+// keep stores the tokens of an answer.
+func (c *company) keep(d *device, s *companySession, body string) {
+	var got struct {
+		Access  string `json:"access_token"`
+		Refresh string `json:"refresh_token"`
+		Expires int    `json:"expires_in"`
+	}
+	if err := json.Unmarshal([]byte(body), &got); err != nil || got.Expires < 1 || got.Expires > 1800 {
+		c.Fatalf("not the tokens of a session: %s (%v)", body, err)
+	}
+	d.access = &heldToken{text: got.Access, of: s, expires: time.Now().Add(time.Duration(got.Expires) * time.Second), key: c.key}
+	d.refresh = &heldToken{text: got.Refresh, of: s, generation: s.generation, key: c.key}
+	c.tokens = append(c.tokens, d.access, d.refresh)
+}
+
+// refresh returns whether the device got tokens, even if the answer is lost.
+func (c *company) refresh(d *device, lost bool) bool {
+	t := d.refresh
+	s, now := t.of, time.Now()
+	a := call{method: "POST", path: "/token", route: "/token", ip: d.ip, body: "grant_type=refresh_token&refresh_token=" + t.text, status: 400}
+	if t.key >= c.oldest {
+		a.user = s.of.id
+	}
+	next := *s
+	switch {
+	case t.key < c.oldest:
+		c.happened["a token of a key that is gone"]++
+	case !s.isThere():
+	case t.generation == s.generation:
+		next.generation, next.used = s.generation+1, now
+		if next.expires().Unix() > now.Unix() && !s.of.disabled {
+			a.status = 200
+		}
+	case t.superseded():
+		if !s.of.disabled {
+			a.status = 200
+			c.happened["a lost answer, asked for again in time"]++
+		}
+	default:
+		s.ended, a.replay = true, s.of.id
+		c.happened["a replay"]++
+	}
+	if a.status == 200 {
+		*s = next
+		c.happened["a refresh"]++
+	}
+	body := c.ask(a)
+	if a.status == 200 {
+		before := *d
+		c.keep(d, s, body)
+		if lost {
+			*d = before
+		}
+	}
+	return a.status == 200
+}
+
+// introspect asks, as an admin, whether a token is live, which changes nothing.
+func (c *company) introspect(t *heldToken) {
+	admin := c.admin(c.boss)
+	body := c.ask(call{method: "POST", path: "/introspect", route: "/introspect", token: admin, ip: c.boss.ip, body: "token=" + t.text, status: 200, user: c.boss.id})
+	if active := strings.HasPrefix(body, `{"active":true`); active != c.isLive(t) {
+		c.Fatalf("%v: POST /introspect of %+v of %+v of %+v\n  got %s\n  want active: %v", time.Now(), *t, *t.of, *t.of.of, body, c.isLive(t))
+	}
+}
+
+// admin returns a live access token of an admin, who logs in if need be.
+func (c *company) admin(p *person) *heldToken {
+	d := p.devices[0]
+	if d.access == nil || !c.isLive(d.access) {
+		c.open(d)
+	}
+	return d.access
+}
+
+// What people do.
+
+func (c *company) chance(p float64) bool { return c.rng.Float64() < p }
+
+// anybody returns somebody who works here, but not the boss.
+func (c *company) anybody() *person {
+	for {
+		if p := c.people[c.rng.IntN(len(c.people))]; !p.left && p != c.boss && len(p.devices) > 0 {
+			return p
+		}
+	}
+}
+
+// hire registers an account.
+func (c *company) hire() {
+	p := &person{id: int64(len(c.people) + 1), password: c.newPassword()}
+	p.name = fmt.Sprintf("person%d", p.id)
+	p.ip = fmt.Sprintf("10.1.%d.%d", p.id/250, p.id%250)
+	c.ask(call{method: "POST", path: "/users/", route: "/users/", ip: p.ip, body: fmt.Sprintf(`{"username":%q,"password":%q}`, p.name, p.password), status: 201})
+	for range 1 + c.rng.IntN(2) {
+		p.devices = append(p.devices, &device{owner: p, ip: p.ip})
+	}
+	c.people = append(c.people, p)
+	c.happened["a hire"]++
+}
+
+func (c *company) newPassword() string { return fmt.Sprintf("correct horse %d", c.rng.Uint64()) }
+
+// open gets a device a live access token, by a refresh or else by a login.
+func (c *company) open(d *device) bool {
+	if d.refresh != nil {
+		if c.chance(0.05) && c.refresh(d, true) {
+			wait := time.Duration(1+c.rng.IntN(9)) * time.Second
+			if c.chance(0.2) {
+				wait = 11 * time.Second // too late
+			}
+			time.Sleep(wait)
+		}
+		if c.refresh(d, false) {
+			return true
+		}
+	}
+	if c.chance(0.05) {
+		for range 1 + c.rng.IntN(2) {
+			c.login(d, d.owner.name, "a wrong password")
+		}
+	}
+	return c.login(d, d.owner.name, d.owner.password)
+}
+
+// work is one visit of a person to the server.
+func (c *company) work(p *person) {
+	d := p.devices[c.rng.IntN(len(p.devices))]
+	if d.access == nil || !c.whoAmI(d.access, d.ip) {
+		if p.left || !c.open(d) {
+			return
+		}
+		c.whoAmI(d.access, d.ip)
+	}
+	switch n := c.rng.IntN(1000); {
+	case n < 20:
+		c.logout(d)
+	case n < 30:
+		c.newOwnPassword(d)
+	case n < 40:
+		c.happened["others logged out"]++
+		p.endSessions()
+		d.access.of.ended = false
+		c.as(d.access, d.ip, call{method: "DELETE", path: "/users/me/sessions", route: "/users/me/sessions", status: 204})
+	case n < 50:
+		c.endOne(d)
+	case n < 60 && !p.admin:
+		c.happened["a user refused"]++
+		c.as(d.access, d.ip, call{method: "GET", path: "/users/", route: "/users/", status: 403})
+	case n < 70:
+		c.as(d.access, d.ip, call{method: "PATCH", path: "/users/me/", route: "/users/me/", body: `{"full_name":"A New Name"}`, status: 200})
+	case n < 76:
+		stolen := *d
+		stolen.ip = fmt.Sprintf("203.0.113.%d", c.rng.IntN(250))
+		c.stolen = append(c.stolen, &stolen)
+	case n < 77 && !p.admin:
+		c.happened["an account deletes itself"]++
+		c.as(d.access, d.ip, call{method: "DELETE", path: "/users/me/", route: "/users/me/", body: fmt.Sprintf(`{"password":%q}`, p.password), status: 204})
+		c.tried(p.name, d.ip, true)
+		p.left = true
+		c.whoAmI(d.access, d.ip)
+	}
+}
+
+func (c *company) logout(d *device) {
+	c.happened["a logout"]++
+	t := d.refresh
+	if c.chance(0.5) {
+		t = d.access
+	}
+	a := call{method: "POST", path: "/revoke", route: "/revoke", ip: d.ip, body: "token=" + t.text, status: 200}
+	if t.key >= c.oldest {
+		a.user = t.of.of.id
+		t.of.ended = true
+	}
+	c.ask(a)
+	c.whoAmI(d.access, d.ip)
+}
+
+func (c *company) newOwnPassword(d *device) {
+	c.happened["a new password"]++
+	p, old, new := d.owner, d.access, c.newPassword()
+	body := c.ask(call{
+		method: "PUT", path: "/users/me/password", route: "/users/me/password", token: old, ip: d.ip,
+		body: fmt.Sprintf(`{"current_password":%q,"new_password":%q}`, p.password, new), status: 200, user: p.id,
+	})
+	c.tried(p.name, d.ip, true)
+	p.password = new
+	p.endSessions()
+	c.start(d, body)
+	c.whoAmI(old, d.ip)
+	c.whoAmI(d.access, d.ip)
+}
+
+func (c *company) endOne(d *device) {
+	there := d.owner.there()
+	s := there[c.rng.IntN(len(there))]
+	c.as(d.access, d.ip, call{method: "DELETE", path: "/users/me/sessions/" + s.id, route: "/users/me/sessions/{sid}", status: 204})
+	s.ended = true
+	c.whoAmI(d.access, d.ip)
+}
+
+// workLate uses an access token until it expires, and then once more.
+func (c *company) workLate() {
+	t := c.admin(c.boss)
+	time.Sleep(time.Until(t.expires.Truncate(time.Second)) - 1)
+	for _, want := range []bool{true, false} {
+		if c.whoAmI(t, c.boss.ip) != want {
+			c.Errorf("%v: the token that expires at %v works: want %v", time.Now(), t.expires, want)
+		}
+		time.Sleep(time.Nanosecond)
+	}
+}
+
+// administer is what an admin does to somebody's account.
+func (c *company) administer() {
+	admin, p := c.boss, c.anybody()
+	disabled := func(p *person) bool { return p.disabled && !p.left }
+	if i := slices.IndexFunc(c.people, disabled); i >= 0 && c.chance(0.5) {
+		p = c.people[i]
+	}
+	t := c.admin(admin)
+	id := strconv.FormatInt(p.id, 10)
+	change := call{method: "PATCH", path: "/users/" + id, route: "/users/{id}", status: 200, target: p.id}
+	switch n := c.rng.IntN(10); {
+	case p.disabled:
+		c.happened["an account enabled"]++
+		change.body = `{"disabled":false}`
+		c.as(t, admin.ip, change)
+		p.disabled = false
+		p.endSessions()
+	case n < 3:
+		c.happened["an account disabled"]++
+		change.body = `{"disabled":true}`
+		c.as(t, admin.ip, change)
+		p.disabled = true
+	case n < 5:
+		c.happened["a reset password"]++
+		p.password = c.newPassword()
+		change.method, change.path, change.route, change.status = "PUT", change.path+"/password", "/users/{id}/password", 204
+		change.body = fmt.Sprintf(`{"new_password":%q}`, p.password)
+		c.as(t, admin.ip, change)
+		p.endSessions()
+	case n < 6:
+		c.happened["an account logged out by an admin"]++
+		change.method, change.path, change.route, change.status = "DELETE", change.path+"/sessions", "/users/{id}/sessions", 204
+		c.as(t, admin.ip, change)
+		p.endSessions()
+	case n < 8 && p.admin:
+		c.happened["an admin demoted"]++
+		change.body = `{"role":"user"}`
+		c.as(t, admin.ip, change)
+		p.admin = false
+	case n < 8:
+		c.happened["an admin made"]++
+		change.body = `{"role":"admin"}`
+		c.as(t, admin.ip, change)
+		p.admin = true
+	default:
+		c.happened["an account deleted"]++
+		change.method, change.status = "DELETE", 204
+		c.as(t, admin.ip, change)
+		p.left = true
+		c.hire()
+	}
+	for _, d := range p.devices {
+		if d.access != nil {
+			c.whoAmI(d.access, d.ip)
+		}
+	}
+}
+
+// steal uses what was stolen, if the owner has not been quicker.
+func (c *company) steal() {
+	if len(c.stolen) == 0 {
+		return
+	}
+	d := c.stolen[c.rng.IntN(len(c.stolen))]
+	c.whoAmI(d.access, d.ip)
+	replays := c.happened["a replay"]
+	if c.refresh(d, false) {
+		c.happened["a thief is served"]++
+		c.whoAmI(d.access, d.ip)
+		return
+	}
+	c.happened["a thief is found out"] += c.happened["a replay"] - replays
+	c.stolen = slices.DeleteFunc(c.stolen, func(other *device) bool { return other == d })
+}
+
+// guess tries passwords of an account from one address, all at once.
+func (c *company) guess() {
+	d := &device{owner: c.anybody(), ip: "198.51.100.66"}
+	for range 8 {
+		c.login(d, d.owner.name, "guess")
+	}
+}
+
+// rotate restarts the server with a new key. The one before still verifies.
+func (c *company) rotate() {
+	c.happened["a rotation of the keys"]++
+	key := func(n int) string { return fmt.Sprintf("the key number %d of a year in the life of a company", n) }
+	c.key++
+	c.oldest = c.key - 1
+	settings := []string{"-addr=127.0.0.1:8000", "SECRET_KEY=" + key(c.key), "SECRET_KEY_PREVIOUS=" + key(c.oldest)}
+	if c.oldest == 0 {
+		settings[2] = "SECRET_KEY_PREVIOUS=" + testKey
+	}
+	c.restart(settings...)
+	clear(c.failures) // which the server has in memory only
+}
+
+// live is a day, from midnight to midnight.
+func (c *company) live(day int) {
+	morning := time.Now()
+	type event struct {
+		at time.Duration
+		do func()
+	}
+	var events []event
+	plan := func(from, to time.Duration, do func()) {
+		events = append(events, event{from + time.Duration(c.rng.Int64N(int64(to-from))), do})
+	}
+	share := dailyWork
+	if day%7 >= 5 {
+		share = 0.1
+	}
+	for _, p := range c.people {
+		if p.left || p == c.boss || len(p.devices) == 0 || !c.chance(share) {
+			continue
+		}
+		plan(8*time.Hour, 10*time.Hour, func() { c.work(p) })
+		if c.chance(0.3) {
+			plan(10*time.Hour, 18*time.Hour, func() { c.work(p) })
+		}
+	}
+	for range 2 {
+		plan(9*time.Hour, 17*time.Hour, c.administer)
+		plan(0, 23*time.Hour, c.steal)
+	}
+	plan(2*time.Hour, 4*time.Hour, c.guess)
+	plan(20*time.Hour, 21*time.Hour, c.workLate)
+	if day%45 == 44 || day%200 == 20 {
+		plan(12*time.Hour, 13*time.Hour, c.rotate)
+	}
+	if day%45 == 44 { // a script logs in each time that it runs
+		p := c.anybody()
+		for range 130 {
+			plan(0, 12*time.Hour, func() { c.login(&device{owner: p, ip: p.ip}, p.name, p.password) })
+		}
+	}
+	if day%200 == 20 { // a key was lost: all its tokens must go
+		plan(13*time.Hour, 14*time.Hour, c.rotate)
+	}
+	slices.SortStableFunc(events, func(a, b event) int { return int(a.at - b.at) })
+	for _, e := range events {
+		time.Sleep(time.Until(morning.Add(e.at)))
+		e.do()
+	}
+	time.Sleep(time.Until(morning.Add(24 * time.Hour)))
+}
+
+// evening compares the server with the rules.
+func (c *company) evening() {
+	live := c.sessions()
+	c.countExpired(live)
+	for _, p := range c.people {
+		c.checkSessions(p)
+	}
+	for range 20 {
+		c.verify(c.tokens[c.rng.IntN(len(c.tokens))])
+	}
+	for _, t := range c.tokens[c.verified:] {
+		c.verify(t)
+	}
+	c.verified = len(c.tokens)
+	c.checkMemory(len(live))
+	if got, want := c.log.String(), c.want.String(); got != want {
+		c.Errorf("the log of the day is not what has happened:\n%s", firstDifference(got, want))
+	}
+	c.log.Reset()
+	c.want.Reset()
+}
+
+// checkSessions: those that are there are the ones that must be.
+func (c *company) checkSessions(p *person) {
+	var got, want []string
+	list, err := c.store.Sessions(c.Context(), p.id)
+	for _, s := range list {
+		got = append(got, s.ID)
+	}
+	for _, s := range p.there() {
+		want = append(want, s.id)
+	}
+	if err != nil || !slices.Equal(got, want) {
+		c.Errorf("%s has the sessions %v (%v), want %v", p.name, got, err, want)
+	}
+}
+
+// countExpired finds what was live last night, and was ended by nobody.
+func (c *company) countExpired(live []*companySession) {
+	copy(c.expired[1:], c.expired[:])
+	c.expired[0] = 0
+	for s := range c.known {
+		if !s.ended && !s.of.left && !s.isThere() {
+			c.expired[0]++
+			c.happened["a session expired"]++
+		}
+	}
+	clear(c.known)
+	for _, s := range live {
+		c.known[s] = true
+	}
+}
+
+// checkMemory: the server remembers what is there, and what has expired for a few days.
+func (c *company) checkMemory(live int) {
+	stored, expired, here := 0, 0, 0
+	for _, a := range c.memory.accounts {
+		stored += len(a.sessions)
+	}
+	for _, n := range c.expired {
+		expired += n
+	}
+	for _, p := range c.people {
+		if !p.left {
+			here++
+		}
+	}
+	if stored < live || stored > live+expired {
+		c.Errorf("the store holds %d sessions, want the %d that are live, and at most the %d that expired in the last days", stored, live, expired)
+	}
+	if len(c.memory.accounts) != here || len(c.memory.names) != here {
+		c.Errorf("the store holds %d accounts and %d names, want %d", len(c.memory.accounts), len(c.memory.names), here)
+	}
+	throttle := &c.server.passwords.throttle
+	if got := len(throttle.newer) + len(throttle.older); got != len(c.failures) {
+		c.Errorf("the throttle remembers %d failures, want %d", got, len(c.failures))
+	}
+	if got := c.server.passwords.Waiting(); got != 0 {
+		c.Errorf("%d passwords wait to be hashed at night", got)
+	}
+}
+
+// verify asks what a token is worth, in a way that changes nothing.
+func (c *company) verify(t *heldToken) {
+	if t.generation == 0 {
+		c.whoAmI(t, "192.0.2.9")
+	} else {
+		c.introspect(t)
+	}
+}
+
+// verifyAll asks for every token that was ever issued.
+func (c *company) verifyAll() {
+	for _, t := range c.tokens {
+		c.verify(t)
+	}
+}
+
+func firstDifference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range min(len(g), len(w)) {
+		if g[i] != w[i] {
+			return fmt.Sprintf("line %d:\n  got  %s\n  want %s", i+1, g[i], w[i])
+		}
+	}
+	return fmt.Sprintf("%d lines, want %d", len(g), len(w))
+}
