@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,6 +23,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -410,58 +413,278 @@ func BenchmarkSession(b *testing.B) {
 	}
 }
 
-// Opening a store beside reading the same lines with encoding/json alone.
-func BenchmarkOpenFileStore(b *testing.B) {
-	const accounts = 100_000
-	s := openFile(b, storePath(b))
-	fill(b, s, accounts)
-	s.close()
-	text := s.bytes()
-	b.SetBytes(int64(len(text)))
-	for b.Loop() {
-		f, err := OpenFileStore(b.Context(), s.path, testLife, slog.New(slog.DiscardHandler))
-		if err != nil {
-			b.Fatal(err)
-		}
-		f.Close()
+// Growth: the same at a thousand, a hundred thousand and a million accounts, each with
+// a session. docs/growth.md has the figures.
+
+var million = flag.Bool("million", false, "run the benchmarks of growth with a million accounts, too, and for a whole day")
+
+func atEachSize(b *testing.B, run func(b *testing.B, accounts int)) {
+	for _, accounts := range []int{1_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("accounts=%d", accounts), func(b *testing.B) {
+			if accounts > 100_000 && !*million {
+				b.Skip("takes minutes: -million asks for it")
+			}
+			run(b, accounts)
+		})
 	}
-	start := time.Now()
-	decoded := make([]change, 0, 2*accounts)
-	r := bufio.NewReaderSize(bytes.NewReader(text[len(fileHeader):]), maxLine)
-	for line, err := r.ReadSlice('\n'); err == nil; line, err = r.ReadSlice('\n') {
-		var c change
-		if err := json.Unmarshal(line, &c); err != nil {
-			b.Fatal(err)
-		}
-		decoded = append(decoded, c)
-	}
-	plain := time.Since(start)
-	b.ReportMetric(float64(len(decoded)), "lines")
-	b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(plain), "times-plain-json")
 }
 
-// Memory beside the bytes of the strings that an account consists of.
-func BenchmarkMemoryPerAccount(b *testing.B) {
-	const accounts = 200_000
-	source := openFile(b, storePath(b))
-	if err := source.Import(b.Context(), numberedUsers(accounts), 0); err != nil {
+// grownFile writes the file of a store with so many accounts. The first is an admin;
+// the password of all is "secret".
+func grownFile(b *testing.B, accounts int, withSessions bool) (path string, all []Session) {
+	b.Helper()
+	path = storePath(b)
+	file, err := os.Create(path)
+	if err != nil {
 		b.Fatal(err)
 	}
-	u := source.user(accounts)
-	text := len(u.Username) + len(u.Email) + len(u.FullName) + len(u.Role) + len(u.PasswordHash)
-	source.close()
-	var perAccount float64
-	for b.Loop() {
-		before := heap()
-		m, err := ReadFileStore(b.Context(), source.path)
-		if err != nil {
+	defer file.Close()
+	w := bufio.NewWriterSize(file, 1<<20)
+	w.WriteString(fileHeader)
+	var line []byte
+	put := func(c change) {
+		if line, err = appendLine(line[:0], c, false); err != nil {
 			b.Fatal(err)
 		}
-		perAccount = float64(heap()-before) / accounts
-		runtime.KeepAlive(m)
+		w.Write(line)
 	}
-	b.ReportMetric(perAccount, "B/account")
-	b.ReportMetric(perAccount/float64(text), "times-its-strings")
+	hash := Hasher{Iterations: 1}.Hash("secret")
+	for _, u := range numberedUsers(accounts) {
+		u.PasswordHash = hash
+		if u.ID == 1 {
+			u.Role = RoleAdmin
+		}
+		put(change{ID: u.ID, User: &u})
+		if withSessions {
+			s := newSession(u)
+			all = append(all, s)
+			put(change{ID: u.ID, Session: &s})
+		}
+	}
+	if err := w.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	return path, all
+}
+
+// Opening a store beside reading the same lines with encoding/json alone.
+func BenchmarkOpenFileStore(b *testing.B) {
+	atEachSize(b, func(b *testing.B, accounts int) {
+		path, _ := grownFile(b, accounts, true)
+		text := []byte(read(b, path))
+		b.SetBytes(int64(len(text)))
+		for b.Loop() {
+			f, err := OpenFileStore(b.Context(), path, testLife, slog.New(slog.DiscardHandler))
+			if err != nil {
+				b.Fatal(err)
+			}
+			f.Close()
+		}
+		start := time.Now()
+		decoded := make([]change, 0, 2*accounts)
+		r := bufio.NewReaderSize(bytes.NewReader(text[len(fileHeader):]), maxLine)
+		for line, err := r.ReadSlice('\n'); err == nil; line, err = r.ReadSlice('\n') {
+			var c change
+			if err := json.Unmarshal(line, &c); err != nil {
+				b.Fatal(err)
+			}
+			decoded = append(decoded, c)
+		}
+		plain := time.Since(start)
+		b.ReportMetric(float64(len(decoded)), "lines")
+		b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(plain), "times-plain-json")
+	})
+}
+
+// Memory beside the bytes of the strings that an account consists of: of an open file
+// store, which has two states.
+func BenchmarkMemoryPerAccount(b *testing.B) {
+	atEachSize(b, func(b *testing.B, accounts int) {
+		perAccount := func(withSessions bool) float64 {
+			path, _ := grownFile(b, accounts, withSessions)
+			before := heap()
+			f, err := OpenFileStore(b.Context(), path, testLife, slog.New(slog.DiscardHandler))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer f.Close()
+			return float64(heap()-before) / float64(accounts)
+		}
+		u := numberedUsers(1)[0]
+		text := len(u.Username) + len(u.Email) + len(u.FullName) + len(u.Role) + len(u.PasswordHash)
+		var plain, withSession float64
+		for b.Loop() {
+			plain, withSession = perAccount(false), perAccount(true)
+		}
+		b.ReportMetric(plain, "B/account")
+		b.ReportMetric(plain/float64(text), "times-its-strings")
+		b.ReportMetric(withSession-plain, "B/session")
+	})
+}
+
+// A store that has grown, and what is asked of it one after the other.
+func growth(b *testing.B, ask func(s openedFile, mine *Session) error) {
+	atEachSize(b, func(b *testing.B, accounts int) {
+		path, all := grownFile(b, accounts, true)
+		s := openFile(b, path)
+		rng := rand.New(rand.NewPCG(1, 2))
+		for b.Loop() {
+			if err := ask(s, &all[rng.IntN(len(all))]); err != nil {
+				b.Fatal(err)
+			}
+		}
+		reportRaw(b)
+	})
+}
+
+func BenchmarkGrowthLogin(b *testing.B) {
+	growth(b, func(s openedFile, mine *Session) error {
+		return s.CreateSession(b.Context(), newSession(User{ID: mine.UserID}))
+	})
+}
+
+func BenchmarkGrowthRefresh(b *testing.B) {
+	growth(b, func(s openedFile, mine *Session) error { return refreshOnce(b, s, mine) })
+}
+
+func refreshOnce(b *testing.B, s Store, mine *Session) error {
+	_, _, err := s.UpdateSession(b.Context(), mine.UserID, mine.ID, func(s *Session, _ User) error {
+		return s.Rotate(s.Generation, today(), testLife)
+	})
+	return err
+}
+
+// A page of the list of accounts, as an admin gets it.
+func BenchmarkGrowthPage(b *testing.B) {
+	atEachSize(b, func(b *testing.B, accounts int) {
+		path, _ := grownFile(b, accounts, true)
+		w := benchWorld(b)
+		w.store.Store = openFile(b, path)
+		w.login("admin", "user1", "secret")
+		r := w.request(b.Context(), fmt.Sprintf("GET /users/?limit=100&after=%d as admin", accounts/2))
+		page := serving(b, w.handler, r, 200)
+		for b.Loop() {
+			page()
+		}
+	})
+}
+
+// A deletion moves all accounts with a higher ID, in both states.
+func BenchmarkGrowthDelete(b *testing.B) {
+	atEachSize(b, func(b *testing.B, accounts int) {
+		path, _ := grownFile(b, accounts, true)
+		s := openFile(b, path)
+		var next atomic.Int64
+		for next.Store(1); b.Loop() && next.Load() < int64(accounts); {
+			s.remove(next.Add(1))
+		}
+		reportRaw(b)
+	})
+}
+
+// A compaction, and how long clients wait before it and meanwhile: 16 that refresh, and
+// one that reads.
+func BenchmarkGrowthCompaction(b *testing.B) {
+	atEachSize(b, func(b *testing.B, accounts int) {
+		path, all := grownFile(b, accounts, true)
+		s := openFile(b, path)
+		compactions := func() float64 { return s.file.Metrics()["stdauth_store_compactions_total"] }
+		var quiet, busy waits
+		quiet.during(b, s, all, func() bool { return len(quiet.refreshes) < 2000 })
+		var took time.Duration
+		for b.Loop() {
+			s.compactSoon()
+			start, before := time.Now(), compactions()
+			busy.during(b, s, all, func() bool { return compactions() == before })
+			took += time.Since(start)
+		}
+		b.ReportMetric(took.Seconds()/float64(b.N), "s/compaction")
+		quiet.report(b, "before")
+		busy.report(b, "meanwhile")
+	})
+}
+
+// waits are how long requests took.
+type waits struct {
+	mu               sync.Mutex
+	refreshes, reads []time.Duration
+}
+
+// during refreshes and reads while goOn.
+func (w *waits) during(b *testing.B, s openedFile, all []Session, goOn func() bool) {
+	const clients = 17
+	errs := atOnce(clients, func(client int) (err error) {
+		for i, on := client, true; on && err == nil; i += clients {
+			mine := &all[i%len(all)]
+			list := &w.refreshes
+			start := time.Now()
+			if client == 0 {
+				list = &w.reads
+				_, _, err = s.Session(b.Context(), mine.UserID, mine.ID)
+			} else {
+				err = refreshOnce(b, s, mine)
+			}
+			took := time.Since(start)
+			w.mu.Lock()
+			*list = append(*list, took)
+			on = goOn()
+			w.mu.Unlock()
+			if client == 0 {
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
+		return err
+	})
+	if err := errors.Join(errs...); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (w *waits) report(b *testing.B, when string) {
+	for _, part := range []struct {
+		name string
+		list []time.Duration
+	}{{"refresh", w.refreshes}, {"read", w.reads}} {
+		slices.Sort(part.list)
+		b.ReportMetric(part.list[len(part.list)*99/100].Seconds()*1000, "p99-ms-"+part.name+"-"+when)
+		b.ReportMetric(part.list[len(part.list)-1].Seconds()*1000, "max-ms-"+part.name+"-"+when)
+	}
+}
+
+// The size of the file during a day of refreshes: each session every half an hour for
+// eight hours.
+func BenchmarkGrowthDay(b *testing.B) {
+	atEachSize(b, func(b *testing.B, accounts int) {
+		if accounts > 1_000 && !*million {
+			b.Skip("takes minutes: -million asks for it")
+		}
+		path, all := grownFile(b, accounts, true)
+		s := openFile(b, path)
+		size := func() float64 { return s.file.Metrics()["stdauth_store_file_bytes"] }
+		live, largest := size(), 0.0
+		for b.Loop() {
+			for range 16 {
+				errs := atOnce(256, func(client int) error {
+					for i := client; i < len(all); i += 256 {
+						if err := refreshOnce(b, s, &all[i]); err != nil {
+							return err
+						}
+						if client == 0 {
+							largest = max(largest, size())
+						}
+					}
+					return nil
+				})
+				if err := errors.Join(errs...); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		b.ReportMetric(live/1e6, "MB-live")
+		b.ReportMetric(largest/live, "times-live-at-most")
+		b.ReportMetric(s.file.Metrics()["stdauth_store_compactions_total"]/float64(b.N), "compactions/day")
+		b.ReportMetric(float64(16*accounts*b.N)/b.Elapsed().Seconds(), "refreshes/s")
+	})
 }
 
 var storeKinds = []struct {
