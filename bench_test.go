@@ -569,14 +569,16 @@ func BenchmarkGrowthPage(b *testing.B) {
 	})
 }
 
-// A deletion moves all accounts with a higher ID, in both states.
+// A deletion moves all accounts with a higher ID, in both states: here all but one.
 func BenchmarkGrowthDelete(b *testing.B) {
 	atEachSize(b, func(b *testing.B, accounts int) {
 		path, _ := grownFile(b, accounts, true)
 		s := openFile(b, path)
-		var next atomic.Int64
-		for next.Store(1); b.Loop() && next.Load() < int64(accounts); {
-			s.remove(next.Add(1))
+		for id := int64(2); b.Loop(); id++ {
+			b.StopTimer()
+			s.create(newUser(fmt.Sprintf("new%d", id)))
+			b.StartTimer()
+			s.remove(id)
 		}
 		reportRaw(b)
 	})
