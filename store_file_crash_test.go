@@ -153,15 +153,15 @@ func (h *history) next() error {
 		h.kills++
 		h.kill()
 		return h.open()
-	case n < 10:
+	case n < 45:
 		return h.cutPower()
-	case n < 15 && idle:
+	case n < 50 && idle:
 		return h.restart()
-	case n < 45 && idle:
+	case n < 70 && idle:
 		h.store.live = -compactSlack // the next change starts a compaction
-	case n < 65 && idle:
+	case n < 90 && idle:
 		h.sleep()
-	case n < 450 && len(h.clients) < 6:
+	case n < 450 && len(h.clients) < 8:
 		return h.begin()
 	default:
 		return h.step()
@@ -299,9 +299,12 @@ func (h *history) kill() {
 
 // cutPower goes on with one of the states that a power cut may leave.
 func (h *history) cutPower() error {
+	left := h.disk.leftovers(*crashBytes)
+	if len(left) == 1 {
+		return h.step() // to a point where something can be lost
+	}
 	h.cuts++
 	h.kill()
-	left := h.disk.leftovers(*crashBytes)
 	after := newDisk(left[h.rng.IntN(len(left))])
 	after.faults, after.stepped, after.shared = h.disk.faults, true, h.disk.shared
 	h.disk = after
