@@ -841,7 +841,7 @@ func TestHeaders(t *testing.T) {
 		{"and is then the only one", "-cors-origin=https://app.example", `GET /healthz with "Origin: http://localhost:3000"`, 200, map[string]string{"Vary": "Origin"}},
 		{"without the demo accounts there is none", "-demo=false", `GET /healthz with "Origin: http://localhost:3000"`, 200, map[string]string{}},
 
-		{"the page runs nothing but its own, and is kept for each origin", "-demo=false", "GET /docs", 200, map[string]string{"Content-Security-Policy": contentPolicy, "Vary": "Origin"}},
+		{"the page runs nothing but its own, and is kept for each origin", "-demo=false", "GET /docs", 200, map[string]string{"Content-Security-Policy": contentPolicy, "Vary": "Accept-Encoding, Origin"}},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -1026,9 +1026,10 @@ func (s moonStore) Session(context.Context, int64, string) (Session, User, error
 	return Session{}, User{}, s.err
 }
 
-// checkRules asks for each row in a world of its own.
+// checkRules asks for each row in a world of its own. The page shows the rows too.
 func checkRules(t *testing.T, rules []apiRule) {
 	t.Helper()
+	checkPageRules(t, rules)
 	for _, tt := range rules {
 		t.Run(tt.rule, func(t *testing.T) {
 			inPeopledWorld(t, func(w *world) {

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
+	"crypto/rand"
 	"crypto/sha256"
 	"embed"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,8 +37,11 @@ var code embed.FS
 const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-func (s *server) openAPI(w *response, r *request) error {
-	return serveFile(w, r, "openapi.json")
+func (s *server) openAPI(w *response, r *request) error { return serveFile(w, r, "openapi.json") }
+
+// source serves one Go file of this server, as text.
+func (s *server) source(w *response, r *request) error {
+	return serveFile(w, r, "source/"+r.PathValue("file"))
 }
 
 func (s *server) docs(w *response, r *request) error {
@@ -52,10 +59,8 @@ func (s *server) docs(w *response, r *request) error {
 	}
 }
 
-// source serves one Go file of this server, as text.
-func (s *server) source(w *response, r *request) error {
-	return serveFile(w, r, "source/"+r.PathValue("file"))
-}
+// startID differs in each process, so the page notices a restart.
+var startID = rand.Text()
 
 // pageSettings is what the page needs to know of this server.
 func (s *server) pageSettings() any {
@@ -63,12 +68,18 @@ func (s *server) pageSettings() any {
 	if s.Closed {
 		registration = "closed"
 	}
+	callers := map[string]who{}
+	for _, route := range s.routes() {
+		callers[strings.TrimSuffix(route.pattern, "{$}")] = route.who
+	}
 	return struct {
-		Demo         bool   `json:"demo"`
-		Issuer       string `json:"issuer"`
-		AccessTTL    int64  `json:"access_ttl"` // seconds
-		Registration string `json:"registration"`
-	}{s.Demo, s.Issuer, int64(s.AccessTTL.Seconds()), registration}
+		Demo         bool           `json:"demo"`
+		Issuer       string         `json:"issuer"`
+		AccessTTL    int64          `json:"access_ttl"` // seconds
+		Registration string         `json:"registration"`
+		Start        string         `json:"start"`
+		Callers      map[string]who `json:"callers"` // by route
+	}{s.Demo, s.Issuer, int64(s.AccessTTL.Seconds()), registration, startID, callers}
 }
 
 // mediaTypes are those of the files. The mime package would ask the machine, and
@@ -82,10 +93,12 @@ var mediaTypes = map[string]string{
 	".svg":  "image/svg+xml",
 }
 
-// A pageFile is one of the files, and the hash that tells its versions apart.
+// A pageFile is one of the files, as it is and compressed. The hash tells its
+// versions apart.
 type pageFile struct {
 	content []byte
-	etag    string
+	zipped  func() []byte
+	hash    string
 }
 
 // pageFiles returns the files by name. They never change, so once is enough.
@@ -97,7 +110,8 @@ var pageFiles = sync.OnceValue(func() map[string]pageFile {
 				return err
 			}
 			content, err := from.ReadFile(name)
-			files[prefix+path.Base(name)] = pageFile{content, fmt.Sprintf(`"%.8x"`, sha256.Sum256(content))}
+			zipped := sync.OnceValue(func() []byte { return zip(content) })
+			files[prefix+path.Base(name)] = pageFile{content, zipped, fmt.Sprintf("%.8x", sha256.Sum256(content))}
 			return err
 		})
 		if err != nil {
@@ -107,6 +121,17 @@ var pageFiles = sync.OnceValue(func() map[string]pageFile {
 	return files
 })
 
+func zip(content []byte) []byte {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	w.Write(content) // a Buffer returns no error
+	w.Close()
+	return b.Bytes()
+}
+
+// refusesGzip matches a weight of 0 (RFC 9110, section 12.4.2).
+var refusesGzip = regexp.MustCompile(`gzip\s*;\s*q=0(\.0*)?\s*(,|$)`)
+
 // serveFile serves a file. Browsers may cache it but must revalidate it: after an
 // update, a browser never has files of two versions.
 func serveFile(w *response, r *request, name string) error {
@@ -114,17 +139,25 @@ func serveFile(w *response, r *request, name string) error {
 	if !ok {
 		return ErrNotFound
 	}
-	h := w.Header()
+	h, content, etag := w.Header(), file.content, `"`+file.hash+`"`
+	accepted := r.Header.Get("Accept-Encoding")
+	zipped := strings.Contains(accepted, "gzip") && !refusesGzip.MatchString(accepted)
+	if zipped {
+		content, etag = file.zipped(), `"`+file.hash+`-gzip"`
+	}
 	h.Set("Content-Type", mediaTypes[path.Ext(name)])
 	h.Set("Cache-Control", "no-cache")
-	h.Set("Vary", "Origin")
-	h.Set("ETag", file.etag)
+	h.Set("Vary", "Accept-Encoding, Origin")
+	h.Set("ETag", etag)
 	// Compared weakly, that is, by what is in the quotes (RFC 9110, section 13.1.2).
-	if strings.Contains(r.Header.Get("If-None-Match"), file.etag) {
+	if strings.Contains(r.Header.Get("If-None-Match"), etag) {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	h.Set("Content-Length", strconv.Itoa(len(file.content)))
-	w.Write(file.content)
+	if zipped {
+		h.Set("Content-Encoding", "gzip")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(content)))
+	w.Write(content)
 	return nil
 }

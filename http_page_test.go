@@ -1,0 +1,1225 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"reflect"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// An apiDescription is what these tests read of openapi.json.
+type apiDescription struct {
+	Paths      map[string]map[string]json.RawMessage
+	Components struct {
+		Schemas   map[string]*apiSchema
+		Responses map[string]apiResponse
+	}
+}
+
+type apiOperation struct {
+	OperationID string
+	Security    []map[string][]string
+	RequestBody struct {
+		Content map[string]struct{ Schema *apiSchema }
+	}
+	Responses map[string]apiResponse
+}
+
+type apiResponse struct {
+	Ref     string `json:"$ref"`
+	Content map[string]struct {
+		Schema   *apiSchema
+		Examples map[string]struct{ Value json.RawMessage }
+	}
+}
+
+type apiSchema struct {
+	Ref                  string `json:"$ref"`
+	Required             []string
+	Enum                 []any
+	Properties           map[string]*apiSchema
+	Items                *apiSchema
+	AnyOf                []*apiSchema
+	AdditionalProperties json.RawMessage
+	Examples             []json.RawMessage
+}
+
+// describedOperations are the operations of openapi.json, by method and path.
+func describedOperations(t testing.TB) (apiDescription, map[string]apiOperation) {
+	t.Helper()
+	var doc apiDescription
+	if err := json.Unmarshal(webFile(t, "openapi.json"), &doc); err != nil {
+		t.Fatal(err)
+	}
+	operations := map[string]apiOperation{}
+	for path, item := range doc.Paths {
+		for method, raw := range item {
+			if method == "parameters" {
+				continue
+			}
+			var op apiOperation
+			if err := json.Unmarshal(raw, &op); err != nil {
+				t.Fatalf("%s %s: %v", method, path, err)
+			}
+			operations[strings.ToUpper(method)+" "+path] = op
+		}
+	}
+	return doc, operations
+}
+
+// schema follows a reference. Of alternatives it takes the first.
+func (d apiDescription) schema(s *apiSchema) *apiSchema {
+	if len(s.AnyOf) > 0 {
+		s = s.AnyOf[0]
+	}
+	if name, ok := strings.CutPrefix(s.Ref, "#/components/schemas/"); ok {
+		return d.Components.Schemas[name]
+	}
+	return s
+}
+
+func webFile(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := web.ReadFile(path.Join("web", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// describedRoutes is the route table in the words of openapi.json, which leaves
+// out the redirect to the page.
+func describedRoutes(config Config) map[string]who {
+	routes := map[string]who{}
+	for _, r := range (&server{Config: config}).routes() {
+		if r.pattern != "GET /{$}" {
+			routes[strings.ReplaceAll(r.pattern, "{$}", "")] = r.who
+		}
+	}
+	return routes
+}
+
+func TestOpenAPIHasEveryRoute(t *testing.T) {
+	_, operations := describedOperations(t)
+	want, got := slices.Sorted(maps.Keys(describedRoutes(Config{}))), slices.Sorted(maps.Keys(operations))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the routes (-), and the operations of openapi.json (+):\n%s", diff)
+	}
+}
+
+func TestOpenAPISaysWhoMay(t *testing.T) {
+	_, operations := describedOperations(t)
+	closed := describedRoutes(Config{Closed: true})
+	for name, who := range describedRoutes(Config{}) {
+		want := "anyone"
+		switch {
+		case who != anyone:
+			want = "a token"
+		case closed[name] != anyone:
+			want = "anyone, or a token" // as registration is open or closed
+		}
+		got, optional := "anyone", false
+		for _, s := range operations[name].Security {
+			optional = optional || len(s) == 0
+			if _, ok := s["bearer"]; ok {
+				got = "a token"
+			}
+		}
+		if optional {
+			got = "anyone, or " + got
+		}
+		if got != want {
+			t.Errorf("openapi.json says that %s is for %s, want %s", name, got, want)
+		}
+	}
+}
+
+// Which answers an operation can have follows from who may call it, from what it
+// takes, and from what it does.
+func TestOpenAPIHasEveryStatus(t *testing.T) {
+	_, operations := describedOperations(t)
+	own := map[string]string{ // beside the success and what all of their kind have
+		"POST /token":                     "200 401 429",
+		"POST /revoke":                    "200",
+		"POST /introspect":                "200",
+		"POST /users/":                    "201",
+		"GET /users/":                     "200 422",
+		"GET /users/me/":                  "200",
+		"PATCH /users/me/":                "200",
+		"DELETE /users/me/":               "204 409 429",
+		"PUT /users/me/password":          "200 429",
+		"GET /users/me/sessions":          "200",
+		"DELETE /users/me/sessions":       "204",
+		"DELETE /users/me/sessions/{sid}": "204",
+		"GET /users/{id}":                 "200 403",
+		"PATCH /users/{id}":               "200 409",
+		"PUT /users/{id}/password":        "204",
+		"DELETE /users/{id}":              "204",
+		"GET /users/{id}/sessions":        "200",
+		"DELETE /users/{id}/sessions":     "204",
+		"GET /healthz":                    "200",
+		"GET /readyz":                     "200 503",
+		"GET /openapi.json":               "200 304",
+		"GET /docs":                       "200 304",
+		"GET /docs/{file}":                "200 304",
+		"GET /docs/source/{file}":         "200 304",
+	}
+	for name, who := range describedRoutes(Config{Closed: true}) {
+		op := operations[name]
+		statuses := own[name] + " 400" // two credentials, a secret in the query
+		if who != anyone {
+			statuses += " 401"
+		}
+		if who == admin || !strings.HasPrefix(name, "GET ") { // or from a page of another site
+			statuses += " 403"
+		}
+		if strings.Contains(name, "{") {
+			statuses += " 404"
+		}
+		if len(op.RequestBody.Content) > 0 {
+			statuses += " 408 413 415"
+		}
+		if _, ok := op.RequestBody.Content["application/json"]; ok {
+			statuses += " 422"
+		}
+		if _, page, _ := strings.Cut(name, "/"); !strings.HasPrefix(page, "docs") && !strings.HasSuffix(page, "z") && page != "openapi.json" {
+			statuses += " 500 503"
+		}
+		want := slices.Compact(slices.Sorted(strings.FieldsSeq(statuses)))
+		if diff := cmp.Diff(want, slices.Sorted(maps.Keys(op.Responses))); diff != "" {
+			t.Errorf("the statuses of %s (-), and openapi.json's (+):\n%s", name, diff)
+		}
+	}
+}
+
+// An error is described in the form in which fail sends it.
+func TestOpenAPIErrors(t *testing.T) {
+	doc, operations := describedOperations(t)
+	for name, op := range operations {
+		for status, r := range op.Responses {
+			if status < "400" {
+				continue
+			}
+			want := "application/problem+json"
+			if strings.HasSuffix(name, "/token") || strings.HasSuffix(name, "/revoke") || strings.HasSuffix(name, "/introspect") {
+				want = "application/json"
+			}
+			content := doc.Components.Responses[path.Base(r.Ref)].Content
+			if _, ok := content[want]; !ok || len(content) != 1 {
+				t.Errorf("openapi.json gives %s %s the types %v, want %s", name, status, slices.Collect(maps.Keys(content)), want)
+			}
+		}
+	}
+}
+
+// Its examples of errors are what the server answers, and there is one for each code
+// but that of a method which no operation has.
+func TestOpenAPIErrorExamples(t *testing.T) {
+	doc, _ := describedOperations(t)
+	seen := map[string]bool{"method_not_allowed": true}
+	for name, r := range doc.Components.Responses {
+		for _, media := range r.Content {
+			for title, example := range media.Examples {
+				got := struct {
+					Title, Detail, Code, Error string
+					Status                     int
+					Description                string `json:"error_description"`
+					Errors                     []fieldError
+				}{}
+				if err := json.Unmarshal(example.Value, &got); err != nil {
+					t.Fatalf("%s, %s: %v", name, title, err)
+				}
+				seen[got.Code] = true
+				if !slices.ContainsFunc(problems, func(p problem) bool {
+					words := got.Status == p.status && got.Title == http.StatusText(p.status)
+					if got.Error != "" {
+						words = got.Error == p.oauth && got.Description == got.Detail
+					}
+					return words && got.Code == p.code && (got.Detail == p.detail || p.detail == "" && got.Detail != "") &&
+						(got.Errors != nil) == (p.err == errInvalidFields)
+				}) {
+					t.Errorf("%s, %s: no error is answered with %s", name, title, example.Value)
+				}
+			}
+		}
+	}
+	if diff := cmp.Diff(problemCodes(), slices.Sorted(maps.Keys(seen))); diff != "" {
+		t.Errorf("the codes (-), and those of openapi.json's examples (+):\n%s", diff)
+	}
+}
+
+// problemCodes are the codes of errors, sorted.
+func problemCodes() (codes []string) {
+	for _, p := range problems {
+		codes = append(codes, p.code)
+	}
+	slices.Sort(codes)
+	return slices.Compact(codes)
+}
+
+func TestOpenAPICodes(t *testing.T) {
+	doc, _ := describedOperations(t)
+	var listed []string
+	for _, code := range doc.Components.Schemas["ErrorCode"].Enum {
+		listed = append(listed, code.(string))
+	}
+	slices.Sort(listed)
+	if diff := cmp.Diff(problemCodes(), listed); diff != "" {
+		t.Errorf("the codes (-), and openapi.json's enum (+):\n%s", diff)
+	}
+}
+
+// Everything that a client sends or gets has an example, and nothing that it sends
+// has a default: generators take a field with one for required.
+func TestOpenAPIHasExamples(t *testing.T) {
+	var doc any
+	if err := json.Unmarshal(webFile(t, "openapi.json"), &doc); err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	var walk func(at string, v any)
+	walk = func(at string, v any) {
+		switch v := v.(type) {
+		case []any:
+			for i, item := range v {
+				walk(fmt.Sprintf("%s/%d", at, i), item)
+			}
+		case map[string]any:
+			parent := path.Base(path.Dir(at))
+			_, isParameter := v["in"]
+			_, scheme := v["scheme"]
+			schema, isMedia := v["schema"]
+			_, defaulted := v["default"]
+			_, reference := v["$ref"]
+			switch {
+			case reference || scheme:
+			case parent == "schemas" || parent == "properties":
+				checked++
+				if v["examples"] == nil {
+					t.Errorf("%s has no examples", at)
+				}
+				if defaulted {
+					t.Errorf("%s has a default", at)
+				}
+			case isParameter || parent == "headers":
+				checked++
+				if v["example"] == nil {
+					t.Errorf("%s has no example", at)
+				}
+			case isMedia && strings.HasSuffix(at, "json") && v["example"] == nil && v["examples"] == nil:
+				checked++
+				of, _ := schema.(map[string]any)
+				if items, ok := of["items"].(map[string]any); ok {
+					of = items
+				}
+				if of["examples"] == nil && of["$ref"] == nil {
+					t.Errorf("%s has no examples", at)
+				}
+			}
+			for name, member := range v {
+				if name != "example" && name != "examples" {
+					walk(at+"/"+strings.ReplaceAll(name, "/", "~1"), member)
+				}
+			}
+		}
+	}
+	walk("", doc)
+	if checked < 100 {
+		t.Errorf("%d things were looked at, want 100 or more: is the search broken?", checked)
+	}
+}
+
+// Each operation is called with the example that openapi.json gives for its
+// body; the answer has the fields that it says, and no others.
+func TestOpenAPIFieldsOfAnswers(t *testing.T) {
+	doc, operations := describedOperations(t)
+	for name, op := range operations {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.login("admin", "admin", "secret")
+				w.login("john", "johndoe", "secret")
+				call := callFromExample(doc, name, op)
+				w.do(call)
+				r, described := op.Responses[strconv.Itoa(w.last.status)]
+				if !described || w.last.status >= 300 {
+					t.Fatalf("%s\n  got %s\n  want a success that openapi.json describes", call, w.show(w.last))
+				}
+				media, isJSON := r.Content["application/json"]
+				if !isJSON || media.Schema == nil || strings.HasSuffix(call, ".json") && !strings.HasSuffix(call, "settings.json") {
+					return
+				}
+				want := doc.schema(media.Schema)
+				body := []byte(w.last.body)
+				if want.Items != nil {
+					want = doc.schema(want.Items)
+					var list []json.RawMessage
+					if err := json.Unmarshal(body, &list); err != nil || len(list) == 0 {
+						t.Fatalf("%s = %s, want a list (%v)", call, body, err)
+					}
+					body = list[0]
+				}
+				var object map[string]json.RawMessage
+				if err := json.Unmarshal(body, &object); err != nil {
+					t.Fatalf("%s = %s: %v", call, body, err)
+				}
+				if diff := cmp.Diff(slices.Sorted(maps.Keys(object)), slices.Sorted(maps.Keys(want.Properties))); diff != "" {
+					t.Errorf("the fields of the answer to %s (-), and openapi.json's (+):\n%s", call, diff)
+				}
+			})
+		})
+	}
+}
+
+// callFromExample is the call of an operation, in the language of the scenarios.
+func callFromExample(doc apiDescription, name string, op apiOperation) string {
+	file := "settings.json"
+	if strings.Contains(name, "source") {
+		file = "auth.go"
+	}
+	call := strings.NewReplacer("{id}", "1", "{sid}", "$john.sid", "{file}", file).Replace(name)
+	as := "admin"
+	switch {
+	case strings.Contains(name, "/users/me/") || name == "GET /users/{id}":
+		as = "john"
+	case len(op.Security) == 0 || len(op.Security[0]) == 0:
+		as = ""
+	}
+	if as != "" {
+		call += " as " + as
+	}
+	switch content := op.RequestBody.Content; {
+	case name == "POST /token":
+		return call + " username=johndoe&password=secret"
+	case content["application/x-www-form-urlencoded"].Schema != nil:
+		return call + " token=$john"
+	case content["application/json"].Schema != nil:
+		return call + " " + string(doc.schema(content["application/json"].Schema).Examples[0])
+	}
+	return call
+}
+
+// The fields that a JSON body may have are those of its schema: each name that
+// occurs anywhere in openapi.json is tried.
+func TestOpenAPIFieldsOfRequests(t *testing.T) {
+	doc, operations := describedOperations(t)
+	names := map[string]bool{"is_admin": true}
+	for _, schema := range doc.Components.Schemas {
+		for name := range schema.Properties {
+			names[name] = true
+		}
+	}
+	for name, op := range operations {
+		media, ok := op.RequestBody.Content["application/json"]
+		if !ok {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(w *world) {
+				w.login("admin", "admin", "secret")
+				schema := doc.schema(media.Schema)
+				if string(schema.AdditionalProperties) != "false" {
+					t.Errorf("openapi.json lets %s have unknown fields", name)
+				}
+				path := strings.ReplaceAll(name, "{id}", "1")
+				var answer struct{ Errors []fieldError }
+				refusals := func(body string) map[string]string {
+					a := w.send(t.Context(), path+" as admin "+body)
+					if err := json.Unmarshal([]byte(a.body), &answer); err != nil || a.status != http.StatusUnprocessableEntity {
+						t.Fatalf("%s = %s, want 422 (%v)", a.call, w.show(a), err)
+					}
+					found := map[string]string{}
+					for _, e := range answer.Errors {
+						found[e.Field] = e.Message
+					}
+					return found
+				}
+				var known []string
+				for field := range names {
+					value := fmt.Sprintf(`{%q:[]}`, field) // of no field's type
+					if refusals(value)[field] != "is not a field of this request" {
+						known = append(known, field)
+					}
+				}
+				slices.Sort(known)
+				if diff := cmp.Diff(known, slices.Sorted(maps.Keys(schema.Properties))); diff != "" {
+					t.Errorf("the fields that %s takes (-), and openapi.json's (+):\n%s", name, diff)
+				}
+				var required []string
+				for field, message := range refusals(`{"is_admin":true}`) {
+					if message == "is required" {
+						required = append(required, field)
+					}
+				}
+				slices.Sort(required)
+				if diff := cmp.Diff(required, slices.Sorted(slices.Values(schema.Required))); diff != "" {
+					t.Errorf("the fields that %s needs (-), and openapi.json's (+):\n%s", name, diff)
+				}
+			})
+		})
+	}
+}
+
+// The files of the page and of the source are served with their types, compressed
+// if the client accepts that, and revalidated.
+func TestPageFilesAreServed(t *testing.T) {
+	inWorld(t, func(w *world) {
+		for path, want := range map[string]string{
+			"/docs":                "text/html; charset=utf-8",
+			"/docs/style.css":      "text/css; charset=utf-8",
+			"/docs/app.js":         "text/javascript; charset=utf-8",
+			"/docs/icon.svg":       "image/svg+xml",
+			"/docs/ways.json":      "application/json",
+			"/docs/source/auth.go": "text/plain; charset=utf-8",
+			"/openapi.json":        "application/json",
+		} {
+			plain := w.send(t.Context(), "GET "+path)
+			if got := plain.header.Get("Content-Type"); plain.status != 200 || got != want || plain.header.Get("Content-Encoding") != "" {
+				t.Errorf("GET %s = %d, %s %s; want 200, %s", path, plain.status, got, plain.header.Get("Content-Encoding"), want)
+			}
+			zipped := w.send(t.Context(), fmt.Sprintf("GET %s with %q", path, "Accept-Encoding: gzip, deflate, br"))
+			r, err := gzip.NewReader(strings.NewReader(zipped.body))
+			if err != nil || zipped.header.Get("Content-Encoding") != "gzip" {
+				t.Fatalf("GET %s, compressed = %d, %v (%v)", path, zipped.status, zipped.header, err)
+			}
+			if content, err := io.ReadAll(r); err != nil || string(content) != plain.body {
+				t.Errorf("GET %s, compressed, holds something else (%v)", path, err)
+			}
+			if plain.header.Get("ETag") == zipped.header.Get("ETag") {
+				t.Errorf("GET %s has one ETag for two representations", path)
+			}
+			for _, a := range []*answered{plain, zipped} {
+				if got := a.header.Get("Cache-Control") + "; " + a.header.Get("Vary"); got != "no-cache; Accept-Encoding, Origin" {
+					t.Errorf("GET %s: Cache-Control and Vary: %s", path, got)
+				}
+				if got := a.header.Get("Content-Length"); got != strconv.Itoa(len(a.body)) {
+					t.Errorf("GET %s: Content-Length %s for %d bytes", path, got, len(a.body))
+				}
+			}
+			accepted := map[*answered]string{plain: "gzip;q=0", zipped: "br;q=1.0, gzip;q=0.8, *;q=0.1"}
+			for _, a := range []*answered{plain, zipped} {
+				again := func(headers string) *answered {
+					return w.send(t.Context(), fmt.Sprintf("GET %s with %q %s", path, "Accept-Encoding: "+accepted[a], headers))
+				}
+				head := w.send(t.Context(), fmt.Sprintf("HEAD %s with %q", path, "Accept-Encoding: "+accepted[a]))
+				if got := again(""); got.body != a.body || head.header.Get("Content-Length") != strconv.Itoa(len(a.body)) {
+					t.Errorf("GET %s with Accept-Encoding %s, or its HEAD, has another length", path, accepted[a])
+				}
+				etag := a.header.Get("ETag")
+				if got := again(fmt.Sprintf("with %q", "If-None-Match: "+etag)); got.status != http.StatusNotModified || got.body != "" {
+					t.Errorf("GET %s again = %s, want 304 and no body", path, w.show(got))
+				}
+				if got := again(fmt.Sprintf("with %q", `If-None-Match: "old", W/`+etag)); got.status != http.StatusNotModified {
+					t.Errorf("GET %s, with a list of ETags = %d, want 304", path, got.status)
+				}
+				for _, old := range []string{`"old"`, plain.header.Get("ETag"), zipped.header.Get("ETag")} {
+					if got := again(fmt.Sprintf("with %q", "If-None-Match: "+old)); old != etag && got.status != 200 {
+						t.Errorf("GET %s with the ETag %s of another representation = %d, want 200", path, old, got.status)
+					}
+				}
+			}
+		}
+	})
+}
+
+// Each Go file of the server is part of the binary, and no test is.
+func TestSourceIsWhole(t *testing.T) {
+	files, err := fs.ReadDir(code, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range files {
+		got = append(got, f.Name())
+	}
+	if diff := cmp.Diff(productionFiles(t), got); diff != "" {
+		t.Errorf("the files of the server (-), and those that it serves (+):\n%s", diff)
+	}
+}
+
+func TestPageHasOneAddress(t *testing.T) {
+	inWorld(t, func(w *world) {
+		for _, path := range []string{"/docs/index.html", "/docs/openapi.json", "/docs/web", "/docs/nothing.js"} {
+			if a := w.send(t.Context(), "GET "+path); a.status != 404 {
+				t.Errorf("GET %s = %d, want 404", path, a.status)
+			}
+		}
+	})
+}
+
+// All that the page could load is its own, there is nothing inline that its
+// policy would stop, and it is told of each script early.
+func TestPageKeepsItsPolicy(t *testing.T) {
+	index := string(webFile(t, "index.html"))
+	for what, pattern := range map[string]string{
+		"an inline script":     `<script[^>]*>\s*[^<\s]`,
+		"an inline style":      `<style|\sstyle=`,
+		"an inline handler":    `\son[a-z]+=`,
+		"an address of others": `(src|href|action)="(https?:)?//`,
+	} {
+		if found := regexp.MustCompile(pattern).FindString(index); found != "" {
+			t.Errorf("index.html has %s: %s", what, found)
+		}
+	}
+	for _, m := range regexp.MustCompile(`(?:src|href)="/docs/([^"]+)"`).FindAllStringSubmatch(index, -1) {
+		webFile(t, m[1])
+	}
+	later := map[string]bool{"code.js": true, "go.js": true, "run.js": true} // when they are first needed
+	for _, name := range webNames(t) {
+		text := string(webFile(t, name))
+		if path.Ext(name) == ".js" && !strings.Contains(index, `"/docs/`+name+`"`) && !later[name] {
+			t.Errorf("index.html does not mention %s, so it is loaded late", name)
+		}
+		if name == "openapi.json" || name == "rules.json" || name == "icon.svg" {
+			continue // which name others, and load nothing
+		}
+		text = strings.ReplaceAll(text, "http://www.w3.org/2000/svg", "") // a name, and no address
+		if found := regexp.MustCompile(`https?://[^\s"'<]+`).FindString(text); found != "" {
+			t.Errorf("%s names another host: %s", name, found)
+		}
+		for _, never := range []string{"innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "localStorage.", "sessionStorage", "document.cookie"} {
+			if strings.Contains(text, never) {
+				t.Errorf("%s uses %s", name, never)
+			}
+		}
+	}
+}
+
+func webNames(t testing.TB) []string {
+	t.Helper()
+	files, err := fs.ReadDir(web, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Name())
+	}
+	return names
+}
+
+// The page learns from the server what it can offer, and who may call what.
+func TestPageSettings(t *testing.T) {
+	for _, test := range []struct{ flags, want, register string }{
+		{"-addr=127.0.0.1:8000", `true stdauth 1800 open`, "anyone"},
+		{"-demo=false -registration=closed -access-ttl=20s -issuer=https://x", `false https://x 20 closed`, "admin"},
+	} {
+		inWorld(t, func(w *world) {
+			w.restart(strings.Fields(test.flags)...)
+			var got struct {
+				Demo         bool
+				Issuer       string
+				AccessTTL    int `json:"access_ttl"`
+				Registration string
+				Start        string
+				Callers      map[string]string
+			}
+			body := w.send(t.Context(), "GET /docs/settings.json").body
+			if err := json.Unmarshal([]byte(body), &got); err != nil {
+				t.Fatal(err)
+			}
+			if text := fmt.Sprintf("%t %s %d %s", got.Demo, got.Issuer, got.AccessTTL, got.Registration); text != test.want || len(got.Start) < 20 {
+				t.Errorf("settings.json with %s = %s, want %s and a start", test.flags, body, test.want)
+			}
+			for route, want := range map[string]string{"POST /users/": test.register, "GET /users/": "admin", "GET /users/me/": "active user", "POST /token": "anyone"} {
+				if got.Callers[route] != want {
+					t.Errorf("settings.json with %s says that %s is for %q, want %s", test.flags, route, got.Callers[route], want)
+				}
+			}
+		})
+	}
+}
+
+// The ways: which functions a request passes, in web/ways.json. The page shows them
+// with their source, and docs/reading.md is made from them.
+
+// A wayBook is web/ways.json.
+type wayBook struct {
+	Files    map[string]map[string]wayFunction // by file and name
+	Parts    map[string][]string               // hops that several ways have in common
+	Ways     []pageWay                         // in the order in which they are read
+	Refusals []pageRefusal                     // the first that fits a response counts
+}
+
+type wayFunction struct {
+	Says  string   // one sentence
+	Marks []string // its decisive lines
+}
+
+// A pageWay is the functions that answer a request, each indented below the one
+// that calls it. A hop that begins with @ stands for the hops of a part.
+type pageWay struct {
+	Route, When, Title string
+	Hops               []string
+}
+
+// A pageRefusal is the line that decides about a refusal, and the last function that
+// has been reached by then, if it is not In.
+type pageRefusal struct{ Code, Cause, Says, In, Line, After string }
+
+func readWays(t testing.TB) (book wayBook) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(webFile(t, "ways.json")))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&book); err != nil {
+		t.Fatalf("ways.json: %v", err)
+	}
+	return book
+}
+
+// A hop is one function of a way.
+type hop struct {
+	name  string
+	depth int
+}
+
+// hops puts the parts into a way.
+func (b wayBook) hops(lines []string) (list []hop) {
+	for _, line := range lines {
+		name := strings.TrimLeft(line, " ")
+		depth := (len(line) - len(name)) / 2
+		part, isPart := strings.CutPrefix(name, "@")
+		if !isPart {
+			list = append(list, hop{name, depth})
+			continue
+		}
+		for _, h := range b.hops(b.Parts[part]) {
+			list = append(list, hop{h.name, h.depth + depth})
+		}
+	}
+	return list
+}
+
+// A declaration is a function or a variable of the server.
+type declaration struct {
+	file  string
+	lines []string        // without white space around them
+	names map[string]bool // that occur in it
+}
+
+// declarations are those of the server by name: "server.admit" is a method.
+func declarations(t testing.TB) map[string]declaration {
+	t.Helper()
+	all := map[string]declaration{}
+	entries, err := fs.ReadDir(code, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		text, err := code.ReadFile(entry.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := token.NewFileSet()
+		file, err := parser.ParseFile(set, entry.Name(), text, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range file.Decls {
+			from, to := set.Position(d.Pos()), set.Position(d.End())
+			lines := strings.Split(string(text), "\n")[from.Line-1 : to.Line]
+			for i := range lines {
+				lines[i] = strings.TrimSpace(lines[i])
+			}
+			names := map[string]bool{}
+			ast.Inspect(d, func(n ast.Node) bool {
+				if ident, ok := n.(*ast.Ident); ok {
+					names[ident.Name] = true
+				}
+				return true
+			})
+			all[declaredName(d)] = declaration{entry.Name(), lines, names}
+		}
+	}
+	return all
+}
+
+func declaredName(d ast.Decl) string {
+	switch d := d.(type) {
+	case *ast.FuncDecl:
+		if d.Recv == nil {
+			return d.Name.Name
+		}
+		of := d.Recv.List[0].Type
+		if pointer, ok := of.(*ast.StarExpr); ok {
+			of = pointer.X
+		}
+		return of.(*ast.Ident).Name + "." + d.Name.Name
+	case *ast.GenDecl:
+		if v, ok := d.Specs[0].(*ast.ValueSpec); ok && d.Tok == token.VAR {
+			return v.Names[0].Name
+		}
+	}
+	return ""
+}
+
+// Every function that a way names exists, has a sentence, and holds the lines that
+// are marked.
+func TestWaysNameWhatIsThere(t *testing.T) {
+	book, declared := readWays(t), declarations(t)
+	used := map[string]bool{}
+	for _, way := range book.Ways {
+		for _, h := range book.hops(way.Hops) {
+			used[h.name] = true
+		}
+	}
+	for _, h := range book.hops(book.Parts["fail"]) {
+		used[h.name] = true
+	}
+	known := map[string]bool{}
+	for file, functions := range book.Files {
+		for name, f := range functions {
+			known[name] = true
+			d := declared[name]
+			if d.file != file {
+				t.Errorf("ways.json has %s in %s, and the server has it in %q", name, file, d.file)
+				continue
+			}
+			if !strings.HasSuffix(f.Says, ".") || len(f.Says) > 140 {
+				t.Errorf("ways.json says of %s: %q, want a sentence of at most 140 bytes", name, f.Says)
+			}
+			for _, line := range f.Marks {
+				d.hasLine(t, name, line)
+			}
+		}
+	}
+	for _, r := range book.Refusals {
+		declared[r.In].hasLine(t, r.In, r.Line)
+	}
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(used)), slices.Sorted(maps.Keys(known))); diff != "" {
+		t.Errorf("the functions of the ways (-), and those with a sentence (+):\n%s", diff)
+	}
+}
+
+func (d declaration) hasLine(t *testing.T, name, line string) {
+	t.Helper()
+	count := 0
+	for _, l := range d.lines {
+		if l == line {
+			count++
+		}
+	}
+	if count != 1 {
+		t.Errorf("%s has the line %q %d times, want once", name, line, count)
+	}
+}
+
+// Each function of a way is called by the one above it, or is handed to it by one
+// further up.
+func TestWaysFollowTheCalls(t *testing.T) {
+	book, declared := readWays(t), declarations(t)
+	ways := append(book.Ways, pageWay{Route: "an error", Hops: []string{"server.endpoint", "  @fail"}})
+	for _, way := range ways {
+		handler := handlerName(way.Route)
+		var above []string // the last function of each depth
+		for i, h := range book.hops(way.Hops) {
+			if h.depth > len(above) || i > 0 && h.depth == 0 {
+				t.Fatalf("%s: %s is indented by %d below %q", way.Route, h.name, h.depth, above)
+			}
+			above = append(above[:h.depth], h.name)
+			base := h.name[strings.LastIndexByte(h.name, '.')+1:]
+			called := i == 0 || h.name == handler && above[h.depth-1] == "server.endpoint"
+			for _, name := range above[:h.depth] {
+				called = called || declared[name].names[base]
+			}
+			if !called {
+				t.Errorf("%s: %s does not follow from %q", way.Route, h.name, above[:h.depth])
+			}
+		}
+	}
+}
+
+// handlerName returns the name of the method that the route table has for a route.
+func handlerName(route string) string {
+	for _, r := range new(server).routes() {
+		if strings.TrimSuffix(r.pattern, "{$}") == route {
+			name := runtime.FuncForPC(reflect.ValueOf(r.handle).Pointer()).Name() // main.(*server).token-fm
+			return "server." + strings.TrimSuffix(path.Ext(name)[1:], "-fm")
+		}
+	}
+	return ""
+}
+
+// Every route has a way, which ends in its handler. The way reads the body that the
+// route takes, and admits whom the route is for.
+func TestEveryRouteHasAWay(t *testing.T) {
+	book := readWays(t)
+	for _, config := range []Config{{}, {Closed: true}} {
+		for _, route := range (&server{Config: config}).routes() {
+			name, found := strings.TrimSuffix(route.pattern, "{$}"), false
+			for _, way := range book.Ways {
+				closed := way.When == "registration=closed"
+				if way.Route != name || name == "POST /users/" && closed != config.Closed {
+					continue
+				}
+				found = true
+				passes := map[string]bool{}
+				for _, h := range book.hops(way.Hops) {
+					passes[h.name] = true
+				}
+				isForm, isJSON := false, false
+				if len(route.body) > 0 {
+					isForm, isJSON = route.body[0] == formBody[0], route.body[0] != formBody[0]
+				}
+				if passes["parseForm"] != isForm || passes["parseObject"] != isJSON {
+					t.Errorf("the way of %s does not read its body, %v", name, route.body)
+				}
+				if passes["bearerToken"] != (route.who != anyone) {
+					t.Errorf("the way of %s is not for %s", name, route.who)
+				}
+				if !passes[handlerName(name)] {
+					t.Errorf("the way of %s does not pass %s", name, handlerName(name))
+				}
+			}
+			if !found {
+				t.Errorf("%s has no way", name)
+			}
+		}
+	}
+	for _, way := range book.Ways {
+		if way.Route != "" && handlerName(way.Route) == "" {
+			t.Errorf("ways.json has a way for %s, which is no route", way.Route)
+		}
+	}
+}
+
+// Every code has the line that gives it, but for those of a store in trouble and of
+// what nobody has foreseen. A token's causes are the checks of the page.
+func TestEveryRefusalHasALine(t *testing.T) {
+	book := readWays(t)
+	var checks, causes []string
+	for _, m := range regexp.MustCompile(`\{id: "(\w+)", title:`).FindAllSubmatch(webFile(t, "jwt.js"), -1) {
+		checks = append(checks, string(m[1]))
+	}
+	codes := map[string]bool{"store_unavailable": true, "internal_error": true}
+	for _, r := range book.Refusals {
+		codes[r.Code] = true
+		if r.Code == "invalid_token" {
+			causes = append(causes, r.Cause)
+		}
+		behind := r.After == ""
+		for _, way := range book.Ways {
+			in := false
+			for _, h := range book.hops(way.Hops) {
+				in = in || h.name == r.In
+				behind = behind || in && h.name == r.After
+			}
+		}
+		if !behind {
+			t.Errorf("the refusal %s in %s comes after %s, which no way has behind it", r.Code, r.In, r.After)
+		}
+	}
+	for _, p := range problems {
+		if !codes[p.code] {
+			t.Errorf("ways.json has no line for the code %s", p.code)
+		}
+	}
+	if diff := cmp.Diff(checks, causes); diff != "" || len(checks) < 10 {
+		t.Errorf("the checks of jwt.js (-), and the causes of invalid_token in ways.json (+):\n%s", diff)
+	}
+}
+
+// wayOf returns the way of a request.
+func (b wayBook) wayOf(route, body string) (way pageWay) {
+	for _, w := range b.Ways {
+		if w.Route == route && strings.Contains(body, w.When) {
+			if w.When != "" {
+				return w
+			}
+			way = w
+		}
+	}
+	return way
+}
+
+// refusedBy returns the line of a way that decides about a response, as code.js finds
+// it.
+func (b wayBook) refusedBy(way pageWay, code, response string) (pageRefusal, bool) {
+	hops := b.hops(way.Hops)
+	for _, r := range b.Refusals {
+		inWay := slices.ContainsFunc(hops, func(h hop) bool { return h.name == r.In })
+		if r.Code == code && r.Cause == "" && strings.Contains(response, strings.ReplaceAll(r.Says, `"`, `\"`)) && inWay {
+			return r, true
+		}
+	}
+	return pageRefusal{}, false
+}
+
+// The page can name the line for each refusal of the manual whose cause the response
+// tells.
+func TestManualsRefusalsHaveALine(t *testing.T) {
+	book, seen := readWays(t), map[string]bool{}
+	for _, section := range readRules(t) {
+		for _, rule := range section.Rules {
+			_, body, _ := strings.Cut(rule.Want, "\n{")
+			var answer struct{ Code string }
+			if rule.Want < "400" || json.Unmarshal([]byte("{"+body), &answer) != nil {
+				continue
+			}
+			requests := requestsOf(rule.Do)
+			last := requests[len(requests)-1]
+			seen[answer.Code] = true
+			if answer.Code == "invalid_token" || answer.Code == "store_unavailable" {
+				continue // see the checks; no memory store is in trouble
+			}
+			way := book.wayOf(routeOfCall(last), last+rule.Do)
+			if _, ok := book.refusedBy(way, answer.Code, body); !ok {
+				t.Errorf("%s: %s\n  got %s\n  which no line of the way of %q decides about", section.Test, rule.Do, rule.Want, way.Route)
+			}
+		}
+	}
+	if len(seen) < 15 {
+		t.Errorf("the manual has the codes %v, want more", slices.Sorted(maps.Keys(seen)))
+	}
+}
+
+// docs/reading.md follows the requests through the code, in the order of ways.json.
+// Each shows only what none before it has shown.
+func TestReadingOrder(t *testing.T) {
+	book, files, seen := readWays(t), map[string]string{}, map[string]bool{}
+	for file, functions := range book.Files {
+		for name := range functions {
+			files[name] = file
+		}
+	}
+	var b strings.Builder
+	b.WriteString("# Reading the code, request by request\n\n" +
+		"Each request below passes the functions under it, in this order. A function that an earlier request\n" +
+		"has passed is not shown again. The page at `/docs` shows the same ways with their source, under each request\n" +
+		"that it sends. `go test -run ReadingOrder -update` makes this file from `web/ways.json`.\n")
+	line := func(h hop) {
+		f := book.Files[files[h.name]][h.name]
+		fmt.Fprintf(&b, "%s- `%s` in [%s](../%s): %s\n", strings.Repeat("  ", h.depth), h.name, files[h.name], files[h.name], f.Says)
+		seen[h.name] = true
+	}
+	for _, way := range book.Ways {
+		var fresh []hop
+		above := []int{} // the depths of the functions that are shown above
+		for _, h := range book.hops(way.Hops) {
+			for len(above) > 0 && above[len(above)-1] >= h.depth {
+				above = above[:len(above)-1]
+			}
+			if !seen[h.name] {
+				fresh = append(fresh, hop{h.name, len(above)})
+				above = append(above, h.depth)
+				seen[h.name] = true
+			}
+		}
+		if len(fresh) == 0 {
+			continue
+		}
+		name := "`" + way.Route + "`"
+		if way.Route == "" {
+			name = "Any other path or method"
+		}
+		fmt.Fprintf(&b, "\n## %s: %s\n\n", name, way.Title)
+		for _, h := range fresh {
+			line(h)
+		}
+	}
+	b.WriteString("\n## Any error\n\n")
+	for _, h := range book.hops(book.Parts["fail"]) {
+		if !seen[h.name] {
+			line(h)
+		}
+	}
+	const file = "docs/reading.md"
+	if *update {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(b.String(), readText(t, file)); diff != "" {
+		t.Errorf("%s is out of date; go test -run ReadingOrder -update writes it:\n%s", file, diff)
+	}
+}
+
+// The rules: the rows of handlers_test.go, and of attack_test.go that are like them,
+// in web/rules.json. The page shows them under each operation.
+
+// A ruleSection is the rules of one test.
+type ruleSection struct {
+	Test  string     `json:"test"`
+	Rules []pageRule `json:"rules"`
+}
+
+// A pageRule is an apiRule and the operation that it is about.
+type pageRule struct {
+	Rule      string `json:"rule"`
+	Operation string `json:"operation,omitempty"`
+	Do        string `json:"do"`
+	Want      string `json:"want"`
+}
+
+const rulesFile = "web/rules.json"
+
+func readRules(t *testing.T) (sections []ruleSection) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(readText(t, rulesFile)), &sections); err != nil {
+		t.Fatalf("%s: %v", rulesFile, err)
+	}
+	return sections
+}
+
+// checkPageRules fails if web/rules.json has other rules of this test. With -update,
+// it writes them.
+func checkPageRules(t *testing.T, rules []apiRule) {
+	t.Helper()
+	section := ruleSection{t.Name(), pageRules(t, rules)}
+	sections := readRules(t)
+	i := slices.IndexFunc(sections, func(s ruleSection) bool { return s.Test == section.Test })
+	if *update {
+		if i < 0 {
+			i, sections = len(sections), append(sections, ruleSection{})
+		}
+		sections[i] = section
+		writeRules(t, sections)
+	}
+	if i < 0 {
+		t.Fatalf("%s has no rules of %s; go test -update writes them", rulesFile, section.Test)
+	}
+	if diff := cmp.Diff(section, sections[i]); diff != "" {
+		t.Errorf("the rules (-), and those of %s (+), which go test -update writes:\n%s", rulesFile, diff)
+	}
+}
+
+// writeRules writes a rule a line.
+func writeRules(t *testing.T, sections []ruleSection) {
+	t.Helper()
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	for i, s := range sections {
+		fmt.Fprintf(&b, "%c{\"test\": %q, \"rules\": [\n", "[,"[min(i, 1)], s.Test)
+		for j, rule := range s.Rules {
+			if j > 0 {
+				b.WriteByte(',')
+			}
+			if err := e.Encode(rule); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.WriteString("]}\n")
+	}
+	b.WriteString("]\n")
+	if err := os.WriteFile(rulesFile, b.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pageRules finds the operation of each rule: the first of its requests that is also
+// the only one of some rule of this test.
+func pageRules(t *testing.T, rules []apiRule) (list []pageRule) {
+	t.Helper()
+	_, operations := describedOperations(t)
+	operation := func(call string) string { return operations[routeOfCall(call)].OperationID }
+	about := map[string]bool{}
+	for _, r := range rules {
+		if calls := requestsOf(r.do); len(calls) == 1 {
+			about[operation(calls[0])] = true
+		}
+	}
+	for _, r := range rules {
+		id := ""
+		for _, call := range requestsOf(r.do) {
+			if id = operation(call); about[id] {
+				break
+			}
+		}
+		list = append(list, pageRule{r.rule, id, abbreviate(r.do), abbreviate(r.want)})
+	}
+	return list
+}
+
+// someRequest is a command that makes a request, perhaps behind a keyword such as
+// "begin 2".
+var someRequest = regexp.MustCompile(`^(?:([a-z]+) (?:\d+ )?)?((?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) .*)`)
+
+// requestsOf are the requests of a line of commands, in the order of their responses.
+func requestsOf(do string) (calls []string) {
+	begun := ""
+	for command := range strings.SplitSeq(do, " ; ") {
+		switch m := someRequest.FindStringSubmatch(command); {
+		case command == "end":
+			calls = append(calls, begun)
+		case m != nil && m[1] == "begin":
+			begun = m[2]
+		case m != nil:
+			calls = append(calls, m[2])
+		}
+	}
+	return calls
+}
+
+// routeOfCall is the route that a request comes to, or "".
+func routeOfCall(call string) string {
+	mux := http.NewServeMux()
+	for _, r := range new(server).routes() {
+		mux.Handle(r.pattern, http.NotFoundHandler())
+	}
+	method, rest, _ := strings.Cut(call, " ")
+	target, _, _ := strings.Cut(rest, " ")
+	u, err := url.ParseRequestURI(target)
+	if err != nil || path.Clean(u.Path) != strings.TrimSuffix(u.Path, "/") {
+		return ""
+	}
+	_, pattern := mux.Handler(&http.Request{Method: method, URL: u})
+	return strings.TrimSuffix(pattern, "{$}")
+}
+
+// abbreviate writes many equal characters as ⟨x × 1025⟩, and what is not UTF-8 as
+// U+FFFD.
+func abbreviate(text string) string {
+	var b strings.Builder
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	for len(text) > 0 {
+		c, size := utf8.DecodeRuneInString(text)
+		rest := strings.TrimLeft(text, string(c))
+		count := (len(text) - len(rest)) / size
+		if count >= 30 {
+			fmt.Fprintf(&b, "⟨%c × %d⟩", c, count)
+		} else {
+			b.WriteString(text[:len(text)-len(rest)])
+		}
+		text = rest
+	}
+	return b.String()
+}
+
+// Each section is a test of the manual, and all of the manual is there.
+func TestPageRules(t *testing.T) {
+	manual, total := readText(t, "handlers_test.go")+readText(t, "attack_test.go"), 0
+	sections := readRules(t)
+	if *update {
+		sections = slices.DeleteFunc(sections, func(s ruleSection) bool { return !strings.Contains(manual, "\nfunc "+s.Test+"(") })
+		writeRules(t, sections)
+	}
+	for _, s := range sections {
+		total += len(s.Rules)
+		if !strings.Contains(manual, "\nfunc "+s.Test+"(") {
+			t.Errorf("%s has rules of %s, which is no test of these files", rulesFile, s.Test)
+		}
+	}
+	if total < 400 || strings.Count(manual, "\tcheckRules(t, ") != len(sections) {
+		t.Errorf("%s has %d rules of %d tests, want those of %d", rulesFile, total, len(sections), strings.Count(manual, "\tcheckRules(t, "))
+	}
+}
