@@ -1,29 +1,18 @@
-// The page: signing in, the clock, and the server coming and going. The parts
-// are walkthrough.js, inspector.js and reference.js; api.js talks to the server.
+// The page: signing in, the clock, and the server coming and going. The parts are
+// walkthrough.js, token.js, reference.js and rules.js; api.js talks to the server.
 
-import {refresh, secondsLeft, send, session, signedIn, signIn, signOut, wire} from "/docs/api.js";
-import {$, duration, say} from "/docs/dom.js";
-import * as inspector from "/docs/inspector.js";
+import {isFromBefore, loadSettings, refresh, secondsLeft, send, session, settings, signedIn, signIn, signOut, wire} from "/docs/api.js";
+import {$, action, duration, say} from "/docs/dom.js";
 import * as reference from "/docs/reference.js";
+import * as rules from "/docs/rules.js";
+import * as token from "/docs/token.js";
 import * as walkthrough from "/docs/walkthrough.js";
-
-const unknown = {demo: false, issuer: "stdauth", access_ttl: 1800, registration: "open"};
-let loaded = false;
 
 // load asks the server what the page must know of it.
 async function load() {
-  let settings = unknown;
-  try {
-    const answer = await fetch("/docs/settings.json");
-    if (answer.ok) settings = await answer.json();
-    loaded = true;
-  } catch {
-    serverGone();
-  }
+  await loadSettings();
   $("demo").classList.toggle("away", !settings.demo);
-  inspector.start(settings);
-  walkthrough.start(settings);
-  await reference.start();
+  reference.start();
 }
 
 // submit signs in, and asks at once who that is.
@@ -44,29 +33,26 @@ async function submit(username, password) {
 
 const waitWords = ({answerHeaders}) => answerHeaders["retry-after"] ? `. Try again in ${answerHeaders["retry-after"]} s.` : "";
 
-$("sign-in-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  submit($("username").value, $("password").value);
-});
-for (const button of document.querySelectorAll("[data-demo]")) {
-  button.addEventListener("click", () => submit(button.dataset.demo, "secret"));
-}
+action($("sign-in-button"), () => submit($("username").value, $("password").value), $("sign-in-form"));
+for (const button of document.querySelectorAll("[data-demo]")) action(button, () => submit(button.dataset.demo, "secret"));
 
-$("refresh").addEventListener("click", async () => {
+action($("refresh"), async () => {
   const {status, gone, json} = await refresh();
-  $("sign-in-message").textContent = status === 200 ? "Refreshed: a new pair of tokens." : gone ? "The server did not answer." : json?.detail ?? `${status}`;
-  if (status === 400) { session.over = true; showSession(); }
+  $("sign-in-message").textContent = status === 200 ? "Refreshed: a new pair of tokens." : gone ? "The server did not answer." : session.over ? ended() : json?.detail ?? `${status}`;
 });
 
-$("sign-out").addEventListener("click", async () => {
+action($("sign-out"), async () => {
   const {status, gone} = await signOut();
   $("sign-in-message").textContent = status === 200 ? "Signed out. Both tokens are dead." : gone ? "The server did not answer, so the tokens live on." : `${status}`;
   if (status === 200) $("username").focus({preventScroll: true});
 });
 
+const ended = () => isFromBefore(session.access) ?
+  "The server was started again, and does not know that session any more. Sign in again." : "That session has ended. Sign in again.";
+
 // showSession says who is signed in.
 function showSession() {
-  const inside = signedIn() && !session.over;
+  const inside = signedIn();
   $("sign-in-form").classList.toggle("away", inside);
   $("signed-in").classList.toggle("away", !inside);
   $("chip").classList.toggle("on", inside);
@@ -74,41 +60,45 @@ function showSession() {
   if (inside) {
     $("who").textContent = session.claims.username;
     $("role").textContent = session.claims.role;
+    $("sign-in-message").textContent = "";
   } else if (session.over) {
-    $("sign-in-message").textContent = "That session has ended. Sign in again.";
+    $("sign-in-message").textContent = ended();
   }
   showTime();
 }
 
 function showTime() {
-  const inside = signedIn() && !session.over;
-  const left = inside ? secondsLeft() : 0;
-  $("chip-time").textContent = inside ? left > 0 ? duration(left) : "expired" : "";
-  $("life").textContent = !inside ? "" : left > 0 ? `The access token expires in ${duration(left)}.` : "The access token has expired. Refresh it to go on.";
+  const left = signedIn() ? secondsLeft() : 0;
+  $("chip-time").textContent = !signedIn() ? "" : left > 0 ? duration(left) : "expired";
+  $("life").textContent = !signedIn() ? "" : left > 0 ? `The access token expires in ${duration(left)}.` : "The access token has expired. Refresh it to go on.";
 }
 
 wire.addEventListener("session", showSession);
-setInterval(() => { showTime(); inspector.tick(); }, 1000);
+setInterval(() => { showTime(); token.tick(); }, 1000);
 
 // While the server is gone the page says so, and looks for it.
 let search = 0;
 
-function serverGone() {
+wire.addEventListener("gone", () => {
   if (search) return;
   $("gone").hidden = false;
   search = setInterval(() => send("GET", "/healthz"), 3000);
-}
-
-wire.addEventListener("gone", serverGone);
+});
 wire.addEventListener("back", () => {
   if (!search) return;
   clearInterval(search);
   search = 0;
   $("gone").hidden = true;
   say("The server is back.");
-  if (!loaded) load();
+  load();
 });
 $("gone-retry").addEventListener("click", () => send("GET", "/healthz"));
 
+// The small token at the foot of a narrow screen makes way for the large one.
+new IntersectionObserver(([entry]) => $("mini").classList.toggle("away", entry.isIntersecting)).observe($("token"));
+
 showSession();
-load();
+await load();
+await token.start();
+walkthrough.start();
+rules.start();

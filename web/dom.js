@@ -5,15 +5,31 @@ export const $ = (id) => document.getElementById(id);
 
 // el makes an element: el("p", {class: "note"}, "text", el("b", {}, "bold")).
 // An attribute that is false or null is left out, a function is an event handler.
-export function el(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
+export const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+
+// svg is el for a picture.
+export const svg = (tag, attributes, ...children) => fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+
+function fill(element, attributes = {}, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") element.addEventListener(name, value);
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value != null) element.setAttribute(name, value);
   }
-  element.append(...children.filter((child) => child != null));
+  element.append(...children.filter((child) => child != null && child !== false));
   return element;
+}
+
+// action gives a button, or the form that it submits, work that takes time. The button
+// keeps the focus meanwhile: it is not disabled, it only does nothing.
+export function action(button, work, form) {
+  (form ?? button).addEventListener(form ? "submit" : "click", async (event) => {
+    event.preventDefault();
+    if (button.getAttribute("aria-disabled") === "true") return;
+    button.setAttribute("aria-disabled", "true");
+    try { await work(); } finally { button.removeAttribute("aria-disabled"); }
+  });
+  return button;
 }
 
 // say speaks to screen readers. An unchanged text would not be spoken again.
@@ -21,6 +37,9 @@ export function say(text) {
   $("live").textContent = "";
   setTimeout(() => { $("live").textContent = text; }, 50);
 }
+
+// words shows `code` in a description.
+export const words = (text) => text.split("`").map((piece, i) => i % 2 ? el("code", {}, piece) : piece);
 
 // tokenText shows text in which tokens have their three colours.
 export function tokenText(text) {
@@ -55,51 +74,28 @@ export function clock(seconds) {
   return today ? at.toLocaleTimeString() : at.toLocaleString();
 }
 
-function copyButton(text) {
-  const words = el("span", {}, "Copy");
+// copyButton copies what text returns when it is pressed.
+export function copyButton(text, what) {
+  const label = el("span", {}, "Copy");
   const copy = async () => {
     try {
-      await navigator.clipboard.writeText(text);
-      words.textContent = "Copied";
+      await navigator.clipboard.writeText(text());
+      label.textContent = "Copied";
       say("Copied");
     } catch {
-      words.textContent = "Select it and copy by hand"; // not allowed without HTTPS
+      label.textContent = "Select it and copy by hand"; // not allowed without HTTPS
     }
-    setTimeout(() => { words.textContent = "Copy"; }, 2000);
+    setTimeout(() => { label.textContent = "Copy"; }, 2000);
   };
-  return el("button", {type: "button", class: "copy", click: copy}, words, el("span", {class: "unseen"}, " the command"));
+  return el("button", {type: "button", class: "small", click: copy}, label, el("span", {class: "unseen"}, ` ${what}`));
 }
 
-// exchangeView shows one request and its answer side by side, and the same as a
-// curl command. What was expected is a status; without it, any will do.
-export function exchangeView(exchange, {expected = exchange.status, note = "", command}) {
-  const {method, path, status, headers, body, ms, gone} = exchange;
-  const good = !gone && expected === status;
-  const words = gone ? "no answer" : `${status} ${reasons[status] ?? ""}`;
-  const lines = (map) => Object.entries(map).map(([name, value]) => `${name}: ${value}`).join("\n");
-  const block = (label, head, fields, text) => el("div", {},
-    el("p", {class: "label"}, label),
-    el("pre", {tabindex: "0", role: "group", "aria-label": label}, el("b", {}, head), "\n", tokenText(lines(fields) + (text ? `\n\n${text}` : ""))));
-  return el("details", {class: "exchange"},
-    el("summary", {}, el("code", {}, el("b", {}, method), ` ${path}`), el("span", {class: good ? `status s${String(status)[0]}` : "status bad"}, words), el("span", {class: "time"}, `${Math.round(ms)} ms`)),
-    note ? el("p", {class: "note"}, note) : null,
-    good || gone ? null : el("p", {class: "note bad"}, `Not what was expected: ${expected}.`),
-    el("div", {class: "two"},
-      block("Request", `${method} ${path}`, headers, body),
-      block("Answer", words, exchange.answerHeaders, gone ? "The server did not answer." : pretty(exchange))),
-    el("div", {},
-      el("div", {class: "copy-head"}, el("p", {class: "label"}, "As a command"), copyButton(command)),
-      el("pre", {tabindex: "0", role: "group", "aria-label": "As a command"}, tokenText(command))));
-}
+// statusChip shows a status with its name. HTTP/2 and later send none.
+export const statusChip = (status, bad = false) =>
+  el("span", {class: bad ? "status bad" : `status s${String(status)[0]}`}, status ? `${status} ${reasons[status] ?? ""}`.trim() : "no answer");
 
-function pretty({text, answerHeaders}) {
-  if (!/json/.test(answerHeaders["content-type"] ?? "")) return text;
-  try { return JSON.stringify(JSON.parse(text), null, 2); } catch { return text; }
-}
-
-// HTTP/2 and later send no words with a status.
 const reasons = {
-  200: "OK", 201: "Created", 204: "No Content", 304: "Not Modified", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
-  405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 413: "Content Too Large", 415: "Unsupported Media Type",
-  422: "Unprocessable Content", 429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable",
+  200: "OK", 201: "Created", 204: "No Content", 304: "Not Modified", 307: "Temporary Redirect", 400: "Bad Request", 401: "Unauthorized",
+  403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 413: "Content Too Large",
+  415: "Unsupported Media Type", 422: "Unprocessable Content", 429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable",
 };

@@ -1,5 +1,5 @@
-// Taking a JWT apart, and the server's checks one by one. Nothing here sends
-// anything: what is pasted stays in the browser.
+// Taking a JWT apart, the server's checks one by one, and a signature under a key.
+// Nothing here sends anything: what is pasted stays in the browser.
 
 // decode reads base64url as strictly as the server does: no padding, no line
 // breaks, and no stray bits in the last character (RFC 4648, section 3.5).
@@ -28,13 +28,23 @@ export function objectOf(part) {
   }
 }
 
+// mac is the signature of a text, as HS256 makes it (RFC 7518, section 3.2). Without
+// HTTPS, browsers have it on this machine only.
+export const canSign = Boolean(globalThis.crypto?.subtle);
+
+export async function mac(text, secret) {
+  const bytes = (s) => new TextEncoder().encode(s);
+  const key = await crypto.subtle.importKey("raw", bytes(secret), {name: "HMAC", hash: "SHA-256"}, false, ["sign"]);
+  return encodeBytes(new Uint8Array(await crypto.subtle.sign("HMAC", key, bytes(text))));
+}
+
 export const payloadOf = (token) => objectOf(token.split(".")[1] ?? "");
 
 // ourHeader is {"alg":"HS256","typ":"JWT"}, the only header that the server writes.
-const ourHeader = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+export const ourHeader = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 
 // spell writes claims as the server does: these, once each, in this order.
-function spell({iss, aud, sub, sid, username, role, iat, exp}) {
+export function spell({iss, aud, sub, sid, username, role, iat, exp}) {
   const text = (value) => JSON.stringify(value)?.replace(/[<>&\u2028\u2029]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
   return `{"iss":${text(iss)},"aud":${text(aud)},"sub":${text(sub)},"sid":${text(sid)},"username":${text(username)},"role":${text(role)},"iat":${iat},"exp":${exp}}`;
 }
@@ -47,19 +57,19 @@ const types = {
 const leeway = 30; // seconds
 const name = (value) => JSON.stringify(value) ?? "missing";
 
-// The checks, in the server's order. Each test returns what is wrong, in words,
-// or "". The two that need the server's key or its store have none.
+// The checks, in the server's order. Each test returns what is wrong, in words, or
+// "". The two that need the server's key or its store have none.
 export const checks = [
-  {id: "size", title: "At most 4096 bytes", rfc: "the server's own limit", why: "Nobody needs more, and nobody shall make the server work on more.",
+  {id: "size", title: "At most 4096 bytes", rfc: "this server's limit", why: "The server's own tokens have about 350. A longer text is not even hashed.",
     test: ({token}) => new TextEncoder().encode(token).length > 4096 && "it is longer"},
   {id: "parts", title: "Three parts", rfc: "RFC 7515, 7.1", why: "Header, payload and signature, with two dots between them.",
     test: ({parts}) => parts.length !== 3 && `there ${parts.length === 1 ? "is 1" : `are ${parts.length}`}`},
-  {id: "mac", title: "The signature is right", rfc: "RFC 7515, 5.2", why: "Computed anew with HS256 and compared in constant time, before anything in the token is read. Only the server can tell: it has the key.", needs: "key"},
+  {id: "mac", title: "The signature is right", rfc: "RFC 7515, 5.2", why: "Computed with HS256 and compared in constant time, before anything in the token is read. Only the server can tell: it has the key.", needs: "key"},
   {id: "header", title: "The header is the server's own", rfc: "RFC 8725, 3.1", why: "{\"alg\":\"HS256\",\"typ\":\"JWT\"} to the byte. The server has chosen the algorithm; a token may not choose another.",
     test: ({parts: [part]}) => part !== ourHeader && `it is ${textOf(part) ?? "not base64url"}`},
   {id: "base64", title: "Strict base64url", rfc: "RFC 7515, 2", why: "No padding, no line breaks, no stray bits: each token has one spelling.",
     test: ({parts}) => parts.some((part) => { try { decode(part); } catch { return true; } }) && "a part is not"},
-  {id: "claims", title: "The claims are those that the server writes", rfc: "RFC 8725, 3.10 and 3.11", why: "iss, aud, sub, sid, username, role, iat and exp, each once, in this order and spelling. So no two readers can see different things in a token.",
+  {id: "claims", title: "The claims are those that the server writes", rfc: "RFC 8725, 3.10 and 3.11", why: "iss, aud, sub, sid, username, role, iat and exp, each once, in this order and spelling. No two readers can see different things in a token.",
     test({parts: [, part], claims}) {
       if (!claims) return "it is not a JSON object";
       const bad = Object.keys(types).find((name) => !types[name](claims[name]));
@@ -68,7 +78,7 @@ export const checks = [
       if (other !== undefined) return `“${other}” is not one of them`;
       return textOf(part) !== spell(claims) && "they are written in another way";
     }},
-  {id: "audience", title: "From this server, for this server", rfc: "RFC 7519, 4.1.1 and 4.1.3", why: "A token that somebody else issued, or that was meant for somebody else, is none of ours.",
+  {id: "audience", title: "From this server, for this server", rfc: "RFC 7519, 4.1.1 and 4.1.3", why: "A token that another server issued, or that is meant for another service, is refused.",
     test({claims: {iss, aud}, issuer}) {
       if (iss !== issuer) return `iss is ${name(iss)}`;
       return aud !== issuer && `aud is ${name(aud)}`;

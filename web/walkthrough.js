@@ -1,147 +1,24 @@
-// The walkthrough: ten steps, each a function that sends requests and says what
-// should come back.
+// The walkthrough: its cards, one after the other or all at once. steps.js has what
+// they do.
 
-import {adopt, curl, forget, note, secondsLeft, send, session, signedIn} from "/docs/api.js";
-import {$, duration, el, exchangeView, say} from "/docs/dom.js";
-import {show} from "/docs/inspector.js";
-import {encode, payloadOf} from "/docs/jwt.js";
+import {resume, send, session, settings, signedIn} from "/docs/api.js";
+import {$, action, duration, el, say} from "/docs/dom.js";
+import {exchangeView, unfold} from "/docs/exchange.js";
+import {picture, sessionOf} from "/docs/picture.js";
+import {cleanUp, Need, steps, Stop} from "/docs/steps.js";
 
-let settings;
-let registered = null; // the account of step 1
-const older = []; // refresh tokens of the current session that have been replaced, the oldest first
-
-// account is whom the steps log in as.
-function account() {
-  if (settings.demo) return {username: "johndoe", password: "secret"};
-  if (registered) return registered;
-  throw new Stop("There are no demo accounts here. Run step 1 first.");
-}
-
-// Stop ends a step with a sentence for the user.
-class Stop extends Error {}
-
-async function logIn(step, {username, password} = account()) {
-  const answer = await step.send(200, `${username} logs in.`, "POST", "/token", {form: {username, password}});
-  older.length = 0;
-  adopt(answer);
-}
-
-async function refresh(step, words) {
-  const old = session.refresh;
-  const answer = await step.send(200, words, "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: old}});
-  if (older.sid !== session.claims.sid) older.length = 0;
-  older.sid = session.claims.sid;
-  older.push(old);
-  adopt(answer);
-  return answer;
-}
-
-// token returns a live access token: the current one, the next, or a new one.
-async function token(step) {
-  if (!signedIn() || session.over) await logIn(step);
-  else if (secondsLeft() < 2) await refresh(step, "The access token has expired, so it is refreshed first.");
-  return session.access;
-}
-
-// userToken is token for an account that is no admin.
-async function userToken(step) {
-  if (signedIn() && session.claims.role === "admin") await logIn(step);
-  return token(step);
-}
-
-const steps = {
-  async register(step) {
-    const username = `newuser-${Math.random().toString(36).slice(2, 6)}`;
-    const password = "newpassword";
-    const closed = settings.registration === "closed";
-    const admin = closed && signedIn() && session.claims.role === "admin" ? session.access : undefined;
-    if (closed && !admin) {
-      await step.send(401, "Registration is closed on this server: only an admin may do this.", "POST", "/users/", {json: {username, password}});
-      return;
-    }
-    await step.send(201, "The answer holds neither the password nor its hash.", "POST", "/users/", {json: {username, password}, token: admin});
-    registered = {username, password};
-  },
-
-  async login(step) {
-    await logIn(step);
-  },
-
-  async me(step) {
-    await step.send(200, "", "GET", "/users/me/", {token: await token(step)});
-  },
-
-  async forbidden(step) {
-    await step.send(403, "The token is good, and its account may not do this.", "GET", "/users/", {token: await userToken(step)});
-  },
-
-  async allowed(step) {
-    let admin = session.access;
-    if (settings.demo) {
-      const answer = await step.send(200, "admin logs in.", "POST", "/token", {form: {username: "admin", password: "secret"}});
-      note(answer.json);
-      admin = answer.json.access_token;
-    } else if (!signedIn() || session.claims.role !== "admin") {
-      throw new Stop("There is no demo admin here. Sign in as an admin above, and run this step again.");
-    }
-    await step.send(200, "", "GET", "/users/", {token: admin});
-  },
-
-  async forge(step) {
-    const [header, payload, signature] = (await userToken(step)).split(".");
-    const claims = {...payloadOf(`.${payload}`), role: "admin"};
-    const forged = [header, encode(JSON.stringify(claims)), signature].join(".");
-    show(forged);
-    await step.send(401, "The signature belongs to another payload. The server has not even read this one.", "GET", "/users/", {token: forged});
-  },
-
-  async expire(step) {
-    const {username, password} = account();
-    const {json} = await step.send(200, "A login of its own, so that the others can go on.", "POST", "/token", {form: {username, password}});
-    note(json);
-    await step.wait(json.expires_in);
-    await step.send(401, "The same token as a moment ago, one second too late.", "GET", "/users/me/", {token: json.access_token});
-  },
-
-  async refresh(step) {
-    await token(step);
-    const old = session.refresh;
-    const first = await refresh(step, "A new access token, and the successor of the refresh token.");
-    const second = await step.send(200, "The old one again, within ten seconds: the very same successor.", "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: old}});
-    note(second.json);
-    if (first.json.refresh_token !== second.json.refresh_token) throw new Stop("The successors differ.");
-  },
-
-  async replay(step) {
-    await token(step);
-    if (older.sid !== session.claims.sid) older.length = 0;
-    while (older.length < 2) await refresh(step, "Refreshed once more: the first token is now older than the one just replaced.");
-    await step.send(400, "The old token again. Somebody has kept a copy: the whole session ends.", "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: older[0]}});
-    await step.send(401, "So the thief's token is dead, and the owner's with it. The owner logs in again; the thief cannot.", "GET", "/users/me/", {token: session.access});
-  },
-
-  async logout(step) {
-    const access = await token(step);
-    await step.send(200, "Before: it works.", "GET", "/users/me/", {token: access});
-    await step.send(200, "Either token will do to log out.", "POST", "/revoke", {form: {token: session.refresh}});
-    await step.send(401, "After: the same token, the same second, refused.", "GET", "/users/me/", {token: access});
-    forget();
-  },
-};
+let agreed = false; // to write to a server that may be a real one
 
 // A card shows one step: its button, its exchanges, how it went.
 class Card {
   constructor(element, number) {
     this.element = element;
-    this.title = element.querySelector("h3").textContent;
-    this.name = `Step ${number}, ${this.title}`;
+    this.name = `Step ${number}, ${element.querySelector("h3").textContent}`;
     this.step = steps[element.dataset.step];
-    this.button = element.querySelector("button");
+    this.button = action(el("button", {type: "button"}), () => this.run(true));
     this.label("Run");
-    this.button.addEventListener("click", () => this.run(true));
-    this.button.disabled = false;
     this.out = el("div", {class: "out"});
-    element.append(this.out);
+    element.append(this.button, this.out);
   }
 
   // label names the button, and for a screen reader also the step.
@@ -150,36 +27,51 @@ class Card {
     this.button.setAttribute("aria-label", `${words}: ${this.name}`);
   }
 
-  set state(state) { this.element.dataset.state = state; } // "running", "done" or "failed"
+  set state(state) { this.element.dataset.state = state; } // "running", "done", "needs" or "failed"
   get state() { return this.element.dataset.state ?? ""; }
 
   async run(open) {
     if (this.state === "running") return;
-    this.state = "running";
-    this.button.disabled = true;
-    this.label("Running");
     this.out.replaceChildren();
+    this.last = null;
+    if (!settings.demo && !agreed && !await this.agree()) return;
+    this.state = "running";
+    this.label("Running");
     try {
       await this.step(this);
       this.state = "done";
-      if (open && this.last) this.last.open = true;
+      if (open) unfold(this.last);
       say(`${this.name}: ${this.words}, as it should be.`);
     } catch (error) {
-      this.state = "failed";
+      this.state = error instanceof Need ? "needs" : "failed";
       if (!(error instanceof Stop)) console.error(error);
-      this.out.append(el("p", {class: "note bad"}, error instanceof Stop ? error.message : "This step failed. The console says why."));
-      if (this.last) this.last.open = true;
+      this.out.append(el("p", {class: error instanceof Need ? "note" : "note bad"}, error instanceof Stop ? error.message : "This step failed. The console says why."));
+      unfold(this.last);
       say(`${this.name}: stopped. ${error.message}`);
     }
     this.label("Run again");
-    this.button.disabled = false;
     showProgress();
+  }
+
+  // agree asks before the walkthrough writes to a server that may be a real one.
+  async agree() {
+    const answer = await new Promise((resolve) => {
+      const go = el("button", {type: "button", class: "primary", click: () => resolve(true)}, "Go on");
+      this.out.append(el("div", {class: "note ask", role: "group", "aria-label": "Before it begins"},
+        el("p", {}, `This server has no demo accounts, so it may be a real one. The walkthrough registers an account on ${location.host}, logs in with it, and deletes it at the end.`),
+        el("p", {class: "buttons"}, go, el("button", {type: "button", click: () => resolve(false)}, "Leave it"))));
+      go.focus();
+    });
+    agreed = answer;
+    this.out.replaceChildren();
+    this.button.focus();
+    return answer;
   }
 
   // send makes a request whose answer should have the expected status.
   async send(expected, words, method, path, options) {
     const exchange = await send(method, path, options);
-    this.last = exchangeView(exchange, {expected, note: words, command: curl(exchange)});
+    this.last = exchangeView(exchange, {expected, note: words});
     this.words = `${exchange.status} from ${method} ${path}`;
     this.out.append(this.last);
     if (exchange.gone) throw new Stop("The server did not answer.");
@@ -187,13 +79,16 @@ class Card {
     return exchange;
   }
 
+  // draw shows the session of an access token as it is now.
+  draw(access) {
+    if (sessionOf(access)) this.out.append(picture(sessionOf(access)));
+  }
+
   // wait lets some seconds pass, and shows how many are left.
   async wait(seconds) {
     const left = el("b", {role: "timer"});
-    const line = el("p", {class: "note"}, "This token expires in ", left, ". ",
-      seconds > 120 ? "To wait less, start the server with -access-ttl 20s." : "");
+    const line = el("p", {class: "note"}, "This token expires in ", left, ". ");
     this.out.append(line);
-    this.waiting?.();
     // Its exp is in whole seconds, so it comes up to one earlier than this.
     for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
       left.textContent = duration((end - Date.now()) / 1000);
@@ -201,34 +96,31 @@ class Card {
     }
     line.remove();
   }
-
-  // started resolves when the step has ended, or waits for longer than a few
-  // seconds, so that the next one need not.
-  async runOrWait() {
-    await Promise.race([this.run(false), new Promise((resolve) => { this.waiting = () => setTimeout(resolve, 5000); })]);
-  }
 }
 
 let cards;
 
 function showProgress() {
-  const done = cards.filter((card) => card.state === "done").length;
-  $("progress").textContent = `${done} of ${cards.length} done`;
+  const count = (state) => cards.filter((card) => card.state === state).length;
+  const needs = count("needs");
+  $("progress").textContent = `${count("done")} of ${cards.length} done${needs ? `, ${needs} need${needs === 1 ? "s" : ""} something` : ""}`;
 }
 
+// runAll runs the steps until one fails. Afterwards, whoever was signed in before is
+// signed in again.
 async function runAll() {
-  $("run-all").disabled = true;
+  const before = signedIn() ? {...session} : null;
   for (const card of cards) {
-    await card.runOrWait();
-    if (card.state === "failed" && !card.element.matches("[data-step=allowed]")) break; // without a demo admin, the rest can go on
+    await card.run(false);
+    if (!["done", "needs"].includes(card.state)) break;
   }
-  $("run-all").disabled = false;
+  await cleanUp(cards.at(-1)).catch(() => {});
+  if (before && before.claims.sid !== session.claims?.sid) resume(before);
 }
 
-export function start(serverSettings) {
-  settings = serverSettings;
-  if (cards) return;
+export function start() {
   cards = [...document.querySelectorAll(".card")].map((element, i) => new Card(element, i + 1));
-  $("run-all").addEventListener("click", runAll);
+  $("run-all").hidden = false;
+  action($("run-all"), runAll);
   showProgress();
 }

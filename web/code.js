@@ -1,0 +1,168 @@
+// The code that answered: the server's functions that a request has passed, in
+// order, with their source. ways.json says which they are, and which line decides.
+
+import {load, settings} from "/docs/api.js";
+import {$, el, statusChip} from "/docs/dom.js";
+import {colour, find, source} from "/docs/go.js";
+
+const readBook = () => load("/docs/ways.json");
+
+// expand puts the parts into the hops of a way: a name, and how deep it is called.
+const expand = (book, lines, depth = 0) => lines.flatMap((line) => {
+  const name = line.trimStart();
+  const at = depth + (line.length - name.length) / 2;
+  return name.startsWith("@") ? expand(book, book.parts[name.slice(1)], at) : [{name, depth: at}];
+});
+
+// wayOf finds the way of a request. Of two routes, the one with fewer names in
+// braces is meant, as in net/http.
+function wayOf(book, {method, path, body}) {
+  const asked = `${method === "HEAD" ? "GET" : method} ${path.split("?")[0]}`;
+  const matches = ({route}) => new RegExp(`^${route.replace(/\{\w+\}/g, "[^/]+")}$`).test(asked);
+  const braces = ({route}) => route.split("{").length;
+  const facts = `${body ?? ""} registration=${settings.registration}`;
+  return book.ways.filter((way) => matches(way) && facts.includes(way.when ?? ""))
+    .sort((a, b) => braces(a) - braces(b) || Boolean(b.when) - Boolean(a.when))[0] ?? book.ways.find(({route}) => route === "");
+}
+
+// refusals are the lines that gave an answer from 400 up, as far as it tells.
+function refusals(book, hops, {status, json, cause}) {
+  if (status < 400) return [];
+  const texts = json?.errors?.map(({message}) => message) ?? [json?.detail ?? ""];
+  return texts.flatMap((text) => book.refusals.find((line) => line.code === json?.code && (!line.cause || line.cause === cause) &&
+    text.includes(line.says ?? "") && hops.some(({name}) => name === line.in)) ?? []);
+}
+
+// reached is the position of the last hop that came before a refusal.
+function reached(hops, {in: name, after}) {
+  const at = hops.findIndex((hop) => hop.name === name);
+  let last = hops.findIndex((hop, i) => i > at && hop.name === after);
+  if (last < 0) return at;
+  for (const {depth} = hops[last]; hops[last + 1]?.depth > depth;) last++;
+  return last;
+}
+
+// trace returns the hops of an exchange that were reached, and those that were not.
+export async function trace(exchange) {
+  const book = await readBook();
+  const all = expand(book, wayOf(book, exchange).hops);
+  const lines = refusals(book, all, exchange);
+  const last = lines.length ? Math.max(...lines.map((line) => reached(all, line))) : all.length - 1;
+  const failed = exchange.status < 400 ? [] : expand(book, book.parts.fail, 2);
+  return {book, lines, hops: [...all.slice(0, last + 1), ...failed], missed: all.slice(last + 1)};
+}
+
+// openExchange shows the way of a request. It begins with the line that refused, or
+// else with the first hop.
+export async function openExchange(exchange) {
+  await open(async () => {
+    const way = await trace(exchange);
+    const {method, path, status, json} = exchange;
+    const row = status < 400 ? [] : [`"${json?.code}"`];
+    return {...way, row, title: "The code that answered", at: way.lines[0]?.in,
+      of: [el("code", {}, el("b", {}, method), ` ${path}`), statusChip(status)],
+      note: status >= 400 && way.lines.length === 0 ? "The answer does not tell which of these lines refused." : ""};
+  });
+}
+
+// openCheck shows the line of one check of a token.
+export async function openCheck({id, title}) {
+  await open(async () => {
+    const book = await readBook();
+    const line = book.refusals.find(({code, cause}) => code === "invalid_token" && cause === id);
+    return {book, lines: [], marked: line, hops: expand(book, book.parts.caller), missed: [], row: [], title: "The line that checks", of: [title], at: line.in, note: ""};
+  });
+}
+
+let view; // what the panel shows
+let place = 0; // which of its hops
+
+async function open(read) {
+  const dialog = panel();
+  try {
+    view = await read();
+    for (const hop of view.hops) await locate(hop);
+  } catch {
+    view = {book: {files: {}}, hops: [], lines: [], missed: [], row: [], title: "The code cannot be read", of: [], note: "The server does not answer. Close this and try again."};
+  }
+  $("code-title").textContent = view.title;
+  $("code-of").replaceChildren(...view.of.flatMap((part) => [part, " "]));
+  $("code-note").textContent = view.note;
+  const indent = (element, {depth}) => { element.style.setProperty("--depth", depth); return element; };
+  const items = view.hops.map((hop, i) => {
+    const refused = view.lines.some((line) => line.in === hop.name);
+    const item = el("button", {type: "button", class: refused ? "hop refused" : "hop", click: () => go(i)},
+      el("span", {class: "hop-name"}, hop.name, refused ? el("b", {}, " ✗ refused") : null), el("span", {class: "time"}, `${hop.file}:${hop.code.at}`));
+    return el("li", {}, indent(item, hop));
+  });
+  if (view.missed.length > 0) items.push(el("li", {class: "missed first"}, "Not reached:"));
+  $("code-hops").replaceChildren(...items, ...view.missed.map((hop) => indent(el("li", {class: "missed"}, hop.name), hop)));
+  if (!dialog.open) dialog.showModal();
+  go(Math.max(0, view.hops.findIndex(({name}) => name === view.at)));
+}
+
+// locate finds the source of a hop.
+async function locate(hop) {
+  const [file, functions] = Object.entries(view.book.files).find(([, functions]) => hop.name in functions);
+  Object.assign(hop, {file, ...functions[hop.name], code: find(await source(file), hop.name)});
+}
+
+// go shows one hop.
+function go(to) {
+  if (view.hops.length === 0) return;
+  place = Math.min(Math.max(to, 0), view.hops.length - 1);
+  const hop = view.hops[place];
+  $("code-hops").querySelectorAll(".hop").forEach((item, i) => {
+    item.setAttribute("aria-current", i === place ? "step" : "false");
+    if (i === place) reveal($("code-hops"), item, .4);
+  });
+  $("code-place").textContent = `${place + 1} of ${view.hops.length}`;
+  $("code-previous").setAttribute("aria-disabled", String(place === 0));
+  $("code-next").setAttribute("aria-disabled", String(place === view.hops.length - 1));
+  const marks = [...hop.marks ?? [], view.marked?.in === hop.name ? view.marked.line : ""];
+  const refusing = view.lines.filter((line) => line.in === hop.name).map(({line}) => line);
+  const decides = (text) => marks.includes(text) || hop.name === "problems" && view.row.some((code) => text.includes(code));
+  const pre = el("pre", {id: "code-source", tabindex: "0", role: "group", "aria-label": `Source of ${hop.name}`},
+    ...hop.code.lines.map((text, i) => {
+      const kind = refusing.includes(text.trim()) ? "refusing" : decides(text.trim()) ? "deciding" : "";
+      return el("span", {class: `line ${kind}`, "data-line": hop.code.from + i}, kind ? el("span", {class: "unseen"}, `${kind}: `) : null, colour(text));
+    }));
+  $("code-hop").replaceChildren(el("h3", {}, hop.name),
+    el("p", {class: "time"}, el("a", {href: `/docs/source/${hop.file}`, target: "_blank"}, hop.file), `, line ${hop.code.at}`),
+    el("p", {}, hop.says), pre);
+  reveal(pre, pre.querySelector(".refusing") ?? pre.querySelector(".deciding") ?? pre.firstChild, .5);
+}
+
+// reveal scrolls within a box only.
+function reveal(box, item, part) {
+  if (item.offsetTop < box.scrollTop || item.offsetTop + item.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = item.offsetTop - box.clientHeight * part;
+}
+
+// panel returns the dialog, which is made when it is first needed.
+function panel() {
+  if ($("code")) return $("code");
+  const button = (id, words, click, ...label) => el("button", {type: "button", id, "aria-label": words, autofocus: id === "code-next", click}, ...label);
+  const wide = (words) => el("span", {class: "wide"}, words);
+  const dialog = el("dialog", {id: "code", "aria-labelledby": "code-title", keydown: keys, click(event) { if (event.target === dialog) dialog.close(); }},
+    el("div", {class: "code-frame"},
+      el("div", {class: "head"},
+        el("div", {}, el("h2", {id: "code-title"}), el("p", {id: "code-of"})),
+        el("p", {class: "buttons"},
+          button("code-previous", "Previous", () => go(place - 1), "←", wide(" Previous")), el("span", {id: "code-place", class: "time"}), button("code-next", "Next", () => go(place + 1), wide("Next "), "→"),
+          button("code-close", "Close", () => dialog.close(), wide("Close "), "✕"))),
+      el("p", {id: "code-note", class: "because"}),
+      el("div", {class: "code-body"},
+        el("ol", {id: "code-hops", role: "list", "aria-label": "The functions, in the order in which they were called"}),
+        el("div", {id: "code-hop", "aria-live": "polite"}))));
+  document.body.append(dialog);
+  return dialog;
+}
+
+const steps = {ArrowRight: 1, n: 1, ArrowLeft: -1, p: -1, Home: -Infinity, End: Infinity};
+
+function keys(event) {
+  const step = steps[event.key];
+  if (!step || event.ctrlKey || event.altKey || event.metaKey) return;
+  event.preventDefault();
+  go(place + step);
+}

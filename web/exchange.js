@@ -1,0 +1,56 @@
+// One request and its answer: what was sent, what came and why, the same as code,
+// and the way to the server's functions that answered.
+
+import {el, statusChip, tokenText} from "/docs/dom.js";
+import {snippetView} from "/docs/snippets.js";
+
+const lines = (map) => Object.entries(map).map(([name, value]) => `${name}: ${value}`).join("\n");
+
+// exchangeView shows an exchange. What was expected is a status; without it, any
+// will do. The reason and the way to the code stand outside of the fold.
+export function exchangeView(exchange, {expected = exchange.status, note = "", open = false} = {}) {
+  const {method, path, status, headers, body, ms, gone} = exchange;
+  const good = !gone && expected === status;
+  const block = (label, head, fields, text) => el("div", {},
+    el("p", {class: "label"}, label),
+    el("pre", {tabindex: "0", role: "group", "aria-label": label}, el("b", {}, head), "\n", tokenText(lines(fields) + (text ? `\n\n${text}` : ""))));
+  const chip = statusChip(gone ? 0 : status, !good);
+  const content = el("div", {class: "content", hidden: !open},
+    el("div", {class: "two"},
+      block("Request", `${method} ${path}`, headers, body),
+      block("Answer", chip.textContent, exchange.answerHeaders, gone ? "The server did not answer." : pretty(exchange))),
+    snippetView(() => exchange).view);
+  const fold = () => { content.hidden = head.getAttribute("aria-expanded") === "true"; head.setAttribute("aria-expanded", String(!content.hidden)); };
+  const head = el("button", {type: "button", class: "exchange-head", "aria-expanded": String(open), click: fold},
+    el("code", {}, el("b", {}, method), ` ${path}`), chip, el("span", {class: "time"}, `${Math.round(ms)} ms`));
+  return el("div", {class: "exchange"}, head,
+    el("p", {class: "reason"}, ...reason(exchange, note), good || gone ? null : el("span", {class: "bad"}, ` Not what was expected: ${expected}.`)),
+    gone ? null : codeLink(exchange),
+    content);
+}
+
+// unfold opens an exchange.
+export function unfold(view) {
+  const head = view?.querySelector(".exchange-head[aria-expanded=false]");
+  if (head) head.click();
+}
+
+// reason says why the answer is what it is: in the server's words, then in ours.
+function reason({json, status, gone}, note) {
+  if (gone) return ["The server did not answer."];
+  const said = status < 400 ? "" : json?.errors?.map(({field, message}) => `${field} ${message}`.trim()).join("; ") ?? json?.detail ?? "";
+  return [said ? el("b", {}, `${said}. `) : null, note];
+}
+
+const code = () => import("/docs/code.js"); // when the first answer comes
+
+function codeLink(exchange) {
+  const count = el("span", {});
+  code().then(({trace}) => trace(exchange)).then(({hops}) => { count.textContent = `: ${hops.length} functions`; }, () => {});
+  return el("button", {type: "button", class: "code-link", click: async () => (await code()).openExchange(exchange)}, "The code that answered", count);
+}
+
+function pretty({text, answerHeaders}) {
+  if (!/json/.test(answerHeaders["content-type"] ?? "")) return text;
+  try { return JSON.stringify(JSON.parse(text), null, 2); } catch { return text; }
+}

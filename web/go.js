@@ -1,0 +1,34 @@
+// Reading the server's own Go source: a file, a function in it, the colours of a line.
+
+import {load} from "/docs/api.js";
+import {el} from "/docs/dom.js";
+
+export const source = async (file) => (await load(`/docs/source/${file}`, "text")).split("\n");
+
+// find returns the lines of a function or variable, with the comment above it, and
+// the number of the first.
+export function find(lines, name) {
+  const [first, method] = name.split(".");
+  const head = new RegExp(method ? `^func \\(\\w+ \\*?${first}\\) ${method}\\(` : `^(func ${first}\\(|var ${first} = )`);
+  const at = lines.findIndex((line) => head.test(line));
+  let [from, to] = [at, at];
+  while (lines[from - 1]?.startsWith("//")) from--;
+  if (/[{(]$/.test(lines[at])) while (!/^[})]/.test(lines[to])) to++;
+  return {from: from + 1, at: at + 1, lines: lines.slice(from, to + 1)};
+}
+
+const keywords = "break|case|chan|const|continue|default|defer|else|fallthrough|for|func|go|goto|if|import|interface|map|package|range|return|select|struct|switch|type|var";
+const pieces = new RegExp(`(//.*)|("(?:[^"\\\\]|\\\\.)*"|\`[^\`]*\`|'(?:[^'\\\\]|\\\\.)*')|\\b(${keywords})\\b`, "g");
+
+// colour returns a line of Go with its comments, strings and keywords.
+export function colour(line) {
+  const whole = new DocumentFragment();
+  let end = 0;
+  for (const match of line.matchAll(pieces)) {
+    const kind = match[1] ? "comment" : match[2] ? "string" : "keyword";
+    whole.append(line.slice(end, match.index), el("span", {class: `go-${kind}`}, match[0]));
+    end = match.index + match[0].length;
+  }
+  whole.append(line.slice(end));
+  return whole;
+}

@@ -1,0 +1,81 @@
+// A session as a picture: its refresh tokens on a line, each the successor of the one
+// before, and what ended it.
+
+import {isFromBefore, issued, secondsLeft, wire} from "/docs/api.js";
+import {el, svg} from "/docs/dom.js";
+import {payloadOf} from "/docs/jwt.js";
+
+const sessions = new Map(); // by sid; what this page has seen of each
+
+// sessionOf returns the session of an access token, or undefined.
+export const sessionOf = (access) => sessions.get(payloadOf(access)?.sid);
+
+// findRefresh returns the session of a refresh token, and its place on the line.
+function findRefresh(token) {
+  for (const session of sessions.values()) {
+    const at = session.refresh.indexOf(token);
+    if (at >= 0) return {session, at};
+  }
+  return {};
+}
+
+// What the exchanges tell.
+wire.addEventListener("exchange", ({detail: exchange}) => {
+  const {method, path, status, token, json} = exchange;
+  const form = new URLSearchParams(exchange.body?.startsWith("{") ? "" : exchange.body);
+  if (status === 200 && json?.refresh_token) {
+    const {sid, username} = payloadOf(json.access_token) ?? {};
+    if (!sessions.has(sid)) sessions.set(sid, {username, refresh: [], again: [], replayed: -1, ended: ""});
+    const session = sessions.get(sid);
+    const sent = session.refresh.indexOf(form.get("refresh_token"));
+    if (!session.refresh.includes(json.refresh_token)) session.refresh.push(json.refresh_token);
+    else if (!session.again.includes(sent)) session.again.push(sent);
+  }
+  if (json?.code === "invalid_refresh_token") {
+    const {session, at} = findRefresh(form.get("refresh_token"));
+    exchange.cause = !session ? "" : session.ended ? "ended" : at < session.refresh.length - 1 ? "replayed" : "ended";
+    if (exchange.cause === "replayed") [session.replayed, session.ended] = [at, "ended by the replay"];
+    else if (session) session.ended ||= "ended elsewhere";
+  }
+  if (path === "/revoke" && status === 200) {
+    const session = findRefresh(form.get("token")).session ?? sessionOf(form.get("token") ?? "");
+    if (session) session.ended ||= "logged out";
+  }
+  if (status === 401 && issued.has(token) && secondsLeft(payloadOf(token)) > 1) sessionOf(token).ended ||= isFromBefore(token) ? "the server was started again" : "ended elsewhere";
+  if (method === "PUT" && path === "/users/me/password" && status === 200) sessionOf(token).ended ||= "ended by the new password";
+  if (method === "DELETE" && path === "/users/me/" && status === 204) sessionOf(token).ended ||= "the account was deleted";
+});
+
+// inWords describes a session.
+function inWords({username, refresh, again, replayed, ended}) {
+  return [`The session of ${username}: refresh token${refresh.length === 1 ? " 1" : `s 1 to ${refresh.length}`}.`,
+    ...again.map((at) => `${at + 1} was sent again at once, and got the same successor.`),
+    replayed >= 0 ? `${replayed + 1} was sent again when it was no longer the one just replaced: a replay.` : "",
+    ended ? `The session is over: ${ended}.` : "It is alive."].filter(Boolean).join(" ");
+}
+
+const [shown, gap, left, middle, radius] = [5, 68, 18, 52, 13]; // how many tokens on the line, and where they stand
+
+// picture draws a session. Of a long one, it draws the newest tokens and a replayed one.
+export function picture(session) {
+  const {refresh, again, replayed, ended} = session;
+  let places = refresh.map((_, at) => at);
+  if (places.length > shown) places = [...new Set([Math.max(replayed, 0), ...places.slice(1 - shown)])];
+  const x = (at) => left + places.indexOf(at) * gap;
+  const end = x(places.at(-1)) + gap - 20;
+  // An arrow leads from one token to the place of another, above or below the line.
+  const arrow = (kind, from, to, side, words) => svg("g", {class: kind},
+    svg("path", {d: `M ${from} ${middle + side * radius} C ${from} ${middle + side * 40} ${to} ${middle + side * 40} ${to} ${middle + side * (radius + 5)}`}),
+    svg("path", {class: "head", d: `M ${to - 4} ${middle + side * (radius + 7)} h 8 l -4 ${-side * 7} z`}),
+    svg("text", {x: (from + to) / 2, y: middle + side * 38 + (side > 0 ? 9 : 0)}, words));
+  const top = again.length > 0 ? 0 : middle - radius - 4;
+  const kind = (at) => at === replayed ? "token replayed" : at === refresh.length - 1 && !ended ? "token current" : "token";
+  return el("figure", {class: ended ? "session over" : "session"},
+    svg("svg", {viewBox: `0 ${top} 366 ${(replayed >= 0 ? 105 : 70) - top}`, "aria-hidden": "true"},
+      svg("line", {x1: left, y1: middle, x2: end, y2: middle}),
+      ...places.map((at) => svg("g", {class: kind(at)}, svg("circle", {cx: x(at), cy: middle, r: radius}), svg("text", {x: x(at), y: middle + 4.5}, at + 1))),
+      ...again.filter((at) => places.includes(at) && places.includes(at + 1)).map((at) => arrow("same", x(at), x(at + 1), -1, "again")),
+      replayed >= 0 && arrow("replay", x(replayed), end, 1, `${replayed + 1} again: a replay`),
+      ended ? svg("text", {class: "cross", x: end, y: middle + 6}, "✗") : svg("path", {class: "open", d: `M ${end} ${middle - 5} l 8 5 l -8 5 z`})),
+    el("figcaption", {}, inWords(session)));
+}

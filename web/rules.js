@@ -1,0 +1,95 @@
+// The rules of the server, which are its tests: all of them with a filter, and those
+// of one operation. run.js tries one.
+
+import {load, settings} from "/docs/api.js";
+import {$, action, el, say} from "/docs/dom.js";
+
+// read returns the sections of the manual. A sentence that leans on one before it gets
+// that as its context.
+async function read() {
+  const leans = ({rule}) => /^(and|also|but|even|in any|its?|nor|nothing|or|so|they|to|which|whatever|who)\b/.test(rule);
+  return (await load("/docs/rules.json")).map(({test, rules}) => ({test, rules: rules.map((rule, i) =>
+    ({...rule, context: leans(rule) ? rules.slice(0, i).findLast((other) => !leans(other))?.rule : ""}))}));
+}
+
+// titleOf makes words of a test's name: "Attack JSON smuggling".
+const titleOf = (test) => test.replace(/^Test/, "").replace(/([a-z])([A-Z])|([A-Z])([A-Z][a-z])/g, "$1$3 $2$4");
+
+// rulesOf is the fold with the rules of one operation. They are read when it is
+// opened.
+export function rulesOf(operationId) {
+  const list = el("div", {});
+  const fold = el("details", {class: "fold rules"}, el("summary", {}, "Its rules, which are the server's tests"), list);
+  fold.addEventListener("toggle", async () => {
+    if (!fold.open || list.hasChildNodes()) return;
+    await fill(list, (rule) => rule.operation === operationId);
+    fold.firstChild.textContent = `Its rules, which are the server's tests: ${list.querySelectorAll(".rule").length}`;
+  });
+  return fold;
+}
+
+// fill lists the rules that are wanted, by test. It returns how many there are.
+async function fill(list, wanted) {
+  let sections, runner;
+  try {
+    [sections, runner] = await Promise.all([read(), import("/docs/run.js")]);
+  } catch {
+    list.replaceChildren(el("p", {class: "empty"}, "The rules could not be read. Is the server running?"));
+    return 0;
+  }
+  const groups = sections.map(({test, rules}) => ({test, rules: rules.filter((rule) => wanted(rule, test))})).filter(({rules}) => rules.length > 0);
+  list.replaceChildren(...groups.map(({test, rules}) => el("div", {class: "rule-group"},
+    el("h4", {}, titleOf(test)), el("ul", {role: "list"}, ...rules.map((rule) => ruleView(rule, runner))))));
+  return groups.reduce((sum, {rules}) => sum + rules.length, 0);
+}
+
+function ruleView(rule, {run, whyNot}) {
+  const {status, said} = summary(rule.want);
+  const because = whyNot(rule, settings);
+  const verdict = el("p", {class: "verdict", role: "status"});
+  const button = because ? el("span", {class: "because", title: because}, because) :
+    action(el("button", {type: "button", class: "small"}, "Run", el("span", {class: "unseen"}, `: ${rule.rule}`)), () => judge(verdict, () => run(rule)));
+  return el("li", {class: "rule"},
+    el("p", {class: "sentence"}, rule.context ? el("span", {class: "because"}, `${rule.context}: `) : null, rule.rule), button,
+    el("div", {class: "request"}, ...rule.do.split(" ; ").map((line) => el("code", {}, line))),
+    el("details", {class: "promise"}, el("summary", {}, el("span", {class: `status s${status[0]}`}, status), ` ${said}`),
+      el("pre", {tabindex: "0", role: "group", "aria-label": "The whole answer"}, rule.want)),
+    verdict);
+}
+
+// summary says in a line what an answer is.
+function summary(want) {
+  const [status, ...rest] = want.split("\n");
+  try {
+    const {detail, code} = JSON.parse(rest.at(-1));
+    if (detail) return {status, said: `${detail} (${code})`};
+  } catch { /* a list, or no body */ }
+  return {status, said: rest.join(" ")};
+}
+
+// judge runs a rule, and says whether the answer is the one promised.
+async function judge(verdict, run) {
+  verdict.className = "verdict";
+  verdict.textContent = "Asking …";
+  const {kept, got, trouble} = await run();
+  verdict.className = `verdict ${kept ? "good" : "bad"}`;
+  verdict.replaceChildren(kept ? "✓ The server answers as promised." : trouble ?? el("span", {}, "✗ The server answers otherwise: ", el("code", {}, got)));
+  say(verdict.textContent);
+}
+
+// filter shows the rules that have all the words, in their sentence, request or answer.
+async function filter() {
+  const value = $("rules-filter").value;
+  const words = value.toLowerCase().split(/\s+/);
+  const count = await fill($("rules-list"), (rule, test) => {
+    const text = `${titleOf(test)} ${rule.context} ${rule.rule} ${rule.do} ${rule.want} ${rule.operation ?? ""}`.toLowerCase();
+    return words.every((word) => text.includes(word));
+  });
+  if (value !== $("rules-filter").value) return;
+  $("rules-count").textContent = count === 0 ? "No rule matches." : count === 1 ? "1 rule" : `${count} rules`;
+}
+
+export function start() {
+  $("rules-filter").addEventListener("input", filter);
+  action($("rules-open"), filter);
+}

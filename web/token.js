@@ -1,0 +1,294 @@
+// The token panel: any JWT, taken apart, with each check of the server's.
+
+import {isFromBefore, issued, send, session, settings, wire} from "/docs/api.js";
+import {$, action, clock, copyButton, duration, el} from "/docs/dom.js";
+import {canSign, checks, encode, inspect, mac, objectOf, ourHeader, payloadOf, spell, textOf} from "/docs/jwt.js";
+import {picture, sessionOf} from "/docs/picture.js";
+
+let token = ""; // what the panel shows
+let keyFits = null; // whether the typed key makes its signature; null without a key
+const verdicts = new Map(); // token -> whether the server took it, when last asked
+const made = new Map(); // tokens made here: token -> "edited", "signed" or "example"
+const raw = $("raw");
+const exampleKey = "a-string-secret-at-least-256-bits-long"; // jwt.io's
+
+// whose says where a token is from. Only what this server has issued, or what was
+// made here, is ever sent to it: a token from elsewhere is somebody's key to something.
+function whose(token) {
+  if (token === "") return "none";
+  if (issued.has(token)) return isFromBefore(token) ? "before" : "mine";
+  if (made.has(token)) return made.get(token);
+  const [, payload, signature] = token.split(".");
+  const related = [...issued.keys(), ...made.keys()].some((other) => {
+    const [, p, s] = other.split(".");
+    return p === payload || s !== "" && s === signature;
+  });
+  return related ? "edited" : "foreign";
+}
+
+const sources = {
+  none: "None yet",
+  mine: "Your access token",
+  before: "Yours, from before the server was started again",
+  edited: "Edited by you",
+  signed: "Signed by you, with the key you typed",
+  example: "An example, not of this server",
+  foreign: "From elsewhere: it is not sent anywhere",
+};
+
+// edit puts an edited token into the panel, unless it is somebody else's.
+function edit(parts) {
+  const text = parts.join(".");
+  if (whose(token) !== "foreign" && whose(text) === "foreign") made.set(text, "edited");
+  return text;
+}
+
+// show puts a token into the panel.
+export function show(text) {
+  token = text;
+  raw.textContent = token;
+  showParts();
+  update();
+}
+
+// showParts fills the decoded side. Where the text is good JSON it is laid out.
+function showParts() {
+  const parts = token.split(".");
+  for (const [i, id] of ["header", "payload"].entries()) {
+    const text = textOf(parts[i] ?? "");
+    const object = objectOf(parts[i] ?? "");
+    const same = object && JSON.stringify(object) === text; // else laying it out would lose something
+    $(id).value = same ? layOut(object) : text ?? "";
+    $(id).placeholder = token && text === null ? "This part is not base64url." : "";
+    $(id).readOnly = parts.length !== 3;
+  }
+}
+
+// layOut gives each member a line of its own, unless they all fit on one.
+function layOut(object) {
+  const lines = JSON.stringify(object, null, 2);
+  return lines.length > 48 ? lines : lines.replace(/\n */g, " ");
+}
+
+// update brings everything else in line with the token.
+async function update() {
+  const from = whose(token);
+  const refused = verdicts.get(token) === false;
+  const parts = token.split(".");
+  $("token-source").textContent = sources[from] + (refused ? ": refused" : "");
+  $("token-source").className = `source ${refused ? "refused" : from}`;
+  $("mine").disabled = !session.access || token === session.access;
+  for (const button of document.querySelectorAll("[data-edit]")) button.disabled = parts.length !== 3 || !payloadOf(token) || !objectOf(parts[0]);
+  $("ask").disabled = from === "none" || from === "foreign" || !/^[\x21-\x7e]*$/.test(token);
+  $("sign").disabled = !canSign || parts.length !== 3 || $("key").value === "";
+  $("mini-token").replaceChildren(...parts.slice(0, 3).flatMap((part, i) => [i > 0 ? "." : "",
+    el("span", {class: `t-${["header", "payload", "signature"][i]}`}, part.length > 8 ? `${part.slice(0, 4)}…${part.slice(-2)}` : part)]));
+  $("mini-source").textContent = $("token-source").textContent;
+  const life = sessionOf(token) ?? sessionOf(session.access);
+  $("session").replaceChildren(life ? picture(life) : el("p", {class: "because"}, "Sign in, and your session is drawn here: one refresh token after the other, and what ends them."));
+  colour();
+  showClaims();
+  await verify(parts);
+  tick();
+}
+
+// colour gives the parts their colours without touching the text under the
+// caret (CSS Custom Highlight API).
+function colour() {
+  if (!globalThis.CSS?.highlights) return;
+  raw.normalize();
+  const node = raw.firstChild;
+  const text = node?.nodeType === Node.TEXT_NODE ? node.data : "";
+  let from = 0;
+  for (const [i, name] of ["header", "payload", "signature"].entries()) {
+    const dot = i < 2 ? text.indexOf(".", from) : -1;
+    const to = dot < 0 ? text.length : dot;
+    const range = new Range();
+    if (from < to) {
+      range.setStart(node, from);
+      range.setEnd(node, to);
+    }
+    CSS.highlights.set(name, new Highlight(range));
+    from = dot < 0 ? text.length : dot + 1;
+  }
+}
+
+const meanings = {
+  iss: "Issuer: the server that made the token.",
+  aud: "Audience: for whom it is made. Others must refuse it.",
+  sub: "Subject: the account, by its ID.",
+  sid: "Session: the login. When it ends, the token is refused.",
+  username: "The account's name, for other programs.",
+  role: "The role at the time of issue. This server reads it from the store instead.",
+  iat: "Issued at: seconds since 1970.",
+  exp: "Expires: from this second on it is refused.",
+  nbf: "Not before: earlier it is refused. Not used here.",
+  jti: "The token's own ID. Not used here.",
+};
+
+function showClaims() {
+  const claims = payloadOf(token) ?? {};
+  $("claims").replaceChildren(...Object.keys(claims).flatMap((name) => [el("dt", {}, el("code", {}, name)),
+    el("dd", {}, meanings[name] ?? "Not a claim of this server.", el("span", {class: "when", "data-claim": name}))]));
+}
+
+// verify says whether the typed key makes the signature.
+async function verify(parts) {
+  const [shown, secret] = [token, $("key").value];
+  const sum = secret && canSign && parts.length === 3 ? await mac(`${parts[0]}.${parts[1]}`, secret) : null;
+  if (shown !== token || secret !== $("key").value) return; // edited meanwhile
+  keyFits = sum === null ? null : sum === parts[2];
+  $("key-says").className = keyFits === null ? "because" : keyFits ? "good" : "bad";
+  $("key-says").textContent = !canSign ? "Browsers sign over HTTPS, or on this machine, only." :
+    keyFits === true ? "✓ This key makes this signature." : keyFits === false ? "✗ This key makes another signature." :
+    whose(token) === "example" ? `The key of the example is ${exampleKey}` : "It stays in this browser.";
+}
+
+async function sign() {
+  const [header, payload] = token.split(".");
+  const signed = `${header}.${payload}.${await mac(`${header}.${payload}`, $("key").value)}`;
+  if (!issued.has(signed)) made.set(signed, "signed");
+  show(signed);
+}
+
+// tick shows what changes with time alone. It is called every second.
+export function tick() {
+  const now = Date.now() / 1000;
+  const claims = payloadOf(token) ?? {};
+  for (const cell of document.querySelectorAll("#claims .when")) {
+    const at = claims[cell.dataset.claim];
+    const isTime = ["iat", "exp", "nbf"].includes(cell.dataset.claim) && typeof at === "number";
+    cell.textContent = isTime ? ` ${at <= now ? `${duration(now - at)} ago` : `In ${duration(at - now)}`}, ${clock(at)}.` : "";
+  }
+  const {iat, exp} = claims;
+  $("life-left").value = exp > iat ? Math.min(1, Math.max(0, (exp - now) / (exp - iat))) : 0;
+  showChecks(results(token));
+}
+
+// results are those of the checks, with what the server has said.
+function results(token) {
+  let failed = false;
+  return inspect(token, {issuer: settings.issuer, now: Date.now() / 1000}).map((unsettled) => {
+    let result = token === "" ? {...unsettled, result: "idle"} : settle(unsettled, token);
+    if (result.check.id === "session" && failed) result = {...result, result: "idle", detail: ""};
+    result = {...result, after: failed};
+    failed ||= result.result === "fail";
+    return result;
+  });
+}
+
+// settle adds what the server has said to what the browser can see.
+function settle(result, token) {
+  const [from, verdict] = [whose(token), verdicts.get(token)];
+  if (result.result !== "ask") return result;
+  const settled = (outcome, detail) => ({...result, result: outcome, detail});
+  if (from === "before") return settled("ask", result.check.id === "mac" ?
+    "unless SECRET_KEY is set, it is signed with a key this server does not have any more" : "a store in memory has forgotten it");
+  if (result.check.id === "mac") {
+    if (from === "mine") return settled("pass", "the server has signed it, and given it to this page");
+    if (verdict === true) return settled("pass", "the server has taken it");
+    if (from === "edited" && verdict === false) return settled("fail", "the server has refused it");
+    if (keyFits !== null) return settled("ask", keyFits ? "right under your key; whether that is the server's, it must say" : "wrong under your key");
+  }
+  if (result.check.id === "session" && verdict === true) return settled("pass", "when last asked");
+  if (result.check.id === "session" && from === "mine" && verdict === false) return settled("fail", "the server has refused a token that passes all else");
+  return result;
+}
+
+const marks = {pass: ["✓", "passes"], fail: ["✗", "fails"], ask: ["?", "only the server can tell"], idle: ["·", "nothing to check"]};
+
+function showChecks(results) {
+  const count = {pass: 0, fail: 0, ask: 0, idle: 0};
+  for (const {check: {id}, result, detail, after} of results) {
+    const row = $(`check-${id}`);
+    const [mark, words] = marks[result];
+    row.className = `${result} ${after ? "after" : ""}`;
+    row.querySelector(".mark").textContent = mark;
+    row.querySelector(".unseen").textContent = ` ${words}${after ? ", but the server has stopped before" : ""}. `;
+    row.querySelector(".detail").textContent = detail ? ` – ${detail}` : "";
+    for (const strip of document.querySelectorAll(`[data-check=${id}]`)) {
+      strip.className = row.className;
+      strip.firstChild.textContent = mark;
+    }
+    count[result]++;
+  }
+  const words = `The checks: ${count.pass} pass, ${count.fail} fail`;
+  $("strip-words").textContent = words;
+  $("mini-words").textContent = words;
+}
+
+async function ask() {
+  const {status, json, gone} = await send("GET", "/users/me/", {token});
+  $("ask-message").textContent = gone ? "The server did not answer." :
+    status === 401 ? "401 Could not validate credentials. It does not say which check failed: that would help a forger." :
+    `${status}: the server takes it. ${json?.detail ?? `It is ${json?.username}, role ${json?.role}, by the store.`}`;
+}
+
+// edits change the token as somebody might who has no key.
+const edits = {
+  role: ([header, payload, signature]) => [header, encode(JSON.stringify({...objectOf(payload), role: "admin"})), signature],
+  later: ([header, payload, signature]) => [header, encode(JSON.stringify({...objectOf(payload), exp: (objectOf(payload).exp ?? 0) + 365 * 86400})), signature],
+  none: ([header, payload]) => [encode(JSON.stringify({...objectOf(header), alg: "none"})), payload, ""],
+};
+
+// example is what the server's tokens look like, under a key that everybody knows.
+async function example() {
+  const now = Math.floor(Date.now() / 1000);
+  const claims = {iss: settings.issuer, aud: settings.issuer, sub: "1", sid: "S5KQHJVWPXD3NOILUB6ECTMVBW", username: "johndoe", role: "user", iat: now, exp: now + settings.access_ttl};
+  const text = `${ourHeader}.${encode(spell(claims))}`;
+  const whole = `${text}.${canSign ? await mac(text, exampleKey) : encode("a signature")}`;
+  made.set(whole, "example");
+  return whole;
+}
+
+// start builds what depends on the checks, and shows the example.
+export async function start() {
+  const strip = () => checks.map(({id}) => el("span", {"data-check": id}, el("span", {class: "mark"})));
+  $("strip-marks").append(...strip());
+  $("mini-marks").append(...strip());
+  $("checks").append(...checks.map((check) => el("li", {id: `check-${check.id}`},
+    el("span", {class: "mark", "aria-hidden": "true"}),
+    el("div", {}, el("p", {class: "title"}, el("b", {}, check.title), el("span", {class: "unseen"}), el("span", {class: "detail"})),
+      el("p", {class: "because"}, check.why, " ", el("span", {class: "rfc"}, check.rfc)),
+      el("button", {type: "button", class: "code-link", click: async () => (await import("/docs/code.js")).openCheck(check)}, "The line that checks", el("span", {class: "unseen"}, ` ${check.title}`))))));
+  $("raw-copy").append(copyButton(() => token, "the token"));
+  for (const [i, part] of ["header", "payload", "signature"].entries()) $(`${part}-copy`).append(copyButton(() => token.split(".")[i] ?? "", `the ${part}`));
+
+  raw.addEventListener("input", () => {
+    if (raw.textContent.trim() === "") raw.replaceChildren();
+    token = raw.textContent.trim();
+    showParts();
+    update();
+  });
+  for (const [i, id] of ["header", "payload"].entries()) {
+    $(id).addEventListener("input", () => {
+      const parts = token.split(".");
+      parts[i] = encode($(id).value);
+      token = raw.textContent = edit(parts);
+      update();
+    });
+  }
+  for (const button of document.querySelectorAll("[data-edit]")) {
+    button.addEventListener("click", () => show(edit(edits[button.dataset.edit](token.split(".")))));
+  }
+  $("key").addEventListener("input", update);
+  $("mine").addEventListener("click", () => show(session.access));
+  action($("ask"), ask);
+  action($("sign"), sign);
+
+  wire.addEventListener("session", () => {
+    if (session.access && whose(token) !== "foreign") show(session.access);
+    else update();
+  });
+  wire.addEventListener("exchange", ({detail: exchange}) => {
+    if (!exchange.token || exchange.gone) return update();
+    verdicts.set(exchange.token, exchange.status !== 401);
+    if (exchange.json?.code === "invalid_token") exchange.cause = causeOf(exchange.token);
+    update();
+  });
+  show(await example());
+}
+
+// causeOf is the check for which the server has refused a token, as far as it can be
+// told.
+const causeOf = (token) => results(token).find(({result}) => result === "fail")?.check.id;
