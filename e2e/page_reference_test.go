@@ -1,0 +1,273 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// These tests are about the reference and the rules.
+
+func (b *tab) unfold(operation string) {
+	b.t.Helper()
+	b.click("#op-" + operation + " > summary")
+	b.until(fmt.Sprintf(`document.querySelector("#op-%s form")`, operation))
+}
+
+// Some operations of the reference are sent, and as code in a real shell, in Python
+// and in the browser.
+func TestReference(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	var operations int
+	for _, item := range description(t, s).Paths.Map() {
+		operations += len(item.Operations())
+	}
+	if shown := eval[int](b, `document.querySelectorAll(".op").length`); shown != operations {
+		t.Errorf("the page shows %d operations of %d", shown, operations)
+	}
+	b.signIn("admin")
+	send := func(operation string, wants ...string) {
+		t.Helper()
+		b.do(js(fmt.Sprintf(`document.querySelector("#op-%s .exchange")?.remove()`, operation)))
+		b.click("#op-" + operation + " button[type=submit]")
+		b.until(fmt.Sprintf(`document.querySelector("#op-%s .exchange .status")?.textContent`, operation))
+		got := eval[string](b, fmt.Sprintf(`document.querySelector("#op-%s .exchange").innerText`, operation))
+		for _, want := range wants {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s: the answer does not hold %q:\n%s", operation, want, got)
+			}
+		}
+		if !eval[bool](b, fmt.Sprintf(`document.activeElement === document.querySelector("#op-%s button[type=submit]")`, operation)) {
+			t.Errorf("%s: after Send, the focus is somewhere else", operation)
+		}
+	}
+	b.unfold("listUsers")
+	b.do(chromedp.SendKeys(chromedp.CSS("#listUsers-limit"), "1"))
+	send("listUsers", "GET /users/?limit=1", `link: </users/?limit=1&after=1>; rel="next"`)
+	b.do(chromedp.SendKeys(chromedp.CSS("#listUsers-after"), "x"+kb.Enter)) // Enter sends, too
+	b.until(`document.querySelector("#op-listUsers .exchange").innerText.includes("must be a whole number")`)
+	b.unfold("updateMe")
+	send("updateMe", `"full_name": "John Q. Doe"`)
+	b.unfold("createUser")
+	b.do(chromedp.SetValue(chromedp.CSS("#createUser-body"), `{"username": "x y", "role": "admin"}`))
+	send("createUser", "422 Unprocessable Content", "role is not a field of this request; password is required; username must be 1 to 64")
+	b.unfold("readHealth")
+	send("readHealth", `"status": "ok"`)
+	b.unfold("createToken")
+	send("createToken", "This page uses these tokens from now on.")
+	if name := b.text("chip-name"); name != "johndoe" {
+		t.Errorf("after a login in the reference, the page says %q, want johndoe", name)
+	}
+}
+
+// A request as code, before it is sent: the token is hidden until asked for, and what
+// is copied works.
+func TestSnippets(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.signIn("admin")
+	b.unfold("updateUser")
+	const body = `{"full_name": "It's \"J\" $HOME Doe"}`
+	b.do(chromedp.SetValue(chromedp.CSS("#updateUser-body"), body), js(`document.getElementById("updateUser-body").dispatchEvent(new Event("input", {bubbles: true}))`))
+	const in = `document.querySelector("#op-updateUser .snippet")`
+	access := b.text("raw")
+	written := func(language string) (hidden, shown string) {
+		t.Helper()
+		b.do(js(fmt.Sprintf(`[...%s.querySelectorAll("button")].find((it) => it.textContent === %q).click()`, in, language)))
+		hidden = eval[string](b, in+`.querySelector("pre").textContent`)
+		b.do(js(in + `.querySelector(".reveal").click()`))
+		shown = eval[string](b, in+`.querySelector("pre").textContent`)
+		b.do(js(in + `.querySelector(".reveal").click()`))
+		if strings.Contains(hidden, access) || strings.Count(shown, access) != 1 {
+			t.Errorf("%s: hidden, the token is there, or shown, it is not:\n%s\n%s", language, hidden, shown)
+		}
+		return hidden, shown
+	}
+	const want = `"full_name":"It's \"J\" $HOME Doe"`
+	hidden, shown := written("curl")
+	sh := find(t, "a POSIX shell", "sh")
+	find(t, "apt-get install curl", "curl")
+	for _, script := range []string{shown, "TOKEN=" + access + "\n" + hidden} {
+		if out, err := run(t, "", nil, sh, "-c", script); err != nil || !strings.Contains(out, want) {
+			t.Errorf("%s\n%v\n%s\nwant %s", script, err, out, want)
+		}
+	}
+	python := find(t, "apt-get install python3", "python3")
+	hidden, shown = written("Python")
+	for _, script := range []string{shown, "token = '" + access + "'\n" + hidden} {
+		if out, err := run(t, "", nil, python, "-c", script); err != nil || !strings.Contains(out, want) {
+			t.Errorf("%s\n%v\n%s\nwant %s", script, err, out, want)
+		}
+	}
+	hidden, shown = written("fetch")
+	for _, script := range []string{shown, "const token = '" + access + "';\n" + hidden} {
+		script = strings.Replace(script, "console.log(answer.status, await answer.text());", "return await answer.text();", 1)
+		if out := eval[string](b, "(async () => {"+script+"})()"); !strings.Contains(out, want) {
+			t.Errorf("%s\n%s\nwant %s", script, out, want)
+		}
+	}
+}
+
+// From nothing to an answer that is copied: five clicks.
+func TestFiveClicks(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.click("[data-demo=admin]") // authorise
+	b.until(`document.getElementById("chip-name").textContent === "admin"`)
+	b.click(".bar a[href='#reference']") // find
+	b.click("#op-listUsers > summary")   // read what it takes
+	b.until(`document.querySelector("#op-listUsers form")`)
+	b.click("#op-listUsers button[type=submit]") // try
+	b.until(`document.querySelector("#op-listUsers .exchange")?.innerText.includes('"username": "johndoe"')`)
+	b.click("#op-listUsers .exchange .snippet .head > :last-child > :last-child") // copy
+	b.until(`/Copied|by hand/.test(document.querySelector("#op-listUsers .exchange .snippet .head").innerText)`)
+}
+
+// The filter, links to one operation, who may call, and what openapi.json says of
+// bodies and answers.
+func TestReferenceSaysWhatTheDescriptionHas(t *testing.T) {
+	s := startServer(t, "-registration", "closed")
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	shown := `[...document.querySelectorAll(".op")].filter((it) => it.checkVisibility()).map((it) => it.id).join(" ")`
+	for filter, want := range map[string]string{
+		"password":              "op-changeMyPassword op-resetPassword",
+		"SESSIONS delete admin": "op-endUserSessions",
+		"no such thing":         "",
+	} {
+		b.do(js(`document.getElementById("filter").value = ""`), chromedp.SendKeys(chromedp.CSS("#filter"), filter))
+		if got := eval[string](b, shown); got != want {
+			t.Errorf("the filter %q leaves %q, want %q", filter, got, want)
+		}
+	}
+	if !eval[bool](b, `document.getElementById("no-operation").checkVisibility()`) {
+		t.Error("nothing says that no operation matches")
+	}
+	for operation, want := range map[string]string{"createToken": "anyone", "createUser": "admin", "listUsers": "admin", "readMe": "user"} {
+		if got := eval[string](b, fmt.Sprintf(`document.querySelector("#op-%s .who").textContent`, operation)); got != want {
+			t.Errorf("%s is said to be for %s, want %s", operation, got, want)
+		}
+	}
+	if got := b.text("server"); !strings.Contains(got, s.URL) {
+		t.Errorf("the server's address is not %s: %s", s.URL, got)
+	}
+
+	// A link opens its operation, on arrival and later.
+	b.visit("about:blank")
+	b.visit(s.URL + "/docs#op-updateUser")
+	b.until(`document.querySelector("#op-updateUser[open] form")`)
+	const near = `Math.abs(document.querySelector("#op-%s").getBoundingClientRect().top - 80) < 40`
+	b.until(fmt.Sprintf(near, "updateUser"))
+	b.do(js(`location.hash = "#op-createToken"`))
+	b.until(`document.querySelector("#op-createToken[open] form")`)
+	b.until(fmt.Sprintf(near, "createToken"))
+
+	text := func(operation string) string {
+		b.do(js(fmt.Sprintf(`for (const fold of document.querySelectorAll("#op-%s .fold:not(.rules)")) fold.open = true`, operation)))
+		return eval[string](b, fmt.Sprintf(`document.getElementById("op-%s").innerText`, operation))
+	}
+	for operation, wants := range map[string][]string{
+		"updateUser": {"role\n", `string, "user" or "admin"`, "string or null, at most 254 characters", "integer (int64), at least 1", "application/merge-patch+json",
+			"409 Conflict", "No active admin would be left.", "The last active admin cannot be demoted, disabled or deleted", "WWW-Authenticate", "created_at required"},
+		"createToken": {"PasswordGrant", "RefreshGrant", "expires_in", `"access_token": "eyJ`, "Wrong password, or no such account", "Retry-After"},
+	} {
+		got := text(operation)
+		for _, want := range wants {
+			if !strings.Contains(strings.ReplaceAll(got, "\u00a0", " "), want) {
+				t.Errorf("%s lacks %q:\n%s", operation, want, got)
+			}
+		}
+	}
+}
+
+// Every operation can be opened and says something, whatever its schemas are.
+func TestEveryOperationOpens(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.signIn("admin")
+	b.do(js(`for (const op of document.querySelectorAll(".op")) op.open = true`))
+	b.until(`[...document.querySelectorAll(".op")].every((op) => op.querySelector("form"))`)
+	text := eval[string](b, `for (const fold of document.querySelectorAll(".op .fold:not(.rules)")) fold.open = true; document.getElementById("operations").innerText`)
+	for _, bad := range []string{"undefined", "[object", "NaN"} {
+		if i := strings.Index(text, bad); i >= 0 {
+			t.Errorf("the reference says %q: %s", bad, text[max(0, i-200):i+50])
+		}
+	}
+}
+
+// The rules of one operation, and one that is run, by key.
+func TestRulesOfAnOperation(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.unfold("createUser")
+	b.do(chromedp.Focus(chromedp.CSS("#op-createUser .rules > summary")), chromedp.KeyEvent(kb.Enter))
+	b.until(`document.querySelectorAll("#op-createUser .rule").length > 70`)
+	const rule = `[...document.querySelectorAll("#op-createUser .rule")].find((it) => it.innerText.includes('"username":"JohnDoe"'))`
+	if text := eval[string](b, rule+`.innerText`); !strings.Contains(text, "400") || !strings.Contains(text, "Username already registered (username_taken)") {
+		t.Errorf("the rule about the case of names says:\n%s", text)
+	}
+	b.do(js(rule+`.querySelector("button").focus()`), chromedp.KeyEvent(kb.Enter))
+	b.until(rule + `.querySelector(".verdict").textContent === "✓ The server answers as promised."`)
+	if !eval[bool](b, `document.activeElement === `+rule+`.querySelector("button")`) {
+		t.Error("after Run, the focus is somewhere else")
+	}
+}
+
+// The filter over all rules: what matches is counted, by any word of sentence,
+// request or answer.
+func TestRulesFilter(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.click("#rules-open")
+	b.until(`/^[45]\d\d rules$/.test(document.getElementById("rules-count").textContent)`)
+	b.do(chromedp.SendKeys(chromedp.CSS("#rules-filter"), "replay other session"))
+	b.until(`document.getElementById("rules-count").textContent === "1 rule"`)
+	if text := eval[string](b, `document.getElementById("rules-list").innerText`); !strings.Contains(text, "a replay ends no other session of the account") {
+		t.Errorf("the filter leaves:\n%s", text)
+	}
+	b.do(chromedp.SendKeys(chromedp.CSS("#rules-filter"), "xyz"))
+	b.until(`document.getElementById("rules-count").textContent === "No rule matches."`)
+}
+
+// Every rule that can be run holds on this server, and leaves nothing behind.
+func TestRulesHold(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.signIn("johndoe")
+	before := usernames(t, s)
+	const all = `import("/docs/run.js").then(async ({run, whyNot}) => {
+		const settings = await (await fetch("/docs/settings.json")).json();
+		const rules = (await (await fetch("/docs/rules.json")).json()).flatMap(({rules}) => rules).filter((rule) => !whyNot(rule, settings));
+		const broken = [String(rules.length)];
+		for (const rule of rules) {
+			const {kept, got, trouble} = await run(rule);
+			if (!kept) broken.push(rule.rule + ": " + rule.do.slice(0, 200) + "\n got  " + (trouble ?? got) + "\n want " + rule.want.slice(0, 300));
+		}
+		return broken;
+	})`
+	broken := eval[[]string](b, all)
+	if len(broken[0]) < 3 {
+		t.Errorf("only %s rules can be run", broken[0])
+	}
+	t.Logf("%s rules", broken[0])
+	for _, rule := range broken[1:] {
+		t.Error(rule)
+	}
+	if after := usernames(t, s); strings.Join(after, " ") != strings.Join(before, " ") {
+		t.Errorf("running the rules makes %q of %q", after, before)
+	}
+	if name := b.text("chip-name"); name != "johndoe" {
+		t.Errorf("running the rules signs out: %q", name)
+	}
+}

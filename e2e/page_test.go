@@ -1,0 +1,468 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+)
+
+// These tests are about the page as a whole: signing in, the walkthrough, the server
+// that goes and comes back, and how the page looks, loads and is read aloud.
+
+// stepsOf returns what each step has asked and got, in order.
+func (b *tab) stepsOf() map[string][]string {
+	return eval[map[string][]string](b, `Object.fromEntries([...document.querySelectorAll(".card")].map((card) =>
+		[card.dataset.step, [...card.querySelectorAll(".exchange")].map((it) => it.querySelector("code").innerText + " = " + it.querySelector(".status").textContent)]))`)
+}
+
+const finished = `!document.querySelector("[data-state=running]") && document.getElementById("run-all").getAttribute("aria-disabled") !== "true"`
+
+// All ten steps, one after the other. Nothing is left of them, and whoever was signed
+// in is signed in again.
+func TestWalkthrough(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.signIn("johndoe")
+	b.click("#run-all")
+	b.until(`document.querySelectorAll("[data-state=done]").length > 0`)
+	if focus := eval[string](b, `document.activeElement.id`); focus != "run-all" {
+		t.Errorf("while the steps run, the focus is on %q", focus)
+	}
+	b.until(finished)
+	if got := eval[string](b, `document.getElementById("progress").textContent`); got != "10 of 10 done" {
+		t.Errorf("the walkthrough ends with: %s", got)
+	}
+	want := map[string][]string{
+		"register":  {"POST /users/ = 201 Created"},
+		"login":     {"POST /token = 200 OK"},
+		"me":        {"GET /users/me/ = 200 OK"},
+		"forbidden": {"GET /users/ = 403 Forbidden"},
+		"allowed":   {"POST /token = 200 OK", "GET /users/ = 200 OK"},
+		"forge":     {"GET /users/ = 401 Unauthorized"},
+		"expire":    {"POST /token = 200 OK", "GET /users/me/ = 401 Unauthorized"},
+		"refresh":   {"POST /token = 200 OK", "POST /token = 200 OK"},
+		"replay":    {"POST /token = 200 OK", "POST /token = 400 Bad Request", "GET /users/me/ = 401 Unauthorized"},
+		"logout": {"POST /token = 200 OK", "GET /users/me/ = 200 OK", "POST /revoke = 200 OK", "GET /users/me/ = 401 Unauthorized",
+			"POST /token = 200 OK", "DELETE /users/me/ = 204 No Content"},
+	}
+	for step, got := range b.stepsOf() {
+		if !slices.Equal(got, want[step]) {
+			t.Errorf("step %s: %q, want %q", step, got, want[step])
+		}
+	}
+	if text := eval[string](b, `document.body.textContent`); strings.Contains(text, "Not what was expected") {
+		t.Error("a step says that its answer was not expected")
+	}
+	// The reason stands there without unfolding.
+	for step, reason := range map[string]string{"forbidden": "Not enough permissions.", "forge": "Could not validate credentials.", "replay": "The refresh token is not valid."} {
+		if text := eval[string](b, fmt.Sprintf(`document.querySelector("[data-step=%s]").innerText`, step)); !strings.Contains(text, reason) {
+			t.Errorf("step %s does not say %q:\n%s", step, reason, text)
+		}
+	}
+	if name := eval[string](b, `document.getElementById("chip-name").textContent`); name != "johndoe" {
+		t.Errorf("after the walkthrough, %q is signed in", name)
+	}
+	if me := eval[string](b, `document.querySelector("[data-step=register] .reason").textContent`); !strings.Contains(me, "Step 10 deletes") {
+		t.Errorf("step 1 says: %s", me)
+	}
+	if got := usernames(t, s); !slices.Equal(got, []string{"johndoe", "admin"}) {
+		t.Errorf("after the walkthrough there are the accounts %q", got)
+	}
+}
+
+// usernames are those of all accounts, as the admin sees them.
+func usernames(t *testing.T, s *server) (names []string) {
+	t.Helper()
+	access, _ := logIn(t, s, "admin", "secret")
+	req, err := http.NewRequest("GET", s.URL+"/users/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+access)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range decode[[]struct{ Username string }](t, resp, http.StatusOK) {
+		names = append(names, u.Username)
+	}
+	return names
+}
+
+// One step, with the keyboard: the focus stays on its button, and the answer is
+// unfolded.
+func TestStepByKeyboard(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.do(chromedp.Focus(chromedp.CSS("[data-step=me] > button")), chromedp.KeyEvent(kb.Enter))
+	b.until(`document.querySelector("[data-step=me][data-state=done]")`)
+	if !eval[bool](b, `document.activeElement === document.querySelector("[data-step=me] > button")`) {
+		t.Error("after a step, the focus is somewhere else")
+	}
+	if !eval[bool](b, `document.querySelector("[data-step=me] .exchange:last-child .content").checkVisibility()`) {
+		t.Error("after a step, its answer is folded")
+	}
+	b.do(chromedp.Focus(chromedp.CSS("[data-step=me] .exchange-head")), chromedp.KeyEvent(" "))
+	b.until(`document.querySelector("[data-step=me] .exchange-head").getAttribute("aria-expanded") === "true"`)
+}
+
+// Without demo accounts the walkthrough asks first, and then makes do with the
+// account it registers.
+func TestWalkthroughWithoutDemo(t *testing.T) {
+	s := startServer(t, "ADMIN_PASSWORD=staple battery", "-demo=false", "-admin", "root")
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	if eval[bool](b, `document.getElementById("demo").checkVisibility({visibilityProperty: true})`) {
+		t.Error("demo accounts are offered where there are none")
+	}
+	const question = `document.querySelector("[data-step=register] .ask")`
+	b.click("#run-all")
+	b.until(question)
+	before := b.requests()
+	b.do(chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.Enter)) // over Go on, to Leave it
+	b.until(finished)
+	if after := b.requests(); after != before || eval[bool](b, `document.querySelector(".exchange") !== null`) {
+		t.Errorf("%d requests were sent although the user did not want them", after-before)
+	}
+	b.click("#run-all")
+	b.until(question)
+	b.do(chromedp.KeyEvent(kb.Enter)) // Go on has the focus
+	b.until(`document.querySelectorAll("[data-state=done]").length >= 9 && ` + finished)
+	if got := eval[string](b, `document.getElementById("progress").textContent`); got != "9 of 10 done, 1 needs something" {
+		t.Errorf("the walkthrough ends with: %s", got)
+	}
+	if text := eval[string](b, `document.querySelector("[data-step=allowed][data-state=needs]").innerText`); !strings.Contains(text, "Sign in as an admin above") {
+		t.Errorf("the admin's step does not say what it needs:\n%s", text)
+	}
+
+	// Signed in as an admin of that name, all ten work.
+	b.do(chromedp.SendKeys(chromedp.CSS("#username"), "root"), chromedp.SendKeys(chromedp.CSS("#password"), "staple battery"+kb.Enter))
+	b.until(`document.getElementById("chip-name").textContent === "root"`)
+	b.click("#run-all")
+	b.until(`document.getElementById("progress").textContent === "10 of 10 done" && ` + finished)
+	if name := eval[string](b, `document.getElementById("chip-name").textContent`); name != "root" {
+		t.Errorf("after the walkthrough, %q is signed in, want root again", name)
+	}
+}
+
+// Where registration is closed, no refusal counts as a success.
+func TestWalkthroughWithClosedRegistration(t *testing.T) {
+	s := startServer(t, "ADMIN_PASSWORD=staple battery", "-demo=false", "-admin", "root", "-registration", "closed")
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.click("[data-step=register] > button")
+	b.until(`document.querySelector(".ask")`)
+	b.click(".ask .primary")
+	b.until(`document.querySelector("[data-step=register][data-state=needs]")`)
+	if text := eval[string](b, `document.querySelector("[data-step=register]").innerText`); !strings.Contains(text, "Sign in as an admin above") {
+		t.Errorf("the first step does not say what it needs:\n%s", text)
+	}
+	b.click("#run-all")
+	b.until(finished + ` && document.querySelectorAll("[data-state=needs]").length === 10`)
+
+	b.do(chromedp.SendKeys(chromedp.CSS("#username"), "root"), chromedp.SendKeys(chromedp.CSS("#password"), "staple battery"+kb.Enter))
+	b.until(`document.getElementById("chip-name").textContent === "root"`)
+	b.click("#run-all")
+	b.until(`document.getElementById("progress").textContent === "10 of 10 done" && ` + finished)
+}
+
+// Signing in and out, with the keyboard alone.
+func TestSignIn(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.do(chromedp.Focus(chromedp.CSS("#username")), chromedp.KeyEvent("johndoe"+kb.Tab+"wrong"+kb.Enter))
+	b.until(`document.getElementById("sign-in-message").textContent === "Incorrect username or password"`)
+	b.do(js(`document.getElementById("password").value = ""`), chromedp.Focus(chromedp.CSS("#password")), chromedp.KeyEvent("secret"+kb.Enter))
+	b.until(`document.activeElement.id === "signed-in-title" && document.getElementById("chip").innerText.includes("johndoe")`)
+	if stored := eval[int](b, `localStorage.length + sessionStorage.length + document.cookie.length`); stored != 0 {
+		t.Error("the page has stored something")
+	}
+	access := eval[string](b, `document.getElementById("raw").textContent`)
+	b.do(chromedp.KeyEvent(kb.Tab+kb.Tab), chromedp.KeyEvent(kb.Enter)) // over Refresh, to Sign out
+	b.until(`document.activeElement.id === "username" && document.getElementById("chip").innerText.includes("Not signed in")`)
+	req, err := http.NewRequest("GET", s.URL+"/users/me/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+access)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, resp, http.StatusUnauthorized) // the server knows too
+}
+
+// The demo buttons are the first of the content that the Tab key comes to.
+func TestDemoButtonsComeEarly(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.do(chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.Enter)) // the link that skips the bar
+	for range 10 {
+		if b.do(chromedp.KeyEvent(kb.Tab)); eval[string](b, `document.activeElement.closest("main") ? document.activeElement.dataset.demo ?? "other" : ""`) != "" {
+			break
+		}
+	}
+	if got := eval[string](b, `document.activeElement.dataset.demo`); got != "johndoe" {
+		t.Errorf("the first stop in the content is %q, want the demo account", got)
+	}
+	b.do(chromedp.KeyEvent(kb.Enter))
+	b.until(`document.getElementById("chip-name").textContent === "johndoe"`)
+}
+
+// The server goes, and comes back with another key. The page says what it can know.
+func TestServerGone(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.signIn("johndoe")
+	s.stop(t)
+	b.click("[data-step=me] > button")
+	b.until(`!document.getElementById("gone").hidden && document.querySelector("[data-step=me][data-state=failed]")`)
+	b.click("#sign-out")
+	b.until(`document.getElementById("sign-in-message").textContent.startsWith("The server did not answer")`)
+	again := startServer(t, "-addr", s.Addr)
+	b.click("#gone-retry")
+	b.until(`document.getElementById("gone").hidden`)
+	b.click("#ask")
+	b.until(`document.getElementById("token-source").textContent === "Yours, from before the server was started again: refused"`)
+	checks := eval[string](b, `document.getElementById("check-mac").className + document.getElementById("check-session").className + document.getElementById("check-mac").innerText`)
+	if strings.Contains(checks, "pass") || strings.Contains(checks, "fail") || !strings.Contains(checks, "unless SECRET_KEY is set, it is signed with a key this server does not have any more") {
+		t.Errorf("after a restart, the checks say: %s", checks)
+	}
+	b.until(`document.getElementById("chip-name").textContent === "Not signed in" && document.getElementById("sign-in-message").textContent.startsWith("The server was started again")`)
+	b.signIn("johndoe")
+	if source := eval[string](b, `document.getElementById("token-source").textContent`); source != "Your access token" {
+		t.Errorf("after signing in again, the panel shows: %s", source)
+	}
+	again.stop(t)
+}
+
+// Without JavaScript there is a sentence, a link to the description, and no button
+// that does nothing.
+func TestWithoutJavaScript(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	call(b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	b.visit(s.URL + "/docs")
+	b.until(`document.querySelector("noscript p")?.checkVisibility()`)
+	if text := eval[string](b, `document.querySelector("noscript").innerText`); text != "This page needs JavaScript. The API does not: openapi.json describes it." {
+		t.Errorf("without JavaScript the page says: %s", text)
+	}
+	if href := eval[string](b, `document.querySelector("noscript a").pathname`); href != "/openapi.json" {
+		t.Errorf("without JavaScript the page links to %s", href)
+	}
+	const dead = `[...document.querySelectorAll("button, input, textarea, [contenteditable], .op")].filter((it) => it.checkVisibility()).map((it) => it.outerHTML)`
+	if left := eval[[]string](b, dead); len(left) > 0 {
+		t.Errorf("without JavaScript there are still %q", left)
+	}
+}
+
+// axe-core finds nothing to complain about, contrast for the rating AAA included, in
+// any state, size or colour scheme.
+func TestAccessibility(t *testing.T) {
+	axe, err := os.ReadFile(filepath.Join(npm(t), "axe-core", "axe.min.js"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t)
+	for _, size := range [][2]int64{{360, 800}, {768, 1024}, {1440, 900}} {
+		for _, scheme := range []string{"light", "dark"} {
+			t.Run(fmt.Sprintf("%d %s", size[0], scheme), func(t *testing.T) {
+				b := openTab(t, size[0], size[1], scheme)
+				look := func(state string) {
+					t.Helper()
+					b.do(js(string(axe)))
+					for _, v := range eval[[]string](b, `axe.run({rules: {"color-contrast-enhanced": {enabled: true}}}).then(({violations}) => violations.flatMap((v) => v.nodes.map((n) => v.id + ": " + n.html.slice(0, 200) + " " + n.failureSummary)))`) {
+						t.Errorf("%s: %s", state, v)
+					}
+					if wide := eval[int](b, `document.documentElement.scrollWidth`); wide > int(size[0]) {
+						t.Errorf("%s: the page is %d wide", state, wide)
+					}
+				}
+				b.open(s)
+				look("empty")
+				if shift := eval[float64](b, `window.shift`); shift > 0.01 {
+					t.Errorf("the layout jumps by %.3f while it loads", shift)
+				}
+				b.click("#ask")
+				b.until(`document.querySelector("#check-mac.fail, #check-mac.ask") && document.getElementById("ask-message").textContent`)
+				b.do(chromedp.SendKeys(chromedp.CSS("#key"), "x"))
+				b.until(`document.getElementById("key-says").textContent.startsWith("✗")`)
+				look("a wrong key")
+				b.signIn("johndoe")
+				look("signed in")
+				b.click("[data-step=forge] > button")
+				b.until(`document.querySelector("[data-step=forge][data-state=done]")`)
+				look("forged")
+				b.click("[data-step=forge] .code-link")
+				b.until(`document.querySelector("#code[open] .refusing")`)
+				look("the code at a refusal")
+				b.click("#code-close")
+				for _, step := range []string{"refresh", "replay"} {
+					b.click("[data-step=" + step + "] > button")
+					b.until(`document.querySelector("[data-step=` + step + `][data-state=done] .session")`)
+				}
+				look("a replay")
+				b.click("#op-listUsers > summary")
+				b.click("#op-updateUser > summary")
+				b.click("#op-listUsers button[type=submit]")
+				b.until(`document.querySelector("#op-listUsers .exchange")`)
+				b.do(js(`for (const fold of document.querySelectorAll("#op-listUsers details, #op-updateUser details")) fold.open = true`))
+				b.until(`document.querySelector("#op-listUsers .rule") && document.querySelector("#op-updateUser .rule")`)
+				look("the reference and its rules")
+				b.do(js(`document.getElementById("gone").hidden = false`))
+				look("server gone")
+			})
+		}
+	}
+}
+
+// On a narrow screen a small token with its checks stays in sight, and forging moves
+// nothing.
+func TestSmallToken(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 390, 844, "light")
+	b.open(s)
+	b.signIn("johndoe")
+	b.click("[data-step=me] > button")
+	b.until(`document.querySelector("[data-step=me][data-state=done]")`)
+	b.do(js(`document.querySelector("[data-step=forge] > button").scrollIntoView({block: "center"})`), chromedp.Sleep(200*time.Millisecond))
+	before := eval[float64](b, `scrollY`)
+	b.click("[data-step=forge] > button")
+	b.until(`document.querySelector("[data-step=forge][data-state=done]")`)
+	if after := eval[float64](b, `scrollY`); after != before {
+		t.Errorf("forging scrolls the page from %v to %v", before, after)
+	}
+	const seen = `(() => { const {top, bottom} = document.querySelector("#mini a").getBoundingClientRect(); return document.getElementById("mini").checkVisibility({visibilityProperty: true}) && top > 0 && bottom <= innerHeight + 1; })()`
+	if !eval[bool](b, seen) {
+		t.Error("the small token is out of sight")
+	}
+	if text := eval[string](b, `document.getElementById("mini").innerText + document.querySelectorAll("#mini .fail").length`); !strings.Contains(text, "Edited by you: refused") || !strings.HasSuffix(text, "1") {
+		t.Errorf("the small token says %q", text)
+	}
+	b.click("#mini a")
+	b.until(`!document.getElementById("mini").checkVisibility({visibilityProperty: true})`)
+	if top := eval[float64](b, `document.getElementById("token").getBoundingClientRect().top`); top < 0 || top > 300 {
+		t.Errorf("the small token leads to where the panel's top is at %v", top)
+	}
+}
+
+// Small and quick: at most 60 KB come over the wire before anything is opened.
+func TestPageWeight(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	sizes := eval[map[string]int](b, `Object.fromEntries(performance.getEntries().filter((it) => "encodedBodySize" in it).map((it) => [new URL(it.name).pathname, it.encodedBodySize]))`)
+	sum := 0
+	for _, name := range slices.Sorted(maps.Keys(sizes)) {
+		sum += sizes[name]
+		if strings.Contains(name, "rules.json") || strings.Contains(name, "ways.json") || strings.Contains(name, "source") {
+			t.Errorf("%s is loaded before it is needed", name)
+		}
+	}
+	t.Logf("%d files, %d bytes", len(sizes), sum)
+	if sum > 60_000 || sum < 20_000 {
+		t.Errorf("the first load is %d bytes, want at most 60,000: %v", sum, sizes)
+	}
+	b.open(s) // the first includes the start of the browser's renderer
+	const paint = `performance.getEntriesByName("first-contentful-paint")[0]`
+	b.until(paint) // it may come after the load
+	t.Logf("first contentful paint after %.0f ms, loaded after %.0f ms",
+		eval[float64](b, paint+".startTime"),
+		eval[float64](b, `performance.getEntriesByType("navigation")[0].loadEventEnd`))
+}
+
+// The pictures that README.md shows:
+//
+//	go -C e2e test -run Screenshots -screenshots ../docs .
+//
+// With -every, those of each state, size and colour scheme as well.
+func TestScreenshots(t *testing.T) {
+	folder, flags := t.TempDir(), []string(nil) // to see that it works
+	if *screenshots != "" {
+		folder, flags = *screenshots, []string{"-addr", "127.0.0.1:8000"} // as README.md has it
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, flags...)
+	for _, scheme := range []string{"light", "dark"} {
+		b := openTab(t, 1280, 860, scheme)
+		b.open(s)
+		b.signIn("johndoe")
+		b.click("[data-step=forge] > button")
+		b.until(`document.querySelector("[data-step=forge][data-state=done]")`)
+		b.do(js(`document.activeElement.blur(); document.querySelector("[data-step=forge]").scrollIntoView(); scrollBy(0, -6)`))
+		b.capture(folder, "page-"+scheme)
+	}
+	if !*everyState {
+		return
+	}
+	for _, size := range [][2]int64{{1440, 900}, {768, 1024}, {390, 844}} {
+		for _, scheme := range []string{"light", "dark"} {
+			b := openTab(t, size[0], size[1], scheme)
+			capture := func(name, show string) {
+				b.do(js(`document.activeElement.blur(); ` + show))
+				b.capture(folder, fmt.Sprintf("%s-%d-%s", name, size[0], scheme))
+			}
+			b.open(s)
+			capture("1-first", "")
+			b.signIn("johndoe")
+			b.click("#run-all")
+			b.until(`document.querySelectorAll("[data-state=done]").length === 10 && ` + finished)
+			capture("2-all", `document.getElementById("walkthrough").scrollIntoView()`)
+			capture("3-replay", `document.querySelector("[data-step=replay]").scrollIntoView()`)
+			b.click("[data-step=forge] .code-link")
+			b.until(`document.querySelector("#code[open] .refusing")`)
+			capture("4-code", "")
+			b.click("#code-close")
+			b.do(js(`location.hash = "#op-createUser"`))
+			b.until(`document.querySelector("#op-createUser .rules")`)
+			b.click("#op-createUser .rules > summary")
+			b.until(`document.querySelector("#op-createUser .rule")`)
+			capture("5-rules", `document.querySelector("#op-createUser .rules").scrollIntoView()`)
+			capture("6-operation", `document.querySelector("#op-createUser").scrollIntoView()`)
+			capture("7-token", `document.getElementById("checks-title").scrollIntoView()`)
+		}
+	}
+}
+
+func (b *tab) capture(folder, name string) {
+	b.t.Helper()
+	b.do(chromedp.Sleep(300 * time.Millisecond))
+	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, name+".png"), png, 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// The description cannot be read, and then it can.
+func TestReferenceUnreadable(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	call(b, network.SetBlockedURLs, network.SetBlockedURLsParams{URLPatterns: []*network.BlockPattern{{URLPattern: s.URL + "/openapi.json", Block: true}}})
+	b.visit(s.URL + "/docs")
+	b.until(`document.getElementById("operations").innerText.includes("could not be read")`)
+	b.signIn("johndoe") // all else works
+	call(b, network.SetBlockedURLs, network.SetBlockedURLsParams{})
+	b.click("#operations button")
+	b.until(`document.querySelector(".op")`)
+}
