@@ -25,6 +25,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -1329,6 +1330,16 @@ func TestAttackPlantedLink(t *testing.T) {
 			t.Errorf("OpenFileStore beside a planted %s: %v", name, err)
 		}
 		wantEqual(t, "the file behind a planted "+name, read(t, target), "precious")
+	}
+	path, made := filepath.Join(t.TempDir(), "users.jsonl"), filepath.Join(t.TempDir(), "made")
+	if err := os.Symlink(made, path+".lock"); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler)); err == nil {
+		f.Close()
+	}
+	if _, err := os.Lstat(made); err == nil && runtime.GOOS != "windows" {
+		t.Error("a .lock that links to an absent file made that file")
 	}
 }
 

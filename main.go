@@ -41,7 +41,7 @@ func main() {
 		end()
 		// A log that nobody reads can block everything. What was acknowledged is on the
 		// disk, so ending here is safe.
-		time.Sleep(gracePeriod + time.Second)
+		time.Sleep(gracePeriod + 200*time.Millisecond) // and a moment to close the store
 		os.Exit(0)
 	})
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))

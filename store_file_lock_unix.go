@@ -8,9 +8,9 @@ import (
 )
 
 // lockFile opens a file, creating it if absent, and locks it for this process. The lock
-// ends with the process, even in a crash.
+// ends with the process, even in a crash. A link in its place is refused.
 func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
