@@ -309,7 +309,7 @@ func TestPagesNumbersInProse(t *testing.T) {
 	known := []string{
 		fmt.Sprintf("with PBKDF2-HMAC-SHA256, %d,000 iterations", DefaultIterations/1000),
 		fmt.Sprintf("An access token lives %d minutes", int(defaultSettings(t).AccessTTL.Minutes())),
-		fmt.Sprintf("wants 15 characters where a password is the only factor; %d are required here", minPassword),
+		fmt.Sprintf("requires 15 characters where a password is the only factor; stdauth requires %d", minPassword),
 		fmt.Sprintf("an access token, which is valid for %d minutes", int(defaultSettings(t).AccessTTL.Minutes())),
 		fmt.Sprintf("requests under way are finished, for %d s at most", int(gracePeriod.Seconds())),
 
