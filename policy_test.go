@@ -314,7 +314,7 @@ func TestPagesNumbersInProse(t *testing.T) {
 		fmt.Sprintf("requests under way are finished, for %d s at most", int(gracePeriod.Seconds())),
 
 		// Not ours: of the article's server, of etcd, of people.
-		"An unknown name is answered before any password is hashed: 2.5 ms instead of 235 ms.",
+		"For an unknown name, no password is hashed: the response takes 2.5 ms instead of 235 ms.",
 		"bcrypt reads 72 bytes",
 		"etcd keeps 2 GiB unless told otherwise",
 		"An account takes about 510 bytes of it and a session 410",
