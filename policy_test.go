@@ -316,9 +316,9 @@ func TestPagesNumbersInProse(t *testing.T) {
 		// Not ours: of the article's server, of etcd, of people.
 		"For an unknown name, no password is hashed: the response takes 2.5 ms instead of 235 ms.",
 		"bcrypt reads 72 bytes",
-		"etcd keeps 2 GiB unless told otherwise",
+		"etcd stores up to 2 GiB by default",
 		"An account takes about 510 bytes of it and a session 410",
-		"100 a second make 150 MB an hour",
+		"100 refreshes a second add 150 MB an hour",
 		"90 days before you publish",
 	}
 	unit := regexp.MustCompile(`\b\d[\d,.]*[  -]?(s|ms|seconds?|minutes?|hours?|days?|bytes|bits|KiB|GiB|MB|GB|%|characters|sessions|iterations|tries|accounts|requests)\b`)
