@@ -311,7 +311,7 @@ func TestPagesNumbersInProse(t *testing.T) {
 		fmt.Sprintf("An access token lives %d minutes", int(defaultSettings(t).AccessTTL.Minutes())),
 		fmt.Sprintf("requires 15 characters where a password is the only factor; stdauth requires %d", minPassword),
 		fmt.Sprintf("an access token, which is valid for %d minutes", int(defaultSettings(t).AccessTTL.Minutes())),
-		fmt.Sprintf("requests under way are finished, for %d s at most", int(gracePeriod.Seconds())),
+		fmt.Sprintf("the server finishes requests under way, for %d s at most", int(gracePeriod.Seconds())),
 
 		// Not ours: of the article's server, of etcd, of people.
 		"For an unknown name, no password is hashed: the response takes 2.5 ms instead of 235 ms.",
