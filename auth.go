@@ -88,7 +88,7 @@ type RefreshToken struct {
 // Tokens signs and verifies both kinds of token. Its methods may be called
 // concurrently.
 type Tokens struct {
-	opening string   // of the payload of every access token, up to the value of sub
+	opening string   // the payload of every access token up to the value of sub
 	access  []*hs256 // the first signs, all verify
 	refresh []*hs256 // likewise
 }
@@ -143,7 +143,8 @@ func (t *Tokens) appendClaims(b []byte, c Claims) []byte {
 
 // readClaims reads the claims by the literal text that appendClaims writes between
 // them. It accepts anything, because its caller writes the claims again and compares.
-// So a value that JSON escapes is refused; names, roles and session IDs have none.
+// So a value with a character that JSON escapes is refused; names, roles and session
+// IDs have none.
 func (t *Tokens) readClaims(payload string) (c Claims) {
 	upTo := func(end string) (value string) {
 		value, payload, _ = strings.Cut(payload, end)
@@ -189,7 +190,7 @@ func (t *Tokens) ReadAccess(token string) (Claims, error) {
 	}
 	var decoded, written [512]byte // larger than any token of ours needs
 	payload, err := base64url.AppendDecode(decoded[:0], []byte(encoded))
-	// The decoder skips line breaks (RFC 4648, section 3.3, forbids it).
+	// The decoder skips line breaks, which RFC 4648, section 3.3, forbids.
 	if err != nil || base64url.EncodedLen(len(payload)) != len(encoded) {
 		return Claims{}, ErrToken
 	}
@@ -269,7 +270,7 @@ func authentic(keys []*hs256, token string) (signed string, ok bool) {
 }
 
 // An hs256 is HMAC-SHA256 (RFC 2104) with one key. Setting up an HMAC costs more than
-// using it, so each is used again.
+// using it, so a pool keeps them.
 type hs256 struct{ pool sync.Pool }
 
 // A mac is a keyed HMAC and the text that it signs.
@@ -313,10 +314,11 @@ type Hasher struct {
 const DefaultIterations = 600_000
 
 const (
-	saltSize = 16 // bytes, so that no two accounts share one (NIST SP 800-132, section 5.1)
+	saltSize = 16 // bytes: no two accounts share a salt (NIST SP 800-132, section 5.1)
 	keySize  = sha256.Size
 
-	// A store that was tampered with could have a hash that takes hours to check.
+	// Without a limit, a hash in a store that was tampered with could take hours to
+	// check.
 	maxIterations = 10 * DefaultIterations
 )
 
@@ -329,10 +331,10 @@ func (h Hasher) Hash(password string) string {
 	return formatPHC(h.Iterations, salt, derive(password, salt, h.Iterations, keySize))
 }
 
-// Check reports whether phc was made from password, and if so, whether it is weaker
-// than what Hash makes now. A phc that cannot be parsed matches no password; an account
-// that does not exist has an empty one. Every check takes as long as one with
-// h.Iterations, so its time says nothing about the account.
+// Check reports whether phc is a hash of password, and if so, whether it is weaker than
+// what Hash returns. A phc that cannot be parsed matches no password; for an account
+// that does not exist it is empty. Every check takes as long as one with h.Iterations,
+// so its time reveals nothing about the account.
 func (h Hasher) Check(password, phc string) (ok, weak bool) {
 	iterations, salt, want, parsed := parsePHC(phc)
 	if !parsed {

@@ -12,7 +12,7 @@ import (
 )
 
 // Checking a password is expensive on purpose. This file protects the server from too
-// many checks at once, and its users from one guess after another.
+// many checks at once, and its users from repeated guesses.
 
 // ErrBusy means that too many passwords are waiting to be hashed.
 var ErrBusy = errors.New("too many passwords are being checked")
@@ -47,8 +47,8 @@ func NewPasswords(iterations int) *Passwords {
 
 // Check tries a password for an account. It returns ErrPassword if the hash that lookUp
 // returns was not made from it, and otherwise whether that hash is weaker than a new
-// one. All tries of passwords go through Check. One that must wait looks nothing up and
-// takes no place in the queue.
+// one. Every attempt goes through Check. One that must wait is refused at once, without
+// calling lookUp or entering the queue.
 func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr, password string, lookUp func() (phc string, err error)) (weak bool, err error) {
 	keys := throttleKeys(username, from)
 	if err := p.throttle.wait(keys, time.Now()); err != nil {
@@ -64,7 +64,7 @@ func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr,
 	}
 	defer leave()
 	if err := p.throttle.take(keys, time.Now()); err != nil {
-		return false, err // one of many sent at once that passed the first test
+		return false, err // one of many sent at once, which all passed the first check
 	}
 	ok, weak := p.Hasher.Check(password, phc)
 	if !ok {
@@ -101,8 +101,8 @@ type hashQueue struct {
 	total   int
 }
 
-// maxWaiting is how many hashes may wait. At 0.1 s each, the last waits about as long
-// as a person would.
+// maxWaiting is the number of hashes that may wait. At 0.1 s each, the last one waits
+// about as long as a person would.
 const maxWaiting = 128
 
 // enter waits for a core, or until ctx is done. The caller must call leave after the
@@ -171,27 +171,27 @@ func hashEnds() {
 	}
 }
 
-// A throttle slows down guessing. After a number of failures in a row, each further try
-// must wait twice as long as the one before. It counts failures for one account from
-// one address, and failures from one address for all accounts, because a guesser may
-// try one password on every account. Tries from other addresses are not affected, so
-// nobody can lock a user out.
+// A throttle slows down guessing. After a number of failures in a row, each further
+// attempt must wait twice as long as the one before. It counts failures for one account
+// from one address, and failures from one address for all accounts, because a guesser
+// may try one password on every account. Attempts from other addresses are not
+// affected, so nobody can lock a user out.
 //
 // It remembers at most 2*throttleHalf keys in two maps: when the newer is full, the
-// older is dropped. To make it forget, an attacker would need throttleHalf other failed
-// logins, which takes far longer than the wait.
+// older is dropped. To make it forget a key, an attacker needs throttleHalf other
+// failed logins, which take far longer than the wait.
 type throttle struct {
 	mu           sync.Mutex
 	newer, older map[throttleKey]failures
 }
 
-// A throttleKey is what failures are counted for.
+// A throttleKey stands for an account and an address, or for an address alone.
 type throttleKey struct {
-	sum  [16]byte // of a fixed size, whatever the name
-	free int      // failures without a wait
+	sum  [16]byte // a hash, so that a long name takes no more memory
+	free int      // failures before the first wait
 }
 
-// failures are failed tries in a row.
+// failures counts failed attempts in a row.
 type failures struct {
 	count int
 	until time.Time // the end of the wait
@@ -223,7 +223,7 @@ func network(from netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(from, bits).Masked()
 }
 
-// wait returns a ThrottledError if the next try must wait.
+// wait returns a ThrottledError if the next attempt must wait.
 func (t *throttle) wait(keys [2]throttleKey, now time.Time) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -253,7 +253,7 @@ func (t *throttle) take(keys [2]throttleKey, now time.Time) error {
 	return nil
 }
 
-// failed starts the wait when the try is answered instead of when it was reserved.
+// failed starts the wait again: it counts from the response, not from the reservation.
 func (t *throttle) failed(keys [2]throttleKey, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -262,7 +262,7 @@ func (t *throttle) failed(keys [2]throttleKey, now time.Time) {
 	}
 }
 
-// forget is called after a success.
+// forget clears the failures after a success.
 func (t *throttle) forget(keys [2]throttleKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A Session is one login, until the user logs out. Both kinds of token name it, and a
-// refresh token prolongs it.
+// A Session is one login of an account. Both kinds of token contain its ID, and each
+// refresh extends it.
 type Session struct {
 	ID         string    `json:"id"` // ASCII letters and digits
 	UserID     int64     `json:"user_id"`
@@ -46,9 +46,9 @@ func NewSession(u User, now time.Time, life Lifetimes) Session {
 }
 
 // Rotate accepts a refresh token of the given generation. Afterwards s.Generation is
-// that of its successor. A token that was replaced before the grace period has two
-// holders, one of them a thief: Rotate returns ErrReplayed, and the session must end
-// (RFC 9700, section 4.14.2).
+// that of its successor. If a replaced token is used after the grace period, it has two
+// holders, and one of them is a thief: Rotate returns ErrReplayed, and the session must
+// end (RFC 9700, section 4.14.2).
 func (s *Session) Rotate(generation int64, now time.Time, life Lifetimes) error {
 	switch {
 	case generation == s.Generation:
@@ -75,7 +75,7 @@ func (s *Session) Live(epoch int64, now time.Time) bool {
 }
 
 // Within returns the session with its expiry bounded by the current lifetimes, which
-// may be shorter than when it was stored. Longer ones revive nothing.
+// may be shorter than when it was stored. Longer ones do not extend it.
 func (s Session) Within(life Lifetimes) Session {
 	if end := s.expiry(life); end.Before(s.ExpiresAt) {
 		s.ExpiresAt = end
@@ -92,7 +92,7 @@ func (s *Session) expiry(life Lifetimes) time.Time {
 }
 
 // A Caller is the session that asks for a change. The zero Caller stands for
-// registration, a login and the command line: they need no session.
+// registration, a login and the command line, which need no session.
 type Caller struct {
 	UserID    int64
 	SessionID string
@@ -106,8 +106,8 @@ var (
 	ErrNotAdmin = errors.New("not an admin")
 )
 
-// Allowed returns why the caller may not make the change, given its account. It is for
-// the store to check that the session is live.
+// Allowed returns why the caller, whose account is u, may not make the change, or nil.
+// The store checks that the session is live.
 func (c Caller) Allowed(u User) error {
 	switch {
 	case u.Disabled:

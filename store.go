@@ -13,7 +13,7 @@ var (
 	ErrLastAdmin     = errors.New("the last active admin cannot be demoted, disabled or deleted")
 	ErrStale         = errors.New("the account's password has changed since")
 	ErrNotEmpty      = errors.New("the store already holds accounts")
-	ErrUnavailable   = errors.New("the store is unavailable") // wrapped around the cause
+	ErrUnavailable   = errors.New("the store is unavailable") // wrapped with the cause
 )
 
 // A Store keeps accounts and their sessions. Its methods may be called concurrently.
@@ -28,7 +28,7 @@ type Store interface {
 	// Ready returns nil if the store can write, else ErrUnavailable.
 	Ready(ctx context.Context) error
 
-	// Close waits for changes under way. No method is called after it.
+	// Close waits for changes under way. No method may be called after it.
 	Close() error
 }
 
@@ -39,8 +39,7 @@ type Reader interface {
 	User(ctx context.Context, id int64) (User, error)
 	UserByName(ctx context.Context, name string) (User, error)
 
-	// Users returns at most limit accounts with IDs above after, in the order of their
-	// IDs.
+	// Users returns at most limit accounts with IDs above after, in order of their IDs.
 	Users(ctx context.Context, after int64, limit int) ([]User, error)
 
 	// Session returns a session and its account in one atomic step. Every request with
@@ -60,7 +59,7 @@ type Reader interface {
 //
 // A method that takes a [Caller] checks it in the same atomic step as it makes the
 // change: ErrEnded if its session is not live, else the error of [Caller.Allowed]. So
-// no change is made for a session that has ended, whatever its request waited for.
+// no change is made for a session that has ended, however long its request waited.
 //
 // An update function is called with a copy, perhaps more than once, while the store
 // holds its locks: it must be quick and must not call the store. The last call counts.
@@ -95,7 +94,7 @@ type Changer interface {
 	EndSession(ctx context.Context, by Caller, userID int64, id string) error
 	EndSessions(ctx context.Context, by Caller, userID int64, keep string) error
 
-	// Import fills an empty store with accounts, which are in the order of their IDs
+	// Import fills an empty store with accounts, which must be in order of their IDs
 	// and keep them. The next ID will be above lastID. It returns ErrNotEmpty if the
 	// store is not empty. What a failed import leaves behind must be removed by hand.
 	Import(ctx context.Context, users []User, lastID int64) error

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A change is one change of one account: ID and one other field are set. In a file
-// store it is one line.
+// A change describes one change of one account: ID and exactly one other field are set,
+// or LastID alone. A file store writes it as one line.
 type change struct {
 	LastID  int64    `json:"last_id,omitempty"` // alone: all IDs up to this one have been used
 	ID      int64    `json:"id,omitempty"`      // of the account
@@ -19,7 +19,7 @@ type change struct {
 	Kept    *string  `json:"kept,omitempty"`    // the ID of the only session that did not end
 }
 
-// An account is a user and the sessions, oldest first. It is never changed in place, so
+// An account is a user and its sessions, oldest first. It is never changed in place, so
 // a copy of a list of accounts is a snapshot.
 type account struct {
 	user     *User
@@ -33,9 +33,9 @@ type decisions struct {
 
 	// changeAccount checks the caller, calls decide with the account, makes the change
 	// that decide returns, and returns its error, all in one atomic step. It returns
-	// ErrNotFound if there is no such account. An empty change is no change. A change
-	// and an error both count: a replay ends the session and is refused. anotherAdmin
-	// reports whether there is an active admin besides this account.
+	// ErrNotFound if there is no such account. An empty change is no change. decide may
+	// return both a change and an error: a replay ends the session and is refused.
+	// anotherAdmin reports whether there is an active admin besides this account.
 	changeAccount func(ctx context.Context, by Caller, id int64, decide func(a *account, anotherAdmin func() bool) (change, error)) error
 }
 
@@ -117,8 +117,8 @@ func (d decisions) EndSessions(ctx context.Context, by Caller, userID int64, kee
 	})
 }
 
-// session returns a live session of the account, which may be nil. The newest is the
-// likeliest, so it looks there first.
+// session returns a live session of the account, which may be nil. It tries the newest
+// first, because that is the likeliest.
 func (a *account) session(id string, life Lifetimes) (Session, bool) {
 	if a == nil {
 		return Session{}, false
@@ -172,8 +172,8 @@ func (a *account) after(c change) *account {
 	return &next
 }
 
-// with returns the sessions of the account with s added, or in its old place. Expired
-// sessions make room first, then the oldest.
+// with returns the sessions of the account with s added, or replaced in its place. To
+// make room, it drops expired sessions first, and then the oldest.
 func (a *account) with(s Session) []Session {
 	same := func(old Session) bool { return old.ID == s.ID }
 	if i := slices.IndexFunc(a.sessions, same); i >= 0 {

@@ -22,7 +22,7 @@ type MemoryStore struct {
 	accounts []*account       // by ID
 	names    map[string]int64 // folded, see foldName
 	lastID   int64            // the highest ID ever used
-	sweeper  int              // the index in accounts at which sweep goes on
+	sweeper  int              // the index in accounts at which sweep continues
 
 	// A file store sets both. record is called with each change before it is made, with
 	// mu held; its error prevents the change. settle is called with the error that a
@@ -193,8 +193,8 @@ func (m *MemoryStore) account(id int64) *account {
 	return nil
 }
 
-// check returns why c cannot be the next change. A change that was decided here always
-// can; a file may have been written by hand.
+// check returns an error unless c is valid as the next change. A change that was
+// decided here always is; a file may have been written by hand.
 func (m *MemoryStore) check(c change) error {
 	a := m.account(c.ID)
 	switch {
@@ -252,7 +252,7 @@ func (m *MemoryStore) apply(c change) {
 }
 
 // sweep removes expired sessions from the next few accounts. Each new or renewed
-// session triggers it, so none stays forever.
+// session triggers it, so no expired one stays forever.
 func (m *MemoryStore) sweep(now time.Time) {
 	for range min(4, len(m.accounts)) {
 		m.sweeper = (m.sweeper + 1) % len(m.accounts)

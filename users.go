@@ -24,10 +24,10 @@ type User struct {
 	CreatedAt    time.Time `json:"created_at"` // UTC, whole seconds
 	PasswordHash string    `json:"password_hash"`
 
-	// Epoch counts the passwords of the account. A session keeps the epoch in which it
-	// began and has ended once the account's differs. So one write changes the password
-	// and ends every session, including one that is being started with the old
-	// password.
+	// Epoch counts the changes of the password. A session records the epoch at its
+	// login and has ended once the account's epoch differs. So one write changes the
+	// password and ends every session, including one that is being started with the
+	// old password.
 	Epoch int64 `json:"epoch,omitempty"`
 }
 
@@ -55,11 +55,11 @@ func (u *User) EndsSessions(old *User) bool {
 	return u.Epoch != old.Epoch || old.Disabled && !u.Disabled
 }
 
-// The rules for the fields of an account. An error reads on from the field's name, as
-// in "username must be ...".
+// The rules for the fields of an account. The text of an error continues the name of
+// the field, as in "username must be ...".
 
-// checkUsername allows ASCII characters that need no escaping in a URL, a form or JSON.
-// An email address passes.
+// checkUsername allows ASCII characters that need no escaping in a URL path or in JSON.
+// Most email addresses pass.
 func checkUsername(name string) error {
 	ok := len(name) >= 1 && len(name) <= 64
 	for _, c := range []byte(name) {
@@ -123,7 +123,7 @@ var commonPasswordsFile string
 
 // hashable reports whether a password may be hashed at all. HMAC pads its key with zero
 // bytes (RFC 2104, section 2), so "x" and "x\x00" would be the same password. Decoders
-// replace invalid input by U+FFFD, so it would stand for many passwords.
+// replace invalid input with U+FFFD, so a password with it could stand for many.
 func hashable(password string) bool {
 	return len(password) <= maxPassword && utf8.ValidString(password) && !strings.ContainsAny(password, "\x00\uFFFD")
 }
