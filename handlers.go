@@ -18,7 +18,7 @@ type Config struct {
 	Demo           bool           // the demo accounts exist: the page offers them
 	TLS            bool           // browsers are told to use HTTPS only
 	CORSOrigins    []string       // "http://localhost:3000", or ":*" for any port
-	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For is trusted
 	Iterations     int            // of the password hash
 }
 
@@ -32,7 +32,7 @@ type server struct {
 	metrics   *metrics
 }
 
-// A route says who may call it, what body it takes, and which handler answers.
+// A route says who may call it, what body it takes, and which handler serves it.
 type route struct {
 	pattern string
 	who     who
@@ -41,7 +41,7 @@ type route struct {
 	what    string
 }
 
-// who is who may call a route.
+// who says who may call a route.
 type who string
 
 const (
@@ -59,7 +59,7 @@ func (s *server) routes() []route {
 	return []route{
 		{"POST /token", anyone, formBody, s.token, "log in, or refresh"},
 		{"POST /revoke", anyone, formBody, s.revoke, "log out"},
-		{"POST /introspect", admin, formBody, s.introspect, "ask what a token is worth"},
+		{"POST /introspect", admin, formBody, s.introspect, "introspect a token"},
 
 		{"POST /users/{$}", registrar, jsonBody, s.createUser, "register"},
 		{"GET /users/{$}", admin, noBody, s.listUsers, "list the accounts"},
@@ -72,7 +72,7 @@ func (s *server) routes() []route {
 		{"DELETE /users/me/sessions", activeUser, noBody, s.endMyOtherSessions, "log out everywhere else"},
 		{"DELETE /users/me/sessions/{sid}", activeUser, noBody, s.endMySession, "log out there"},
 
-		{"GET /users/{id}", activeUser, noBody, s.readUser, "read an account: one's own, or as an admin"},
+		{"GET /users/{id}", activeUser, noBody, s.readUser, "read your own account, or any as an admin"},
 		{"PATCH /users/{id}", admin, patchBody, s.patchUser, "change, disable or promote an account"},
 		{"DELETE /users/{id}", admin, noBody, s.deleteUser, "delete an account"},
 		{"PUT /users/{id}/password", admin, jsonBody, s.resetPassword, "set the password of an account"},
@@ -115,7 +115,7 @@ func (s *server) endpoint(route route) http.Handler {
 	})
 }
 
-// A request is a request whose body has been read and whose caller has been admitted.
+// A request is an [http.Request] whose body was read and whose caller was admitted.
 type request struct {
 	*http.Request
 	form    form     // of a formBody
@@ -127,8 +127,8 @@ type request struct {
 	by      Caller
 }
 
-// admit finds out who is calling and whether they may. A [Store] checks r.by again when
-// it makes a change.
+// admit finds out who is calling and whether they may call the route. A [Store] checks
+// r.by again when it makes a change.
 func (s *server) admit(who who, w *response, r *request) error {
 	if who == anyone {
 		return nil

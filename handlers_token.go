@@ -49,7 +49,7 @@ func (s *server) login(w *response, r *request, ttl time.Duration) error {
 		u, err = s.store.UserByName(r.Context(), name)
 		w.user = u.ID
 		if errors.Is(err, ErrNotFound) {
-			return "", nil // takes as long to check as a hash
+			return "", nil // an empty hash takes as long to check
 		}
 		return u.PasswordHash, err
 	})
@@ -161,13 +161,13 @@ func (s *server) answerToken(w *response, u User, session Session, now time.Time
 	}{access, "bearer", expires - issued, refresh})
 }
 
-// A genuine is what a token that this server signed names, of either kind.
+// A genuine holds the contents of a token of either kind that this server signed.
 type genuine struct {
 	RefreshToken        // its Generation is 0 for an access token
 	access       Claims // of an access token
 }
 
-// readToken returns what the token in the form names, expired or not.
+// readToken returns the contents of the token in the form, expired or not.
 func (s *server) readToken(f form) (g genuine, err error) {
 	if err := f.require("token"); err != nil {
 		return g, err

@@ -20,7 +20,7 @@ func (s *server) createUser(w *response, r *request) error {
 	if err := in.err(); err != nil {
 		return err
 	}
-	// Do not hash the password if the name is taken. CreateUser decides, though.
+	// This saves a hash if the name is taken. CreateUser decides.
 	if _, err := s.store.UserByName(r.Context(), in.text("username")); err == nil {
 		return ErrUsernameTaken
 	} else if !errors.Is(err, ErrNotFound) {
@@ -129,8 +129,8 @@ func (s *server) changePassword(w *response, r *request) error {
 }
 
 // confirm checks the password of the calling account. If the password changes before
-// the change that is to be confirmed, the store refuses that: the calling session has
-// ended.
+// the confirmed change is made, the store refuses that change, because the calling
+// session has ended.
 func (s *server) confirm(r *request, password string) error {
 	_, err := s.passwords.Check(r.Context(), r.user.Username, s.clientIP(r.Request), password, func() (string, error) {
 		return r.user.PasswordHash, nil
@@ -247,7 +247,7 @@ func pathID(r *request) int64 {
 }
 
 // appendUser appends an account as clients see it. It names each field, so no secret
-// can slip out. Most responses are this one, and appending is several times as fast as
+// can slip out. Most responses contain one, and appending is several times as fast as
 // encoding/json.
 func appendUser(b []byte, u User) []byte {
 	textOrNull := func(b []byte, s string) []byte {

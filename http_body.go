@@ -16,7 +16,7 @@ import (
 	"unicode/utf8"
 )
 
-// This file reads the bodies of requests. All errors of a body are reported together.
+// This file reads the bodies of requests. A response lists all invalid fields together.
 
 const maxBody = 64 << 10 // bytes
 
@@ -127,7 +127,8 @@ func parseObject(body []byte) ([]member, error) {
 	return members, nil
 }
 
-// A kind is a kind of value for a field of a JSON body.
+// A kind is the type of a field in a JSON body. Its text is the error for a value of
+// another type.
 type kind string
 
 const (
@@ -137,7 +138,7 @@ const (
 )
 
 // read returns the value as a string, a bool or nil. It refuses a string with U+FFFD:
-// encoding/json replaces half of a surrogate pair by that character, so two passwords
+// encoding/json replaces half of a surrogate pair with that character, so two passwords
 // could become one.
 func (k kind) read(value json.RawMessage) (v any, err error) {
 	if json.Unmarshal(value, &v) != nil {
@@ -163,7 +164,7 @@ type object struct {
 	invalid
 }
 
-// object decodes the body, and notes unknown, repeated and mistyped fields.
+// object decodes the body, and records unknown, repeated and mistyped fields.
 func (r *request) object(allowed fields) *object {
 	o := &object{values: map[string]any{}}
 	for _, m := range r.members {
@@ -223,7 +224,7 @@ func (o *object) patch(u *User) {
 	}
 }
 
-// number reads a whole number from the query.
+// number reads a whole number from a query, or returns absent if there is none.
 func (i *invalid) number(query url.Values, name string, least, most, absent int64) int64 {
 	if !query.Has(name) {
 		return absent

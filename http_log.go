@@ -35,8 +35,8 @@ func (s *server) observe(next http.Handler) http.Handler {
 	})
 }
 
-// logRequest logs a request, with its route instead of its path and query: people paste
-// tokens into both.
+// logRequest logs a request, with its route instead of its path and query, because
+// people paste tokens into both.
 func (s *server) logRequest(w *response, r *http.Request, took time.Duration) {
 	method := r.Method
 	if !slices.Contains(methods, method) && method != http.MethodOptions {

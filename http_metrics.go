@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// metrics counts events, for the debug listener. It is written in the text format of
+// metrics counts events, for the debug listener. Its output is the text format of
 // Prometheus (prometheus.io/docs/instrumenting/exposition_formats). Every sample exists
 // from the start, at 0, because a rate needs two values.
 type metrics struct {
@@ -39,7 +39,7 @@ var families = []struct{ name, kind, help string }{
 	{"stdauth_hash_queue_length", "gauge", "Passwords that wait to be hashed."},
 	{"stdauth_store_file_bytes", "gauge", "Size of the file of a file store."},
 	{"stdauth_store_compactions_total", "counter", "Compactions of a file store."},
-	{"stdauth_etcd_failovers_total", "counter", "Times that an etcd store went on to another member."},
+	{"stdauth_etcd_failovers_total", "counter", "Failovers of an etcd store to another member."},
 }
 
 // buckets are the upper bounds of the histogram, in seconds. A login takes 0.1 s.

@@ -26,9 +26,9 @@ func (s *server) handler() http.Handler {
 }
 
 // oneLength closes the connection after a request that may have had two lengths. If it
-// had a Content-Length beside Transfer-Encoding, a proxy may have seen another end of
-// the request than this server. net/http does not tell, so every chunked request is the
-// last of its connection (RFC 9112, section 6.1).
+// had both Content-Length and Transfer-Encoding, a proxy may have seen the request end
+// elsewhere than this server did. net/http does not report this, so every chunked
+// request is the last on its connection (RFC 9112, section 6.1).
 func oneLength(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TransferEncoding) > 0 {
@@ -84,9 +84,9 @@ func (s *server) cors(next http.Handler) http.Handler {
 	})
 }
 
-// sameOrigin refuses what a page of another site makes the browser of its visitor send.
-// Such a page can read no response, but with wrong passwords it could make the visitor
-// wait.
+// sameOrigin refuses requests that a page of another site makes its visitor's browser
+// send. Such a page cannot read the response, but with wrong passwords it could get the
+// visitor throttled.
 func (s *server) sameOrigin(next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -144,7 +144,7 @@ func (s *server) refuse(next http.Handler) http.Handler {
 	})
 }
 
-// addSlash redirects to the two paths that the article spells with a slash.
+// addSlash redirects to the two paths that end in a slash, as in the article.
 func addSlash(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/users" && r.URL.Path != "/users/me" {

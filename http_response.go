@@ -36,7 +36,7 @@ func (w *response) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the writer below.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// answer writes a JSON body and a line break, after which a shell shows its prompt.
+// answer writes a JSON body and a line break, so that a shell prompts on a new line.
 func answer(w *response, status int, body []byte) error {
 	if h := w.Header(); h["Content-Type"] == nil {
 		h["Content-Type"] = jsonType
