@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// The bounds for a slow client.
+	// Limits for slow clients.
 	headerTimeout  = 10 * time.Second
 	requestTimeout = 30 * time.Second // with the body
 	idleTimeout    = 2 * time.Minute  // between requests
@@ -39,8 +39,8 @@ func main() {
 	context.AfterFunc(signals, func() {
 		stop() // a second signal ends the process at once
 		end()
-		// A log that nobody reads can block everything. What was acknowledged is on the
-		// disk, so ending here is safe.
+		// If nobody reads the log, writing to it can block the shutdown. What was
+		// acknowledged is on the disk, so ending here is safe.
 		time.Sleep(gracePeriod + 200*time.Millisecond) // and a moment to close the store
 		os.Exit(0)
 	})
@@ -200,7 +200,7 @@ func (set *settings) listen(name, addr string) (net.Listener, error) {
 
 // debugHandler serves metrics and profiles to users of this machine. It accepts only
 // names of this machine as the host, which keeps out a web page that resolves its own
-// name to 127.0.0.1.
+// name to 127.0.0.1 (DNS rebinding).
 func debugHandler(m *metrics) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {

@@ -84,8 +84,8 @@ func (set *settings) createAccounts(ctx context.Context, store Store, stdout io.
 }
 
 // demoUsers are the article's accounts. Their password is "secret", which is too short
-// for any other account. It is hashed already, because that would take longer than the
-// rest of the start.
+// for any other account. The hashes are here because computing them would take longer
+// than the rest of the start.
 var demoUsers = []User{
 	{Username: "johndoe", FullName: "John Doe", Email: "johndoe@example.com", Role: RoleUser,
 		PasswordHash: "$pbkdf2-sha256$i=600000,l=32$wCTYlC4myfQbaqlDOdUSrw$7ElW5ggu6RMgfHStGE2PAsH0YYTxThsZ8MMOwvxoqnk"},
@@ -105,7 +105,7 @@ func (set *settings) createAdmin(ctx context.Context, store Store, stdout io.Wri
 	u := User{Username: set.adminName, Role: RoleAdmin, CreatedAt: time.Now().UTC().Truncate(time.Second), PasswordHash: hash}
 	_, err := store.CreateUser(ctx, Caller{}, u)
 	if errors.Is(err, ErrUsernameTaken) {
-		return nil // by another copy of the server, in this moment
+		return nil // another copy of the server has just created it
 	}
 	if err == nil {
 		fmt.Fprintf(stdout, "created the admin %s and set its password%s\n", u.Username, shown)

@@ -208,8 +208,8 @@ func (set *settings) warn(misnamed string) {
 
 func (set *settings) offline() bool { return set.resetName != "" || set.importFile != "" }
 
-// reachable returns the setting that lets others than users of this machine reach the
-// accounts, or that keeps the accounts, if there is one.
+// reachable returns the setting, if any, by which the accounts outlive the process or
+// can be reached from other machines.
 func (set *settings) reachable() string {
 	switch {
 	case set.store != memory:
@@ -224,7 +224,7 @@ func (set *settings) reachable() string {
 	return ""
 }
 
-// must returns an error unless the rule is kept.
+// must returns the rule as an error, or nil if it is kept.
 func must(ok bool, rule string) error {
 	if !ok {
 		return errors.New(rule)

@@ -15,8 +15,8 @@ import (
 
 // This file writes to terminals, for people.
 
-// isTerminal reports whether w is probably a terminal. The null device is a character
-// device too, and the output of many services.
+// isTerminal reports whether w is probably a terminal. The null device, to which many
+// services write, is a character device too.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {

@@ -69,8 +69,8 @@ func versions(files ...string) (v [2]fileVersion) {
 }
 
 // newErrorLog returns the log of net/http. Most of its lines are about the mistakes of
-// clients and go to the level debug. That it cannot accept connections is an error of
-// ours.
+// clients and go to the level debug. A failure to accept connections is logged as an
+// error.
 func newErrorLog(log *slog.Logger) *stdlog.Logger {
 	var mu sync.Mutex
 	var said time.Time
