@@ -143,7 +143,8 @@ func (e *EtcdStore) CreateUser(ctx context.Context, by Caller, u User) (User, er
 	return u, err
 }
 
-// putUser stores an account, except its name key, which never changes.
+// putUser returns the operations that store an account, except for its name key, which
+// never changes.
 func (e *EtcdStore) putUser(u User) []etcdOp {
 	ops := []etcdOp{putKey(e.userKey(u.ID), jsonValue(u))}
 	if u.ActiveAdmin() {
@@ -255,7 +256,7 @@ func (e *EtcdStore) transaction(old *account, c change, now etcdView) (t etcdTxn
 	return t
 }
 
-// sweepNext reads the next few session keys.
+// sweepNext returns a read of the next few session keys.
 func (e *EtcdStore) sweepNext() etcdOp {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -263,7 +264,7 @@ func (e *EtcdStore) sweepNext() etcdOp {
 	return getBetween(cmp.Or(e.swept, all), prefixEnd(all)).first(sweptKeys)
 }
 
-// sweep removes those whose sessions expired long ago.
+// sweep returns operations that remove the keys of sessions that expired long ago.
 func (e *EtcdStore) sweep(kvs []etcdKV) (ops []etcdOp) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -343,8 +344,8 @@ func (e *EtcdStore) mustCommit(ctx context.Context, t etcdTxn) error {
 	return err
 }
 
-// Ready asks the cluster at most once a second: anybody may call it, and each time
-// costs the cluster a write to its logs.
+// Ready asks the cluster at most once a second, because anybody may call it and each
+// check costs the cluster a write to its logs.
 func (e *EtcdStore) Ready(ctx context.Context) error {
 	e.checked.Lock()
 	defer e.checked.Unlock()
@@ -356,8 +357,8 @@ func (e *EtcdStore) Ready(ctx context.Context) error {
 }
 
 // probe returns an error if the cluster takes no writes: without a majority, without
-// space, or from a user without permission. Its transaction could write, so it goes the
-// way of a write, but its comparison is always false.
+// space, or from a user without permission. Its transaction contains a write, so the
+// cluster treats it as one, but its comparison is always false.
 func (e *EtcdStore) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
 	defer cancel()

@@ -22,14 +22,14 @@ import (
 // also accepts the same calls as JSON over HTTP ("gRPC gateway" in etcd's
 // documentation), so net/http and encoding/json are enough.
 //
-// It stays with one member until that fails, and then goes to the next.
+// It calls one member until that member fails, and then goes on with the next.
 type gateway struct {
 	endpoints          []string // such as http://10.0.0.1:2379
 	username, password string
 	client             *http.Client
 	log                *slog.Logger
 
-	failOvers atomic.Uint32 // modulo endpoints, the member to call
+	failOvers atomic.Uint32 // modulo len(endpoints), the member to call
 	lost      atomic.Bool   // the last call found no working member
 
 	mu    sync.Mutex // held while a token is fetched
@@ -256,8 +256,8 @@ func newEtcdError(endpoint string, status int, answer []byte) *etcdError {
 
 func (e *etcdError) Error() string { return fmt.Sprintf("%s: %s", e.endpoint, e.Message) }
 
-// final reports whether all members would respond like this. Then the call has had no
-// effect.
+// final reports whether all members would respond in the same way. Then the call has
+// had no effect.
 func (e *etcdError) final() bool {
 	switch e.Code {
 	case 0:

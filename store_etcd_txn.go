@@ -13,9 +13,10 @@ import (
 )
 
 // change makes every change. It reads, calls decide with the result, and commits the
-// transaction that decide returns, whose comparisons fail if something has changed
-// since. Then it starts again. A transaction without operations is no change. A
-// transaction and an error both count, as described at [decisions].
+// transaction that decide returns. If the comparisons of the transaction fail, because
+// something has changed since, it starts again. A transaction without operations is no
+// change. decide may return both a transaction and an error, as described at
+// [decisions].
 //
 // The caller's session and account are read and compared as well, so the change is made
 // only while the caller may make it.
@@ -84,7 +85,7 @@ func (e *EtcdStore) txn(ctx context.Context, t etcdTxn, write bool) (etcdView, e
 		asked = t.Success
 	}
 	if len(answer.Responses) != len(asked) {
-		return etcdView{}, unavailable(errors.New("the answer does not fit the transaction"))
+		return etcdView{}, unavailable(errors.New("the response does not match the transaction"))
 	}
 	v := etcdView{succeeded: answer.Succeeded, revision: answer.Header.Revision}
 	for _, r := range answer.Responses {
@@ -218,7 +219,8 @@ func (v etcdView) account(user, sessions int) (*account, error) {
 	return a, nil
 }
 
-// unchanged compares whether a key is still as read i found it, or still absent.
+// unchanged returns the comparison that a key is still as read i found it, or still
+// absent.
 func (v etcdView) unchanged(i int, key string) etcdCompare {
 	for _, kv := range v.found[i] {
 		if string(kv.Key) == key {
@@ -232,7 +234,8 @@ func (kv etcdKV) unchanged() etcdCompare {
 	return etcdCompare{Key: kv.Key, Target: "MOD", Result: "EQUAL", ModRevision: kv.ModRevision}
 }
 
-// noneNew compares whether no key under the prefix was created since the reads.
+// noneNew returns the comparison that no key under the prefix was created since the
+// reads.
 func (v etcdView) noneNew(prefix string) etcdCompare {
 	return etcdCompare{Key: []byte(prefix), RangeEnd: []byte(prefixEnd(prefix)), Target: "CREATE", Result: "LESS", CreateRevision: v.revision + 1}
 }

@@ -29,12 +29,12 @@ import (
 //     others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020). The
 //     store takes no more changes until it is opened again, which writes the last
 //     lines once more. It still serves reads.
-//   - Two processes never use one file. A file that was replaced under the store is
-//     not written to.
+//   - Two processes never use one file. If another file takes its place, the store
+//     takes no more changes.
 //
 // The file is JSON Lines: a header, then one change on each line, in order. A line
-// begins with a checksum of the text that follows it. It may be missing, so a file can
-// be written by hand.
+// begins with a checksum of the text that follows it. The checksum may be missing, so
+// a file can be written by hand.
 //
 //	{"format":"stdauth","version":1}
 //	{"crc":"5b0c6b6e","id":1,"user":{"id":1,"username":"johndoe",...}}
@@ -74,7 +74,7 @@ type FileStore struct {
 // A folder is what a FileStore uses of the file system. Tests have another one.
 type folder interface {
 	OpenFile(name string, flag int, perm fs.FileMode) (file, error)
-	Holds(name string, f file) (bool, error) // reports whether name is f's
+	Holds(name string, f file) (bool, error) // reports whether f has this name
 	Rename(from, to string) error
 	Remove(name string) error
 	Sync() error // makes the names of files durable
@@ -98,13 +98,14 @@ type batch struct {
 	err     error
 }
 
-// compactSlack is how much any file may grow before it is compacted.
+// compactSlack is how far a file may grow beyond twice its live contents before it is
+// compacted.
 const compactSlack = 64 << 10 // bytes
 
 var errLocked = errors.New("another process is using it")
 
 // OpenFileStore opens the store in the file at path, which is created if absent.
-// Cancelling ctx stops reading a large one.
+// Cancelling ctx stops the reading of a large file.
 func OpenFileStore(ctx context.Context, path string, life Lifetimes, log *slog.Logger) (*FileStore, error) {
 	// A compaction replaces the file, not a link to it.
 	if target, err := filepath.EvalSymlinks(path); err == nil {
@@ -166,7 +167,7 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 		return err
 	}
 	if size := info.Size(); size > found.whole {
-		f.log.Warn("dropped the last lines: they were not written to their end, and never acknowledged",
+		f.log.Warn("dropped the last lines: they are incomplete and were never acknowledged",
 			"file", f.name, "line", found.lines+1, "bytes", size-found.whole)
 	}
 	if err := errors.Join(f.file.Truncate(found.whole), f.file.Chmod(0o600)); err != nil {
@@ -178,8 +179,8 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 		}
 		found = replay{lines: 1, whole: int64(len(fileHeader))}
 	}
-	// After a failed sync these lines may be only in the system's cache, which takes
-	// them for written.
+	// After a failed sync these lines may be only in the system's cache, which considers
+	// them written.
 	last := io.NewSectionReader(f.file, found.synced, found.whole-found.synced)
 	if _, err := io.Copy(io.NewOffsetWriter(f.file, found.synced), last); err != nil {
 		return err
@@ -245,7 +246,7 @@ func (f *FileStore) settle(err error) error {
 	return err
 }
 
-// Ready returns the error if the store takes no more changes.
+// Ready returns an error if the store takes no more changes.
 func (f *FileStore) Ready(ctx context.Context) error {
 	f.ahead.mu.RLock()
 	defer f.ahead.mu.RUnlock()
@@ -331,7 +332,7 @@ func (f *FileStore) fail(cause error) error {
 }
 
 // replaced returns an error if another file has the name of the store. The next start
-// would not find what is written to ours.
+// would read that one and miss what is written to this one.
 func (f *FileStore) replaced() error {
 	ours, err := f.folder.Holds(f.name, f.file)
 	if err == nil && !ours {

@@ -14,7 +14,8 @@ import (
 	"strings"
 )
 
-// This file is the format of a file store: writing changes as lines, and reading them.
+// This file defines the format of a file store: it writes changes as lines, and reads
+// them.
 
 const (
 	fileHeader = `{"format":"stdauth","version":1}` + "\n"
@@ -30,7 +31,7 @@ type replay struct {
 	synced       int64 // bytes; the rest may never have been synced
 }
 
-// replayFile makes the changes in a file.
+// replayFile makes the changes in a file on m.
 func replayFile(ctx context.Context, m *MemoryStore, file file) (replay, error) {
 	info, err := file.Stat()
 	if err != nil {
@@ -113,7 +114,7 @@ func replayLine(m *MemoryStore, before int64, line []byte) error {
 func appendLine(b []byte, c change, shared bool) ([]byte, error) {
 	object, err := json.Marshal(c)
 	if err != nil {
-		return b, err // a year with five digits
+		return b, err // a time whose year has five digits
 	}
 	summed := object[1:] // after the brace
 	if shared {
