@@ -77,8 +77,7 @@ func (c Claims) ValidAt(now time.Time) bool {
 	return now.Unix() < c.ExpiresAt && c.IssuedAt <= now.Unix()+leeway
 }
 
-// A RefreshToken is the contents of a refresh token: one generation of one
-// session.
+// A RefreshToken holds the contents of a refresh token: one generation of one session.
 type RefreshToken struct {
 	UserID     int64
 	SessionID  string

@@ -21,9 +21,10 @@ var ErrBusy = errors.New("too many passwords are being checked")
 var ErrPassword = errors.New("incorrect password")
 
 // ErrThrottled means that a password was not checked, because too many before it were
-// wrong. A ThrottledError wraps it and says how long to wait.
+// wrong.
 var ErrThrottled = errors.New("too many failed logins")
 
+// A ThrottledError wraps ErrThrottled and says how long to wait.
 type ThrottledError struct{ Wait time.Duration }
 
 func (e ThrottledError) Error() string { return fmt.Sprintf("%v, wait %v", ErrThrottled, e.Wait) }
@@ -213,8 +214,8 @@ func throttleKeys(username string, from netip.Addr) [2]throttleKey {
 	return [2]throttleKey{key(address+" "+foldName(username), freeTries), key(address, freeAddressTries)}
 }
 
-// network is the network that one client is assumed to have: an IPv4 address, or an
-// IPv6 /64 (RFC 6177).
+// network returns the network that one client is assumed to have: an IPv4 address, or
+// an IPv6 /64 (RFC 6177).
 func network(from netip.Addr) netip.Prefix {
 	bits := from.BitLen()
 	if from.Is6() {

@@ -240,7 +240,7 @@ func (s *server) endSessions(w *response, r *request) error {
 	return s.noContent(w, s.store.EndSessions(r.Context(), r.by, pathID(r), ""))
 }
 
-// pathID returns the {id} of the path, or 0, which is no account's.
+// pathID returns the {id} of the path, or 0, which no account has.
 func pathID(r *request) int64 {
 	id, _ := wholeNumber(r.PathValue("id"), 1, math.MaxInt64)
 	return id

@@ -56,7 +56,8 @@ func answerJSON(w *response, status int, v any) error {
 	return answer(w, status, b)
 }
 
-// noContent writes a 204 after a change that ended sessions, unless err is set.
+// noContent writes a 204 after a change that ended sessions. It returns err, and writes
+// nothing if that is not nil.
 func (s *server) noContent(w *response, err error) error {
 	if err == nil {
 		s.metrics.count("stdauth_sessions_ended_total")

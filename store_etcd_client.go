@@ -143,8 +143,8 @@ func (g *gateway) endpoint(failOvers uint32) string {
 }
 
 // pause waits before the next round of all members, longer each time. It returns false
-// if that is useless: no time is left, or the cluster is known to be lost and the call
-// only finds out whether it is back.
+// if another round is useless: no time is left, or the cluster is known to be lost and
+// this call was only to find out whether it is back.
 func (g *gateway) pause(ctx context.Context, rounds int) bool {
 	wait := min(50*time.Millisecond<<min(rounds, 4), 500*time.Millisecond)
 	wait += rand.N(wait) // so that calls do not all come back together

@@ -117,7 +117,7 @@ type etcdCompare struct {
 	Value          []byte `json:"value,omitempty"`
 }
 
-// An etcdOp has one of its fields set.
+// An etcdOp has exactly one of its fields set.
 type etcdOp struct {
 	Range  *etcdRange `json:"request_range,omitempty"`
 	Put    *etcdPut   `json:"request_put,omitempty"`

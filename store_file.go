@@ -71,7 +71,7 @@ type FileStore struct {
 	compactions int
 }
 
-// A folder is what a FileStore uses of the file system. Tests have another one.
+// A folder is what a FileStore uses of the file system. Tests use another one.
 type folder interface {
 	OpenFile(name string, flag int, perm fs.FileMode) (file, error)
 	Holds(name string, f file) (bool, error) // reports whether f has this name

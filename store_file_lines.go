@@ -109,8 +109,8 @@ func replayLine(m *MemoryStore, before int64, line []byte) error {
 }
 
 // appendLine appends a change as a line of JSON. Its first member is the CRC-32 (IEEE)
-// of the text after that member and its comma. The second one is there if the line
-// shares the sync of the line before.
+// of the text after that member and its comma. The second, same_sync, is there if the
+// line shares the sync of the line before.
 func appendLine(b []byte, c change, shared bool) ([]byte, error) {
 	object, err := json.Marshal(c)
 	if err != nil {

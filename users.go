@@ -50,7 +50,7 @@ func (u *User) SetPassword(hash string) {
 }
 
 // EndsSessions reports whether changing the account from old to u ends its sessions. A
-// new password does, and so does enabling the account, which suspended them.
+// new password does, and so does enabling an account, whose sessions were suspended.
 func (u *User) EndsSessions(old *User) bool {
 	return u.Epoch != old.Epoch || old.Disabled && !u.Disabled
 }
