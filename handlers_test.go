@@ -14,18 +14,17 @@ import (
 )
 
 // This file is the manual of the API. Each row is a rule, a request that the
-// rule decides, and the whole answer. The language of the requests is that of
+// rule decides, and the whole response. The language of the requests is that of
 // the scenarios: testdata/scenarios/README.md explains it.
 //
-// Everybody's password is "secret". There are johndoe (user 1), admin (2, an
-// admin), jane (3), dora (4, disabled) and, until a moment ago, dave (5). They
-// have the tokens john, admin, jane, dora and dave; ended is a token of johndoe's
-// who has logged out.
+// Every password is "secret". The accounts are johndoe (1), admin (2, an admin),
+// jane (3), dora (4, disabled) and dave (5, deleted). Their tokens are john, admin,
+// jane, dora and dave; ended is a token of johndoe whose session has ended.
 
 // A rule is one row of the manual.
 type apiRule struct{ rule, do, want string }
 
-// The answers that come again and again.
+// The responses that many rows want.
 var (
 	noCredentials = refusal(401, "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")
 	badToken      = refusal(401, "invalid_token", "Could not validate credentials", `WWW-Authenticate: Bearer error="invalid_token"`)
@@ -52,112 +51,112 @@ const (
 
 func TestToken(t *testing.T) {
 	checkRules(t, []apiRule{
-		{"a login answers both kinds of token", "POST /token username=johndoe&password=secret", tokens},
-		{"grant_type may say that it is a login", "POST /token grant_type=password&username=johndoe&password=secret", tokens},
+		{"a login returns an access token and a refresh token", "POST /token username=johndoe&password=secret", tokens},
+		{"a login may state grant_type=password", "POST /token grant_type=password&username=johndoe&password=secret", tokens},
 		{"an empty grant_type counts as absent", "POST /token grant_type=&username=johndoe&password=secret", tokens},
-		{"a login may write the name in any case of ASCII letters", "POST /token username=JohnDOE&password=secret", tokens},
-		{"unknown fields are ignored", "POST /token username=johndoe&password=secret&scope=all&client_id=x&client_secret=y", tokens},
-		{"a client's Basic header is ignored", `POST /token with "Authorization: Basic Y2xpZW50OnNlY3JldA==" username=johndoe&password=secret`, tokens},
-		{"a dead token beside it is ignored", "POST /token as ended username=johndoe&password=secret", tokens},
-		{"the content type may have parameters, in any case", `POST /token with "Content-Type: Application/X-WWW-Form-Urlencoded; charset=utf-8" username=johndoe&password=secret`, tokens},
+		{"a login accepts the username in any case of ASCII letters", "POST /token username=JohnDOE&password=secret", tokens},
+		{"unknown form fields are ignored", "POST /token username=johndoe&password=secret&scope=all&client_id=x&client_secret=y", tokens},
+		{"Basic credentials of a client are ignored at a login", `POST /token with "Authorization: Basic Y2xpZW50OnNlY3JldA==" username=johndoe&password=secret`, tokens},
+		{"a token of an ended session is ignored at a login", "POST /token as ended username=johndoe&password=secret", tokens},
+		{"the content type of a login may have parameters and any case of letters", `POST /token with "Content-Type: Application/X-WWW-Form-Urlencoded; charset=utf-8" username=johndoe&password=secret`, tokens},
 
 		{"a wrong password is refused", "POST /token username=johndoe&password=wrong", wrongLogin},
-		{"a password differs by case", "POST /token username=johndoe&password=Secret", wrongLogin},
-		{"a password is not trimmed", "POST /token username=johndoe&password=+secret", wrongLogin},
-		{"a name is not trimmed", "POST /token username=johndoe+&password=secret", wrongLogin},
-		{"an unknown name gets the very same answer", "POST /token username=nobody&password=secret", wrongLogin},
-		{"a deleted account gets the very same answer", "POST /token username=dave&password=secret", wrongLogin},
-		{"a name that can be no account's gets the very same answer", "POST /token username=%00%FF&password=secret", wrongLogin},
-		{"a password that can be nobody's gets the very same answer: NUL", "POST /token username=johndoe&password=secret%00", wrongLogin},
-		{"a password that can be nobody's gets the very same answer: not UTF-8", "POST /token username=johndoe&password=%FF%FEsecret", wrongLogin},
-		{"a password that can be nobody's gets the very same answer: 1025 bytes", "POST /token username=johndoe&password=" + strings.Repeat("x", 1025), wrongLogin},
-		{"a disabled account with a wrong password gets the very same answer", "POST /token username=dora&password=wrong", wrongLogin},
-		{"a disabled account is told so only for the right password", "POST /token username=dora&password=secret", noLogin},
+		{"a password is case-sensitive", "POST /token username=johndoe&password=Secret", wrongLogin},
+		{"a space before a password is not trimmed", "POST /token username=johndoe&password=+secret", wrongLogin},
+		{"a space after a username is not trimmed", "POST /token username=johndoe+&password=secret", wrongLogin},
+		{"an unknown username gets the same response as a wrong password", "POST /token username=nobody&password=secret", wrongLogin},
+		{"a deleted account gets the same response as a wrong password", "POST /token username=dave&password=secret", wrongLogin},
+		{"an invalid username gets the same response as a wrong password", "POST /token username=%00%FF&password=secret", wrongLogin},
+		{"a password with NUL gets the same response as a wrong password", "POST /token username=johndoe&password=secret%00", wrongLogin},
+		{"a password that is not UTF-8 gets the same response as a wrong password", "POST /token username=johndoe&password=%FF%FEsecret", wrongLogin},
+		{"a password of 1025 bytes gets the same response as a wrong password", "POST /token username=johndoe&password=" + strings.Repeat("x", 1025), wrongLogin},
+		{"a wrong password for a disabled account gets the same response as for any other", "POST /token username=dora&password=wrong", wrongLogin},
+		{"a disabled account with the right password gets the error inactive_user", "POST /token username=dora&password=secret", noLogin},
 
-		{"a refresh token answers its successor", "wait 1m ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
-		{"a refreshed access token works", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep access_token as new ; GET /users/me/ as new", "200\n" + john},
-		{"refreshing ends no access token", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; GET /users/me/ as john", "200\n" + john},
-		{"rubbish is no refresh token", "POST /token grant_type=refresh_token&refresh_token=rubbish", wrongRefresh},
-		{"an access token is no refresh token", "POST /token grant_type=refresh_token&refresh_token=$john", wrongRefresh},
+		{"a refresh token is exchanged for its successor", "wait 1m ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
+		{"the access token from a refresh is valid", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep access_token as new ; GET /users/me/ as new", "200\n" + john},
+		{"a refresh leaves earlier access tokens valid", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; GET /users/me/ as john", "200\n" + john},
+		{"an invalid refresh token is refused", "POST /token grant_type=refresh_token&refresh_token=rubbish", wrongRefresh},
+		{"an access token is refused as a refresh token", "POST /token grant_type=refresh_token&refresh_token=$john", wrongRefresh},
 		{"a refresh token of an ended session is refused", "POST /token grant_type=refresh_token&refresh_token=$ended.refresh", wrongRefresh},
 		{"a refresh token of a deleted account is refused", "POST /token grant_type=refresh_token&refresh_token=$dave.refresh", wrongRefresh},
-		{"a refresh token of a disabled account is refused, and says so", "POST /token grant_type=refresh_token&refresh_token=$dora.refresh", noLogin},
+		{"a refresh token of a disabled account gets the error inactive_user", "POST /token grant_type=refresh_token&refresh_token=$dora.refresh", noLogin},
 
-		{"the token just before the current one still answers, a moment before 10 s", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 9999ms ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
-		{"its answer is the very same successor", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 9999ms ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "<refresh token>", "$next", 1)},
-		{"after 10 s it is refused", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 10s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
-		{"and has ended its session", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep access_token as new ; wait 10s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; GET /users/me/ as new", badToken},
-		{"and its successor is dead", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 10s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; POST /token grant_type=refresh_token&refresh_token=$next", wrongRefresh},
-		{"its answer is the same after a restart", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; restart ; wait 9s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "<refresh token>", "$next", 1)},
-		{"two steps behind is a replay at once", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; POST /token grant_type=refresh_token&refresh_token=$next ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
-		{"a replay ends no other session of the account", "login johndoe as other ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 10s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; GET /users/me/ as other", "200\n" + john},
+		{"a replaced refresh token is accepted for 10 s", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 9999ms ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
+		{"a replaced refresh token returns the same successor for 10 s", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 9999ms ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "<refresh token>", "$next", 1)},
+		{"a replaced refresh token is refused after 10 s", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 10s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"the replay of a refresh token ends its session", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep access_token as new ; wait 10s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; GET /users/me/ as new", badToken},
+		{"the replay of a refresh token revokes its successor", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 10s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; POST /token grant_type=refresh_token&refresh_token=$next", wrongRefresh},
+		{"a replaced refresh token returns the same successor after a restart", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; restart ; wait 9s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "<refresh token>", "$next", 1)},
+		{"a refresh token two rotations old is refused at once", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; POST /token grant_type=refresh_token&refresh_token=$next ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"the replay of a refresh token ends no other session of the account", "login johndoe as other ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 10s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; GET /users/me/ as other", "200\n" + john},
 
-		{"a session unused for 30 days ends", "wait 720h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
-		{"a session lives until then", "wait 719h59m59s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
-		{"a refresh prolongs it", "wait 500h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 500h ; POST /token grant_type=refresh_token&refresh_token=$next", tokens},
-		{"a request with an access token does not", "wait 719h59m59s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep access_token as new ; keep refresh_token as next ; GET /users/me/ as new ; wait 720h ; POST /token grant_type=refresh_token&refresh_token=$next", wrongRefresh},
-		{"at 90 days it ends however busy", "wait 700h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as b ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$b ; keep refresh_token as c ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$c ; keep refresh_token as d ; wait 60h ; POST /token grant_type=refresh_token&refresh_token=$d", wrongRefresh},
-		{"an access token does not outlive its session", "wait 700h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as b ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$b ; keep refresh_token as c ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$c ; keep refresh_token as d ; wait 59h50m ; POST /token grant_type=refresh_token&refresh_token=$d", strings.Replace(tokens, "1800", "600", 1)},
+		{"a session unused for 30 days expires", "wait 720h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"a session unused for one second less than 30 days is valid", "wait 719h59m59s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
+		{"a refresh extends the session", "wait 500h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 500h ; POST /token grant_type=refresh_token&refresh_token=$next", tokens},
+		{"a request with an access token does not extend the session", "wait 719h59m59s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep access_token as new ; keep refresh_token as next ; GET /users/me/ as new ; wait 720h ; POST /token grant_type=refresh_token&refresh_token=$next", wrongRefresh},
+		{"a session in use expires after 90 days", "wait 700h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as b ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$b ; keep refresh_token as c ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$c ; keep refresh_token as d ; wait 60h ; POST /token grant_type=refresh_token&refresh_token=$d", wrongRefresh},
+		{"an access token expires no later than its session", "wait 700h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as b ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$b ; keep refresh_token as c ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$c ; keep refresh_token as d ; wait 59h50m ; POST /token grant_type=refresh_token&refresh_token=$d", strings.Replace(tokens, "1800", "600", 1)},
 
-		{"a client may ask for a shorter life of the access token", "POST /token username=johndoe&password=secret&expires_in=5", strings.Replace(tokens, "1800", "5", 1)},
-		{"an access token of 5 s is refused after 5 s", "POST /token username=johndoe&password=secret&expires_in=5 ; keep access_token as brief ; wait 5s ; GET /users/me/ as brief", badToken},
-		{"a refresh may ask for a shorter life too", "POST /token grant_type=refresh_token&refresh_token=$john.refresh&expires_in=1", strings.Replace(tokens, "1800", "1", 1)},
-		{"the shorter life is of this access token only", "wait 1m ; POST /token grant_type=refresh_token&refresh_token=$john.refresh&expires_in=1 ; keep refresh_token as next ; POST /token grant_type=refresh_token&refresh_token=$next", tokens},
-		{"a life may be as long as -access-ttl", "POST /token username=johndoe&password=secret&expires_in=1800", tokens},
+		{"a login may request a shorter lifetime of its access token", "POST /token username=johndoe&password=secret&expires_in=5", strings.Replace(tokens, "1800", "5", 1)},
+		{"an access token with a lifetime of 5 s is refused after 5 s", "POST /token username=johndoe&password=secret&expires_in=5 ; keep access_token as brief ; wait 5s ; GET /users/me/ as brief", badToken},
+		{"a refresh may request a shorter lifetime of its access token", "POST /token grant_type=refresh_token&refresh_token=$john.refresh&expires_in=1", strings.Replace(tokens, "1800", "1", 1)},
+		{"expires_in does not carry over to the next refresh", "wait 1m ; POST /token grant_type=refresh_token&refresh_token=$john.refresh&expires_in=1 ; keep refresh_token as next ; POST /token grant_type=refresh_token&refresh_token=$next", tokens},
+		{"expires_in may equal -access-ttl", "POST /token username=johndoe&password=secret&expires_in=1800", tokens},
 		{"an empty expires_in counts as absent", "POST /token username=johndoe&password=secret&expires_in=", tokens},
-		{"a life longer than -access-ttl is refused", "POST /token username=johndoe&password=secret&expires_in=1801", oauthRefusal(400, "invalid_request", "invalid_request", "expires_in must be a whole number from 1 to 1800")},
-		{"a life of 0 s is refused", "POST /token username=johndoe&password=secret&expires_in=0", oauthRefusal(400, "invalid_request", "invalid_request", "expires_in must be a whole number from 1 to 1800")},
-		{"a life that is no number is refused", "POST /token username=johndoe&password=secret&expires_in=5s", oauthRefusal(400, "invalid_request", "invalid_request", "expires_in must be a whole number from 1 to 1800")},
-		{"a bad expires_in counts as no failed login", "repeat 9 POST /token username=johndoe&password=wrong&expires_in=0 ; POST /token username=johndoe&password=secret", tokens},
+		{"an expires_in above -access-ttl is refused", "POST /token username=johndoe&password=secret&expires_in=1801", oauthRefusal(400, "invalid_request", "invalid_request", "expires_in must be a whole number from 1 to 1800")},
+		{"an expires_in of 0 is refused", "POST /token username=johndoe&password=secret&expires_in=0", oauthRefusal(400, "invalid_request", "invalid_request", "expires_in must be a whole number from 1 to 1800")},
+		{"an expires_in that is not a whole number is refused", "POST /token username=johndoe&password=secret&expires_in=5s", oauthRefusal(400, "invalid_request", "invalid_request", "expires_in must be a whole number from 1 to 1800")},
+		{"a request with an invalid expires_in is not a failed login", "repeat 9 POST /token username=johndoe&password=wrong&expires_in=0 ; POST /token username=johndoe&password=secret", tokens},
 
-		{"a shorter -refresh-ttl binds sessions from before", "wait 1h ; restart -refresh-ttl=1h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
-		{"a shorter -session-ttl binds sessions from before", "wait 59m ; restart -session-ttl=1h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "1800", "60", 1)},
-		{"in its last second a session is not refreshed", "restart -session-ttl=1h ; wait 500ms ; login johndoe as late ; wait 3599700ms ; POST /token grant_type=refresh_token&refresh_token=$late.refresh", wrongRefresh},
+		{"a shorter -refresh-ttl applies to existing sessions", "wait 1h ; restart -refresh-ttl=1h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"a shorter -session-ttl applies to existing sessions", "wait 59m ; restart -session-ttl=1h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "1800", "60", 1)},
+		{"a session in its last second cannot be refreshed", "restart -session-ttl=1h ; wait 500ms ; login johndoe as late ; wait 3599700ms ; POST /token grant_type=refresh_token&refresh_token=$late.refresh", wrongRefresh},
 
-		{"the username must be there", "POST /token password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: username")},
-		{"the password must be there", "POST /token username=johndoe", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
-		{"an empty field counts as absent", "POST /token username=johndoe&password=", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
-		{"the refresh token must be there", "POST /token grant_type=refresh_token&username=johndoe&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: refresh_token")},
-		{"other grants are not supported", "POST /token grant_type=client_credentials", oauthRefusal(400, "unsupported_grant_type", "unsupported_grant_type", "grant_type must be password or refresh_token")},
-		{"a grant is written exactly", "POST /token grant_type=Password&username=johndoe&password=secret", oauthRefusal(400, "unsupported_grant_type", "unsupported_grant_type", "grant_type must be password or refresh_token")},
-		{"a repeated field is refused", "POST /token username=johndoe&password=wrong&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
-		{"a repeated unknown field is refused", "POST /token username=johndoe&password=secret&x=1&x=2", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
-		{"a broken form is refused", "POST /token username=johndoe&password=%zz", oauthRefusal(400, "invalid_request", "invalid_request", "The body is not a valid form")},
-		{"a login is not JSON", `POST /token with "Content-Type: application/json" {"username":"johndoe","password":"secret"}`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"a login has a content type", "POST /token", oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"a login has one content type", `POST /token with "Content-Type: application/x-www-form-urlencoded" with "Content-Type: application/json" username=johndoe&password=secret`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"a body of 64 KiB is read", "POST /token username=johndoe&password=secret&x=" + strings.Repeat("x", 64<<10-len("username=johndoe&password=secret&x=")), tokens},
-		{"a larger one is not", "POST /token username=johndoe&password=secret&x=" + strings.Repeat("x", 64<<10-len("username=johndoe&password=secret&x=")+1), oauthRefusal(413, "invalid_request", "too_large", "The body must be at most 65536 bytes long")},
-		{"a store that cannot write is a 503", "store fails ; POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
-		{"also for a refresh", "store fails ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
-		{"while the queue for the hash is full, a login is a 503", "queue fills ; POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many passwords are being checked", "Retry-After: 1")},
-		{"a refresh needs no hash", "wait 1m ; queue fills ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
-		{"a form that takes too long to arrive is a 408", "slowly POST /token username=johndoe&password=secret", oauthRefusal(408, "invalid_request", "request_timeout", "The request took too long to arrive")},
-		{"GET would put the password into the address", "GET /token", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
+		{"a login without a username is refused", "POST /token password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: username")},
+		{"a login without a password is refused", "POST /token username=johndoe", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
+		{"an empty password counts as absent", "POST /token username=johndoe&password=", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
+		{"a refresh without a refresh token is refused", "POST /token grant_type=refresh_token&username=johndoe&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: refresh_token")},
+		{"a grant_type other than password and refresh_token is refused", "POST /token grant_type=client_credentials", oauthRefusal(400, "unsupported_grant_type", "unsupported_grant_type", "grant_type must be password or refresh_token")},
+		{"grant_type is case-sensitive", "POST /token grant_type=Password&username=johndoe&password=secret", oauthRefusal(400, "unsupported_grant_type", "unsupported_grant_type", "grant_type must be password or refresh_token")},
+		{"a repeated form field is refused", "POST /token username=johndoe&password=wrong&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"a repeated unknown form field is refused", "POST /token username=johndoe&password=secret&x=1&x=2", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"a form with invalid percent-encoding is refused", "POST /token username=johndoe&password=%zz", oauthRefusal(400, "invalid_request", "invalid_request", "The body is not a valid form")},
+		{"a login with a JSON body is refused", `POST /token with "Content-Type: application/json" {"username":"johndoe","password":"secret"}`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
+		{"a login without a content type is refused", "POST /token", oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
+		{"a login with two content types is refused", `POST /token with "Content-Type: application/x-www-form-urlencoded" with "Content-Type: application/json" username=johndoe&password=secret`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
+		{"a form of 64 KiB is accepted", "POST /token username=johndoe&password=secret&x=" + strings.Repeat("x", 64<<10-len("username=johndoe&password=secret&x=")), tokens},
+		{"a form of more than 64 KiB is refused", "POST /token username=johndoe&password=secret&x=" + strings.Repeat("x", 64<<10-len("username=johndoe&password=secret&x=")+1), oauthRefusal(413, "invalid_request", "too_large", "The body must be at most 65536 bytes long")},
+		{"a login gets a 503 if the store cannot write", "store fails ; POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
+		{"a refresh gets a 503 if the store cannot write", "store fails ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
+		{"a login gets a 503 while the queue for hashing is full", "queue fills ; POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many passwords are being checked", "Retry-After: 1")},
+		{"a refresh succeeds while the queue for hashing is full", "wait 1m ; queue fills ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
+		{"a login whose form arrives too slowly gets a 408", "slowly POST /token username=johndoe&password=secret", oauthRefusal(408, "invalid_request", "request_timeout", "The request took too long to arrive")},
+		{"a login must use POST, which keeps the password out of the URL", "GET /token", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
 	})
 }
 
 func TestRevoke(t *testing.T) {
 	checkRules(t, []apiRule{
-		{"revoking an access token answers nothing", "POST /revoke token=$john", "200"},
-		{"it ends the session", "POST /revoke token=$john ; GET /users/me/ as john", badToken},
-		{"the refresh token is dead with it", "POST /revoke token=$john ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
-		{"revoking a refresh token ends the session too", "POST /revoke token=$john.refresh ; GET /users/me/ as john", badToken},
-		{"so does an old refresh token", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 1m ; POST /revoke token=$john.refresh ; GET /users/me/ as john", badToken},
-		{"other sessions go on", "login johndoe as other ; POST /revoke token=$john ; GET /users/me/ as other", "200\n" + john},
-		{"a hint is ignored", "POST /revoke token=$john&token_type_hint=refresh_token ; GET /users/me/ as john", badToken},
-		{"the answer is the same for what is no token", "POST /revoke token=rubbish", "200"},
+		{"revoking an access token gets a 200 without a body", "POST /revoke token=$john", "200"},
+		{"revoking an access token ends its session", "POST /revoke token=$john ; GET /users/me/ as john", badToken},
+		{"revoking an access token revokes the refresh token of its session", "POST /revoke token=$john ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"revoking a refresh token ends its session", "POST /revoke token=$john.refresh ; GET /users/me/ as john", badToken},
+		{"revoking a replaced refresh token ends its session", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 1m ; POST /revoke token=$john.refresh ; GET /users/me/ as john", badToken},
+		{"revoking a token ends no other session", "login johndoe as other ; POST /revoke token=$john ; GET /users/me/ as other", "200\n" + john},
+		{"token_type_hint is ignored", "POST /revoke token=$john&token_type_hint=refresh_token ; GET /users/me/ as john", badToken},
+		{"revoking an invalid token gets a 200 without a body", "POST /revoke token=rubbish", "200"},
 		{"revoking an expired access token ends its session", "wait 30m ; POST /revoke token=$john ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
-		{"and for one that is ended already", "POST /revoke token=$ended", "200"},
-		{"and for that of a deleted account", "POST /revoke token=$dave.refresh", "200"},
-		{"a disabled account can log out", "POST /revoke token=$dora ; PATCH /users/4 as admin {\"disabled\":false} ; GET /users/me/ as dora", badToken},
+		{"revoking a token of an ended session gets a 200 without a body", "POST /revoke token=$ended", "200"},
+		{"revoking a token of a deleted account gets a 200 without a body", "POST /revoke token=$dave.refresh", "200"},
+		{"a disabled account can revoke its token", "POST /revoke token=$dora ; PATCH /users/4 as admin {\"disabled\":false} ; GET /users/me/ as dora", badToken},
 
-		{"the token must be there", "POST /revoke token_type_hint=access_token", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: token")},
-		{"an empty token counts as absent", "POST /revoke token=", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: token")},
-		{"a repeated token is refused", "POST /revoke token=$john&token=$jane", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
-		{"it is a form", `POST /revoke with "Content-Type: text/plain" token=$john`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"a store that cannot write is a 503", "store fails ; POST /revoke token=$john", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
-		{"other methods are told which one to use", "DELETE /revoke", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
+		{"a revocation without a token is refused", "POST /revoke token_type_hint=access_token", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: token")},
+		{"a revocation with an empty token is refused", "POST /revoke token=", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: token")},
+		{"a revocation of two tokens is refused", "POST /revoke token=$john&token=$jane", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"a revocation that is not a form is refused", `POST /revoke with "Content-Type: text/plain" token=$john`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
+		{"a revocation gets a 503 if the store cannot write", "store fails ; POST /revoke token=$john", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
+		{"a revocation must use POST", "DELETE /revoke", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
 	})
 }
 
@@ -169,29 +168,29 @@ func TestIntrospect(t *testing.T) {
 	)
 	checkRules(t, []apiRule{
 		{"an access token is active", "POST /introspect as admin token=$john", onAccess},
-		{"a refresh token is active, until its session ends", "POST /introspect as admin token=$john.refresh", onRefresh},
-		{"the role is the store's", "PATCH /users/1 as admin {\"role\":\"admin\"} ; POST /introspect as admin token=$john", strings.Replace(onAccess, `"role":"user"`, `"role":"admin"`, 1)},
-		{"a replaced refresh token is active while it would answer", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 9s ; POST /introspect as admin token=$john.refresh", onRefresh},
-		{"and not after", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 10s ; POST /introspect as admin token=$john.refresh", off},
-		{"asking does not count as using it", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 10s ; POST /introspect as admin token=$john.refresh ; POST /token grant_type=refresh_token&refresh_token=$next", tokens},
+		{"a refresh token is active until its session expires", "POST /introspect as admin token=$john.refresh", onRefresh},
+		{"the role in the response is the current one of the account", "PATCH /users/1 as admin {\"role\":\"admin\"} ; POST /introspect as admin token=$john", strings.Replace(onAccess, `"role":"user"`, `"role":"admin"`, 1)},
+		{"a replaced refresh token is active during its grace period", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 9s ; POST /introspect as admin token=$john.refresh", onRefresh},
+		{"a replaced refresh token is inactive after its grace period", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 10s ; POST /introspect as admin token=$john.refresh", off},
+		{"introspecting a replaced refresh token is not a replay", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 10s ; POST /introspect as admin token=$john.refresh ; POST /token grant_type=refresh_token&refresh_token=$next", tokens},
 
-		{"rubbish is not active", "POST /introspect as admin token=rubbish", off},
-		{"an expired access token is not", "wait 29m ; login admin as boss ; wait 1m ; POST /introspect as boss token=$john", off},
-		{"an ended session's tokens are not", "POST /introspect as admin token=$ended", off},
-		{"nor its refresh token", "POST /introspect as admin token=$ended.refresh", off},
-		{"a disabled account's access token is not", "POST /introspect as admin token=$dora", off},
-		{"a disabled account's refresh token is not", "POST /introspect as admin token=$dora.refresh", off},
-		{"a deleted account's access token is not", "POST /introspect as admin token=$dave", off},
-		{"a deleted account's refresh token is not", "POST /introspect as admin token=$dave.refresh", off},
+		{"an invalid token is inactive", "POST /introspect as admin token=rubbish", off},
+		{"an expired access token is inactive", "wait 29m ; login admin as boss ; wait 1m ; POST /introspect as boss token=$john", off},
+		{"an access token of an ended session is inactive", "POST /introspect as admin token=$ended", off},
+		{"a refresh token of an ended session is inactive", "POST /introspect as admin token=$ended.refresh", off},
+		{"an access token of a disabled account is inactive", "POST /introspect as admin token=$dora", off},
+		{"a refresh token of a disabled account is inactive", "POST /introspect as admin token=$dora.refresh", off},
+		{"an access token of a deleted account is inactive", "POST /introspect as admin token=$dave", off},
+		{"a refresh token of a deleted account is inactive", "POST /introspect as admin token=$dave.refresh", off},
 
-		{"it is for admins", "POST /introspect as john token=$john", oauthRefusal(403, "insufficient_scope", "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)},
-		{"it asks for a token of one's own", "POST /introspect token=$john", oauthRefusal(401, "invalid_client", "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")},
-		{"a live one", "POST /introspect as ended token=$john", oauthRefusal(401, "invalid_token", "invalid_token", "Could not validate credentials", `WWW-Authenticate: Bearer error="invalid_token"`)},
-		{"of an active account", "POST /introspect as dora token=$john", noLogin},
-		{"the token must be there", "POST /introspect as admin x=y", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: token")},
-		{"a repeated token is refused", "POST /introspect as admin token=$john&token=$jane", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
-		{"it is a form", `POST /introspect as admin with "Content-Type: application/json" {"token":"$john"}`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"other methods are told which one to use", "GET /introspect as admin", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
+		{"introspection is for admins only", "POST /introspect as john token=$john", oauthRefusal(403, "insufficient_scope", "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)},
+		{"introspection without credentials is refused", "POST /introspect token=$john", oauthRefusal(401, "invalid_client", "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")},
+		{"introspection with a token of an ended session is refused", "POST /introspect as ended token=$john", oauthRefusal(401, "invalid_token", "invalid_token", "Could not validate credentials", `WWW-Authenticate: Bearer error="invalid_token"`)},
+		{"introspection by a disabled account is refused", "POST /introspect as dora token=$john", noLogin},
+		{"introspection without the field token is refused", "POST /introspect as admin x=y", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: token")},
+		{"introspection of two tokens is refused", "POST /introspect as admin token=$john&token=$jane", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"introspection with a JSON body is refused", `POST /introspect as admin with "Content-Type: application/json" {"token":"$john"}`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
+		{"introspection must use POST", "GET /introspect as admin", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
 	})
 }
 
@@ -217,91 +216,91 @@ func TestRegister(t *testing.T) {
 	longest := "a@" + strings.Repeat("b", 252) // bytes
 
 	checkRules(t, []apiRule{
-		{"a name and a password make an account", `POST /users/ {"username":"alice","password":"correct horse"}`, created + alice},
-		{"email and full name may be given", `POST /users/ {"username":"alice","password":"correct horse","email":"a@example.com","full_name":"Alice Ä."}`, created + `{"id":6,"username":"alice","email":"a@example.com","full_name":"Alice Ä.","disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
-		{"null is the same as absent", `POST /users/ {"username":"alice","password":"correct horse","email":null,"full_name":null}`, created + alice},
-		{"the account is as young as the clock says", `wait 90s ; POST /users/ {"username":"alice","password":"correct horse"}`, created + strings.Replace(alice, "00:00:00Z", "00:01:30Z", 1)},
-		{"it can log in", `POST /users/ {"username":"alice","password":"correct horse"} ; POST /token username=alice&password=correct+horse`, tokens},
-		{"the name is kept as written", `POST /users/ {"username":"AliCE","password":"correct horse"}`, created + strings.Replace(alice, "alice", "AliCE", 1)},
-		{"an ID is never used again", `DELETE /users/4 as admin ; POST /users/ {"username":"alice","password":"correct horse"}`, created + alice},
-		{"the content type may have parameters", `POST /users/ with "Content-Type: application/json; charset=utf-8" {"username":"alice","password":"correct horse"}`, created + alice},
-		{"the password may be the article's", password("newpassword"), created + alice},
-		{"a token beside it changes nothing", `POST /users/ as admin {"username":"alice","password":"correct horse"}`, created + alice},
+		{"a username and a password create an account", `POST /users/ {"username":"alice","password":"correct horse"}`, created + alice},
+		{"a registration may set an email and a full name", `POST /users/ {"username":"alice","password":"correct horse","email":"a@example.com","full_name":"Alice Ä."}`, created + `{"id":6,"username":"alice","email":"a@example.com","full_name":"Alice Ä.","disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
+		{"null as email or full name counts as absent", `POST /users/ {"username":"alice","password":"correct horse","email":null,"full_name":null}`, created + alice},
+		{"created_at is the time of the registration", `wait 90s ; POST /users/ {"username":"alice","password":"correct horse"}`, created + strings.Replace(alice, "00:00:00Z", "00:01:30Z", 1)},
+		{"a new account can log in", `POST /users/ {"username":"alice","password":"correct horse"} ; POST /token username=alice&password=correct+horse`, tokens},
+		{"a username keeps the case of its letters", `POST /users/ {"username":"AliCE","password":"correct horse"}`, created + strings.Replace(alice, "alice", "AliCE", 1)},
+		{"an ID is never reused", `DELETE /users/4 as admin ; POST /users/ {"username":"alice","password":"correct horse"}`, created + alice},
+		{"the content type of a registration may have parameters", `POST /users/ with "Content-Type: application/json; charset=utf-8" {"username":"alice","password":"correct horse"}`, created + alice},
+		{"the password of the article is accepted", password("newpassword"), created + alice},
+		{"a bearer token sent with a registration changes nothing", `POST /users/ as admin {"username":"alice","password":"correct horse"}`, created + alice},
 
-		{"a name is taken once", name("johndoe"), refusal(400, "username_taken", "Username already registered")},
-		{"in any case", name("JohnDoe"), refusal(400, "username_taken", "Username already registered")},
-		{"also a disabled account's", name("dora"), refusal(400, "username_taken", "Username already registered")},
-		{"a deleted account's name is free", name("dave"), created + strings.Replace(alice, "alice", "dave", 1)},
+		{"a taken username is refused", name("johndoe"), refusal(400, "username_taken", "Username already registered")},
+		{"a taken username is refused in any case of letters", name("JohnDoe"), refusal(400, "username_taken", "Username already registered")},
+		{"the username of a disabled account is taken", name("dora"), refusal(400, "username_taken", "Username already registered")},
+		{"the username of a deleted account is available", name("dave"), created + strings.Replace(alice, "alice", "dave", 1)},
 
-		{"username and password must be there", `POST /users/ {}`, invalidFields("username is required", "password is required")},
-		{"twenty fields are named at most", `POST /users/ {` + manyFields(25) + `}`, invalidFields(manyRefusals(20)...)},
-		{"everything that is wrong is said at once", `POST /users/ {"username":"a b","password":"short","email":"x","full_name":"\u0007","role":"admin","disabled":1}`, invalidFields("role "+unknown, "disabled "+unknown, "username "+badName, "password "+badPassword, "email "+badEmail, "full_name "+badFullName)},
-		{"nobody gives himself a role", register(`"role":"admin"`), invalidFields("role " + unknown)},
-		{"nobody chooses an ID", register(`"id":1`), invalidFields("id " + unknown)},
-		{"disabled is refused, even false", register(`"disabled":false`), invalidFields("disabled " + unknown)},
-		{"an unknown field is named", register(`"nickname":"al"`), invalidFields("nickname " + unknown)},
-		{"a field has one spelling", register(`"Email":"a@example.com"`), invalidFields("Email " + unknown)},
-		{"a field comes once", `POST /users/ {"username":"alice","username":"bob","password":"correct horse"}`, invalidFields("username is given more than once")},
-		{"a number is no string", `POST /users/ {"username":1,"password":12345678}`, invalidFields("username must be a string", "password must be a string")},
-		{"null is no name and no password", `POST /users/ {"username":null,"password":null}`, invalidFields("username must be a string", "password must be a string")},
-		{"an array is no email, a boolean no full name", register(`"email":["a@example.com"],"full_name":true`), invalidFields("email must be a string or null", "full_name must be a string or null")},
+		{"username and password are required", `POST /users/ {}`, invalidFields("username is required", "password is required")},
+		{"a response lists at most 20 invalid fields", `POST /users/ {` + manyFields(25) + `}`, invalidFields(manyRefusals(20)...)},
+		{"a response lists all invalid fields", `POST /users/ {"username":"a b","password":"short","email":"x","full_name":"\u0007","role":"admin","disabled":1}`, invalidFields("role "+unknown, "disabled "+unknown, "username "+badName, "password "+badPassword, "email "+badEmail, "full_name "+badFullName)},
+		{"a registration cannot set the role", register(`"role":"admin"`), invalidFields("role " + unknown)},
+		{"a registration cannot set the ID", register(`"id":1`), invalidFields("id " + unknown)},
+		{"disabled is refused, even if it is false", register(`"disabled":false`), invalidFields("disabled " + unknown)},
+		{"an unknown field is refused by its name", register(`"nickname":"al"`), invalidFields("nickname " + unknown)},
+		{"field names are case-sensitive", register(`"Email":"a@example.com"`), invalidFields("Email " + unknown)},
+		{"a repeated field is refused", `POST /users/ {"username":"alice","username":"bob","password":"correct horse"}`, invalidFields("username is given more than once")},
+		{"a number is refused as username and as password", `POST /users/ {"username":1,"password":12345678}`, invalidFields("username must be a string", "password must be a string")},
+		{"null is refused as username and as password", `POST /users/ {"username":null,"password":null}`, invalidFields("username must be a string", "password must be a string")},
+		{"an array is refused as email, and a boolean as full name", register(`"email":["a@example.com"],"full_name":true`), invalidFields("email must be a string or null", "full_name must be a string or null")},
 
-		{"a name has 1 character at least", name(""), invalidFields("username " + badName)},
-		{"1 is enough", name("a"), created + strings.Replace(alice, "alice", "a", 1)},
-		{"a name has 64 at most", name(strings.Repeat("a", 65)), invalidFields("username " + badName)},
-		{"64 are not too many", name(strings.Repeat("a", 64)), created + strings.Replace(alice, "alice", strings.Repeat("a", 64), 1)},
-		{"a name may be an email address and more", name("A.b+c-d_e@example.com0"), created + strings.Replace(alice, "alice", "A.b+c-d_e@example.com0", 1)},
-		{"a name has no space", name("al ice"), invalidFields("username " + badName)},
-		{"a name has no slash", name("al/ice"), invalidFields("username " + badName)},
-		{"a name has no letter that looks like another", name("аlice"), invalidFields("username " + badName)},
-		{"a name has no brace, backquote or bracket, the neighbours of letters", name("al{`[@"), invalidFields("username " + badName)},
-		{"a name has no colon or slash, the neighbours of digits", name("1:2"), invalidFields("username " + badName)},
+		{"an empty username is refused", name(""), invalidFields("username " + badName)},
+		{"a username of 1 character is accepted", name("a"), created + strings.Replace(alice, "alice", "a", 1)},
+		{"a username of 65 characters is refused", name(strings.Repeat("a", 65)), invalidFields("username " + badName)},
+		{"a username of 64 characters is accepted", name(strings.Repeat("a", 64)), created + strings.Replace(alice, "alice", strings.Repeat("a", 64), 1)},
+		{"a username may be an email address", name("A.b+c-d_e@example.com0"), created + strings.Replace(alice, "alice", "A.b+c-d_e@example.com0", 1)},
+		{"a username with a space is refused", name("al ice"), invalidFields("username " + badName)},
+		{"a username with a slash is refused", name("al/ice"), invalidFields("username " + badName)},
+		{"a username with a Cyrillic letter that looks like a Latin one is refused", name("аlice"), invalidFields("username " + badName)},
+		{"a username with the characters next to the letters in ASCII is refused", name("al{`[@"), invalidFields("username " + badName)},
+		{"a username with the character after the digits in ASCII is refused", name("1:2"), invalidFields("username " + badName)},
 
-		{"a password has 8 characters at least", password("7 signs"), invalidFields("password " + badPassword)},
-		{"8 characters are enough for a password", password("8 signs!"), created + alice},
-		{"characters count, not bytes", password("äääääää"), invalidFields("password " + badPassword)},
-		{"a password has 1024 bytes at most", password(strings.Repeat("x", 1025)), invalidFields("password must be at most 1024 bytes long")},
-		{"1024 are not too many", password(strings.Repeat("x", 1024)), created + alice},
-		{"a password has no NUL: HMAC would not see it at the end", password(`correct horse\u0000`), invalidFields("password must be valid UTF-8 without NUL and U+FFFD")},
-		{"nor in the middle", password(`correct\u0000horse`), invalidFields("password must be valid UTF-8 without NUL and U+FFFD")},
-		{"a password does not contain the name", `POST /users/ {"username":"alice","password":"my ALICE in"}`, invalidFields("password must not contain the username")},
-		{"a password may contain a name of 3 characters", `POST /users/ {"username":"ali","password":"correct ali horse"}`, created + strings.Replace(alice, "alice", "ali", 1)},
-		{"a password is not everybody's", password("password1"), invalidFields("password " + common)},
-		{"in any case", password("PassWord1"), invalidFields("password " + common)},
+		{"a password of 7 characters is refused", password("7 signs"), invalidFields("password " + badPassword)},
+		{"a password of 8 characters is accepted", password("8 signs!"), created + alice},
+		{"the minimum length of a password is in characters, not bytes", password("äääääää"), invalidFields("password " + badPassword)},
+		{"a password of 1025 bytes is refused", password(strings.Repeat("x", 1025)), invalidFields("password must be at most 1024 bytes long")},
+		{"a password of 1024 bytes is accepted", password(strings.Repeat("x", 1024)), created + alice},
+		{"a password with NUL at the end, which HMAC ignores, is refused", password(`correct horse\u0000`), invalidFields("password must be valid UTF-8 without NUL and U+FFFD")},
+		{"a password with NUL in the middle is refused", password(`correct\u0000horse`), invalidFields("password must be valid UTF-8 without NUL and U+FFFD")},
+		{"a password that contains the username in any case of letters is refused", `POST /users/ {"username":"alice","password":"my ALICE in"}`, invalidFields("password must not contain the username")},
+		{"a password may contain a username of 3 characters", `POST /users/ {"username":"ali","password":"correct ali horse"}`, created + strings.Replace(alice, "alice", "ali", 1)},
+		{"a common password is refused", password("password1"), invalidFields("password " + common)},
+		{"a common password is refused in any case of letters", password("PassWord1"), invalidFields("password " + common)},
 
-		{"an email is an address", register(`"email":"alice"`), invalidFields("email " + badEmail)},
-		{"an email is not empty", register(`"email":""`), invalidFields("email " + badEmail)},
-		{"one address", register(`"email":"a@example.com, b@example.com"`), invalidFields("email " + badEmail)},
-		{"without a name", register(`"email":"Alice <a@example.com>"`), invalidFields("email " + badEmail)},
-		{"without space around it", register(`"email":" a@example.com"`), invalidFields("email " + badEmail)},
-		{"without a line break", register(`"email":"a@example.com\nBcc: b@example.com"`), invalidFields("email " + badEmail)},
-		{"of 254 bytes at most", register(`"email":"` + longest + `b"`), invalidFields("email " + badEmail)},
-		{"254 are not too many", register(`"email":"` + longest + `"`), created + strings.Replace(alice, `"email":null`, `"email":"`+longest+`"`, 1)},
+		{"an email without an @ is refused", register(`"email":"alice"`), invalidFields("email " + badEmail)},
+		{"an empty email is refused", register(`"email":""`), invalidFields("email " + badEmail)},
+		{"an email of two addresses is refused", register(`"email":"a@example.com, b@example.com"`), invalidFields("email " + badEmail)},
+		{"an email with a display name is refused", register(`"email":"Alice <a@example.com>"`), invalidFields("email " + badEmail)},
+		{"an email with a leading space is refused", register(`"email":" a@example.com"`), invalidFields("email " + badEmail)},
+		{"an email with a line break is refused", register(`"email":"a@example.com\nBcc: b@example.com"`), invalidFields("email " + badEmail)},
+		{"an email of 255 bytes is refused", register(`"email":"` + longest + `b"`), invalidFields("email " + badEmail)},
+		{"an email of 254 bytes is accepted", register(`"email":"` + longest + `"`), created + strings.Replace(alice, `"email":null`, `"email":"`+longest+`"`, 1)},
 
-		{"a full name has 200 characters at most", register(`"full_name":"` + strings.Repeat("ä", 201) + `"`), invalidFields("full_name must be at most 200 characters long")},
-		{"200 are not too many, and not bytes", register(`"full_name":"` + strings.Repeat("ä", 200) + `"`), created + strings.Replace(alice, `"full_name":null`, `"full_name":"`+strings.Repeat("ä", 200)+`"`, 1)},
-		{"a full name is not only spaces", register(`"full_name":"  "`), invalidFields("full_name must not be only spaces")},
-		{"a full name has no control character", register(`"full_name":"Alice\u001b[2J"`), invalidFields("full_name " + badFullName)},
-		{"a full name has no control character beyond ASCII", register(`"full_name":"Alice\u0085"`), invalidFields("full_name " + badFullName)},
+		{"a full name of 201 characters is refused", register(`"full_name":"` + strings.Repeat("ä", 201) + `"`), invalidFields("full_name must be at most 200 characters long")},
+		{"a full name of 200 characters is accepted, whatever its length in bytes", register(`"full_name":"` + strings.Repeat("ä", 200) + `"`), created + strings.Replace(alice, `"full_name":null`, `"full_name":"`+strings.Repeat("ä", 200)+`"`, 1)},
+		{"a full name of spaces is refused", register(`"full_name":"  "`), invalidFields("full_name must not be only spaces")},
+		{"a full name with an ASCII control character is refused", register(`"full_name":"Alice\u001b[2J"`), invalidFields("full_name " + badFullName)},
+		{"a full name with a control character beyond ASCII is refused", register(`"full_name":"Alice\u0085"`), invalidFields("full_name " + badFullName)},
 
-		{"broken JSON is told where it broke", `POST /users/ {"username":"alice",}`, refusal(400, "not_json", "The body is not JSON: invalid character '}' looking for beginning of object key string (byte 21)")},
-		{"an empty body is not JSON", `POST /users/ with "Content-Type: application/json"`, refusal(400, "not_json", "The body is not JSON: unexpected end of JSON input (byte 0)")},
-		{"trailing data is refused", name("alice") + `{}`, refusal(400, "not_json", "The body is not JSON: invalid character '{' after top-level value (byte 48)")},
-		{"what is not UTF-8 is refused", name("alice\xff"), refusal(400, "not_json", "The body is not JSON: not valid UTF-8 (byte 19)")},
-		{"an array is JSON, but not the right one", `POST /users/ []`, invalidFields(" must be a JSON object")},
-		{"so is null", `POST /users/ null`, invalidFields(" must be a JSON object")},
-		{"registration is not a form", `POST /users/ with "Content-Type: application/x-www-form-urlencoded" username=alice&password=correct+horse`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
-		{"nor a merge patch", `POST /users/ with "Content-Type: application/merge-patch+json" {"username":"alice","password":"correct horse"}`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
-		{"nor text, which a foreign page may send unasked", `POST /users/ with "Content-Type: text/plain" {"username":"alice","password":"correct horse"}`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
-		{"a body that takes too long to arrive is a 408", "slowly " + name("alice"), refusal(408, "request_timeout", "The request took too long to arrive")},
-		{"while the queue for the hash is full, a registration is a 503", "queue fills ; " + name("alice"), refusal(503, "too_busy", "Too many passwords are being checked", "Retry-After: 1")},
-		{"a body over 64 KiB is refused", name("alice") + strings.Repeat(" ", 64<<10), refusal(413, "too_large", "The body must be at most 65536 bytes long")},
-		{"a store that cannot write is a 503", "store fails ; " + name("alice"), noStore},
+		{"invalid JSON is refused with the position of the error", `POST /users/ {"username":"alice",}`, refusal(400, "not_json", "The body is not JSON: invalid character '}' looking for beginning of object key string (byte 21)")},
+		{"an empty JSON body is refused", `POST /users/ with "Content-Type: application/json"`, refusal(400, "not_json", "The body is not JSON: unexpected end of JSON input (byte 0)")},
+		{"data after the JSON object is refused", name("alice") + `{}`, refusal(400, "not_json", "The body is not JSON: invalid character '{' after top-level value (byte 48)")},
+		{"invalid UTF-8 is refused", name("alice\xff"), refusal(400, "not_json", "The body is not JSON: not valid UTF-8 (byte 19)")},
+		{"a JSON array is refused", `POST /users/ []`, invalidFields(" must be a JSON object")},
+		{"a JSON null is refused", `POST /users/ null`, invalidFields(" must be a JSON object")},
+		{"a registration as a form is refused", `POST /users/ with "Content-Type: application/x-www-form-urlencoded" username=alice&password=correct+horse`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
+		{"a registration as a merge patch is refused", `POST /users/ with "Content-Type: application/merge-patch+json" {"username":"alice","password":"correct horse"}`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
+		{"text/plain, which any site may send without a preflight request, is refused", `POST /users/ with "Content-Type: text/plain" {"username":"alice","password":"correct horse"}`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
+		{"a registration whose body arrives too slowly gets a 408", "slowly " + name("alice"), refusal(408, "request_timeout", "The request took too long to arrive")},
+		{"a registration gets a 503 while the queue for hashing is full", "queue fills ; " + name("alice"), refusal(503, "too_busy", "Too many passwords are being checked", "Retry-After: 1")},
+		{"a JSON body of more than 64 KiB is refused", name("alice") + strings.Repeat(" ", 64<<10), refusal(413, "too_large", "The body must be at most 65536 bytes long")},
+		{"a registration gets a 503 if the store cannot write", "store fails ; " + name("alice"), noStore},
 
-		{"closed registration asks who is calling", "restart -registration=closed ; " + name("alice"), noCredentials},
-		{"and wants an admin", `restart -registration=closed ; POST /users/ as john {"username":"alice","password":"correct horse"}`, forbidden},
-		{"who makes a user", `restart -registration=closed ; POST /users/ as admin {"username":"alice","password":"correct horse"}`, created + alice},
-		{"and no more than a user", `restart -registration=closed ; POST /users/ as admin {"username":"alice","password":"correct horse","role":"admin"}`, invalidFields("role " + unknown)},
+		{"closed registration requires a token", "restart -registration=closed ; " + name("alice"), noCredentials},
+		{"closed registration refuses a user who is not an admin", `restart -registration=closed ; POST /users/ as john {"username":"alice","password":"correct horse"}`, forbidden},
+		{"closed registration lets an admin create an account", `restart -registration=closed ; POST /users/ as admin {"username":"alice","password":"correct horse"}`, created + alice},
+		{"closed registration does not let an admin set the role", `restart -registration=closed ; POST /users/ as admin {"username":"alice","password":"correct horse","role":"admin"}`, invalidFields("role " + unknown)},
 	})
 }
 
@@ -310,32 +309,32 @@ func TestListUsers(t *testing.T) {
 	after := invalidFields("after must be a whole number from 0 to 4611686018427387904")
 	const all = "200\n[" + john + ",\n" + boss + ",\n" + jane + ",\n" + dora + "]"
 	checkRules(t, []apiRule{
-		{"an admin sees all accounts, by ID", "GET /users/ as admin", all},
-		{"limit makes pages, with a link to the next", "GET /users/?limit=2 as admin", "200\n" + `Link: </users/?limit=2&after=2>; rel="next"` + "\n[" + john + ",\n" + boss + "]"},
-		{"the last page has no link", "GET /users/?limit=2&after=2 as admin", "200\n[" + jane + ",\n" + dora + "]"},
-		{"a page that fits exactly is the last", "GET /users/?limit=4 as admin", all},
-		{"after need not be an account's", "PATCH /users/4 as admin {} ; GET /users/?after=3&limit=1000 as admin", "200\n[" + dora + "]"},
-		{"behind the last there is nothing", "GET /users/?after=99 as admin", "200\n[]"},
-		{"after=0 is the beginning", "GET /users/?limit=1&after=0 as admin", "200\n" + `Link: </users/?limit=1&after=1>; rel="next"` + "\n[" + john + "]"},
-		{"an unknown parameter is ignored", "GET /users/?page=2 as admin", all},
+		{"an admin lists all accounts in the order of their IDs", "GET /users/ as admin", all},
+		{"limit sets the size of a page, and Link leads to the next", "GET /users/?limit=2 as admin", "200\n" + `Link: </users/?limit=2&after=2>; rel="next"` + "\n[" + john + ",\n" + boss + "]"},
+		{"the last page has no Link", "GET /users/?limit=2&after=2 as admin", "200\n[" + jane + ",\n" + dora + "]"},
+		{"a full page has no Link if it is the last", "GET /users/?limit=4 as admin", all},
+		{"after=3 skips accounts 1 to 3, and limit may be 1000", "PATCH /users/4 as admin {} ; GET /users/?after=3&limit=1000 as admin", "200\n[" + dora + "]"},
+		{"a page after the last account is empty", "GET /users/?after=99 as admin", "200\n[]"},
+		{"after=0 starts at the first account", "GET /users/?limit=1&after=0 as admin", "200\n" + `Link: </users/?limit=1&after=1>; rel="next"` + "\n[" + john + "]"},
+		{"an unknown query parameter is ignored", "GET /users/?page=2 as admin", all},
 
-		{"limit=0 is none", "GET /users/?limit=0 as admin", limit},
-		{"limit=1001 is too many", "GET /users/?limit=1001 as admin", limit},
-		{"limit=-1 is too few", "GET /users/?limit=-1 as admin", limit},
-		{"limit is a number", "GET /users/?limit=ten as admin", limit},
-		{"limit has no sign", "GET /users/?limit=%2B5 as admin", limit},
-		{"limit has no zeros before it", "GET /users/?limit=007 as admin", limit},
-		{"limit is not empty", "GET /users/?limit= as admin", limit},
-		{"limit is given once", "GET /users/?limit=1&limit=2 as admin", limit},
-		{"after is a number", "GET /users/?after=johndoe as admin", after},
-		{"after is not negative", "GET /users/?after=-1 as admin", after},
-		{"after is not beyond all numbers", "GET /users/?after=99999999999999999999 as admin", after},
-		{"what is wrong is said at once", "GET /users/?limit=x&after=y as admin", invalidFields("limit must be a whole number from 1 to 1000", "after must be a whole number from 0 to 4611686018427387904")},
+		{"limit=0 is refused", "GET /users/?limit=0 as admin", limit},
+		{"limit=1001 is refused", "GET /users/?limit=1001 as admin", limit},
+		{"limit=-1 is refused", "GET /users/?limit=-1 as admin", limit},
+		{"a limit that is not a number is refused", "GET /users/?limit=ten as admin", limit},
+		{"a limit with a plus sign is refused", "GET /users/?limit=%2B5 as admin", limit},
+		{"a limit with leading zeros is refused", "GET /users/?limit=007 as admin", limit},
+		{"an empty limit is refused", "GET /users/?limit= as admin", limit},
+		{"a repeated limit is refused", "GET /users/?limit=1&limit=2 as admin", limit},
+		{"an after that is not a number is refused", "GET /users/?after=johndoe as admin", after},
+		{"after=-1 is refused", "GET /users/?after=-1 as admin", after},
+		{"an after that overflows 64 bits is refused", "GET /users/?after=99999999999999999999 as admin", after},
+		{"an invalid limit and an invalid after are reported together", "GET /users/?limit=x&after=y as admin", invalidFields("limit must be a whole number from 1 to 1000", "after must be a whole number from 0 to 4611686018427387904")},
 
-		{"it is for admins", "GET /users/ as john", forbidden},
-		{"the role is read from the store, not the token: promoted", `PATCH /users/1 as admin {"role":"admin"} ; GET /users/?after=3 as john`, "200\n[" + dora + "]"},
-		{"the role is read from the store, not the token: demoted", `PATCH /users/1 as admin {"role":"admin"} ; PATCH /users/2 as john {"role":"user"} ; GET /users/ as admin`, forbidden},
-		{"admin is a role, not a name", `PATCH /users/1 as admin {"role":"admin"} ; DELETE /users/2 as john ; POST /users/ {"username":"admin","password":"correct horse"} ; POST /token username=admin&password=correct+horse ; keep access_token as fake ; GET /users/ as fake`, forbidden},
+		{"listing the accounts is for admins only", "GET /users/ as john", forbidden},
+		{"a promotion takes effect on existing tokens", `PATCH /users/1 as admin {"role":"admin"} ; GET /users/?after=3 as john`, "200\n[" + dora + "]"},
+		{"a demotion takes effect on existing tokens", `PATCH /users/1 as admin {"role":"admin"} ; PATCH /users/2 as john {"role":"user"} ; GET /users/ as admin`, forbidden},
+		{"a new account named admin is not an admin", `PATCH /users/1 as admin {"role":"admin"} ; DELETE /users/2 as john ; POST /users/ {"username":"admin","password":"correct horse"} ; POST /token username=admin&password=correct+horse ; keep access_token as fake ; GET /users/ as fake`, forbidden},
 	})
 
 	inWorld(t, func(w *world) {
@@ -345,7 +344,7 @@ func TestListUsers(t *testing.T) {
 		w.login("admin", "admin", "secret")
 		got := w.do("GET /users/ as admin")
 		if count := strings.Count(got, `"id":`); count != 100 || !strings.Contains(got, `Link: </users/?limit=100&after=100>; rel="next"`) {
-			t.Errorf("GET /users/ with 152 accounts answers %d of them: %.200s\n  want 100, the default, and a link", count, got)
+			t.Errorf("GET /users/ with 152 accounts returns %d of them: %.200s\n  want 100, the default, and a link", count, got)
 		}
 	})
 }
@@ -353,96 +352,96 @@ func TestListUsers(t *testing.T) {
 func TestMe(t *testing.T) {
 	patched := func(old, new string) string { return "200\n" + strings.Replace(john, old, new, 1) }
 	checkRules(t, []apiRule{
-		{"a token shows its account", "GET /users/me/ as john", "200\n" + john},
+		{"a token identifies its account", "GET /users/me/ as john", "200\n" + john},
 		{"HEAD is GET without the body", "HEAD /users/me/ as john", "200"},
-		{"bearer is written in any case", `GET /users/me/ with "Authorization: bEARER $john"`, "200\n" + john},
-		{"and may have spaces behind it", `GET /users/me/ with "Authorization: Bearer   $john"`, "200\n" + john},
+		{"the scheme Bearer is case-insensitive", `GET /users/me/ with "Authorization: bEARER $john"`, "200\n" + john},
+		{"the scheme Bearer may be followed by several spaces", `GET /users/me/ with "Authorization: Bearer   $john"`, "200\n" + john},
 
-		{"without a token nobody is known", "GET /users/me/", noCredentials},
-		{"Basic is no bearer token", `GET /users/me/ with "Authorization: Basic am9obmRvZTpzZWNyZXQ="`, noCredentials},
-		{"Bearer alone is no token", `GET /users/me/ with "Authorization: Bearer "`, noCredentials},
-		{"a token alone is no header", `GET /users/me/ with "Authorization: $john"`, noCredentials},
-		{"Bearer is a word of its own", `GET /users/me/ with "Authorization: Bearer$john"`, noCredentials},
-		{"a cookie is no token", `GET /users/me/ with "Cookie: access_token=$john"`, noCredentials},
-		{"rubbish is refused", `GET /users/me/ with "Authorization: Bearer rubbish"`, badToken},
-		{"two tokens in one header are refused", `GET /users/me/ with "Authorization: Bearer $john, Bearer $john"`, badToken},
-		{"a space behind the token is not part of it", `GET /users/me/ with "Authorization: Bearer $john x"`, badToken},
-		{"a refresh token is no access token", `GET /users/me/ as john.refresh`, badToken},
-		{"a token works until the second it expires", "wait 29m59s ; GET /users/me/ as john", "200\n" + john},
-		{"a token is refused the second it expires", "wait 30m ; GET /users/me/ as john", badToken},
-		{"an ended session's token is refused", "GET /users/me/ as ended", badToken},
-		{"a deleted account's token is refused", "GET /users/me/ as dave", badToken},
-		{"a disabled account's token is told so", "GET /users/me/ as dora", inactive},
-		{"enabling an account ends its sessions from before", `PATCH /users/4 as admin {"disabled":false} ; GET /users/me/ as dora`, badToken},
+		{"a request without a token is refused", "GET /users/me/", noCredentials},
+		{"Basic credentials are refused", `GET /users/me/ with "Authorization: Basic am9obmRvZTpzZWNyZXQ="`, noCredentials},
+		{"the scheme Bearer without a token is refused", `GET /users/me/ with "Authorization: Bearer "`, noCredentials},
+		{"a token without the scheme Bearer is refused", `GET /users/me/ with "Authorization: $john"`, noCredentials},
+		{"the scheme Bearer without a space before the token is refused", `GET /users/me/ with "Authorization: Bearer$john"`, noCredentials},
+		{"a token in a cookie is ignored", `GET /users/me/ with "Cookie: access_token=$john"`, noCredentials},
+		{"an invalid token is refused", `GET /users/me/ with "Authorization: Bearer rubbish"`, badToken},
+		{"two tokens in one Authorization header are refused", `GET /users/me/ with "Authorization: Bearer $john, Bearer $john"`, badToken},
+		{"text after the token is refused", `GET /users/me/ with "Authorization: Bearer $john x"`, badToken},
+		{"a refresh token is refused as an access token", `GET /users/me/ as john.refresh`, badToken},
+		{"an access token is accepted in its last second", "wait 29m59s ; GET /users/me/ as john", "200\n" + john},
+		{"an access token is refused when it expires", "wait 30m ; GET /users/me/ as john", badToken},
+		{"a token of an ended session is refused", "GET /users/me/ as ended", badToken},
+		{"a token of a deleted account is refused", "GET /users/me/ as dave", badToken},
+		{"a token of a disabled account gets the error inactive_user", "GET /users/me/ as dora", inactive},
+		{"enabling an account does not restore its sessions", `PATCH /users/4 as admin {"disabled":false} ; GET /users/me/ as dora`, badToken},
 
-		{"email can be changed", `PATCH /users/me/ as john {"email":"j@example.com"}`, patched("johndoe@example.com", "j@example.com")},
-		{"full name can be changed", `PATCH /users/me/ as john {"full_name":"J. \"D\" Doe"}`, patched("John Doe", `J. \"D\" Doe`)},
-		{"null removes", `PATCH /users/me/ as john {"email":null,"full_name":null}`, "200\n" + `{"id":1,"username":"johndoe","email":null,"full_name":null,"disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
-		{"what is absent stays", `PATCH /users/me/ as john {}`, "200\n" + john},
-		{"the change is kept", `PATCH /users/me/ as john {"email":"j@example.com"} ; GET /users/me/ as john`, patched("johndoe@example.com", "j@example.com")},
-		{"a patch may call itself JSON", `PATCH /users/me/ as john with "Content-Type: application/json" {"email":"j@example.com"}`, patched("johndoe@example.com", "j@example.com")},
-		{"but not anything else", `PATCH /users/me/ as john with "Content-Type: application/json-patch+json" []`, refusal(415, "unsupported_media_type", "The Content-Type must be application/merge-patch+json or application/json")},
-		{"nobody gives himself a role", `PATCH /users/me/ as john {"role":"admin"}`, invalidFields("role is not a field of this request")},
-		{"nobody enables or disables himself", `PATCH /users/me/ as john {"disabled":true}`, invalidFields("disabled is not a field of this request")},
-		{"a name is for life", `PATCH /users/me/ as john {"username":"johnny"}`, invalidFields("username is not a field of this request")},
-		{"a password has an endpoint of its own", `PATCH /users/me/ as john {"password":"correct horse"}`, invalidFields("password is not a field of this request")},
-		{"the rules are those of registration", `PATCH /users/me/ as john {"email":"j","full_name":"\n"}`, invalidFields("email must be one email address of at most 254 bytes", "full_name must not be only spaces")},
-		{"a bad patch changes nothing", `PATCH /users/me/ as john {"email":"j@example.com","full_name":1} ; GET /users/me/ as john`, "200\n" + john},
-		{"a patch is an object", `PATCH /users/me/ as john "email"`, invalidFields(" must be a JSON object")},
-		{"a broken patch is told where", `PATCH /users/me/ as john {"email"}`, refusal(400, "not_json", "The body is not JSON: invalid character '}' after object key (byte 9)")},
-		{"a store that cannot write is a 503", `store fails ; PATCH /users/me/ as john {"email":null}`, noStore},
+		{"a user changes their email", `PATCH /users/me/ as john {"email":"j@example.com"}`, patched("johndoe@example.com", "j@example.com")},
+		{"a user changes their full name", `PATCH /users/me/ as john {"full_name":"J. \"D\" Doe"}`, patched("John Doe", `J. \"D\" Doe`)},
+		{"null removes the email and the full name", `PATCH /users/me/ as john {"email":null,"full_name":null}`, "200\n" + `{"id":1,"username":"johndoe","email":null,"full_name":null,"disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
+		{"an empty patch changes nothing", `PATCH /users/me/ as john {}`, "200\n" + john},
+		{"a patch is stored", `PATCH /users/me/ as john {"email":"j@example.com"} ; GET /users/me/ as john`, patched("johndoe@example.com", "j@example.com")},
+		{"a patch may have the content type application/json", `PATCH /users/me/ as john with "Content-Type: application/json" {"email":"j@example.com"}`, patched("johndoe@example.com", "j@example.com")},
+		{"a patch with the content type application/json-patch+json is refused", `PATCH /users/me/ as john with "Content-Type: application/json-patch+json" []`, refusal(415, "unsupported_media_type", "The Content-Type must be application/merge-patch+json or application/json")},
+		{"a user cannot change their role", `PATCH /users/me/ as john {"role":"admin"}`, invalidFields("role is not a field of this request")},
+		{"a user cannot disable their account", `PATCH /users/me/ as john {"disabled":true}`, invalidFields("disabled is not a field of this request")},
+		{"a user cannot change their username", `PATCH /users/me/ as john {"username":"johnny"}`, invalidFields("username is not a field of this request")},
+		{"a patch cannot change the password", `PATCH /users/me/ as john {"password":"correct horse"}`, invalidFields("password is not a field of this request")},
+		{"a patch follows the rules of registration", `PATCH /users/me/ as john {"email":"j","full_name":"\n"}`, invalidFields("email must be one email address of at most 254 bytes", "full_name must not be only spaces")},
+		{"an invalid patch changes nothing", `PATCH /users/me/ as john {"email":"j@example.com","full_name":1} ; GET /users/me/ as john`, "200\n" + john},
+		{"a patch must be a JSON object", `PATCH /users/me/ as john "email"`, invalidFields(" must be a JSON object")},
+		{"a patch of invalid JSON is refused with the position of the error", `PATCH /users/me/ as john {"email"}`, refusal(400, "not_json", "The body is not JSON: invalid character '}' after object key (byte 9)")},
+		{"a patch gets a 503 if the store cannot write", `store fails ; PATCH /users/me/ as john {"email":null}`, noStore},
 
-		{"an account deletes itself with its password", `DELETE /users/me/ as john {"password":"secret"}`, "204"},
-		{"its sessions end", `DELETE /users/me/ as john {"password":"secret"} ; GET /users/me/ as john`, badToken},
-		{"it is gone", `DELETE /users/me/ as john {"password":"secret"} ; GET /users/1 as admin`, notFound},
-		{"a wrong password deletes nothing", `DELETE /users/me/ as john {"password":"wrong"}`, refusal(403, "incorrect_password", "Incorrect password")},
-		{"nothing at all", `DELETE /users/me/ as john {"password":"wrong"} ; GET /users/me/ as john`, "200\n" + john},
-		{"the password must be there", `DELETE /users/me/ as john {}`, invalidFields("password is required")},
-		{"and a string", `DELETE /users/me/ as john {"password":null}`, invalidFields("password must be a string")},
-		{"and a body", `DELETE /users/me/ as john`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
-		{"the last admin stays", `DELETE /users/me/ as admin {"password":"secret"}`, lastAdmin},
-		{"with another admin there, it may go", `PATCH /users/1 as admin {"role":"admin"} ; DELETE /users/me/ as admin {"password":"secret"}`, "204"},
-		{"a store that cannot write is a 503", `store fails ; DELETE /users/me/ as john {"password":"secret"}`, noStore},
+		{"a user deletes their account with their password", `DELETE /users/me/ as john {"password":"secret"}`, "204"},
+		{"deleting an account ends its sessions", `DELETE /users/me/ as john {"password":"secret"} ; GET /users/me/ as john`, badToken},
+		{"a deleted account is not found", `DELETE /users/me/ as john {"password":"secret"} ; GET /users/1 as admin`, notFound},
+		{"deleting an account with a wrong password is refused", `DELETE /users/me/ as john {"password":"wrong"}`, refusal(403, "incorrect_password", "Incorrect password")},
+		{"deleting an account with a wrong password changes nothing", `DELETE /users/me/ as john {"password":"wrong"} ; GET /users/me/ as john`, "200\n" + john},
+		{"deleting an account without a password is refused", `DELETE /users/me/ as john {}`, invalidFields("password is required")},
+		{"deleting an account with null as password is refused", `DELETE /users/me/ as john {"password":null}`, invalidFields("password must be a string")},
+		{"deleting an account without a body is refused", `DELETE /users/me/ as john`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
+		{"the last admin cannot delete their account", `DELETE /users/me/ as admin {"password":"secret"}`, lastAdmin},
+		{"an admin can delete their account if there is another admin", `PATCH /users/1 as admin {"role":"admin"} ; DELETE /users/me/ as admin {"password":"secret"}`, "204"},
+		{"deleting an account gets a 503 if the store cannot write", `store fails ; DELETE /users/me/ as john {"password":"secret"}`, noStore},
 	})
 }
 
 func TestPassword(t *testing.T) {
 	const change = `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`
 	checkRules(t, []apiRule{
-		{"a change answers the tokens of a new session", change, tokens},
-		{"they work", change + " ; keep access_token as new ; GET /users/me/ as new", "200\n" + john},
-		{"the calling session ends", change + " ; GET /users/me/ as john", badToken},
-		{"every other session ends", "login johndoe as other ; " + change + " ; GET /users/me/ as other", badToken},
-		{"their refresh tokens are dead", change + " ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
-		{"the old password is refused", change + " ; POST /token username=johndoe&password=secret", wrongLogin},
-		{"the new one is accepted", change + " ; POST /token username=johndoe&password=correct+horse", tokens},
-		{"nobody else is touched", change + " ; GET /users/me/ as jane", "200\n" + jane},
+		{"a password change returns the tokens of a new session", change, tokens},
+		{"the access token from a password change is valid", change + " ; keep access_token as new ; GET /users/me/ as new", "200\n" + john},
+		{"a password change ends the calling session", change + " ; GET /users/me/ as john", badToken},
+		{"a password change ends every other session of the account", "login johndoe as other ; " + change + " ; GET /users/me/ as other", badToken},
+		{"a password change revokes refresh tokens", change + " ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"the old password is refused after a password change", change + " ; POST /token username=johndoe&password=secret", wrongLogin},
+		{"the new password is accepted after a password change", change + " ; POST /token username=johndoe&password=correct+horse", tokens},
+		{"a password change ends no session of another account", change + " ; GET /users/me/ as jane", "200\n" + jane},
 
-		{"a wrong current password changes nothing", `PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"}`, refusal(403, "incorrect_password", "Incorrect password")},
-		{"nothing at all", `PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"} ; GET /users/me/ as john`, "200\n" + john},
-		{"both must be there", `PUT /users/me/password as john {}`, invalidFields("current_password is required", "new_password is required")},
-		{"the rules are those of registration: length", `PUT /users/me/password as john {"current_password":"secret","new_password":"secret"}`, invalidFields("new_password must be at least 8 characters long")},
-		{"the rules are those of registration: the name", `PUT /users/me/password as admin {"current_password":"secret","new_password":"admin"}`, invalidFields("new_password must be at least 8 characters long")},
-		{"the rules are those of registration: common ones", `PUT /users/me/password as john {"current_password":"secret","new_password":"12345678"}`, invalidFields("new_password is one of the most common passwords")},
-		{"unknown fields are refused", `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse","user_id":2}`, invalidFields("user_id is not a field of this request")},
-		{"a store that cannot write is a 503", "store fails ; " + change, noStore},
+		{"a password change with a wrong current password is refused", `PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"}`, refusal(403, "incorrect_password", "Incorrect password")},
+		{"a password change with a wrong current password changes nothing", `PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"} ; GET /users/me/ as john`, "200\n" + john},
+		{"current_password and new_password are required", `PUT /users/me/password as john {}`, invalidFields("current_password is required", "new_password is required")},
+		{"a new password of 6 characters is refused", `PUT /users/me/password as john {"current_password":"secret","new_password":"secret"}`, invalidFields("new_password must be at least 8 characters long")},
+		{"a new password that equals the username admin is refused as too short", `PUT /users/me/password as admin {"current_password":"secret","new_password":"admin"}`, invalidFields("new_password must be at least 8 characters long")},
+		{"a common password is refused as a new password", `PUT /users/me/password as john {"current_password":"secret","new_password":"12345678"}`, invalidFields("new_password is one of the most common passwords")},
+		{"a password change with an unknown field is refused", `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse","user_id":2}`, invalidFields("user_id is not a field of this request")},
+		{"a password change gets a 503 if the store cannot write", "store fails ; " + change, noStore},
 
-		{"an admin sets another's password", `PUT /users/1/password as admin {"new_password":"correct horse"}`, "204"},
-		{"which is accepted", `PUT /users/1/password as admin {"new_password":"correct horse"} ; POST /token username=johndoe&password=correct+horse`, tokens},
-		{"that account's sessions end", `PUT /users/1/password as admin {"new_password":"correct horse"} ; GET /users/me/ as john`, badToken},
-		{"the admin's go on", `PUT /users/1/password as admin {"new_password":"correct horse"} ; GET /users/me/ as admin`, "200\n" + boss},
-		{"a disabled account stays disabled", `PUT /users/4/password as admin {"new_password":"correct horse"} ; POST /token username=dora&password=correct+horse`, noLogin},
-		{"the password must be there", `PUT /users/1/password as admin {}`, invalidFields("new_password is required")},
-		{"an admin does not set the own password without the current one", `PUT /users/2/password as admin {"new_password":"correct horse"}`, refusal(403, "own_account", "Change your own password at /users/me/password, with the current one")},
-		{"the rules are those of registration: the name of that account", `POST /users/ {"username":"alice.liddell","password":"correct horse"} ; PUT /users/6/password as admin {"new_password":"ALICE.Liddell"}`, invalidFields("new_password must not contain the username")},
-		{"there is no account 99", `PUT /users/99/password as admin {"new_password":"correct horse"}`, notFound},
-		{"it is for admins, also for oneself", `PUT /users/1/password as john {"new_password":"correct horse"}`, forbidden},
-		{"a store that cannot write is a 503", `store fails ; PUT /users/1/password as admin {"new_password":"correct horse"}`, noStore},
+		{"an admin resets the password of another account", `PUT /users/1/password as admin {"new_password":"correct horse"}`, "204"},
+		{"the new password is accepted after a password reset", `PUT /users/1/password as admin {"new_password":"correct horse"} ; POST /token username=johndoe&password=correct+horse`, tokens},
+		{"a password reset ends the sessions of the account", `PUT /users/1/password as admin {"new_password":"correct horse"} ; GET /users/me/ as john`, badToken},
+		{"a password reset does not end the admin's session", `PUT /users/1/password as admin {"new_password":"correct horse"} ; GET /users/me/ as admin`, "200\n" + boss},
+		{"a password reset does not enable a disabled account", `PUT /users/4/password as admin {"new_password":"correct horse"} ; POST /token username=dora&password=correct+horse`, noLogin},
+		{"a password reset without new_password is refused", `PUT /users/1/password as admin {}`, invalidFields("new_password is required")},
+		{"an admin cannot reset their own password", `PUT /users/2/password as admin {"new_password":"correct horse"}`, refusal(403, "own_account", "Change your own password at /users/me/password, with the current one")},
+		{"a new password that contains the username of its account is refused", `POST /users/ {"username":"alice.liddell","password":"correct horse"} ; PUT /users/6/password as admin {"new_password":"ALICE.Liddell"}`, invalidFields("new_password must not contain the username")},
+		{"a password reset of an unknown account gets a 404", `PUT /users/99/password as admin {"new_password":"correct horse"}`, notFound},
+		{"a user cannot reset a password, not even their own", `PUT /users/1/password as john {"new_password":"correct horse"}`, forbidden},
+		{"a password reset gets a 503 if the store cannot write", `store fails ; PUT /users/1/password as admin {"new_password":"correct horse"}`, noStore},
 	})
 }
 
-// The epoch only ever counts up: no session of an older password is of the
-// account's epoch again, whoever sets the next.
+// TestEpochCountsPasswords: each new password increments the epoch, whoever sets it.
+// The epoch of an old session never becomes valid again.
 func TestEpochCountsPasswords(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		for i, call := range []string{
@@ -461,106 +460,106 @@ func TestEpochCountsPasswords(t *testing.T) {
 func TestSessions(t *testing.T) {
 	const one = `{"id":"$john.sid","created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:00:00Z","expires_at":"2000-01-31T00:00:00Z","user_agent":"","ip":"192.0.2.1","current":true}`
 	checkRules(t, []apiRule{
-		{"a login is a session", "GET /users/me/sessions as john", "200\n[" + one + "]"},
-		{"a session says from where and with what", `POST /token from 2001:db8::1 with "User-Agent: Firefox/140" username=johndoe&password=secret ; GET /users/me/sessions as john`, "200\n[" + one + ",\n" +
+		{"a login appears in the list of sessions", "GET /users/me/sessions as john", "200\n[" + one + "]"},
+		{"a session has the address and the user agent of its login", `POST /token from 2001:db8::1 with "User-Agent: Firefox/140" username=johndoe&password=secret ; GET /users/me/sessions as john`, "200\n[" + one + ",\n" +
 			`{"id":"<session>","created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:00:00Z","expires_at":"2000-01-31T00:00:00Z","user_agent":"Firefox/140","ip":"2001:db8::1","current":false}]`},
-		{"the calling one is marked", "login johndoe as other ; GET /users/me/sessions as other", "200\n[" + strings.Replace(one, "true", "false", 1) + ",\n" + strings.Replace(one, "john.sid", "other.sid", 1) + "]"},
-		{"a refresh is a use, and prolongs", "wait 20m ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; GET /users/me/sessions as john", "200\n[" +
+		{"the calling session is marked as current", "login johndoe as other ; GET /users/me/sessions as other", "200\n[" + strings.Replace(one, "true", "false", 1) + ",\n" + strings.Replace(one, "john.sid", "other.sid", 1) + "]"},
+		{"a refresh updates last_used_at and expires_at", "wait 20m ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; GET /users/me/sessions as john", "200\n[" +
 			`{"id":"$john.sid","created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:20:00Z","expires_at":"2000-01-31T00:20:00Z","user_agent":"","ip":"192.0.2.1","current":true}]`},
-		{"a request with an access token is no use", "wait 20m ; GET /users/me/ as john ; GET /users/me/sessions as john", "200\n[" + one + "]"},
-		{"a long user agent is cut at a whole character", `POST /token with "User-Agent: ` + strings.Repeat("a", 255) + `ä" username=jane&password=secret ; keep access_token as new ; DELETE /users/me/sessions as new ; GET /users/me/sessions as new`, "200\n[" +
+		{"a request with an access token does not update last_used_at", "wait 20m ; GET /users/me/ as john ; GET /users/me/sessions as john", "200\n[" + one + "]"},
+		{"a user agent is cut to 256 bytes, and a character that is cut becomes a question mark", `POST /token with "User-Agent: ` + strings.Repeat("a", 255) + `ä" username=jane&password=secret ; keep access_token as new ; DELETE /users/me/sessions as new ; GET /users/me/sessions as new`, "200\n[" +
 			`{"id":"<session>","created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:00:00Z","expires_at":"2000-01-31T00:00:00Z","user_agent":"` + strings.Repeat("a", 255) + `?","ip":"192.0.2.1","current":true}]`},
 
 		{"a session can be ended by its ID", "login johndoe as other ; DELETE /users/me/sessions/$other.sid as john", "204"},
-		{"its token is refused", "login johndoe as other ; DELETE /users/me/sessions/$other.sid as john ; GET /users/me/ as other", badToken},
-		{"the calling one goes on", "login johndoe as other ; DELETE /users/me/sessions/$other.sid as john ; GET /users/me/ as john", "200\n" + john},
-		{"the calling one can be ended too", "DELETE /users/me/sessions/$john.sid as john ; GET /users/me/ as john", badToken},
-		{"another user's session is not found", "DELETE /users/me/sessions/$jane.sid as john", notFound},
-		{"and goes on", "DELETE /users/me/sessions/$jane.sid as john ; GET /users/me/ as jane", "200\n" + jane},
-		{"not even by an admin", "DELETE /users/me/sessions/$jane.sid as admin", notFound},
-		{"an ended one is not found", "DELETE /users/me/sessions/$ended.sid as john", notFound},
-		{"rubbish is not found", "DELETE /users/me/sessions/rubbish as john", notFound},
-		{"a store that cannot write is a 503", "store fails ; DELETE /users/me/sessions/$john.sid as john", noStore},
+		{"a token of a session that was ended by its ID is refused", "login johndoe as other ; DELETE /users/me/sessions/$other.sid as john ; GET /users/me/ as other", badToken},
+		{"ending another session by its ID does not end the calling session", "login johndoe as other ; DELETE /users/me/sessions/$other.sid as john ; GET /users/me/ as john", "200\n" + john},
+		{"the calling session can be ended by its ID", "DELETE /users/me/sessions/$john.sid as john ; GET /users/me/ as john", badToken},
+		{"ending the session of another account by its ID gets a 404", "DELETE /users/me/sessions/$jane.sid as john", notFound},
+		{"a session cannot be ended by another account", "DELETE /users/me/sessions/$jane.sid as john ; GET /users/me/ as jane", "200\n" + jane},
+		{"an admin cannot end another account's session under /users/me/", "DELETE /users/me/sessions/$jane.sid as admin", notFound},
+		{"ending an ended session gets a 404", "DELETE /users/me/sessions/$ended.sid as john", notFound},
+		{"ending a session by an invalid ID gets a 404", "DELETE /users/me/sessions/rubbish as john", notFound},
+		{"ending a session gets a 503 if the store cannot write", "store fails ; DELETE /users/me/sessions/$john.sid as john", noStore},
 
 		{"an admin lists the sessions of an account", "GET /users/1/sessions as admin", "200\n[" + strings.Replace(one, "true", "false", 1) + "]"},
 		{"an admin's own session is marked as current", "GET /users/2/sessions as admin", "200\n[" + strings.Replace(one, "john.sid", "admin.sid", 1) + "]"},
 		{"an account without sessions has an empty list", "DELETE /users/1/sessions as admin ; GET /users/1/sessions as admin", "200\n[]"},
 		{"an admin ends all sessions of an account", "DELETE /users/1/sessions as admin ; GET /users/me/ as john", badToken},
-		{"the sessions of others go on", "DELETE /users/1/sessions as admin ; GET /users/me/ as jane", "200\n" + jane},
-		{"an admin may end all of the own sessions", "DELETE /users/2/sessions as admin ; GET /users/me/ as admin", badToken},
-		{"there is no account 99 to list sessions of", "GET /users/99/sessions as admin", notFound},
-		{"there is no account 99 to end sessions of", "DELETE /users/99/sessions as admin", notFound},
-		{"listing the sessions of an account is for admins", "GET /users/1/sessions as john", forbidden},
-		{"ending the sessions of an account is for admins", "DELETE /users/1/sessions as john", forbidden},
-		{"ending the sessions of an account in a store that cannot write is a 503", "store fails ; DELETE /users/1/sessions as admin", noStore},
+		{"ending all sessions of an account ends none of another account", "DELETE /users/1/sessions as admin ; GET /users/me/ as jane", "200\n" + jane},
+		{"an admin can end all of their own sessions", "DELETE /users/2/sessions as admin ; GET /users/me/ as admin", badToken},
+		{"listing the sessions of an unknown account gets a 404", "GET /users/99/sessions as admin", notFound},
+		{"ending the sessions of an unknown account gets a 404", "DELETE /users/99/sessions as admin", notFound},
+		{"listing the sessions of an account is for admins only", "GET /users/1/sessions as john", forbidden},
+		{"ending the sessions of an account is for admins only", "DELETE /users/1/sessions as john", forbidden},
+		{"ending the sessions of an account gets a 503 if the store cannot write", "store fails ; DELETE /users/1/sessions as admin", noStore},
 
-		{"every other session can be ended", "login johndoe as other ; DELETE /users/me/sessions as john", "204"},
-		{"the others are refused", "login johndoe as other ; DELETE /users/me/sessions as john ; GET /users/me/ as other", badToken},
-		{"the calling one goes on", "login johndoe as other ; DELETE /users/me/sessions as john ; GET /users/me/sessions as john", "200\n[" + one + "]"},
-		{"nobody else is touched", "DELETE /users/me/sessions as john ; GET /users/me/ as jane", "200\n" + jane},
-		{"a store that cannot write is a 503", "store fails ; DELETE /users/me/sessions as john", noStore},
+		{"a user ends all their other sessions", "login johndoe as other ; DELETE /users/me/sessions as john", "204"},
+		{"a token of a session that was ended from another one is refused", "login johndoe as other ; DELETE /users/me/sessions as john ; GET /users/me/ as other", badToken},
+		{"ending all other sessions does not end the calling session", "login johndoe as other ; DELETE /users/me/sessions as john ; GET /users/me/sessions as john", "200\n[" + one + "]"},
+		{"ending all other sessions ends none of another account", "DELETE /users/me/sessions as john ; GET /users/me/ as jane", "200\n" + jane},
+		{"ending all other sessions gets a 503 if the store cannot write", "store fails ; DELETE /users/me/sessions as john", noStore},
 	})
 }
 
 func TestOneUser(t *testing.T) {
 	patch := func(id int, patch string) string { return fmt.Sprintf("PATCH /users/%d as admin %s", id, patch) }
 	checkRules(t, []apiRule{
-		{"a user reads itself", "GET /users/1 as john", "200\n" + john},
-		{"an admin reads anybody", "GET /users/4 as admin", "200\n" + dora},
-		{"a user reads nobody else", "GET /users/3 as john", forbidden},
-		{"and does not learn who is there", "GET /users/99 as john", forbidden},
-		{"nor what can be an ID", "GET /users/x as john", forbidden},
-		{"an admin is told", "GET /users/99 as admin", notFound},
-		{"a deleted account is not found", "GET /users/5 as admin", notFound},
-		{"a name is no ID", "GET /users/johndoe as admin", notFound},
-		{"0 is no ID", "GET /users/0 as admin", notFound},
-		{"-1 is no ID", "GET /users/-1 as admin", notFound},
-		{"01 is no ID", "GET /users/01 as admin", notFound},
-		{"+1 is no ID", "GET /users/+1 as admin", notFound},
-		{"an ID beyond all numbers is none", "GET /users/99999999999999999999 as admin", notFound},
-		{"an ID has no slash behind it", "GET /users/1/ as admin", notFound},
+		{"a user reads their own account by its ID", "GET /users/1 as john", "200\n" + john},
+		{"an admin reads any account", "GET /users/4 as admin", "200\n" + dora},
+		{"a user cannot read another account", "GET /users/3 as john", forbidden},
+		{"a user does not learn whether an account exists", "GET /users/99 as john", forbidden},
+		{"a user does not learn whether an ID is valid", "GET /users/x as john", forbidden},
+		{"an admin gets a 404 for an unknown account", "GET /users/99 as admin", notFound},
+		{"an admin gets a 404 for a deleted account", "GET /users/5 as admin", notFound},
+		{"a username is not an ID", "GET /users/johndoe as admin", notFound},
+		{"0 is not an ID", "GET /users/0 as admin", notFound},
+		{"-1 is not an ID", "GET /users/-1 as admin", notFound},
+		{"01 is not an ID", "GET /users/01 as admin", notFound},
+		{"+1 is not an ID", "GET /users/+1 as admin", notFound},
+		{"a number that overflows 64 bits is not an ID", "GET /users/99999999999999999999 as admin", notFound},
+		{"a path with a slash after the ID is not found", "GET /users/1/ as admin", notFound},
 
-		{"an admin changes email and full name", patch(3, `{"email":"j@example.com","full_name":"Jane"}`), "200\n" + `{"id":3,"username":"jane","email":"j@example.com","full_name":"Jane","disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
-		{"an admin removes them", patch(1, `{"email":null,"full_name":null}`), "200\n" + `{"id":1,"username":"johndoe","email":null,"full_name":null,"disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
-		{"an admin disables", patch(3, `{"disabled":true}`), "200\n" + strings.Replace(jane, "false", "true", 1)},
-		{"which takes effect at once", patch(3, `{"disabled":true}`) + " ; GET /users/me/ as jane", inactive},
-		{"an admin enables", patch(4, `{"disabled":false}`), "200\n" + strings.Replace(dora, "true", "false", 1)},
-		{"an admin promotes", patch(3, `{"role":"admin"}`), "200\n" + strings.Replace(jane, `"role":"user"`, `"role":"admin"`, 1)},
-		{"roles are user and admin", patch(3, `{"role":"root"}`), invalidFields(`role must be "user" or "admin"`)},
-		{"a role has one spelling", patch(3, `{"role":"Admin"}`), invalidFields(`role must be "user" or "admin"`)},
-		{"a role cannot be removed", patch(3, `{"role":null,"disabled":null}`), invalidFields("role must be a string", "disabled must be true or false")},
-		{"1 is not true", patch(3, `{"disabled":1}`), invalidFields("disabled must be true or false")},
-		{"a string is not true", patch(3, `{"disabled":"true"}`), invalidFields("disabled must be true or false")},
-		{"true is no role", patch(3, `{"role":true}`), invalidFields("role must be a string")},
-		{"an admin changes no name and no ID", patch(3, `{"username":"x","id":9}`), invalidFields("username is not a field of this request", "id is not a field of this request")},
-		{"nor a password, by this way", patch(3, `{"password_hash":"x"}`), invalidFields("password_hash is not a field of this request")},
-		{"there is no account 99", patch(99, `{}`), notFound},
-		{"it is for admins, also for oneself", `PATCH /users/1 as john {"email":null}`, forbidden},
+		{"an admin changes the email and full name of an account", patch(3, `{"email":"j@example.com","full_name":"Jane"}`), "200\n" + `{"id":3,"username":"jane","email":"j@example.com","full_name":"Jane","disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
+		{"an admin removes the email and full name of an account", patch(1, `{"email":null,"full_name":null}`), "200\n" + `{"id":1,"username":"johndoe","email":null,"full_name":null,"disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
+		{"an admin disables an account", patch(3, `{"disabled":true}`), "200\n" + strings.Replace(jane, "false", "true", 1)},
+		{"disabling an account takes effect at once", patch(3, `{"disabled":true}`) + " ; GET /users/me/ as jane", inactive},
+		{"an admin enables an account", patch(4, `{"disabled":false}`), "200\n" + strings.Replace(dora, "true", "false", 1)},
+		{"an admin promotes an account", patch(3, `{"role":"admin"}`), "200\n" + strings.Replace(jane, `"role":"user"`, `"role":"admin"`, 1)},
+		{"an unknown role is refused", patch(3, `{"role":"root"}`), invalidFields(`role must be "user" or "admin"`)},
+		{"the name of a role is case-sensitive", patch(3, `{"role":"Admin"}`), invalidFields(`role must be "user" or "admin"`)},
+		{"null is refused as role and as disabled", patch(3, `{"role":null,"disabled":null}`), invalidFields("role must be a string", "disabled must be true or false")},
+		{"a number is refused as disabled", patch(3, `{"disabled":1}`), invalidFields("disabled must be true or false")},
+		{"a string is refused as disabled", patch(3, `{"disabled":"true"}`), invalidFields("disabled must be true or false")},
+		{"a boolean is refused as role", patch(3, `{"role":true}`), invalidFields("role must be a string")},
+		{"an admin cannot change a username or an ID", patch(3, `{"username":"x","id":9}`), invalidFields("username is not a field of this request", "id is not a field of this request")},
+		{"an admin cannot change a password hash", patch(3, `{"password_hash":"x"}`), invalidFields("password_hash is not a field of this request")},
+		{"a patch of an unknown account gets a 404", patch(99, `{}`), notFound},
+		{"a user cannot patch an account by its ID, not even their own", `PATCH /users/1 as john {"email":null}`, forbidden},
 		{"the last active admin cannot be demoted", patch(2, `{"role":"user"}`), lastAdmin},
-		{"nor disabled", patch(2, `{"disabled":true}`), lastAdmin},
-		{"a disabled admin does not count", patch(4, `{"role":"admin"}`) + " ; " + patch(2, `{"role":"user"}`), lastAdmin},
-		{"with another one there, it can", patch(3, `{"role":"admin"}`) + " ; " + patch(2, `{"role":"user"}`), "200\n" + strings.Replace(boss, `"role":"admin"`, `"role":"user"`, 1)},
-		{"a store that cannot write is a 503", "store fails ; " + patch(3, `{"disabled":true}`), noStore},
+		{"the last active admin cannot be disabled", patch(2, `{"disabled":true}`), lastAdmin},
+		{"a disabled admin does not count as an active one", patch(4, `{"role":"admin"}`) + " ; " + patch(2, `{"role":"user"}`), lastAdmin},
+		{"an admin can be demoted if there is another one", patch(3, `{"role":"admin"}`) + " ; " + patch(2, `{"role":"user"}`), "200\n" + strings.Replace(boss, `"role":"admin"`, `"role":"user"`, 1)},
+		{"a patch of an account gets a 503 if the store cannot write", "store fails ; " + patch(3, `{"disabled":true}`), noStore},
 
-		{"an admin deletes", "DELETE /users/3 as admin", "204"},
-		{"the account is gone", "DELETE /users/3 as admin ; GET /users/3 as admin", notFound},
-		{"its tokens are refused", "DELETE /users/3 as admin ; GET /users/me/ as jane", badToken},
-		{"an account is deleted once", "DELETE /users/5 as admin", notFound},
-		{"an admin deletes the own account with its password only", "DELETE /users/2 as admin", refusal(403, "own_account", "Delete your own account at /users/me/, with its password")},
-		{"it is for admins", "DELETE /users/3 as john", forbidden},
-		{"also for oneself", "DELETE /users/1 as john", forbidden},
-		{"a store that cannot write is a 503", "store fails ; DELETE /users/3 as admin", noStore},
+		{"an admin deletes an account", "DELETE /users/3 as admin", "204"},
+		{"an account that an admin deleted is not found", "DELETE /users/3 as admin ; GET /users/3 as admin", notFound},
+		{"a token of an account that an admin deleted is refused", "DELETE /users/3 as admin ; GET /users/me/ as jane", badToken},
+		{"deleting a deleted account gets a 404", "DELETE /users/5 as admin", notFound},
+		{"an admin cannot delete their own account without the password", "DELETE /users/2 as admin", refusal(403, "own_account", "Delete your own account at /users/me/, with its password")},
+		{"a user cannot delete another account", "DELETE /users/3 as john", forbidden},
+		{"a user cannot delete their account by its ID", "DELETE /users/1 as john", forbidden},
+		{"deleting an account by its ID gets a 503 if the store cannot write", "store fails ; DELETE /users/3 as admin", noStore},
 	})
 }
 
 func TestHealth(t *testing.T) {
 	const ok = "200\n" + `{"status":"ok"}`
 	checkRules(t, []apiRule{
-		{"the process is alive", "GET /healthz", ok},
-		{"also when the store fails", "store fails ; GET /healthz", ok},
-		{"the store works", "GET /readyz", ok},
-		{"or fails", "store fails ; GET /readyz", noStore},
-		{"reading goes on when writing fails", "store fails ; GET /users/me/ as john", "200\n" + john},
+		{"healthz is ok while the process runs", "GET /healthz", ok},
+		{"healthz is ok even if the store cannot write", "store fails ; GET /healthz", ok},
+		{"readyz is ok if the store can write", "GET /readyz", ok},
+		{"readyz returns a 503 if the store cannot write", "store fails ; GET /readyz", noStore},
+		{"reads succeed if the store cannot write", "store fails ; GET /users/me/ as john", "200\n" + john},
 	})
 }
 
@@ -570,77 +569,76 @@ func TestPaths(t *testing.T) {
 	}
 	redirect := func(to string) string { return "307\nLocation: " + to }
 	checkRules(t, []apiRule{
-		{"/users is spelt /users/", "POST /users {}", redirect("/users/")},
-		{"/users/me is spelt /users/me/", "PATCH /users/me {}", redirect("/users/me/")},
-		{"the query is kept", "DELETE /users?limit=3&after=2", redirect("/users/?limit=3&after=2")},
-		{"every method is redirected", "OPTIONS /users/me?a=b", redirect("/users/me/?a=b")},
-		{"a secret in the query is not", "POST /users/me?access_token=x", secretInQuery},
-		{"two slashes are one", "POST //users/", redirect("/users/")},
-		{"dots are followed", "POST /users/me/../", redirect("/users/")},
-		{"never to another host", "POST //evil.example/..//users/", redirect("/users/")},
+		{"/users redirects to /users/", "POST /users {}", redirect("/users/")},
+		{"/users/me redirects to /users/me/", "PATCH /users/me {}", redirect("/users/me/")},
+		{"a redirect keeps the query", "DELETE /users?limit=3&after=2", redirect("/users/?limit=3&after=2")},
+		{"OPTIONS is redirected like any other method", "OPTIONS /users/me?a=b", redirect("/users/me/?a=b")},
+		{"a request with a secret in the query is refused, not redirected", "POST /users/me?access_token=x", secretInQuery},
+		{"a path with two slashes redirects to the path with one", "POST //users/", redirect("/users/")},
+		{"a path with dots redirects to the path without", "POST /users/me/../", redirect("/users/")},
+		{"a redirect does not lead to another host", "POST //evil.example/..//users/", redirect("/users/")},
 
-		{"the root is the page", "HEAD /", "302\nLocation: /docs"},
-		{"an unknown path is not found", "GET /nowhere", notFound},
-		{"whatever the method", "DELETE /nowhere", notFound},
-		{"below a path there is nothing", "GET /users/me/sessions/ as john", notFound},
-		{"a path has one spelling", "GET /Users/me/ as john", notFound},
-		{"the page has no such part", "GET /docs/passwords.txt", notFound},
-		{"nor what is not its own", "GET /docs/..%2fmain.go", notFound},
-		{"nor its directory", "GET /docs/%2e", notFound},
+		{"the root redirects to the page", "HEAD /", "302\nLocation: /docs"},
+		{"GET of an unknown path is not found", "GET /nowhere", notFound},
+		{"DELETE of an unknown path is not found", "DELETE /nowhere", notFound},
+		{"a trailing slash is not ignored", "GET /users/me/sessions/ as john", notFound},
+		{"a path is case-sensitive", "GET /Users/me/ as john", notFound},
+		{"an unknown file of the page is not found", "GET /docs/passwords.txt", notFound},
+		{"a file outside the page is not found", "GET /docs/..%2fmain.go", notFound},
+		{"the directory of the page is not found", "GET /docs/%2e", notFound},
 
-		{"the wrong method is told the right ones: /users/", "PUT /users/ {}", method("GET, HEAD, POST")},
-		{"the wrong method is told the right ones: /users/me/", "POST /users/me/ {}", method("GET, HEAD, PATCH, DELETE")},
-		{"the wrong method is told the right ones: /users/me/password", "GET /users/me/password", method("PUT")},
-		{"the wrong method is told the right ones: /users/me/sessions", "POST /users/me/sessions", method("GET, HEAD, DELETE")},
-		{"the wrong method is told the right ones: /users/me/sessions/{sid}", "GET /users/me/sessions/x", method("DELETE")},
-		{"the wrong method is told the right ones: /users/{id}", "POST /users/1", method("GET, HEAD, PATCH, DELETE")},
-		{"the wrong method is told the right ones: /users/{id}/password", "POST /users/1/password", method("PUT")},
-		{"the wrong method is told the right ones: /healthz", "DELETE /healthz", method("GET, HEAD")},
-		{"the wrong method is told the right ones: /readyz", "DELETE /readyz", method("GET, HEAD")},
-		{"the wrong method is told the right ones: /openapi.json", "POST /openapi.json", method("GET, HEAD")},
-		{"the wrong method is told the right ones: /docs", "POST /docs", method("GET, HEAD")},
-		{"the wrong method is told the right ones: /", "POST /", method("GET, HEAD")},
-		{"OPTIONS is one of them", "OPTIONS /users/me/password", method("PUT")},
+		{"a wrong method for /users/ gets a 405 with the allowed methods", "PUT /users/ {}", method("GET, HEAD, POST")},
+		{"a wrong method for /users/me/ gets a 405 with the allowed methods", "POST /users/me/ {}", method("GET, HEAD, PATCH, DELETE")},
+		{"a wrong method for /users/me/password gets a 405 with the allowed methods", "GET /users/me/password", method("PUT")},
+		{"a wrong method for /users/me/sessions gets a 405 with the allowed methods", "POST /users/me/sessions", method("GET, HEAD, DELETE")},
+		{"a wrong method for /users/me/sessions/{sid} gets a 405 with the allowed methods", "GET /users/me/sessions/x", method("DELETE")},
+		{"a wrong method for /users/{id} gets a 405 with the allowed methods", "POST /users/1", method("GET, HEAD, PATCH, DELETE")},
+		{"a wrong method for /users/{id}/password gets a 405 with the allowed methods", "POST /users/1/password", method("PUT")},
+		{"a wrong method for /healthz gets a 405 with the allowed methods", "DELETE /healthz", method("GET, HEAD")},
+		{"a wrong method for /readyz gets a 405 with the allowed methods", "DELETE /readyz", method("GET, HEAD")},
+		{"a wrong method for /openapi.json gets a 405 with the allowed methods", "POST /openapi.json", method("GET, HEAD")},
+		{"a wrong method for /docs gets a 405 with the allowed methods", "POST /docs", method("GET, HEAD")},
+		{"a wrong method for / gets a 405 with the allowed methods", "POST /", method("GET, HEAD")},
+		{"OPTIONS without a preflight request gets a 405", "OPTIONS /users/me/password", method("PUT")},
 
 		{"username in a query is refused", "GET /users/?username=johndoe as admin", secretInQuery},
 		{"password in a query is refused", "GET /healthz?password=hunter22", secretInQuery},
 		{"token in a query is refused", "GET /users/me/?token=$john", secretInQuery},
 		{"refresh_token in a query is refused", "GET /docs?refresh_token=$john.refresh", secretInQuery},
 		{"access_token in a query is refused", "GET /users/me/?access_token=$john", secretInQuery},
-		{"also an empty one", "GET /users/me/?x=y&access_token as john", secretInQuery},
-		{"also an encoded one", "GET /users/me/?%61ccess_token=x as john", secretInQuery},
-		{"also where there is nothing", "GET /nowhere?token=x", secretInQuery},
-		{"also at a login", "POST /token?username=johndoe&password=secret grant_type=password", oauthRefusal(400, "invalid_request", "invalid_request", "A name or a secret must not be sent in the query string", `WWW-Authenticate: Bearer error="invalid_request"`)},
-		{"a query that cannot be read is refused", "GET /users/me/?a;access_token=x as john", refusal(400, "invalid_request", "The query string is not valid")},
-		{"an unknown parameter is harmless", "GET /users/me/?x=y as john", "200\n" + john},
+		{"an empty access_token in a query is refused", "GET /users/me/?x=y&access_token as john", secretInQuery},
+		{"a percent-encoded access_token in a query is refused", "GET /users/me/?%61ccess_token=x as john", secretInQuery},
+		{"a token in the query of an unknown path is refused", "GET /nowhere?token=x", secretInQuery},
+		{"a username and a password in the query of a login are refused", "POST /token?username=johndoe&password=secret grant_type=password", oauthRefusal(400, "invalid_request", "invalid_request", "A name or a secret must not be sent in the query string", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"an invalid query is refused", "GET /users/me/?a;access_token=x as john", refusal(400, "invalid_request", "The query string is not valid")},
+		{"an unknown query parameter is ignored", "GET /users/me/?x=y as john", "200\n" + john},
 		{"two Authorization headers are refused", "GET /users/me/ as john as admin", refusal(400, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
-		{"even equal ones", "GET /users/me/ as john as john", refusal(400, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
-		{"even where none is needed", `POST /token as john with "Authorization: Basic eDp5" username=johndoe&password=secret`, oauthRefusal(400, "invalid_request", "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"two equal Authorization headers are refused", "GET /users/me/ as john as john", refusal(400, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"two Authorization headers are refused even at a login", `POST /token as john with "Authorization: Basic eDp5" username=johndoe&password=secret`, oauthRefusal(400, "invalid_request", "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
 	})
 }
 
-// TestCrossOrigin: a browser says in Sec-Fetch-Site or Origin for whose page it sends
-// a request.
+// TestCrossOrigin: a browser states the origin of a request in Sec-Fetch-Site or Origin.
 func TestCrossOrigin(t *testing.T) {
 	refused := refusal(403, "cross_origin", "Cross-origin request")
 	const patch = `PATCH /users/me/ as john with "Content-Type: application/json" `
 	checkRules(t, []apiRule{
-		{"a program without a browser sends neither header", patch + `{}`, "200\n" + john},
-		{"the server's own page may send anything", patch + `with "Sec-Fetch-Site: same-origin" {}`, "200\n" + john},
-		{"what a user types into the address bar has no origin", patch + `with "Sec-Fetch-Site: none" {}`, "200\n" + john},
-		{"a page of an origin of -cors-origin may send anything", patch + `with "Sec-Fetch-Site: cross-site" with "Origin: http://localhost:3000" {}`, "200\n" + john},
+		{"a client without a browser sends neither header and is accepted", patch + `{}`, "200\n" + john},
+		{"a page of the server itself is accepted", patch + `with "Sec-Fetch-Site: same-origin" {}`, "200\n" + john},
+		{"a request from the address bar is accepted", patch + `with "Sec-Fetch-Site: none" {}`, "200\n" + john},
+		{"a page of an origin in -cors-origin is accepted", patch + `with "Sec-Fetch-Site: cross-site" with "Origin: http://localhost:3000" {}`, "200\n" + john},
 		{"a page of another site is refused", patch + `with "Sec-Fetch-Site: cross-site" with "Origin: https://evil.example" {}`, refused},
-		{"a page of another name on this site is refused", patch + `with "Sec-Fetch-Site: same-site" with "Origin: https://evil.example" {}`, refused},
-		{"an old browser says only the origin", patch + `with "Origin: https://evil.example" {}`, refused},
-		{"an old browser's own page has the server's origin", patch + `with "Origin: http://example.com" {}`, "200\n" + john},
-		{"GET changes nothing, and is answered", `GET /users/me/ as john with "Sec-Fetch-Site: cross-site" with "Origin: https://evil.example"`, "200\n" + john},
-		{"it comes before any other refusal", `POST /nowhere with "Sec-Fetch-Site: cross-site" x`, refused},
-		{"at the OAuth endpoints it is an OAuth error", `POST /revoke with "Sec-Fetch-Site: cross-site" token=$john`, oauthRefusal(403, "invalid_request", "cross_origin", "Cross-origin request")},
-		{"without the demo accounts no other origin may", `restart -demo=false ; ` + patch + `with "Sec-Fetch-Site: same-site" with "Origin: http://localhost:3000" {}`, refused},
+		{"a page of another origin on the same site is refused", patch + `with "Sec-Fetch-Site: same-site" with "Origin: https://evil.example" {}`, refused},
+		{"a page of another origin in a browser without Sec-Fetch-Site is refused", patch + `with "Origin: https://evil.example" {}`, refused},
+		{"a page of the server itself in a browser without Sec-Fetch-Site is accepted", patch + `with "Origin: http://example.com" {}`, "200\n" + john},
+		{"GET from another site is accepted, as it changes nothing", `GET /users/me/ as john with "Sec-Fetch-Site: cross-site" with "Origin: https://evil.example"`, "200\n" + john},
+		{"a cross-origin request is refused before its path is looked up", `POST /nowhere with "Sec-Fetch-Site: cross-site" x`, refused},
+		{"a cross-origin revocation gets an OAuth error", `POST /revoke with "Sec-Fetch-Site: cross-site" token=$john`, oauthRefusal(403, "invalid_request", "cross_origin", "Cross-origin request")},
+		{"a page of localhost is refused if there are no demo accounts", `restart -demo=false ; ` + patch + `with "Sec-Fetch-Site: same-site" with "Origin: http://localhost:3000" {}`, refused},
 	})
 }
 
-// TestEveryCodeHasARow: what a program may rely on stands in a table above.
+// TestEveryCodeHasARow: programs rely on the codes, so each is shown in a table above.
 func TestEveryCodeHasARow(t *testing.T) {
 	manual := readText(t, "handlers_test.go")
 	for _, p := range problems {
@@ -652,7 +650,7 @@ func TestEveryCodeHasARow(t *testing.T) {
 	}
 }
 
-// TestThrottle has the rules; attack_test.go has the ways around them.
+// TestThrottle has the rules; attack_test.go has the attempts to get around them.
 func TestThrottle(t *testing.T) {
 	const wrong = "POST /token username=johndoe&password=wrong"
 	const right = "POST /token username=johndoe&password=secret"
@@ -660,45 +658,45 @@ func TestThrottle(t *testing.T) {
 		return oauthRefusal(429, "temporarily_unavailable", "too_many_failed_logins", "Too many failed logins", "Retry-After: "+retry)
 	}
 	checkRules(t, []apiRule{
-		{"five failures are free", "repeat 5 " + wrong, wrongLogin},
-		{"the sixth try must wait a second", "repeat 6 " + wrong, tooMany("1")},
-		{"even with the right password", "repeat 5 " + wrong + " ; " + right, tooMany("1")},
-		{"just so long", "repeat 5 " + wrong + " ; wait 999ms ; " + right, tooMany("1")},
-		{"and no longer", "repeat 5 " + wrong + " ; wait 1s ; " + right, tokens},
-		{"a try that had to wait does not make it longer", "repeat 50 " + wrong + " ; wait 1s ; " + right, tokens},
-		{"the next one waits twice as long", "repeat 5 " + wrong + " ; wait 1s ; repeat 2 " + wrong, tooMany("2")},
-		{"and again", "repeat 5 " + wrong + " ; wait 1s ; " + wrong + " ; wait 2s ; repeat 2 " + wrong, tooMany("4")},
-		{"a success forgets them", "repeat 4 " + wrong + " ; " + right + " ; repeat 5 " + wrong, wrongLogin},
-		{"four failures are not enough", "repeat 4 " + wrong + " ; " + right, tokens},
+		{"the first five failed logins cause no wait", "repeat 5 " + wrong, wrongLogin},
+		{"the sixth failed login must wait 1 s", "repeat 6 " + wrong, tooMany("1")},
+		{"a wait applies even to the right password", "repeat 5 " + wrong + " ; " + right, tooMany("1")},
+		{"a login 1 ms before the end of the wait is refused", "repeat 5 " + wrong + " ; wait 999ms ; " + right, tooMany("1")},
+		{"a login at the end of the wait is accepted", "repeat 5 " + wrong + " ; wait 1s ; " + right, tokens},
+		{"a login that is refused during a wait does not extend it", "repeat 50 " + wrong + " ; wait 1s ; " + right, tokens},
+		{"the second wait is 2 s", "repeat 5 " + wrong + " ; wait 1s ; repeat 2 " + wrong, tooMany("2")},
+		{"the third wait is 4 s", "repeat 5 " + wrong + " ; wait 1s ; " + wrong + " ; wait 2s ; repeat 2 " + wrong, tooMany("4")},
+		{"a successful login resets the failed logins", "repeat 4 " + wrong + " ; " + right + " ; repeat 5 " + wrong, wrongLogin},
+		{"four failed logins cause no wait", "repeat 4 " + wrong + " ; " + right, tokens},
 
-		{"the name counts in any case", "repeat 5 " + wrong + " ; POST /token username=JOHNDOE&password=secret", tooMany("1")},
-		{"a try that must wait reads no store", "repeat 5 " + wrong + " ; store vanishes ; " + right, tooMany("1")},
-		{"another account is not affected", "repeat 5 " + wrong + " ; POST /token username=jane&password=secret", tokens},
-		{"another address is not affected", "repeat 5 " + wrong + " ; POST /token from 192.0.2.2 username=johndoe&password=secret", tokens},
-		{"of IPv6, a /64 is one address", "repeat 5 POST /token from 2001:db8:1:2::1 username=johndoe&password=wrong ; POST /token from 2001:db8:1:2:ffff::9 username=johndoe&password=secret", tooMany("1")},
-		{"and the next /64 another", "repeat 5 POST /token from 2001:db8:1:2::1 username=johndoe&password=wrong ; POST /token from 2001:db8:1:3::1 username=johndoe&password=secret", tokens},
-		{"IPv4 in IPv6 is IPv4", "repeat 5 " + wrong + " ; POST /token from ::ffff:192.0.2.1 username=johndoe&password=secret", tooMany("1")},
-		{"an unknown account is throttled the same", "repeat 6 POST /token username=nobody&password=secret", tooMany("1")},
-		{"so is a disabled one", "repeat 6 POST /token username=dora&password=wrong", tooMany("1")},
+		{"a wait applies to the username in any case of letters", "repeat 5 " + wrong + " ; POST /token username=JOHNDOE&password=secret", tooMany("1")},
+		{"a login that must wait does not read the store", "repeat 5 " + wrong + " ; store vanishes ; " + right, tooMany("1")},
+		{"a wait does not apply to another account", "repeat 5 " + wrong + " ; POST /token username=jane&password=secret", tokens},
+		{"a wait does not apply to another address", "repeat 5 " + wrong + " ; POST /token from 192.0.2.2 username=johndoe&password=secret", tokens},
+		{"an IPv6 /64 is one address", "repeat 5 POST /token from 2001:db8:1:2::1 username=johndoe&password=wrong ; POST /token from 2001:db8:1:2:ffff::9 username=johndoe&password=secret", tooMany("1")},
+		{"another IPv6 /64 is another address", "repeat 5 POST /token from 2001:db8:1:2::1 username=johndoe&password=wrong ; POST /token from 2001:db8:1:3::1 username=johndoe&password=secret", tokens},
+		{"an IPv4-mapped IPv6 address is the IPv4 address", "repeat 5 " + wrong + " ; POST /token from ::ffff:192.0.2.1 username=johndoe&password=secret", tooMany("1")},
+		{"an unknown account is throttled like any other", "repeat 6 POST /token username=nobody&password=secret", tooMany("1")},
+		{"a disabled account is throttled like any other", "repeat 6 POST /token username=dora&password=wrong", tooMany("1")},
 
-		{"a session is not affected", "repeat 6 " + wrong + " ; GET /users/me/ as john", "200\n" + john},
-		{"nor a refresh", "repeat 6 " + wrong + " ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "<access token>", "$john", 1)},
-		{"a wrong current password is a failed login", `repeat 5 PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"} ; ` + right, tooMany("1")},
-		{"so is a wrong password at deleting", `repeat 5 DELETE /users/me/ as john {"password":"wrong"} ; ` + right, tooMany("1")},
-		{"and the reverse", "repeat 5 " + wrong + ` ; DELETE /users/me/ as john {"password":"secret"}`, refusal(429, "too_many_failed_logins", "Too many failed logins", "Retry-After: 1")},
+		{"a wait does not apply to requests with an access token", "repeat 6 " + wrong + " ; GET /users/me/ as john", "200\n" + john},
+		{"a wait does not apply to a refresh", "repeat 6 " + wrong + " ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "<access token>", "$john", 1)},
+		{"a wrong current password counts as a failed login", `repeat 5 PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"} ; ` + right, tooMany("1")},
+		{"a wrong password in a deletion counts as a failed login", `repeat 5 DELETE /users/me/ as john {"password":"wrong"} ; ` + right, tooMany("1")},
+		{"a wait after failed logins applies to a deletion", "repeat 5 " + wrong + ` ; DELETE /users/me/ as john {"password":"secret"}`, refusal(429, "too_many_failed_logins", "Too many failed logins", "Retry-After: 1")},
 	})
 }
 
-// secretInQuery is what a secret in a query string is told.
+// secretInQuery is the response to a secret in a query string.
 var secretInQuery = refusal(400, "invalid_request", "A name or a secret must not be sent in the query string", `WWW-Authenticate: Bearer error="invalid_request"`)
 
-// TestWhoMayCallWhat has every endpoint of the API, who may use it, a call that
+// TestWhoMayCallWhat has every endpoint of the API, who may call it, a call that
 // succeeds and its status. No route may be missing.
 func TestWhoMayCallWhat(t *testing.T) {
 	endpoints := []struct {
 		pattern string
 		who     who
-		call    string // by the least that may
+		call    string // by the caller with the fewest rights that suffice
 		status  int
 	}{
 		{"POST /token", anyone, "POST /token username=johndoe&password=secret", 200},
@@ -765,11 +763,11 @@ func TestWhoMayCallWhat(t *testing.T) {
 	slices.Sort(here)
 	slices.Sort(there)
 	if diff := cmp.Diff(there, here); diff != "" {
-		t.Errorf("the table of this test against the routes of the server (-routes +test):\n%s", diff)
+		t.Errorf("the routes of the server and the table of this test differ (-routes +test):\n%s", diff)
 	}
 }
 
-// TestAccessToken shows what a token says, to the byte: other programs read it
+// TestAccessToken shows the content of a token, to the byte: other programs read it
 // with the JWT library of their choice.
 func TestAccessToken(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
@@ -779,7 +777,7 @@ func TestAccessToken(t *testing.T) {
 			`{"iss":"stdauth","aud":"stdauth","sub":"1","sid":"` + w.vars["john.sid"] + `","username":"johndoe","role":"user","iat":946684800,"exp":946686600}`,
 		} {
 			if got, err := base64.RawURLEncoding.DecodeString(part[i]); err != nil || string(got) != want {
-				t.Errorf("part %d of the token says %s (%v)\n  want %s", i, got, err, want)
+				t.Errorf("part %d of the token is %s (%v)\n  want %s", i, got, err, want)
 			}
 		}
 	})
@@ -793,13 +791,13 @@ func TestAccessToken(t *testing.T) {
 		payload, _ := base64.RawURLEncoding.DecodeString(strings.Split(w.vars["admin"], ".")[1])
 		want := `{"iss":"example","aud":"example","sub":"2","sid":"` + w.vars["admin.sid"] + `","username":"admin","role":"admin","iat":946684800,"exp":946684860}`
 		if string(payload) != want {
-			t.Errorf("the token with -issuer=example says %s\n  want %s", payload, want)
+			t.Errorf("the claims with -issuer=example are %s\n  want %s", payload, want)
 		}
 	})
 }
 
-// TestTokenAnswerIsNotKept by caches (RFC 6749, section 5.1).
-func TestTokenAnswerIsNotKept(t *testing.T) {
+// TestTokenResponseIsNotCached: a cache must not keep a token (RFC 6749, section 5.1).
+func TestTokenResponseIsNotCached(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		for _, call := range []string{
 			"POST /token username=johndoe&password=secret",
@@ -814,7 +812,7 @@ func TestTokenAnswerIsNotKept(t *testing.T) {
 	})
 }
 
-// TestHeaders shows the headers that other tests do not look at.
+// TestHeaders checks the headers that no other test checks.
 func TestHeaders(t *testing.T) {
 	const (
 		exposed = "Link, Location, Retry-After, WWW-Authenticate, X-Request-Id"
@@ -827,21 +825,21 @@ func TestHeaders(t *testing.T) {
 		status              int
 		want                map[string]string
 	}{
-		{"a page of this machine may call", "", `GET /healthz with "Origin: http://localhost:3000"`, 200,
+		{"a page of localhost may call the API of a server with demo accounts", "", `GET /healthz with "Origin: http://localhost:3000"`, 200,
 			map[string]string{"Access-Control-Allow-Origin": "http://localhost:3000", "Access-Control-Expose-Headers": exposed, "Vary": "Origin"}},
-		{"and may read why it was refused", "", `GET /users/me/ with "Origin: http://127.0.0.1"`, 401,
+		{"a page of 127.0.0.1 may read an error and its headers", "", `GET /users/me/ with "Origin: http://127.0.0.1"`, 401,
 			map[string]string{"Access-Control-Allow-Origin": "http://127.0.0.1", "Access-Control-Expose-Headers": exposed, "Vary": "Origin"}},
-		{"it may ask before", "", `OPTIONS /users/me/ with "Origin: http://localhost:3000" with "Access-Control-Request-Method: PATCH"`, 204,
+		{"a page of localhost may send a preflight request", "", `OPTIONS /users/me/ with "Origin: http://localhost:3000" with "Access-Control-Request-Method: PATCH"`, 204,
 			map[string]string{"Access-Control-Allow-Origin": "http://localhost:3000", "Access-Control-Expose-Headers": exposed, "Vary": "Origin",
 				"Access-Control-Allow-Methods": methods, "Access-Control-Allow-Headers": "Authorization, Content-Type", "Access-Control-Max-Age": "600"}},
-		{"another page may not", "", `GET /healthz with "Origin: https://evil.example"`, 200, map[string]string{"Vary": "Origin"}},
-		{"nor ask", "", `OPTIONS /users/me/ with "Origin: https://evil.example" with "Access-Control-Request-Method: PATCH"`, 405, map[string]string{"Vary": "Origin"}},
-		{"an origin can be named", "-cors-origin=https://app.example", `GET /healthz with "Origin: https://app.example"`, 200,
+		{"a page of another origin gets no CORS headers", "", `GET /healthz with "Origin: https://evil.example"`, 200, map[string]string{"Vary": "Origin"}},
+		{"a preflight request from another origin gets a 405", "", `OPTIONS /users/me/ with "Origin: https://evil.example" with "Access-Control-Request-Method: PATCH"`, 405, map[string]string{"Vary": "Origin"}},
+		{"a page of an origin in -cors-origin may call the API", "-cors-origin=https://app.example", `GET /healthz with "Origin: https://app.example"`, 200,
 			map[string]string{"Access-Control-Allow-Origin": "https://app.example", "Access-Control-Expose-Headers": exposed, "Vary": "Origin"}},
-		{"and is then the only one", "-cors-origin=https://app.example", `GET /healthz with "Origin: http://localhost:3000"`, 200, map[string]string{"Vary": "Origin"}},
-		{"without the demo accounts there is none", "-demo=false", `GET /healthz with "Origin: http://localhost:3000"`, 200, map[string]string{}},
+		{"an origin in -cors-origin replaces localhost", "-cors-origin=https://app.example", `GET /healthz with "Origin: http://localhost:3000"`, 200, map[string]string{"Vary": "Origin"}},
+		{"a server without demo accounts allows no other origin", "-demo=false", `GET /healthz with "Origin: http://localhost:3000"`, 200, map[string]string{}},
 
-		{"the page runs nothing but its own, and is kept for each origin", "-demo=false", "GET /docs", 200, map[string]string{"Content-Security-Policy": contentPolicy, "Vary": "Accept-Encoding, Origin"}},
+		{"the page has a Content-Security-Policy and varies by origin", "-demo=false", "GET /docs", 200, map[string]string{"Content-Security-Policy": contentPolicy, "Vary": "Accept-Encoding, Origin"}},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -862,7 +860,7 @@ func TestHeaders(t *testing.T) {
 		})
 	}
 
-	t.Run("with TLS, browsers are told to come back by HTTPS only", func(t *testing.T) {
+	t.Run("a server with TLS sends Strict-Transport-Security", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			w.start(Config{TLS: true}, w.server.tokens)
 			if got := w.send(w.Context(), "GET /nowhere").header.Get("Strict-Transport-Security"); got != "max-age=31536000" {
@@ -872,8 +870,8 @@ func TestHeaders(t *testing.T) {
 	})
 }
 
-// TestWeakHashIsReplaced at the next login, so that a raised cost reaches the
-// accounts that are in use.
+// TestWeakHashIsReplaced: a login replaces a hash of a lower cost than the current one.
+// A raised cost thus reaches the accounts in use.
 func TestWeakHashIsReplaced(t *testing.T) {
 	inWorld(t, func(w *world) {
 		hash := func() string {
@@ -886,24 +884,24 @@ func TestWeakHashIsReplaced(t *testing.T) {
 		w.server.passwords.Iterations = 2
 		before := hash()
 		if got := w.do("POST /token username=johndoe&password=wrong"); got != wrongLogin || hash() != before {
-			t.Errorf("a wrong password: got %s and the hash %s\n  want %s and the old hash", got, hash(), wrongLogin)
+			t.Errorf("a login with a wrong password\n  got %s and the hash %s\n  want %s and the old hash", got, hash(), wrongLogin)
 		}
 		w.login("john", "johndoe", "secret")
 		if !strings.HasPrefix(before, "$pbkdf2-sha256$i=1,") || !strings.HasPrefix(hash(), "$pbkdf2-sha256$i=2,") {
-			t.Errorf("a login made %s of %s, want 2 iterations for 1", hash(), before)
+			t.Errorf("after a login, the hash is %s, and it was %s; want 2 iterations instead of 1", hash(), before)
 		}
 		after := hash()
 		w.login("again", "johndoe", "secret")
 		if hash() != after {
-			t.Errorf("a login made %s of %s, want it left alone", hash(), after)
+			t.Errorf("after a second login, the hash is %s; want it unchanged: %s", hash(), after)
 		}
 		w.server.passwords.Iterations = 1
 		w.login("lowered", "johndoe", "secret")
 		if hash() != after {
-			t.Errorf("a lowered cost made %s of %s, want the stronger one kept", hash(), after)
+			t.Errorf("after a login with a lower cost, the hash is %s; want the stronger one unchanged: %s", hash(), after)
 		}
 
-		// Meanwhile the password is reset, or the account is deleted.
+		// The password is reset, or the account is deleted, while a login replaces the hash.
 		w.login("admin", "admin", "secret")
 		w.server.passwords.Iterations = 3
 		if got := w.do(`begin POST /token username=johndoe&password=secret ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`); got != wrongLogin {
@@ -921,61 +919,61 @@ func TestWeakHashIsReplaced(t *testing.T) {
 		w.server.passwords.Iterations = 2
 		w.do("POST /token username=dora&password=secret")
 		if u, err := w.store.UserByName(w.Context(), "dora"); err != nil || !strings.HasPrefix(u.PasswordHash, "$pbkdf2-sha256$i=1,") {
-			t.Errorf("a refused login of a disabled account made %s (%v), want its hash left alone", u.PasswordHash, err)
+			t.Errorf("after the refused login of a disabled account, the hash is %s (%v); want it unchanged", u.PasswordHash, err)
 		}
 		w.login("john", "johndoe", "secret")
 		if got := w.do("GET /users/me/ as john"); got != "200\n"+john {
-			t.Errorf("GET /users/me/ after the hash was replaced\n  got %s\n  want the session to go on", got)
+			t.Errorf("GET /users/me/ after the hash was replaced\n  got %s\n  want the session still valid", got)
 		}
 	})
 }
 
-// TestMeanwhile has what happens when something changes while a request is
-// under way: it is held where it writes.
+// TestMeanwhile has requests that are held before their write while another request
+// changes what they depend on.
 func TestMeanwhile(t *testing.T) {
 	const login = "begin POST /token username=johndoe&password=secret ; "
 	const refresh = "begin POST /token grant_type=refresh_token&refresh_token=$john.refresh ; "
 	checkRules(t, []apiRule{
-		{"nothing happens", login + "end", tokens},
-		{"the password is changed: a login with the old one fails", login + `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; end`, wrongLogin},
-		{"the password is reset: a login with the old one fails", login + `PUT /users/1/password as admin {"new_password":"correct horse"} ; end`, wrongLogin},
-		{"the account is deleted: a login fails", login + "DELETE /users/1 as admin ; end", wrongLogin},
-		{"the account is disabled: a login fails", login + `PATCH /users/1 as admin {"disabled":true} ; end`, noLogin},
-		{"the password is changed: a refresh fails", refresh + `PUT /users/1/password as admin {"new_password":"correct horse"} ; end`, wrongRefresh},
-		{"the account is deleted: a refresh fails", refresh + "DELETE /users/1 as admin ; end", wrongRefresh},
-		{"the account is disabled: a refresh fails", refresh + `PATCH /users/1 as admin {"disabled":true} ; end`, noLogin},
-		{"the session is ended: a refresh fails", refresh + "POST /revoke token=$john ; end", wrongRefresh},
-		{"the password is reset before it is changed: the change fails", `begin PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
-		{"the reset password stays", `begin PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end ; POST /token username=johndoe&password=battery+staple`, tokens},
-		{"the password is reset before the account is deleted: it stays", `begin DELETE /users/me/ as john {"password":"secret"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
-		{"the account is deleted: its change of password fails", `begin PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; DELETE /users/1 as admin ; end`, badToken},
-		{"the account is deleted: the session after it fails", `begin 2 PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; DELETE /users/1 as admin ; end`, badToken},
-		{"the account is deleted: its patch fails", `begin PATCH /users/me/ as john {"email":null} ; DELETE /users/1 as admin ; end`, badToken},
-		{"the account is deleted: it is not deleted again", `begin DELETE /users/me/ as john {"password":"secret"} ; DELETE /users/1 as admin ; end`, badToken},
-		{"the account is deleted: it ends no sessions", `begin DELETE /users/me/sessions as john ; DELETE /users/1 as admin ; end`, badToken},
-		{"the account is deleted: an admin's patch does not find it", `begin PATCH /users/1 as admin {"email":null} ; DELETE /users/1 as admin ; end`, notFound},
-		{"the name is taken: a registration fails", `begin POST /users/ {"username":"alice","password":"correct horse"} ; POST /users/ {"username":"ALICE","password":"correct horse"} ; end`, refusal(400, "username_taken", "Username already registered")},
-		{"the password is changed again: the first change leaves no session", `begin 2 PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
+		{"a login that is held before its write succeeds if nothing changes meanwhile", login + "end", tokens},
+		{"a login with the old password fails if the password is changed meanwhile", login + `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; end`, wrongLogin},
+		{"a login with the old password fails if the password is reset meanwhile", login + `PUT /users/1/password as admin {"new_password":"correct horse"} ; end`, wrongLogin},
+		{"a login fails if the account is deleted meanwhile", login + "DELETE /users/1 as admin ; end", wrongLogin},
+		{"a login fails if the account is disabled meanwhile", login + `PATCH /users/1 as admin {"disabled":true} ; end`, noLogin},
+		{"a refresh fails if the password is reset meanwhile", refresh + `PUT /users/1/password as admin {"new_password":"correct horse"} ; end`, wrongRefresh},
+		{"a refresh fails if the account is deleted meanwhile", refresh + "DELETE /users/1 as admin ; end", wrongRefresh},
+		{"a refresh fails if the account is disabled meanwhile", refresh + `PATCH /users/1 as admin {"disabled":true} ; end`, noLogin},
+		{"a refresh fails if the session is ended meanwhile", refresh + "POST /revoke token=$john ; end", wrongRefresh},
+		{"a password change fails if the password is reset meanwhile", `begin PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
+		{"a password that is reset during a password change stays", `begin PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end ; POST /token username=johndoe&password=battery+staple`, tokens},
+		{"an account is not deleted if its password is reset meanwhile", `begin DELETE /users/me/ as john {"password":"secret"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
+		{"a password change fails if the account is deleted meanwhile", `begin PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; DELETE /users/1 as admin ; end`, badToken},
+		{"a password change returns no tokens if the account is deleted before its new session", `begin 2 PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; DELETE /users/1 as admin ; end`, badToken},
+		{"a patch fails if the account is deleted meanwhile", `begin PATCH /users/me/ as john {"email":null} ; DELETE /users/1 as admin ; end`, badToken},
+		{"a deletion fails if the account is deleted meanwhile", `begin DELETE /users/me/ as john {"password":"secret"} ; DELETE /users/1 as admin ; end`, badToken},
+		{"ending other sessions fails if the account is deleted meanwhile", `begin DELETE /users/me/sessions as john ; DELETE /users/1 as admin ; end`, badToken},
+		{"a patch by an admin gets a 404 if the account is deleted meanwhile", `begin PATCH /users/1 as admin {"email":null} ; DELETE /users/1 as admin ; end`, notFound},
+		{"a registration fails if the username is taken meanwhile", `begin POST /users/ {"username":"alice","password":"correct horse"} ; POST /users/ {"username":"ALICE","password":"correct horse"} ; end`, refusal(400, "username_taken", "Username already registered")},
+		{"a password change returns no tokens if the password is reset before its new session", `begin 2 PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
 	})
 }
 
-// TestVanishedStore is one that cannot even be read, as a cluster may be.
+// TestVanishedStore: a store cannot even be read, as a cluster without a quorum.
 func TestVanishedStore(t *testing.T) {
 	noLogin := oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")
 	checkRules(t, []apiRule{
-		{"a login is a 503, and no wrong password", "store vanishes ; POST /token username=johndoe&password=secret", noLogin},
-		{"a refresh is a 503, and no bad token", "store vanishes ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", noLogin},
-		{"a token is a 503, and no bad token", "store vanishes ; GET /users/me/ as john", noStore},
-		{"introspection is a 503, and not inactive", "store vanishes ; POST /introspect as admin token=$john", noLogin},
-		{"a registration is a 503", `store vanishes ; POST /users/ {"username":"alice","password":"correct horse"}`, noStore},
-		{"a bad token is one all the same", "store vanishes ; GET /users/me/ as john.refresh", badToken},
-		{"nobody was logged out", "store vanishes ; GET /users/me/ as john ; store works ; GET /users/me/ as john", "200\n" + john},
-		{"nor counted as guessing", "store vanishes ; repeat 9 POST /token username=johndoe&password=secret ; store works ; POST /token username=johndoe&password=secret", tokens},
+		{"a login gets a 503 if the store cannot be read", "store vanishes ; POST /token username=johndoe&password=secret", noLogin},
+		{"a refresh gets a 503 if the store cannot be read", "store vanishes ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", noLogin},
+		{"a request with a token gets a 503 if the store cannot be read", "store vanishes ; GET /users/me/ as john", noStore},
+		{"introspection gets a 503 if the store cannot be read", "store vanishes ; POST /introspect as admin token=$john", noLogin},
+		{"a registration gets a 503 if the store cannot be read", `store vanishes ; POST /users/ {"username":"alice","password":"correct horse"}`, noStore},
+		{"an invalid token is refused even if the store cannot be read", "store vanishes ; GET /users/me/ as john.refresh", badToken},
+		{"sessions are valid again when the store can be read again", "store vanishes ; GET /users/me/ as john ; store works ; GET /users/me/ as john", "200\n" + john},
+		{"a login that gets a 503 does not count as failed", "store vanishes ; repeat 9 POST /token username=johndoe&password=secret ; store works ; POST /token username=johndoe&password=secret", tokens},
 	})
 }
 
-// TestTokenFromTheFuture: a store that was put back from a backup knows nothing of
-// the refresh tokens handed out since. They are no replay.
+// TestTokenFromTheFuture: a store that was restored from a backup does not know the
+// refresh tokens issued since. They are refused, but they are not a replay.
 func TestTokenFromTheFuture(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		w.vars["future"] = w.server.tokens.Refresh(RefreshToken{UserID: 1, SessionID: w.vars["john.sid"], Generation: 7})
@@ -984,19 +982,19 @@ func TestTokenFromTheFuture(t *testing.T) {
 			t.Errorf("a refresh token of a later generation\n  got %s\n  want %s", got, wrongRefresh)
 		}
 		if got := w.do("GET /users/me/ as john"); got != "200\n"+john {
-			t.Errorf("GET /users/me/ after it\n  got %s\n  want the session to go on", got)
+			t.Errorf("GET /users/me/ after a refresh token of a later generation\n  got %s\n  want the session still valid", got)
 		}
 	})
 }
 
-// TestUnforeseen errors are for the log, not for the client.
+// TestUnforeseen: the details of an unforeseen error are logged and not sent to the client.
 func TestUnforeseen(t *testing.T) {
 	for _, tt := range []struct {
 		rule string
 		err  error
 	}{
-		{"an error that nobody has foreseen", fmt.Errorf("the moon is in the wrong house")},
-		{"a panic", nil},
+		{"an unforeseen error is logged and gets a 500", fmt.Errorf("the moon is in the wrong house")},
+		{"a panic is logged and gets a 500", nil},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			inPeopledWorld(t, func(w *world) {
@@ -1006,7 +1004,7 @@ func TestUnforeseen(t *testing.T) {
 					t.Errorf("GET /users/me/\n  got %s\n  want %s", got, want)
 				}
 				if log := w.log.String(); !strings.Contains(log, "moon") {
-					t.Errorf("the log does not say what happened: %s", log)
+					t.Errorf("the log does not have the error: %s", log)
 				}
 			})
 		})
@@ -1026,7 +1024,7 @@ func (s moonStore) Session(context.Context, int64, string) (Session, User, error
 	return Session{}, User{}, s.err
 }
 
-// checkRules asks for each row in a world of its own. The page shows the rows too.
+// checkRules runs each row in a world of its own. The page shows the rows too.
 func checkRules(t *testing.T, rules []apiRule) {
 	t.Helper()
 	checkPageRules(t, rules)
@@ -1041,7 +1039,7 @@ func checkRules(t *testing.T, rules []apiRule) {
 	}
 }
 
-// inPeopledWorld has all those that the head of this file speaks of.
+// inPeopledWorld runs a test in a world with the accounts from the top of this file.
 func inPeopledWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
 	inWorld(t, func(w *world) {
@@ -1064,7 +1062,7 @@ func inPeopledWorld(t *testing.T, test func(w *world)) {
 	})
 }
 
-// manyFields are members that no request has.
+// manyFields returns n JSON members that no request has.
 func manyFields(n int) string {
 	var list []string
 	for i := range n {
@@ -1082,7 +1080,7 @@ func manyRefusals(n int) (list []string) {
 
 func indent(s string) string { return strings.ReplaceAll(s, "\n", "\n       ") }
 
-// refusal is a problem (RFC 9457), as it is shown.
+// refusal is a problem (RFC 9457), in the form of world.show.
 func refusal(status int, code, detail string, headers ...string) string {
 	return shown(status, headers, struct {
 		Title  string `json:"title"`
