@@ -37,12 +37,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// This file is the attacks, by their names. The tables of handlers_test.go have
-// what a wrong request is told; here is what somebody gains who means it.
+// This file has the attacks by name. The tables of handlers_test.go show the
+// response to a wrong request; these tests show that an attacker gains nothing.
 
 func TestAttackMassAssignment(t *testing.T) {
 	for _, field := range []string{`"role":"admin"`, `"Role":"admin"`, `"id":1`, `"disabled":false`, `"password_hash":"x"`, `"epoch":1`, `"created_at":"1999-01-01T00:00:00Z"`, `"is_admin":true`, `"role\u0000":"admin"`, `"\u0072ole":"admin"`} {
-		t.Run(field, func(t *testing.T) {
+		t.Run("the member "+field+" is refused", func(t *testing.T) {
 			inPeopledWorld(t, func(w *world) {
 				for _, call := range []string{
 					`POST /users/ {"username":"mallory","password":"correct horse",` + field + `}`,
@@ -56,64 +56,64 @@ func TestAttackMassAssignment(t *testing.T) {
 					t.Errorf("after the attack, johndoe is %s\n  want %s", got, john)
 				}
 				if got := w.do("POST /token username=mallory&password=correct+horse"); got != wrongLogin {
-					t.Errorf("after the attack, mallory's login answers %s\n  want no such account", got)
+					t.Errorf("after the attack, the login of mallory returns %s\n  want no such account", got)
 				}
 			})
 		})
 	}
 }
 
-// Two readers must not see two things in one body.
+// TestAttackJSONSmuggling: two parsers must not read one body in two ways.
 func TestAttackJSONSmuggling(t *testing.T) {
 	checkRules(t, []apiRule{
-		{"a duplicate", `POST /users/ {"username":"mallory","password":"correct horse","password":"battery staple"}`, invalidFields("password is given more than once")},
-		{"a duplicate by an escape", `POST /users/ {"username":"mallory","password":"correct horse","p\u0061ssword":"battery staple"}`, invalidFields("password is given more than once")},
-		{"a duplicate of null", `PATCH /users/me/ as john {"email":null,"email":"m@example.com"}`, invalidFields("email is given more than once")},
-		{"another case", `POST /users/ {"username":"mallory","password":"correct horse","PASSWORD":"battery staple"}`, invalidFields("PASSWORD is not a field of this request")},
-		{"the long s, which folds to s", `POST /users/ {"uſername":"mallory","password":"correct horse"}`, invalidFields("uſername is not a field of this request", "username is required")},
-		{"a lone surrogate, which another reader mends", `POST /users/ {"username":"mallory","password":"correct horse\ud800"}`, invalidFields("password must not contain U+FFFD or half of a surrogate pair")},
-		{"the second half alone", `POST /users/ {"username":"mallory","password":"correct horse\udc00\ud800"}`, invalidFields("password must not contain U+FFFD or half of a surrogate pair")},
-		{"a surrogate behind a backslash is a backslash", `POST /users/ {"username":"alice","password":"correct horse\\ud800"} ; POST /token username=alice&password=correct+horse\ud800`, tokens},
-		{"a pair is a character", `POST /users/ {"username":"alice","password":"correct \ud83d\udc0e"} ; POST /token username=alice&password=correct+%F0%9F%90%8E`, tokens},
-		{"NUL, which HMAC's padding hides", `POST /users/ {"username":"mallory","password":"correct horse\u0000"}`, invalidFields("password must be valid UTF-8 without NUL and U+FFFD")},
-		{"a comment", `POST /users/ {"username":"mallory",/**/"password":"correct horse"}`, refusal(400, "not_json", "The body is not JSON: invalid character '/' looking for beginning of object key string (byte 23)")},
-		{"a second object", `POST /users/ {"username":"mallory","password":"correct horse"} {"role":"admin"}`, refusal(400, "not_json", "The body is not JSON: invalid character '{' after top-level value (byte 51)")},
-		{"a byte order mark", "POST /users/ \ufeff{}", refusal(400, "not_json", "The body is not JSON: invalid character 'ï' looking for beginning of value (byte 1)")},
-		{"very deep", `PATCH /users/me/ as john {"email":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + "}", refusal(400, "not_json", "The body is not JSON: invalid character '[' exceeded max depth (byte 10009)")},
-		{"an object for a string", `POST /users/ {"username":{"ne":null},"password":{"ne":null}}`, invalidFields("username must be a string", "password must be a string")},
+		{"a repeated field is refused", `POST /users/ {"username":"mallory","password":"correct horse","password":"battery staple"}`, invalidFields("password is given more than once")},
+		{"a field that is repeated with an escape in its name is refused", `POST /users/ {"username":"mallory","password":"correct horse","p\u0061ssword":"battery staple"}`, invalidFields("password is given more than once")},
+		{"a repeated field is refused even if the first is null", `PATCH /users/me/ as john {"email":null,"email":"m@example.com"}`, invalidFields("email is given more than once")},
+		{"a field name in another case is refused", `POST /users/ {"username":"mallory","password":"correct horse","PASSWORD":"battery staple"}`, invalidFields("PASSWORD is not a field of this request")},
+		{"a field name with the long s, which folds to s, is refused", `POST /users/ {"uſername":"mallory","password":"correct horse"}`, invalidFields("uſername is not a field of this request", "username is required")},
+		{"a lone high surrogate, which other parsers replace, is refused", `POST /users/ {"username":"mallory","password":"correct horse\ud800"}`, invalidFields("password must not contain U+FFFD or half of a surrogate pair")},
+		{"a surrogate pair in the wrong order is refused", `POST /users/ {"username":"mallory","password":"correct horse\udc00\ud800"}`, invalidFields("password must not contain U+FFFD or half of a surrogate pair")},
+		{"an escaped backslash before ud800 is not a surrogate", `POST /users/ {"username":"alice","password":"correct horse\\ud800"} ; POST /token username=alice&password=correct+horse\ud800`, tokens},
+		{"a surrogate pair is one character", `POST /users/ {"username":"alice","password":"correct \ud83d\udc0e"} ; POST /token username=alice&password=correct+%F0%9F%90%8E`, tokens},
+		{"a password with NUL, which the padding of HMAC hides, is refused", `POST /users/ {"username":"mallory","password":"correct horse\u0000"}`, invalidFields("password must be valid UTF-8 without NUL and U+FFFD")},
+		{"a comment in JSON is refused", `POST /users/ {"username":"mallory",/**/"password":"correct horse"}`, refusal(400, "not_json", "The body is not JSON: invalid character '/' looking for beginning of object key string (byte 23)")},
+		{"a second object after the first is refused", `POST /users/ {"username":"mallory","password":"correct horse"} {"role":"admin"}`, refusal(400, "not_json", "The body is not JSON: invalid character '{' after top-level value (byte 51)")},
+		{"a byte order mark is refused", "POST /users/ \ufeff{}", refusal(400, "not_json", "The body is not JSON: invalid character 'ï' looking for beginning of value (byte 1)")},
+		{"20000 nested arrays are refused", `PATCH /users/me/ as john {"email":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + "}", refusal(400, "not_json", "The body is not JSON: invalid character '[' exceeded max depth (byte 10009)")},
+		{"an object in place of a string is refused", `POST /users/ {"username":{"ne":null},"password":{"ne":null}}`, invalidFields("username must be a string", "password must be a string")},
 	})
 }
 
 func TestAttackParameterPollution(t *testing.T) {
 	checkRules(t, []apiRule{
-		{"two passwords", "POST /token username=johndoe&password=secret&password=guess", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
-		{"two names, one encoded", "POST /token username=johndoe&%75sername=admin&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
-		{"two grants", "POST /token grant_type=password&grant_type=refresh_token&username=johndoe&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
-		{"a semicolon, which is no separator", "POST /token username=johndoe;password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "The body is not a valid form")},
-		{"another case is another field", "POST /token username=johndoe&PASSWORD=guess&password=secret", tokens},
-		{"an array by PHP's rules is another field", "POST /token username=johndoe&password[]=secret", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
-		{"the query is no part of the form", "POST /token?grant_type=refresh_token username=johndoe&password=secret", tokens},
-		{"a token in the body is no credential", `GET /users/me/ with "Content-Type: application/x-www-form-urlencoded" access_token=$john`, noCredentials},
+		{"a repeated password is refused", "POST /token username=johndoe&password=secret&password=guess", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"a username that is repeated with percent-encoding in its name is refused", "POST /token username=johndoe&%75sername=admin&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"a repeated grant_type is refused", "POST /token grant_type=password&grant_type=refresh_token&username=johndoe&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
+		{"a semicolon as a separator is refused", "POST /token username=johndoe;password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "The body is not a valid form")},
+		{"the name of a form field is case-sensitive", "POST /token username=johndoe&PASSWORD=guess&password=secret", tokens},
+		{"password[], an array in PHP, is not the field password", "POST /token username=johndoe&password[]=secret", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
+		{"the query is not a part of the form", "POST /token?grant_type=refresh_token username=johndoe&password=secret", tokens},
+		{"a token in the body is not a credential", `GET /users/me/ with "Content-Type: application/x-www-form-urlencoded" access_token=$john`, noCredentials},
 	})
 }
 
 func TestAttackTokenConfusion(t *testing.T) {
 	checkRules(t, []apiRule{
-		{"a refresh token as an access token", "GET /users/me/ as john.refresh", badToken},
-		{"an access token as a refresh token", "POST /token grant_type=refresh_token&refresh_token=$john", wrongRefresh},
-		{"alg none", `GET /users/me/ with "Authorization: Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiIyIn0."`, badToken},
-		{"two tokens, one good", `GET /users/me/ with "Authorization: Bearer $john" with "Authorization: Bearer x"`, refusal(400, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
-		{"a very long token", `GET /users/me/ with "Authorization: Bearer ` + strings.Repeat("a", 5000) + `"`, badToken},
+		{"a refresh token is refused as an access token", "GET /users/me/ as john.refresh", badToken},
+		{"an access token is refused as a refresh token", "POST /token grant_type=refresh_token&refresh_token=$john", wrongRefresh},
+		{"a token with the algorithm none is refused", `GET /users/me/ with "Authorization: Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiIyIn0."`, badToken},
+		{"a request with a valid and an invalid token is refused", `GET /users/me/ with "Authorization: Bearer $john" with "Authorization: Bearer x"`, refusal(400, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"a token of 5000 bytes is refused", `GET /users/me/ with "Authorization: Bearer ` + strings.Repeat("a", 5000) + `"`, badToken},
 	})
 	inPeopledWorld(t, func(w *world) {
-		// Each character of a token counts, also the last, whose low bits no
-		// byte hangs on.
+		// Each character of a token counts, even the last, whose low bits belong to
+		// no byte.
 		for name, endpoint := range map[string]string{"john": "GET /users/me/ as forged", "john.refresh": "POST /token grant_type=refresh_token&refresh_token=$forged"} {
 			token := w.vars[name]
 			for i := range token {
 				b := []byte(token)
 				b[i] ^= 1
-				if strings.IndexByte("&%+;=, /\\", b[i]) >= 0 { // what a form or a header would take apart
+				if strings.IndexByte("&%+;=, /\\", b[i]) >= 0 { // a separator in a form or a header
 					b[i] = 'x'
 				}
 				w.vars["forged"] = string(b)
@@ -125,15 +125,16 @@ func TestAttackTokenConfusion(t *testing.T) {
 	})
 }
 
-// Whoever takes a free name gets nothing that its last owner had.
+// TestAttackReregisteredName: the name of a deleted account is registered again. The
+// new account inherits nothing, and the old tokens and password stay invalid.
 func TestAttackReregisteredName(t *testing.T) {
 	again := `DELETE /users/1 as admin ; POST /users/ {"username":"johndoe","password":"correct horse"} ; `
 	checkRules(t, []apiRule{
-		{"the access token", again + "GET /users/me/ as john", badToken},
-		{"the refresh token", again + "POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
-		{"the password", again + "POST /token username=johndoe&password=secret", wrongLogin},
-		{"introspection", again + "POST /introspect as admin token=$john", "200\n" + `{"active":false}`},
-		{"the ID", again + "GET /users/1 as admin", notFound},
+		{"an access token of the deleted account is refused", again + "GET /users/me/ as john", badToken},
+		{"a refresh token of the deleted account is refused", again + "POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"the password of the deleted account is refused", again + "POST /token username=johndoe&password=secret", wrongLogin},
+		{"introspection returns inactive for a token of the deleted account", again + "POST /introspect as admin token=$john", "200\n" + `{"active":false}`},
+		{"the ID of the deleted account is not reused", again + "GET /users/1 as admin", notFound},
 	})
 }
 
@@ -148,7 +149,7 @@ func TestAttackReplay(t *testing.T) {
 		}
 		w.vars["old"] = chain[1]
 		if got := w.do("POST /token grant_type=refresh_token&refresh_token=$old"); got != wrongRefresh {
-			t.Errorf("a refresh token from long ago\n  got %s\n  want %s", got, wrongRefresh)
+			t.Errorf("a refresh token of four rotations ago\n  got %s\n  want %s", got, wrongRefresh)
 		}
 		for i, token := range chain {
 			w.vars["any"] = token
@@ -160,30 +161,30 @@ func TestAttackReplay(t *testing.T) {
 			t.Errorf("the access token of the session after a replay\n  got %s\n  want %s", got, badToken)
 		}
 		if log := w.log.String(); !strings.Contains(log, "used again") || !strings.Contains(log, "user=1") {
-			t.Errorf("the log does not tell of the replay: %s", log)
+			t.Errorf("the log does not have the replay: %s", log)
 		}
 	})
 }
 
-// Fifty refreshes at once all get the same successor, and it works.
+// TestAttackRefreshRace: fifty refreshes at once all get the same valid successor.
 func TestAttackRefreshRace(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
-		answers := manyAtOnce(w, 50, func(int) string { return "POST /token grant_type=refresh_token&refresh_token=$john.refresh" })
+		responses := manyAtOnce(w, 50, func(int) string { return "POST /token grant_type=refresh_token&refresh_token=$john.refresh" })
 		distinct := map[string]int{}
-		for _, a := range answers {
+		for _, a := range responses {
 			distinct[fmt.Sprint(a.status, " ", someRefreshToken.FindString(a.body))]++
 		}
-		if len(distinct) != 1 || answers[0].status != 200 {
-			t.Fatalf("50 refreshes at once answer %v\n  want the same successor for all", distinct)
+		if len(distinct) != 1 || responses[0].status != 200 {
+			t.Fatalf("50 refreshes at once return %v\n  want the same successor for all", distinct)
 		}
-		w.last = answers[0]
+		w.last = responses[0]
 		if got := w.do("keep refresh_token as next ; wait 1m ; POST /token grant_type=refresh_token&refresh_token=$next"); got != tokens {
 			t.Errorf("the successor: got %s\n  want %s", got, tokens)
 		}
 	})
 }
 
-// Fifty registrations of one name at once make one account.
+// TestAttackRegistrationRace: fifty registrations of one name at once create one account.
 func TestAttackRegistrationRace(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		statuses := map[int]int{}
@@ -193,12 +194,12 @@ func TestAttackRegistrationRace(t *testing.T) {
 			statuses[a.status]++
 		}
 		if statuses[201] != 1 || statuses[400] != 49 {
-			t.Errorf("50 registrations of one name at once answer %v, want one 201 and else 400", statuses)
+			t.Errorf("50 registrations of one name at once return %v, want one 201 and 49 times 400", statuses)
 		}
 	})
 }
 
-// Two admins who demote each other at once leave one.
+// TestAttackLastAdminRace: if two admins demote and disable each other at once, one stays.
 func TestAttackLastAdminRace(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		w.do(`PATCH /users/1 as admin {"role":"admin"}`)
@@ -210,13 +211,13 @@ func TestAttackLastAdminRace(t *testing.T) {
 		}
 		users, _ := w.store.Users(w.Context(), 0, 10)
 		if count := len(slices.DeleteFunc(users, func(u User) bool { return u.Role != RoleAdmin || u.Disabled })); count != 1 {
-			t.Errorf("after two admins took each other's role: %d active admins, and the answers %v; want one left", count, statuses)
+			t.Errorf("after two admins demoted and disabled each other: %d active admins and the statuses %v; want one admin", count, statuses)
 		}
 	})
 }
 
-// The answer to a failed login is the same to the byte, header by header,
-// whether there is such an account or not.
+// TestAttackUserEnumeration: the response to a failed login is the same to the byte,
+// with all headers, whether the account exists or not.
 func TestAttackUserEnumeration(t *testing.T) {
 	calls := []string{
 		"POST /token username=johndoe&password=guess",
@@ -240,17 +241,17 @@ func TestAttackUserEnumeration(t *testing.T) {
 		}
 	})
 
-	// And it takes as long: one derivation of a key each time, beside which all
-	// the rest is nothing. The shortest of several runs is free of what else the
-	// machine does, so there are as many runs as it takes to be sure; an answer
-	// without a derivation, or with two, never comes near.
-	t.Run("by time", func(t *testing.T) {
+	// Each response takes one key derivation, which costs far more than everything
+	// else. The shortest of several runs is free of other load, and the loop ends when
+	// the shortest times are close. A response without a derivation, or with two, never
+	// comes close.
+	t.Run("a failed login takes the same time for every username", func(t *testing.T) {
 		w := loudWorld(t, 20_000)
 		least := map[string]time.Duration{}
 		quotient := map[string]float64{}
 		for run := range 60 {
 			for _, call := range calls {
-				start := time.Now() // from another address each time, not to be throttled
+				start := time.Now() // from another address each time, which avoids the throttle
 				a := w.send(w.Context(), strings.Replace(call, "/token", fmt.Sprintf("/token from 198.51.100.%d", run), 1))
 				if took := time.Since(start); least[call] == 0 || took < least[call] {
 					least[call] = took
@@ -268,12 +269,12 @@ func TestAttackUserEnumeration(t *testing.T) {
 				return
 			}
 		}
-		t.Errorf("a failed login takes %v, as parts of the first: %v\n  want the same time for all", least, quotient)
+		t.Errorf("failed logins take %v, in parts of the first: %v\n  want the same time for all", least, quotient)
 	})
 }
 
-// BenchmarkUserEnumeration tells the medians, as figures: they should differ by
-// no more than two runs of the same do.
+// BenchmarkUserEnumeration reports the medians. They should differ no more than two
+// runs of one of them do.
 func BenchmarkUserEnumeration(b *testing.B) {
 	w := loudWorld(b, DefaultIterations)
 	times := map[string][]float64{}
@@ -293,9 +294,9 @@ func BenchmarkUserEnumeration(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// What is logged at the most talkative level, and what is answered, holds no
-// secret. Every test of the API looks for that; this one shows that the search
-// would find one, and adds what is secret nowhere else.
+// TestAttackSecretsInLogs: the log, at its most verbose level, and the responses hold
+// no secret. Every test of the API searches for secrets. This one adds requests whose
+// secrets occur in no other test, and shows that the search finds each kind of leak.
 func TestAttackSecretsInLogs(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		for _, call := range []string{
@@ -329,8 +330,8 @@ func TestAttackSecretsInLogs(t *testing.T) {
 			w.send(w.Context(), "GET /healthz?color=green")
 			w.server.log.Debug("GET /healthz?color=green")
 		},
-		"a password in an answer": func(w *world) { w.send(w.Context(), `GET /healthz with "X-Request-Id: x"`).body = "correct horse" },
-		"a token in an answer":    func(w *world) { w.send(w.Context(), "GET /healthz").header.Set("X-Was", w.vars["john"]) },
+		"a password in a response": func(w *world) { w.send(w.Context(), `GET /healthz with "X-Request-Id: x"`).body = "correct horse" },
+		"a token in a response":    func(w *world) { w.send(w.Context(), "GET /healthz").header.Set("X-Was", w.vars["john"]) },
 	} {
 		if !fails(t, func(w *world) {
 			w.login("john", "johndoe", "secret")
@@ -376,7 +377,11 @@ func TestAttackCORSOrigin(t *testing.T) {
 		{"https://appXexample", false},
 		{"https://app.example, https://evil.example", false},
 	} {
-		t.Run(tt.origin, func(t *testing.T) {
+		verdict := "refused"
+		if tt.allowed {
+			verdict = "allowed"
+		}
+		t.Run("the origin "+tt.origin+" is "+verdict, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.restart("-cors-origin=http://localhost:*", "-cors-origin=http://127.0.0.1:*", "-cors-origin=https://app.example")
 				for _, call := range []string{"GET /healthz", `OPTIONS /users/me/ with "Access-Control-Request-Method: PATCH"`} {
@@ -397,33 +402,33 @@ func TestAttackCORSOrigin(t *testing.T) {
 	}
 }
 
-// TestAttackForwardedFor: an address that the client made up is never believed.
+// TestAttackForwardedFor: an address that the client invented is never used.
 func TestAttackForwardedFor(t *testing.T) {
 	for _, tt := range []struct {
 		rule, peer, forwarded, want string
 	}{
-		{"nobody is trusted: the header is ignored", "198.51.100.1", "203.0.113.5", "198.51.100.1"},
+		{"without a trusted proxy X-Forwarded-For is ignored", "198.51.100.1", "203.0.113.5", "198.51.100.1"},
 
-		{"a trusted proxy is believed", "10.0.0.1", "203.0.113.5", "203.0.113.5"},
-		{"what the client sent stands before what the proxy saw", "10.0.0.1", "1.1.1.1, 203.0.113.5", "203.0.113.5"},
-		{"two proxies in a row", "10.0.0.1", "1.1.1.1, 203.0.113.5, 10.0.0.2", "203.0.113.5"},
-		{"in two headers", "10.0.0.1", "1.1.1.1, 203.0.113.5\n10.0.0.2", "203.0.113.5"},
-		{"a client that pretends to be a proxy", "10.0.0.1", "1.1.1.1, 10.0.0.9, 203.0.113.5", "203.0.113.5"},
-		{"only proxies: the first of them", "10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"},
-		{"rubbish at the end: the proxy", "10.0.0.1", "203.0.113.5, rubbish", "10.0.0.1"},
-		{"rubbish before: as far as it can be read", "10.0.0.1", "rubbish, 10.0.0.2", "10.0.0.2"},
-		{"nothing", "10.0.0.1", "", "10.0.0.1"},
-		{"IPv6", "10.0.0.1", "2001:db8::5", "2001:db8::5"},
-		{"with a port", "10.0.0.1", "203.0.113.5:1234, 10.0.0.2:80", "203.0.113.5"},
-		{"IPv6 with a port", "10.0.0.1", "[2001:db8::5]:1234", "2001:db8::5"},
-		{"a zone does not make an address another", "10.0.0.1", "fe80::1%eth0", "fe80::1"},
-		{"IPv4 in IPv6 is IPv4", "10.0.0.1", "::ffff:203.0.113.5", "203.0.113.5"},
-		{"a trusted proxy in IPv6 clothes", "::ffff:10.0.0.1", "203.0.113.5", "203.0.113.5"},
-		{"somebody beside the proxies", "198.51.100.1", "203.0.113.5", "198.51.100.1"},
+		{"the address from a trusted proxy is used", "10.0.0.1", "203.0.113.5", "203.0.113.5"},
+		{"an address that the client sent before that of the proxy is ignored", "10.0.0.1", "1.1.1.1, 203.0.113.5", "203.0.113.5"},
+		{"two trusted proxies in a row are skipped", "10.0.0.1", "1.1.1.1, 203.0.113.5, 10.0.0.2", "203.0.113.5"},
+		{"two X-Forwarded-For headers are read as one list", "10.0.0.1", "1.1.1.1, 203.0.113.5\n10.0.0.2", "203.0.113.5"},
+		{"a client cannot pretend to be a trusted proxy", "10.0.0.1", "1.1.1.1, 10.0.0.9, 203.0.113.5", "203.0.113.5"},
+		{"a list of trusted proxies alone yields the first of them", "10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"},
+		{"an invalid last address yields the address of the proxy", "10.0.0.1", "203.0.113.5, rubbish", "10.0.0.1"},
+		{"an invalid address before a proxy yields that proxy", "10.0.0.1", "rubbish, 10.0.0.2", "10.0.0.2"},
+		{"an empty X-Forwarded-For yields the address of the proxy", "10.0.0.1", "", "10.0.0.1"},
+		{"an IPv6 address is used", "10.0.0.1", "2001:db8::5", "2001:db8::5"},
+		{"the port of an IPv4 address is ignored", "10.0.0.1", "203.0.113.5:1234, 10.0.0.2:80", "203.0.113.5"},
+		{"the port of an IPv6 address is ignored", "10.0.0.1", "[2001:db8::5]:1234", "2001:db8::5"},
+		{"the zone of an IPv6 address is ignored", "10.0.0.1", "fe80::1%eth0", "fe80::1"},
+		{"an IPv4-mapped IPv6 address is the IPv4 address", "10.0.0.1", "::ffff:203.0.113.5", "203.0.113.5"},
+		{"a trusted proxy may have an IPv4-mapped IPv6 address", "::ffff:10.0.0.1", "203.0.113.5", "203.0.113.5"},
+		{"an address from a peer that is not a trusted proxy is ignored", "198.51.100.1", "203.0.113.5", "198.51.100.1"},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			inWorld(t, func(w *world) {
-				if !strings.HasPrefix(tt.rule, "nobody") {
+				if !strings.HasPrefix(tt.rule, "without a trusted proxy") {
 					w.restart("-trusted-proxy=10.0.0.0/8")
 				}
 				words := []string{"POST /token from", tt.peer}
@@ -445,13 +450,13 @@ func TestAttackForwardedFor(t *testing.T) {
 		})
 	}
 
-	t.Run("changing the header does not get around the throttle", func(t *testing.T) {
+	t.Run("a new X-Forwarded-For for each login does not avoid the throttle", func(t *testing.T) {
 		inWorld(t, func(w *world) {
 			for i := range 6 {
 				w.do(fmt.Sprintf(`POST /token with "X-Forwarded-For: 203.0.113.%d" username=johndoe&password=guess`, i))
 			}
 			if w.last.status != 429 {
-				t.Errorf("the sixth guess, each with another X-Forwarded-For: got %s, want 429", w.show(w.last))
+				t.Errorf("the sixth guess, each with another X-Forwarded-For\n  got %s\n  want 429", w.show(w.last))
 			}
 		})
 	})
@@ -462,12 +467,12 @@ func TestAttackRequestID(t *testing.T) {
 		rule, from, id string
 		kept           bool
 	}{
-		{"a client's ID is not taken over", "198.51.100.1", "my-id", false},
-		{"a trusted proxy's is", "10.0.0.1", "4f9c-1", true},
-		{"but not one with a line break in it", "10.0.0.1", "a\nlevel=ERROR", false},
-		{"nor with an equals sign, as in the log", "10.0.0.1", "a=b", false},
-		{"nor with markup", "10.0.0.1", "<b>", false},
-		{"nor a long one", "10.0.0.1", strings.Repeat("a", 65), false},
+		{"a request ID from a client is replaced", "198.51.100.1", "my-id", false},
+		{"a request ID from a trusted proxy is kept", "10.0.0.1", "4f9c-1", true},
+		{"a request ID with a line break is replaced", "10.0.0.1", "a\nlevel=ERROR", false},
+		{"a request ID with an equals sign, which separates fields in the log, is replaced", "10.0.0.1", "a=b", false},
+		{"a request ID with markup is replaced", "10.0.0.1", "<b>", false},
+		{"a request ID of 65 bytes is replaced", "10.0.0.1", strings.Repeat("a", 65), false},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -484,7 +489,7 @@ func TestAttackRequestID(t *testing.T) {
 	}
 }
 
-// A method may be any word, also one that was meant for nobody's eyes.
+// TestAttackMethodInLog: a method may be any word, even a secret. Only known ones are logged.
 func TestAttackMethodInLog(t *testing.T) {
 	for method, want := range map[string]string{"GET": "GET", "OPTIONS": "OPTIONS", "get": "other", "BREW": "other", "MY-PASSWORD": "other"} {
 		inWorld(t, func(w *world) {
@@ -498,7 +503,7 @@ func TestAttackMethodInLog(t *testing.T) {
 	}
 }
 
-// What the client calls the server goes into no answer.
+// TestAttackHostHeader: the host that the client names does not appear in a response.
 func TestAttackHostHeader(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		for _, call := range []string{`POST /users/ {"username":"alice","password":"correct horse"}`, "GET /users/?limit=1 as admin", "GET /users", "GET /", "GET /nowhere", "GET //users/", "GET /docs"} {
@@ -515,34 +520,34 @@ func TestAttackHostHeader(t *testing.T) {
 	})
 }
 
-// Fifty guesses at once are no more than five: they wait in the queue for the
-// hash, and are counted as they leave it.
+// TestAttackGuessesAtOnce: of fifty guesses at once only five are hashed. They wait in
+// the queue for hashing, and are counted when they leave it.
 func TestAttackGuessesAtOnce(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		release := w.occupyHashing(0)
-		answers := make(chan int, 50)
-		for i := range cap(answers) {
+		responses := make(chan int, 50)
+		for i := range cap(responses) {
 			go func() {
-				answers <- w.send(w.Context(), fmt.Sprintf("POST /token username=johndoe&password=guess%d", i)).status
+				responses <- w.send(w.Context(), fmt.Sprintf("POST /token username=johndoe&password=guess%d", i)).status
 			}()
 		}
 		synctest.Wait()
-		if len(answers) > 0 {
-			t.Errorf("%d of 50 guesses are answered while all hashes are taken, want them to wait", len(answers))
+		if len(responses) > 0 {
+			t.Errorf("%d of 50 guesses return while all cores hash, want them to wait", len(responses))
 		}
 		release()
 		statuses := map[int]int{}
-		for range cap(answers) {
-			statuses[<-answers]++
+		for range cap(responses) {
+			statuses[<-responses]++
 		}
 		if statuses[401] != 5 || statuses[429] != 45 {
-			t.Errorf("50 guesses at once answer %v, want 5 times 401 and 45 times 429", statuses)
+			t.Errorf("50 guesses at once return %v, want 5 times 401 and 45 times 429", statuses)
 		}
 	})
 }
 
-// While the queue for the hash is full, whoever brings a password is sent away at
-// once, and whoever brings a token notices nothing.
+// TestAttackFullQueue: while the queue for hashing is full, a request with a password
+// is refused at once, and a request with a token succeeds.
 func TestAttackFullQueue(t *testing.T) {
 	const busy = "Too many passwords are being checked"
 	const register = `POST /users/ {"username":"alice","password":"correct horse"}`
@@ -569,46 +574,46 @@ func TestAttackFullQueue(t *testing.T) {
 			}
 		}
 		if log := w.log.String(); strings.Contains(log, "level=ERROR") {
-			t.Errorf("the log of a full queue has errors, want none, since it is not the server that is wrong: %s", log)
+			t.Errorf("the log of a full queue has errors, want none: the load is not a fault of the server: %s", log)
 		}
 		release()
 		if got := w.do("POST /token username=johndoe&password=secret"); got != tokens {
-			t.Errorf("when the queue is empty again, the tries that were sent away count for nothing\n  got %s\n  want tokens", got)
+			t.Errorf("a login when the queue is empty again\n  got %s\n  want tokens: the refused logins do not count", got)
 		}
 		if got := w.do(register); !strings.HasPrefix(got, "201\n") {
 			t.Errorf("%s when the queue is empty again\n  got %s", register, got)
 		}
 
-		// All that had waited gave up, and each gave its place back.
+		// A request whose client has gone gives its place in the queue back.
 		release = w.occupyHashing(0)
-		answer := make(chan *answered, 1)
+		response := make(chan *answered, 1)
 		gone, giveUp := context.WithCancel(w.Context())
-		go func() { answer <- w.send(gone, "POST /token username=dora&password=secret") }()
+		go func() { response <- w.send(gone, "POST /token username=dora&password=secret") }()
 		synctest.Wait()
 		giveUp()
-		if a := <-answer; a.status != 499 {
-			t.Errorf("a client that gave up is logged as %d, want 499: it is not the server that is wrong", a.status)
+		if a := <-response; a.status != 499 {
+			t.Errorf("a request whose client has gone is logged as %d, want 499, which is no error of the server", a.status)
 		}
-		go func() { answer <- w.send(w.Context(), "POST /token username=jane&password=secret") }()
+		go func() { response <- w.send(w.Context(), "POST /token username=jane&password=secret") }()
 		synctest.Wait()
 		release()
-		if a := <-answer; a.status != 200 {
-			t.Errorf("%s when those who waited have given up\n  got %s\n  want it to wait, and then tokens", a.call, w.show(a))
+		if a := <-response; a.status != 200 {
+			t.Errorf("%s after all waiting clients have gone\n  got %s\n  want tokens", a.call, w.show(a))
 		}
 	})
 }
 
-// The wait doubles from a second to five minutes, and stays there.
+// TestAttackPatientGuessing: the wait doubles from one second to five minutes and stays there.
 func TestAttackPatientGuessing(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		w.do("repeat 5 POST /token username=johndoe&password=guess")
 		for _, wait := range []int{1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300} {
 			if got := w.do("POST /token username=johndoe&password=guess"); w.last.header.Get("Retry-After") != fmt.Sprint(wait) {
-				t.Fatalf("one more guess\n  got %s\n  want to wait %d s", got, wait)
+				t.Fatalf("one more guess\n  got %s\n  want a wait of %d s", got, wait)
 			}
 			time.Sleep(time.Duration(wait)*time.Second - time.Millisecond)
 			if got := w.do("POST /token username=johndoe&password=guess"); w.last.status != 429 {
-				t.Fatalf("a guess a moment before %d s\n  got %s\n  want 429", wait, got)
+				t.Fatalf("a guess 1 ms before %d s\n  got %s\n  want 429", wait, got)
 			}
 			time.Sleep(time.Millisecond)
 			if got := w.do("POST /token username=johndoe&password=guess"); w.last.status != 401 {
@@ -618,8 +623,8 @@ func TestAttackPatientGuessing(t *testing.T) {
 	})
 }
 
-// Guesses at a hundred thousand names from as many addresses neither fill the
-// memory nor wash a waiting attacker's own failures away.
+// TestAttackThrottleMemory: guesses at a hundred thousand names from as many addresses
+// do not fill the memory, and do not erase the failures of an attacker who must wait.
 func TestAttackThrottleMemory(t *testing.T) {
 	keys := func(i int) [2]throttleKey {
 		return throttleKeys(fmt.Sprint("name", i), netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
@@ -634,7 +639,7 @@ func TestAttackThrottleMemory(t *testing.T) {
 		throttle.take(keys(i), now)
 		most = max(most, len(throttle.newer)+len(throttle.older))
 		if i == throttleHalf/2-2 && throttle.wait(mine, now) == nil {
-			t.Errorf("after %d other failures, the wait is forgotten", i)
+			t.Errorf("after %d other failures, the wait is lost", i)
 		}
 	}
 	if most > 2*throttleHalf {
@@ -642,8 +647,8 @@ func TestAttackThrottleMemory(t *testing.T) {
 	}
 }
 
-// A storm of logins beyond the queue is turned away at once, and who has given
-// up takes no place in it.
+// TestAttackLoginStorm: logins beyond the queue are refused at once, and a login whose
+// client has gone takes no place in it.
 func TestAttackLoginStorm(t *testing.T) {
 	w := loudWorld(t, 1)
 	w.addUser("slow", "secret", func(u *User) { u.PasswordHash = Hasher{Iterations: 100_000}.Hash("secret") })
@@ -651,23 +656,23 @@ func TestAttackLoginStorm(t *testing.T) {
 	storm := 3 * (maxWaiting + cap(w.server.passwords.queue.running))
 	ctx, giveUp := context.WithCancel(w.Context())
 	defer giveUp()
-	answers := make(chan *answered, storm)
+	responses := make(chan *answered, storm)
 	for i := range storm {
 		go func() {
-			answers <- w.send(ctx, fmt.Sprintf("POST /token from 10.0.%d.%d username=slow&password=guess", i>>8, i&255))
+			responses <- w.send(ctx, fmt.Sprintf("POST /token from 10.0.%d.%d username=slow&password=guess", i>>8, i&255))
 		}()
 	}
 	turnedAway := oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many passwords are being checked", "Retry-After: 1")
 	count, received := map[int]int{}, 0
 	for count[503] == 0 {
-		a := <-answers
+		a := <-responses
 		count[a.status]++
 		received++
 		if got := w.show(a); a.status != 401 && got != turnedAway {
 			t.Errorf("in a storm of logins\n  got %s\n  want %s", got, turnedAway)
 		}
 		if count[401] == storm {
-			t.Fatalf("%d logins at once were all let in, want 503 for some", storm)
+			t.Fatalf("%d logins at once were all hashed, want 503 for some", storm)
 		}
 	}
 	if got := w.do("GET /users/me/ as john"); !strings.HasPrefix(got, "200\n") {
@@ -675,27 +680,27 @@ func TestAttackLoginStorm(t *testing.T) {
 	}
 	giveUp()
 	for ; received < storm; received++ {
-		count[(<-answers).status]++
+		count[(<-responses).status]++
 	}
 	if count[401] > maxWaiting/2+cap(w.server.passwords.queue.running) {
-		t.Errorf("%d logins, whose clients have given up, were answered %v times\n  want those who wait to leave the queue", storm, count)
+		t.Errorf("%d logins whose clients have gone have the statuses %v\n  want the waiting ones out of the queue", storm, count)
 	}
 	if got, want := w.server.metrics.counts[errorSample("too_busy")], int64(count[503]); got != want {
-		t.Errorf("the metric of refused hashes is %d, want %d, as many as were turned away", got, want)
+		t.Errorf("the metric of refused hashes is %d, want %d, the number of 503", got, want)
 	}
 	if got := w.do("POST /token username=johndoe&password=secret"); !strings.HasPrefix(got, "200\n") {
 		t.Errorf("a login after the storm\n  got %s\n  want 200", got)
 	}
 }
 
-// loudWorld has the people, but lives in real time and hashes at a real cost.
+// loudWorld is a world in real time with a real cost of hashing.
 func loudWorld(t testing.TB, iterations int) *world {
 	w := newWorld(t, iterations)
 	w.addUser("dora", "secret", func(u *User) { u.Disabled = true })
 	return w
 }
 
-// occupyHashing takes all cores, and so many places in the queue for them.
+// occupyHashing takes all places for hashing, and as many in the queue as told.
 func (w *world) occupyHashing(queue int) (release func()) {
 	ctx, leaveQueue := context.WithCancel(w.Context())
 	hashes := &w.server.passwords.queue
@@ -720,21 +725,20 @@ func (w *world) occupyHashing(queue int) (release func()) {
 	}
 }
 
-// manyAtOnce sends n requests at once and returns their answers.
+// manyAtOnce sends n requests at once and returns their responses.
 func manyAtOnce(w *world, n int, call func(i int) string) []*answered {
-	answers := make([]*answered, n)
+	responses := make([]*answered, n)
 	var wg sync.WaitGroup
 	for i := range n {
-		wg.Go(func() { answers[i] = w.send(w.Context(), call(i)) })
+		wg.Go(func() { responses[i] = w.send(w.Context(), call(i)) })
 	}
 	wg.Wait()
-	return answers
+	return responses
 }
 
-// TestAttackDeadToken: a request is admitted or about to be, and then its caller's
-// session ends, its account is disabled or deleted, or it is an admin no more. However
-// long the request was held back, and wherever, it changes nothing, and gets the
-// answer that a new request would get.
+// TestAttackDeadToken: while a request is held, the session of its caller ends, or the
+// account is disabled, deleted or demoted. Wherever the request is held, it changes
+// nothing, and gets the response that a new request would get.
 func TestAttackDeadToken(t *testing.T) {
 	calls := []struct {
 		as, call string
@@ -751,8 +755,8 @@ func TestAttackDeadToken(t *testing.T) {
 		{"boss", "DELETE /users/3 as boss", false},
 		{"boss", "DELETE /users/3/sessions as boss", false},
 	}
-	// Each way is taken by another admin, or by the owner of the token. AS is the name
-	// of the token, and ID that of its account.
+	// Another admin, or the owner of the token, ends its power. AS is the name of the
+	// token, and ID the ID of its account.
 	ways := []struct {
 		what, do string
 		user     int // the status for a route of any user
@@ -764,7 +768,7 @@ func TestAttackDeadToken(t *testing.T) {
 		{"its account is disabled", `PATCH /users/ID as admin {"disabled":true}`, 400, 400},
 		{"its account is disabled and enabled", `PATCH /users/ID as admin {"disabled":true} ; PATCH /users/ID as admin {"disabled":false}`, 401, 401},
 		{"its account is deleted", "DELETE /users/ID as admin", 401, 401},
-		{"it is an admin no more", `PATCH /users/ID as admin {"role":"user"}`, 0, 403},
+		{"its account is demoted", `PATCH /users/ID as admin {"role":"user"}`, 0, 403},
 	}
 	for _, c := range calls {
 		for _, way := range ways {
@@ -779,7 +783,7 @@ func TestAttackDeadToken(t *testing.T) {
 				if place == "its body" && !strings.Contains(c.call, "{") || place == "its hash" && !c.hashes {
 					continue
 				}
-				t.Run(c.call+", held at "+place+", while "+way.what, func(t *testing.T) {
+				t.Run(c.call+" changes nothing if it is held at "+place+" while "+way.what, func(t *testing.T) {
 					inPeopledWorld(t, func(w *world) {
 						w.restart("-registration=closed")
 						boss := w.addUser("boss", "secret", func(u *User) { u.Role = RoleAdmin })
@@ -818,8 +822,8 @@ func TestAttackDeadToken(t *testing.T) {
 	}
 }
 
-// hold begins a request, and holds it where it waits for its body, for a hash, or for
-// the store to take its change. The function that it returns lets it go on.
+// hold begins a request and holds it where it waits for its body, for a hash or for
+// its write. The returned function releases the request and returns its response.
 func (w *world) hold(call, place string) (release func() *answered) {
 	w.Helper()
 	done := make(chan *answered, 1)
@@ -860,10 +864,9 @@ func (w *world) hold(call, place string) (release func() *answered) {
 // contents are the accounts and sessions of a world.
 func (w *world) contents() map[string]any { return testedStore{w.memory, w}.contents() }
 
-// The known attacks on JWT by name, most of them from RFC 8725, section 2. An
-// attacker has tokens, reads this code and knows everything but the key. Where
-// a test signs with the right key, it grants the attacker more than that, to
-// reach the check behind the MAC.
+// The known attacks on JWT follow, most of them from RFC 8725, section 2. The attacker
+// has tokens and this code, and knows everything but the key. A test that signs with
+// the right key grants the attacker even more, to reach the checks behind the MAC.
 
 func refuseAccess(t *testing.T, attack, token string) {
 	t.Helper()
@@ -872,7 +875,7 @@ func refuseAccess(t *testing.T, attack, token string) {
 	}
 }
 
-// RFC 8725, section 2.1: the token says that it needs no signature.
+// TestAttackAlgorithmNone: the header claims that no signature is needed (RFC 8725, section 2.1).
 func TestAttackAlgorithmNone(t *testing.T) {
 	for _, alg := range []string{"none", "None", "NONE", "nOnE", "none ", "", "null"} {
 		header := `{"alg":"` + alg + `","typ":"JWT"}`
@@ -884,9 +887,9 @@ func TestAttackAlgorithmNone(t *testing.T) {
 	}
 }
 
-// RFC 8725, section 2.1: the token is signed with another algorithm, by a key
-// that the server uses for something else or lets everybody read. Here the
-// header chooses nothing: there is one algorithm.
+// TestAttackAlgorithmConfusion: the token is signed with another algorithm, and with a
+// key that is public or has another use (RFC 8725, section 2.1). Here the header
+// selects nothing: there is one algorithm.
 func TestAttackAlgorithmConfusion(t *testing.T) {
 	for _, alg := range []string{
 		"HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS512", "EdDSA",
@@ -895,7 +898,7 @@ func TestAttackAlgorithmConfusion(t *testing.T) {
 		refuseAccess(t, alg+" over an HS256 MAC", sign(testSecret, `{"alg":"`+alg+`","typ":"JWT"}`, ourPayload))
 	}
 
-	// And by the algorithm that it names, with our secret or with a new key.
+	// Tokens signed with the algorithm that they name, by our secret or a new key.
 	signed := func(alg string) string { return encode(`{"alg":"`+alg+`","typ":"JWT"}`) + "." + encode(ourPayload) }
 	hs512 := hmac.New(sha512.New, []byte(testSecret))
 	hs512.Write([]byte(signed("HS512")))
@@ -908,7 +911,7 @@ func TestAttackAlgorithmConfusion(t *testing.T) {
 	}
 	refuseAccess(t, "EdDSA with a key of the attacker", signed("EdDSA")+"."+encode(string(ed25519.Sign(private, []byte(signed("EdDSA"))))))
 
-	// The classic: a public key, which everybody has, taken for an HMAC key.
+	// The classic attack: a public key, which everybody has, used as an HMAC key.
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
@@ -917,9 +920,10 @@ func TestAttackAlgorithmConfusion(t *testing.T) {
 	refuseAccess(t, "HS256 with a public key as the secret", sign(string(public), ourHeader, ourPayload))
 }
 
-// RFC 8725, section 2.9: a header may carry a key, or say where to find it (RFC
-// 7515, sections 4.1.2 to 4.1.6). A server that believes it lets the attacker bring
-// the key, or sends requests for him. This one knows its key and reads no header.
+// TestAttackKeyInTheHeader: a header may carry a key, or its address (RFC 7515, sections
+// 4.1.2 to 4.1.6). A server that uses it lets the attacker choose the key, or sends
+// requests for the attacker (RFC 8725, section 2.9). This one has its key and reads no
+// header.
 func TestAttackKeyInTheHeader(t *testing.T) {
 	const attackersKey = "a key of the attacker, long enough for HS256"
 	for name, member := range map[string]string{
@@ -939,7 +943,7 @@ func TestAttackKeyInTheHeader(t *testing.T) {
 	}
 }
 
-// The signature is left out, cut, lengthened or made up.
+// TestAttackSignatureStripping: the signature is removed, cut, lengthened or invented.
 func TestAttackSignatureStripping(t *testing.T) {
 	token := testTokens().Access(johnClaims())
 	dot := strings.LastIndex(token, ".")
@@ -950,10 +954,10 @@ func TestAttackSignatureStripping(t *testing.T) {
 	for size := range sha256.Size {
 		refuseAccess(t, fmt.Sprintf("the first %d bytes", size), token[:dot+1]+encode(decode(t, mac)[:size]))
 	}
-	refuseAccess(t, "a byte more", token[:dot+1]+encode(decode(t, mac)+"\x00"))
-	refuseAccess(t, "twice", token+mac)
-	refuseAccess(t, "all zero", token[:dot+1]+encode(string(make([]byte, sha256.Size))))
-	refuseAccess(t, "in hexadecimal", token[:dot+1]+fmt.Sprintf("%x", decode(t, mac)))
+	refuseAccess(t, "one more byte", token[:dot+1]+encode(decode(t, mac)+"\x00"))
+	refuseAccess(t, "the signature twice", token+mac)
+	refuseAccess(t, "a signature of zeros", token[:dot+1]+encode(string(make([]byte, sha256.Size))))
+	refuseAccess(t, "the signature in hexadecimal", token[:dot+1]+fmt.Sprintf("%x", decode(t, mac)))
 	refuseAccess(t, "a plain hash (no key)", token[:dot+1]+encode(fmt.Sprintf("%s", sha256.Sum256([]byte(token[:dot])))))
 
 	// CVE-2022-21449, "psychic signatures": r = s = 0 is valid for careless ECDSA.
@@ -971,7 +975,7 @@ func TestAttackSignatureStripping(t *testing.T) {
 	refuseAccess(t, "ECDSA with a key of the attacker", psychic+"."+encode(string(signature)))
 }
 
-// Any one character is another: the claims, the header or the signature.
+// TestAttackBitFlipping: one byte of the header, the claims or the signature is changed.
 func TestAttackBitFlipping(t *testing.T) {
 	token := []byte(testTokens().Access(johnClaims()))
 	refresh := []byte(testTokens().Refresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7}))
@@ -989,7 +993,7 @@ func TestAttackBitFlipping(t *testing.T) {
 	}
 }
 
-// Parts of two genuine tokens make no third one.
+// TestAttackSplicing: parts of two valid tokens are joined to a third one.
 func TestAttackSplicing(t *testing.T) {
 	john, admin := johnClaims(), johnClaims()
 	admin.UserID, admin.Username, admin.Role = 2, "admin", RoleAdmin
@@ -1002,31 +1006,31 @@ func TestAttackSplicing(t *testing.T) {
 	newer := strings.Split(testTokens().Refresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 2}), ".")
 	refuseRefresh(t, "an older token with a newer generation", older[0]+"."+older[1]+"."+newer[2]+"."+older[3])
 
-	// A dot moved to the left or right must not give the same signed text.
+	// A dot that is moved must not yield the same signed text.
 	joined := func(id int64, generation int64) string {
 		return testTokens().Refresh(RefreshToken{UserID: id, SessionID: "S", Generation: generation})
 	}
 	if x, y := joined(1, 12), joined(11, 2); x[len(x)-43:] == y[len(y)-43:] {
-		t.Errorf("tokens %q and %q have one MAC", x, y)
+		t.Errorf("the tokens %q and %q have the same MAC", x, y)
 	}
 }
 
-// RFC 8725, section 2.2: a weak key is found by trying words on one token, with
-// no server asked. These are the first that everybody tries.
+// TestAttackGuessedSecret: an attacker who has one token can try words as its key
+// offline (RFC 8725, section 2.2). These are the first words of every list.
 func TestAttackGuessedSecret(t *testing.T) {
 	words := append(strings.Fields(`secret key jwt password changeme your-256-bit-secret your_jwt_secret
 		secretkey mysecret supersecret jwt_secret_key 0123456789abcdef qwerty stdauth`), knownSecrets...)
 	for _, word := range words {
 		refuseAccess(t, "guessed "+word, sign(word, ourHeader, ourPayload))
 		if checkSecret(word) == nil {
-			t.Errorf("checkSecret(%q) = nil: a server may run with it", word)
+			t.Errorf("checkSecret(%q) = nil, want an error", word)
 		}
 	}
-	refuseAccess(t, "our key and a letter", sign(testSecret+"x", ourHeader, ourPayload))
+	refuseAccess(t, "our key with one more letter", sign(testSecret+"x", ourHeader, ourPayload))
 	refuseAccess(t, "our key in base64", sign(encode(testSecret), ourHeader, ourPayload))
 }
 
-// RFC 8725, section 2.6: not all JSON is UTF-8, and readers guess.
+// TestAttackOtherEncodings: parsers guess the encoding of JSON (RFC 8725, section 2.6).
 func TestAttackOtherEncodings(t *testing.T) {
 	utf16le := func(text string) string {
 		var b strings.Builder
@@ -1037,35 +1041,36 @@ func TestAttackOtherEncodings(t *testing.T) {
 		return b.String()
 	}
 	refuseAccess(t, "payload in UTF-16", sign(testSecret, ourHeader, utf16le(ourPayload)))
-	refuseAccess(t, "payload in UTF-16 with a mark", sign(testSecret, ourHeader, "\xff\xfe"+utf16le(ourPayload)))
+	refuseAccess(t, "payload in UTF-16 with a byte order mark", sign(testSecret, ourHeader, "\xff\xfe"+utf16le(ourPayload)))
 	refuseAccess(t, "header in UTF-16", sign(testSecret, utf16le(ourHeader), ourPayload))
-	refuseAccess(t, "payload in UTF-8 with a mark", sign(testSecret, ourHeader, "\xef\xbb\xbf"+ourPayload))
+	refuseAccess(t, "payload in UTF-8 with a byte order mark", sign(testSecret, ourHeader, "\xef\xbb\xbf"+ourPayload))
 }
 
-// RFC 8725, section 2.7: a token made for somebody else is shown to us.
+// TestAttackSubstitution: a token for another server is sent to this one (RFC 8725, section 2.7).
 func TestAttackSubstitution(t *testing.T) {
-	refuseAccess(t, "of a server with another key", NewTokens("stdauth", "another key of thirty-two bytes or so", "").Access(johnClaims()))
-	refuseAccess(t, "of a server with the same key and another name", NewTokens("billing", testSecret, "").Access(johnClaims()))
+	refuseAccess(t, "a token of a server with another key", NewTokens("stdauth", "another key of thirty-two bytes or so", "").Access(johnClaims()))
+	refuseAccess(t, "a token of a server with the same key and another name", NewTokens("billing", testSecret, "").Access(johnClaims()))
 	refuseAccess(t, "an ID token for a client of ours", sign(testSecret, ourHeader, replaceOnce(t, ourPayload, `"aud":"stdauth"`, `"aud":"client"`)))
 	refuseAccess(t, "a token in the article's form", sign(testSecret, ourHeader, `{"sub":"johndoe","exp":1767324845}`))
 }
 
-// RFC 8725, section 2.8, cross-JWT confusion: one kind of token used as the other.
+// TestAttackRefreshTokenAsAccessTokenAndTheReverse: one kind of token is used as the
+// other (RFC 8725, section 2.8, cross-JWT confusion).
 func TestAttackRefreshTokenAsAccessTokenAndTheReverse(t *testing.T) {
 	r := RefreshToken{UserID: 1, SessionID: "S", Generation: 7}
 	access, refresh := testTokens().Access(johnClaims()), testTokens().Refresh(r)
 	refuseAccess(t, "a refresh token", refresh)
 	refuseRefresh(t, "an access token", access)
 
-	// Nor the text of one kind under the key of the other.
+	// The text of one kind is signed with the key of the other.
 	refuseRefresh(t, "a refresh token signed with the key of access tokens", "S.1.7."+macOf(testSecret, "S.1.7"))
 	m := testTokens().refresh[0].get()
 	m.text = append(m.text, encode(ourHeader)+"."+encode(ourPayload)...)
 	refuseAccess(t, "an access token signed with the key of refresh tokens", string(m.sign()))
 }
 
-// A refresh token is forged from all that its owner, or a thief of the store,
-// can know: session, account and generation.
+// TestAttackForgedRefreshToken: a refresh token is forged from everything that its
+// owner, or a thief of the store, knows: session, account and generation.
 func TestAttackForgedRefreshToken(t *testing.T) {
 	for _, token := range []string{
 		"", ".", "...", "S", "S.1.7", "S.1.7.", "S.1.7." + encode("S.1.7"), "S.1.7." + macOf("", "S.1.7"),
@@ -1081,7 +1086,8 @@ func TestAttackForgedRefreshToken(t *testing.T) {
 	refuseRefresh(t, "longer than any token", strings.Repeat("S", maxToken)+good)
 }
 
-// A small token that becomes a large one ("zip" is a header of JWE alone).
+// TestAttackDecompressionBomb: a small token decompresses to a large one. "zip" is a
+// header of JWE alone (RFC 7516, section 4.1.3).
 func TestAttackDecompressionBomb(t *testing.T) {
 	var small bytes.Buffer
 	w, err := flate.NewWriter(&small, flate.BestCompression)
@@ -1095,7 +1101,7 @@ func TestAttackDecompressionBomb(t *testing.T) {
 	refuseAccess(t, "zip", sign(testSecret, `{"alg":"HS256","zip":"DEF"}`, small.String()))
 }
 
-// A signed object inside the payload is data, not a token.
+// TestAttackNestedToken: a signed token inside the payload is data, not a token.
 func TestAttackNestedToken(t *testing.T) {
 	inner := testTokens().Access(johnClaims())
 	refuseAccess(t, "a token as the payload", sign(testSecret, `{"alg":"HS256","cty":"JWT"}`, inner))
@@ -1103,8 +1109,8 @@ func TestAttackNestedToken(t *testing.T) {
 	refuseAccess(t, "the JSON serialization (RFC 7515, section 7.2)", `{"payload":"`+encode(ourPayload)+`","protected":"`+encode(ourHeader)+`","signature":"`+inner[len(inner)-43:]+`"}`)
 }
 
-// RFC 7797: a payload that is not base64url, which a reader without b64 would
-// not see as such. It needs crit, and we refuse every crit.
+// TestAttackUnencodedPayload: a payload without base64url, which a parser that ignores
+// b64 would decode. RFC 7797 requires crit for it, and every crit is refused.
 func TestAttackUnencodedPayload(t *testing.T) {
 	header := encode(`{"alg":"HS256","b64":false,"crit":["b64"]}`)
 	signed := header + "." + ourPayload
@@ -1114,15 +1120,15 @@ func TestAttackUnencodedPayload(t *testing.T) {
 	refuseAccess(t, "b64 false without crit", signed+"."+macOf(testSecret, signed))
 }
 
-// A token without an end, or with an end that a careless reader takes for none.
+// TestAttackTokenThatNeverExpires: exp is missing, or careless parsers take it for missing.
 func TestAttackTokenThatNeverExpires(t *testing.T) {
 	for _, exp := range []string{``, `,"exp":0`, `,"exp":-1`, `,"exp":null`, `,"exp":"never"`, `,"exp":1e99`, `,"exp":18446744073709551615`, `,"exp":{}`, `,"exp":""`} {
 		payload := replaceOnce(t, ourPayload, `,"exp":1767324845`, exp)
-		refuseAccess(t, "exp is "+exp, sign(testSecret, ourHeader, payload))
+		refuseAccess(t, "the last claim is "+exp, sign(testSecret, ourHeader, payload))
 	}
 	token := testTokens().Access(johnClaims())
 	if _, err := testTokens().VerifyAccess(token, testNow.Add(100*365*24*time.Hour)); err == nil {
-		t.Error("VerifyAccess() accepts a token of a century ago")
+		t.Error("VerifyAccess() accepts a token that expired a century ago")
 	}
 }
 
@@ -1133,11 +1139,9 @@ func refuseRefresh(t *testing.T, attack, token string) {
 	}
 }
 
-// These tests write bytes to a socket: what they are about is decided between
-// net/http, its limits and our layers, and not by a handler alone.
-
-// TestAttackOnTheWire: one row is what is sent, and the statuses of all that
-// comes back until the server closes the connection, or has nothing more to say.
+// TestAttackOnTheWire writes bytes to a socket, as no handler alone decides these
+// cases, but net/http, its limits and the middleware. A row has the bytes sent, the
+// statuses of all responses, and whether the connection is then open or closed.
 func TestAttackOnTheWire(t *testing.T) {
 	const (
 		get    = " HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -1145,50 +1149,50 @@ func TestAttackOnTheWire(t *testing.T) {
 		hidden = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 	)
 	for _, tt := range []struct{ rule, send, want string }{
-		{"two requests on one connection are two answers", "GET /healthz" + get + "GET /healthz" + get, "200 200 open"},
-		{"a chunked body is read, and the connection closed", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\n\r\n7\r\ntoken=x\r\n0\r\n\r\n", "200 closed"},
+		{"two requests on one connection get two responses", "GET /healthz" + get + "GET /healthz" + get, "200 200 open"},
+		{"a chunked body is read and the connection is closed", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\n\r\n7\r\ntoken=x\r\n0\r\n\r\n", "200 closed"},
 
-		{"smuggling: two lengths", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length: 7\r\nContent-Length: 4\r\n\r\ntoken=x" + hidden, "400 closed"},
-		{"smuggling: a length and chunks", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n7\r\ntoken=x\r\n0\r\n\r\n" + hidden, "200 closed"},
-		{"smuggling: chunks and a length", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n7\r\ntoken=x\r\n0\r\n\r\n" + hidden, "200 closed"},
-		{"smuggling: both in a preflight", "OPTIONS /users/me/ HTTP/1.1\r\nHost: x\r\nOrigin: http://localhost:3000\r\nAccess-Control-Request-Method: PATCH\r\nContent-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, "204 closed"},
-		{"smuggling: both in a request for a star", "OPTIONS * HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, "404 closed"},
-		{"smuggling: chunks in another spelling", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: xchunked\r\nContent-Length: 7\r\n\r\ntoken=x" + hidden, "501 closed"},
-		{"smuggling: two transfer encodings", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + hidden, "501 closed"},
-		{"smuggling: a space before the colon", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length : 7\r\n\r\ntoken=x" + hidden, "400 closed"},
-		{"smuggling: a sign before the length", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length: +7\r\n\r\ntoken=x" + hidden, "400 closed"},
-		{"smuggling: a chunk of no size", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\n\r\nzz\r\ntoken=x\r\n0\r\n\r\n" + hidden, "400 closed"},
-		{"smuggling: a chunk's line that ends in LF alone", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\n\r\n7;a=b\ntoken=x\r\n0\r\n\r\n" + hidden, "400 closed"},
-		{"two hosts", "GET /healthz HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", "400 closed"},
-		{"no host", "GET /healthz HTTP/1.1\r\n\r\n", "400 closed"},
-		{"NUL in a header", "GET /users/me/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a\x00b\r\n\r\n", "400 closed"},
-		{"a version that never was", "GET /healthz HTTP/0.9\r\nHost: x\r\n\r\n", "505 closed"},
-		{"headers without end", "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("a", 64<<10) + "\r\n\r\n", "431 closed"},
-		{"the longest token with room to spare", "GET /users/me/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + strings.Repeat("a", 4097) + "\r\n\r\n", "401 open"},
+		{"two Content-Length headers are refused", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length: 7\r\nContent-Length: 4\r\n\r\ntoken=x" + hidden, "400 closed"},
+		{"Content-Length before Transfer-Encoding is ignored and smuggles no request", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n7\r\ntoken=x\r\n0\r\n\r\n" + hidden, "200 closed"},
+		{"Content-Length after Transfer-Encoding is ignored and smuggles no request", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n7\r\ntoken=x\r\n0\r\n\r\n" + hidden, "200 closed"},
+		{"Content-Length and Transfer-Encoding in a preflight request smuggle no request", "OPTIONS /users/me/ HTTP/1.1\r\nHost: x\r\nOrigin: http://localhost:3000\r\nAccess-Control-Request-Method: PATCH\r\nContent-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, "204 closed"},
+		{"Content-Length and Transfer-Encoding in OPTIONS * smuggle no request", "OPTIONS * HTTP/1.1\r\nHost: x\r\nContent-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, "404 closed"},
+		{"an unknown Transfer-Encoding is refused", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: xchunked\r\nContent-Length: 7\r\n\r\ntoken=x" + hidden, "501 closed"},
+		{"two Transfer-Encoding headers are refused", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" + hidden, "501 closed"},
+		{"a space before the colon of a header is refused", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length : 7\r\n\r\ntoken=x" + hidden, "400 closed"},
+		{"a Content-Length with a sign is refused", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length: +7\r\n\r\ntoken=x" + hidden, "400 closed"},
+		{"a chunk with an invalid size is refused", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\n\r\nzz\r\ntoken=x\r\n0\r\n\r\n" + hidden, "400 closed"},
+		{"a chunk size line that ends in LF alone is refused", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\n\r\n7;a=b\ntoken=x\r\n0\r\n\r\n" + hidden, "400 closed"},
+		{"two Host headers are refused", "GET /healthz HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", "400 closed"},
+		{"a request without a Host header is refused", "GET /healthz HTTP/1.1\r\n\r\n", "400 closed"},
+		{"NUL in a header is refused", "GET /users/me/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a\x00b\r\n\r\n", "400 closed"},
+		{"the version HTTP/0.9 is refused", "GET /healthz HTTP/0.9\r\nHost: x\r\n\r\n", "505 closed"},
+		{"headers of more than 64 KiB are refused", "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("a", 64<<10) + "\r\n\r\n", "431 closed"},
+		{"headers with a token of 4097 bytes are read", "GET /users/me/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + strings.Repeat("a", 4097) + "\r\n\r\n", "401 open"},
 
-		{"headers that come too slowly", "GET /heal", "400 closed"},
-		{"a body that comes too slowly", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length: 7\r\n\r\ntok", "408 closed"},
-		{"a body that ends too soon, in chunks", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\n\r\n7\r\ntok", "408 closed"},
+		{"headers that arrive too slowly get a 400", "GET /heal", "400 closed"},
+		{"a body that arrives too slowly gets a 408", "POST /revoke HTTP/1.1\r\n" + form + "Content-Length: 7\r\n\r\ntok", "408 closed"},
+		{"a chunked body that arrives too slowly gets a 408", "POST /revoke HTTP/1.1\r\n" + form + "Transfer-Encoding: chunked\r\n\r\n7\r\ntok", "408 closed"},
 
-		{"path: two slashes", "GET //users/me/" + get, "307 /users/me/ open"},
-		{"path: two slashes are no host", "GET //evil.example" + get, "307 /evil.example open"},
-		{"path: dots", "GET /docs/../users/me/" + get, "307 /users/me/ open"},
-		{"path: dots beyond the root", "GET /../../users/me/" + get, "307 /users/me/ open"},
-		{"path: encoded dots are not followed", "GET /users/%2e%2e/users/me/" + get, "404 open"},
-		{"path: encoded slash is part of an ID", "GET /users/me%2f" + get, "401 open"},
-		{"path: encoded slashes join nothing", "GET /users%2fme%2f" + get, "404 open"},
-		{"path: encoded slash in the page's parts", "GET /docs/..%2f..%2fgo.mod" + get, "404 open"},
-		{"path: a letter may be encoded, and then is the letter", "GET /%75sers/me/" + get, "401 open"},
-		{"path: NUL", "GET /users/1%00" + get, "401 open"},
-		{"path: parameters", "GET /users/me/;admin=true" + get, "404 open"},
-		{"path: a backslash is no slash", "GET /docs\\..\\users" + get, "404 open"},
-		{"path: no slash", "GET healthz" + get, "400 closed"},
-		{"path: another server's", "GET http://evil.example/healthz" + get, "200 open"},
-		{"path: another server's, empty", "GET http://evil.example" + get, "307 / open"},
-		{"path: a star", "GET *" + get, "404 open"},
-		{"path: a tunnel", "CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n", "404 open"},
-		{"a made-up method", "BREW /users/me/" + get, "405 open"},
-		{"TRACE, which would send the token back", "TRACE /users/me/" + get, "405 open"},
+		{"a path with two slashes redirects to the path with one", "GET //users/me/" + get, "307 /users/me/ open"},
+		{"two slashes at the start of a path do not redirect to another host", "GET //evil.example" + get, "307 /evil.example open"},
+		{"a path with dots redirects to the path without", "GET /docs/../users/me/" + get, "307 /users/me/ open"},
+		{"dots beyond the root redirect to a path below it", "GET /../../users/me/" + get, "307 /users/me/ open"},
+		{"percent-encoded dots are not followed", "GET /users/%2e%2e/users/me/" + get, "404 open"},
+		{"a percent-encoded slash is a part of an ID", "GET /users/me%2f" + get, "401 open"},
+		{"percent-encoded slashes do not separate parts of a path", "GET /users%2fme%2f" + get, "404 open"},
+		{"percent-encoded slashes do not lead out of the files of the page", "GET /docs/..%2f..%2fgo.mod" + get, "404 open"},
+		{"a percent-encoded letter is the letter", "GET /%75sers/me/" + get, "401 open"},
+		{"NUL in an ID requires a token like any other ID", "GET /users/1%00" + get, "401 open"},
+		{"a path with parameters is not found", "GET /users/me/;admin=true" + get, "404 open"},
+		{"a backslash is not a slash", "GET /docs\\..\\users" + get, "404 open"},
+		{"a path without a slash at its start is refused", "GET healthz" + get, "400 closed"},
+		{"a request line with the URL of another server gets the path of this one", "GET http://evil.example/healthz" + get, "200 open"},
+		{"a request line with the URL of another server and no path redirects to the root", "GET http://evil.example" + get, "307 / open"},
+		{"GET * is not found", "GET *" + get, "404 open"},
+		{"CONNECT opens no tunnel", "CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n", "404 open"},
+		{"an unknown method gets a 405", "BREW /users/me/" + get, "405 open"},
+		{"TRACE, which would return the token, gets a 405", "TRACE /users/me/" + get, "405 open"},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			t.Parallel()
@@ -1199,10 +1203,10 @@ func TestAttackOnTheWire(t *testing.T) {
 	}
 }
 
-// onTheWire sends to a server with short patience. It returns the statuses (and
-// Locations) of the answers, and "open" or "closed". It knows what is wanted only
-// to know when waiting for more is of no use.
-func onTheWire(t *testing.T, send, want string) (answers []string) {
+// onTheWire sends bytes to a server with short timeouts. It returns the statuses (and
+// Locations) of the responses, and "open" or "closed". It uses what is wanted only to
+// stop waiting when no more responses are expected.
+func onTheWire(t *testing.T, send, want string) (responses []string) {
 	const patience = 200 * time.Millisecond
 	w := newWorld(t)
 	srv := new(settings).httpServer(w.handler, slog.New(slog.DiscardHandler))
@@ -1225,14 +1229,14 @@ func onTheWire(t *testing.T, send, want string) (answers []string) {
 	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
 	method, _, _ := strings.Cut(send, " ")
 	for r := bufio.NewReader(conn); ; {
-		if strings.Join(answers, " ")+" open" == want {
+		if strings.Join(responses, " ")+" open" == want {
 			conn.SetReadDeadline(time.Now().Add(patience / 2))
 		}
 		if _, err := r.Peek(1); err != nil {
 			if e, ok := err.(net.Error); ok && e.Timeout() {
-				return append(answers, "open")
+				return append(responses, "open")
 			}
-			return append(answers, "closed")
+			return append(responses, "closed")
 		}
 		res, err := http.ReadResponse(r, &http.Request{Method: strings.Replace(method, "CONNECT", "GET", 1)})
 		if err != nil {
@@ -1242,7 +1246,7 @@ func onTheWire(t *testing.T, send, want string) (answers []string) {
 		if err != nil {
 			t.Fatalf("%q: %v", send, err)
 		}
-		answers = append(answers, strings.TrimSpace(fmt.Sprint(res.StatusCode, " ", res.Header.Get("Location"))))
+		responses = append(responses, strings.TrimSpace(fmt.Sprint(res.StatusCode, " ", res.Header.Get("Location"))))
 		ours := res.Header.Get("X-Request-Id") != ""
 		if res.StatusCode >= 400 && ours && !strings.HasSuffix(res.Header.Get("Content-Type"), "json") {
 			t.Errorf("%q\n  got %d as %q: %s\n  want JSON", send, res.StatusCode, res.Header.Get("Content-Type"), body)
@@ -1250,15 +1254,15 @@ func onTheWire(t *testing.T, send, want string) (answers []string) {
 	}
 }
 
-// TestAttackPasswordSpraying: one password is tried on every account. No account has
-// more than one failure, but the address has a hundred.
+// TestAttackPasswordSpraying: one password is tried on every account. Each account has
+// one failure, but the address has a hundred.
 func TestAttackPasswordSpraying(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		const right = "POST /token username=jane&password=secret"
 		spray := func(n int) {
 			for i := range n {
 				if got := w.do(fmt.Sprintf("POST /token username=name%d&password=Summer2026", i)); got != wrongLogin {
-					t.Fatalf("the guess %d of %d at one account each\n  got %s\n  want %s", i+1, n, got, wrongLogin)
+					t.Fatalf("guess %d of %d, each at another account\n  got %s\n  want %s", i+1, n, got, wrongLogin)
 				}
 			}
 		}
@@ -1268,22 +1272,22 @@ func TestAttackPasswordSpraying(t *testing.T) {
 		}
 		spray(100)
 		if got := w.do(right); w.last.status != 429 || w.last.header.Get("Retry-After") != "1" {
-			t.Errorf("%s after 100 failures in a row from its address\n  got %s\n  want to wait 1 s", right, got)
+			t.Errorf("%s after 100 failures in a row from its address\n  got %s\n  want a wait of 1 s", right, got)
 		}
 		if got := w.do(strings.Replace(right, " username", " from 192.0.2.2 username", 1)); got != tokens {
 			t.Errorf("%s from another address\n  got %s\n  want tokens", right, got)
 		}
 		if got := w.do("wait 1s ; POST /token username=name7&password=Summer2026 ; " + right); w.last.header.Get("Retry-After") != "2" {
-			t.Errorf("%s after one more failure\n  got %s\n  want to wait 2 s", right, got)
+			t.Errorf("%s after one more failure\n  got %s\n  want a wait of 2 s", right, got)
 		}
 		if got := w.do("wait 2s ; " + right + " ; POST /token username=name7&password=Summer2026"); got != wrongLogin {
-			t.Errorf("a guess after a success\n  got %s\n  want the failures forgotten: %s", got, wrongLogin)
+			t.Errorf("a guess after a success\n  got %s\n  want %s: the failures are reset", got, wrongLogin)
 		}
 	})
 }
 
-// TestAttackLoginsOfAVisitor: a page of another site sends wrong passwords from its
-// visitor's browser, to have the visitor locked out.
+// TestAttackLoginsOfAVisitor: a page of another site sends wrong passwords from the
+// browser of its visitor, to lock the visitor out.
 func TestAttackLoginsOfAVisitor(t *testing.T) {
 	refused := oauthRefusal(403, "invalid_request", "cross_origin", "Cross-origin request")
 	for _, headers := range []string{
@@ -1299,14 +1303,14 @@ func TestAttackLoginsOfAVisitor(t *testing.T) {
 				t.Errorf("POST /token %s\n  got %s\n  want %s", headers, got, refused)
 			}
 			if got := w.do("POST /token username=johndoe&password=secret"); got != tokens {
-				t.Errorf("a login after six of %s\n  got %s\n  want tokens", headers, got)
+				t.Errorf("a login after six requests %s\n  got %s\n  want tokens", headers, got)
 			}
 		})
 	}
 }
 
-// TestAttackPlantedLink: somebody who may write to the store's folder plants a link
-// where the store will write next.
+// TestAttackPlantedLink: an attacker who can write to the directory of the store plants
+// a symbolic link where the store writes next.
 func TestAttackPlantedLink(t *testing.T) {
 	for _, name := range []string{".new", ".lock"} {
 		f := filledStore(t)
@@ -1343,8 +1347,8 @@ func TestAttackPlantedLink(t *testing.T) {
 	}
 }
 
-// TestAttackReplacedFile: the file is replaced or removed under the running store.
-// What is written to it then is lost with the next start, so nothing is acknowledged.
+// TestAttackReplacedFile: the file is replaced or removed while the store runs. Writes
+// to the old file would be lost at the next start, and none is acknowledged.
 func TestAttackReplacedFile(t *testing.T) {
 	for what, replace := range map[string]func(path string) error{
 		"replaced by another": func(path string) error { return os.Rename(path+".other", path) },
@@ -1361,9 +1365,9 @@ func TestAttackReplacedFile(t *testing.T) {
 		wantErr(t, "CreateUser in a file that was "+what, err, ErrUnavailable)
 		wantErr(t, "Ready with a file that was "+what, f.Ready(t.Context()), ErrUnavailable)
 		f.logs.await("takes no more changes")
-		wantEqual(t, "what readers see of a file that was "+what, f.contents(), before)
+		wantEqual(t, "the contents that readers see of a file that was "+what, f.contents(), before)
 	}
-	// Also when it happens between the last change and a compaction.
+	// The file is replaced between the last change and a compaction.
 	f := filledStore(t)
 	write(t, f.path+".other", fileHeader)
 	if err := os.Rename(f.path+".other", f.path); err != nil {
@@ -1374,8 +1378,8 @@ func TestAttackReplacedFile(t *testing.T) {
 	wantEqual(t, "the file that took the place of the store's", read(t, f.path), fileHeader)
 }
 
-// TestAttackEtcdRedirect: a member of the cluster, or whoever answers for it, redirects
-// to another address. The name and the password of etcd's user do not go there.
+// TestAttackEtcdRedirect: a member of the cluster, or an impostor, redirects to another
+// address. The name and the password of the etcd user are not sent there.
 func TestAttackEtcdRedirect(t *testing.T) {
 	asked := 0
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked++ }))
@@ -1390,8 +1394,8 @@ func TestAttackEtcdRedirect(t *testing.T) {
 	}
 }
 
-// TestAttackNamesThatFold: a letter of another script that some functions take for one
-// in ASCII is no letter of a name: at a login, at a registration and in the throttle.
+// TestAttackNamesThatFold: some functions fold letters of other scripts to ASCII. No
+// such letter matches one of a username, neither at a login nor in the throttle.
 func TestAttackNamesThatFold(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		w.addUser("kim", "secret")
@@ -1402,13 +1406,13 @@ func TestAttackNamesThatFold(t *testing.T) {
 		}
 		w.do("repeat 5 POST /token username=%E2%84%AAim&password=wrong")
 		if got := w.do("POST /token username=kim&password=secret"); got != tokens {
-			t.Errorf("a login after five failures of a name that is not this one\n  got %s\n  want tokens", got)
+			t.Errorf("a login after five failures of a name that folds to this one\n  got %s\n  want tokens", got)
 		}
 	})
 }
 
-// TestAttackFileDescriptors: somebody opens connections until the process has none
-// left. That is said in the log, but not a thousand times a second.
+// TestAttackFileDescriptors: an attacker opens connections until the process has no
+// file descriptors left. That is logged once a minute, not a thousand times a second.
 func TestAttackFileDescriptors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -1420,13 +1424,13 @@ func TestAttackFileDescriptors(t *testing.T) {
 		}
 		got := log.String()
 		if strings.Count(got, "level=ERROR") != 2 || !strings.Contains(got, "too many open files") || strings.Contains(got, "handshake") {
-			t.Errorf("in 100 s the log says\n%s\nwant an error at once and one after a minute, and nothing about clients", got)
+			t.Errorf("the log of 100 s is\n%s\nwant an error at once, one after a minute, and nothing about clients", got)
 		}
 	})
 }
 
-// TestAttackDeadTokenOverHTTP does the same through sockets, by HTTP/1 and HTTP/2, on
-// a file: the body is held back while the token is revoked.
+// TestAttackDeadTokenOverHTTP is TestAttackDeadToken over sockets, with HTTP/1 and
+// HTTP/2 and a file: the token is revoked before the body is complete.
 func TestAttackDeadTokenOverHTTP(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users.jsonl")
@@ -1469,7 +1473,7 @@ func TestAttackDeadTokenOverHTTP(t *testing.T) {
 			}
 			resp.Body.Close()
 			if resp.StatusCode != http.StatusUnauthorized {
-				t.Errorf("%s: %s %s with a token that was revoked before its last byte came = %d, want 401", resp.Proto, call.method, call.path, resp.StatusCode)
+				t.Errorf("%s: %s %s with a token that was revoked before the last byte arrived = %d, want 401", resp.Proto, call.method, call.path, resp.StatusCode)
 			}
 			if got := s.do("GET", "/users/", s.login("root"), "").body; got != want {
 				t.Errorf("%s: %s %s with a dead token has changed\n  %s\n  to %s", resp.Proto, call.method, call.path, want, got)
@@ -1479,8 +1483,8 @@ func TestAttackDeadTokenOverHTTP(t *testing.T) {
 	}
 }
 
-// TestAuditLog: who did what to whom can be read from the log, and a name that was
-// typed cannot: it may have been a password.
+// TestAuditLog: the log tells who did what to whom. It does not have the username of a
+// login, which may be a password typed into the wrong field.
 func TestAuditLog(t *testing.T) {
 	for _, tt := range []struct{ do, want string }{
 		{"POST /token username=johndoe&password=secret", "method=POST route=/token status=200 user=1 login=ok"},
@@ -1507,10 +1511,10 @@ func TestAuditLog(t *testing.T) {
 			lines := strings.Split(strings.TrimSpace(w.log.String()), "\n")
 			last := lines[len(lines)-1]
 			if !strings.Contains(last, tt.want) || !strings.Contains(last, " id="+w.last.header.Get("X-Request-Id")+" ip=192.0.2.1 ") || !strings.Contains(last, " took=0") {
-				t.Errorf("%s\n  logs %s\n  want %s, with the request's id and address", tt.do, last, tt.want)
+				t.Errorf("%s\n  logs %s\n  want %s, with the ID and the address of the request", tt.do, last, tt.want)
 			}
 			if strings.Contains(w.log.String(), "johndoe") || strings.Contains(w.log.String(), "typed") {
-				t.Errorf("%s: the log has a name that was typed: %s", tt.do, w.log.String())
+				t.Errorf("%s: the log has a username or a path as the client sent it: %s", tt.do, w.log.String())
 			}
 		})
 	}

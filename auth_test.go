@@ -17,9 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// These tests are the manual of tokens, in the order of auth.go: what ours look
-// like, and what passes for one; then password hashes. The attacks by name are in
-// attack_test.go.
+// These tests are the manual of tokens, in the order of auth.go: their form, and what
+// is accepted as one; then password hashes. The attacks by name are in attack_test.go.
 
 const testSecret = "correct horse battery staple, and more of it"
 
@@ -34,8 +33,7 @@ func johnClaims() Claims {
 	}
 }
 
-// The two texts that a token of ours is made of. The tables below say how they
-// may be changed.
+// The header and the payload of a token. The rows of the tables below change them.
 const (
 	ourHeader  = `{"alg":"HS256","typ":"JWT"}`
 	ourPayload = `{"iss":"stdauth","aud":"stdauth","sub":"1","sid":"QDZ6NYXK3JLHVZ7GF5VTMX2RWA",` +
@@ -52,8 +50,8 @@ func TestAccessTokenHasExactlyThisHeaderAndPayload(t *testing.T) {
 	}
 }
 
-// What any JWT library does with a token, in a straight line: it needs nothing
-// but the bytes of SECRET_KEY.
+// TestOutsideLibraryCanVerifyOurToken does what any JWT library does with a token. It
+// needs only the bytes of SECRET_KEY.
 func TestOutsideLibraryCanVerifyOurToken(t *testing.T) {
 	part := strings.Split(testTokens().Access(johnClaims()), ".")
 
@@ -85,13 +83,13 @@ func TestVerifyAccessReturnsWhatAccessSigned(t *testing.T) {
 		issuer string
 		change func(*Claims)
 	}{
-		{"a user", "stdauth", func(c *Claims) {}},
-		{"an admin", "stdauth", func(c *Claims) { c.Role = RoleAdmin }},
-		{"the largest id", "stdauth", func(c *Claims) { c.UserID = 1<<63 - 1 }},
-		{"a long name", "stdauth", func(c *Claims) { c.Username = strings.Repeat("n", 64) }},
-		{"a name with every sign", "stdauth", func(c *Claims) { c.Username = "a@b.c+d-e_f" }},
-		{"an issuer that is a URL", "https://login.example.com/?a=b&c=d", func(c *Claims) {}},
-		{"an issuer that needs escapes", "\"<\u2028\\\x01 größe \U0001F511", func(c *Claims) {}},
+		{"the claims of a user are returned", "stdauth", func(c *Claims) {}},
+		{"the claims of an admin are returned", "stdauth", func(c *Claims) { c.Role = RoleAdmin }},
+		{"the largest ID is returned", "stdauth", func(c *Claims) { c.UserID = 1<<63 - 1 }},
+		{"a username of 64 characters is returned", "stdauth", func(c *Claims) { c.Username = strings.Repeat("n", 64) }},
+		{"a username with every allowed punctuation is returned", "stdauth", func(c *Claims) { c.Username = "a@b.c+d-e_f" }},
+		{"an issuer may be a URL", "https://login.example.com/?a=b&c=d", func(c *Claims) {}},
+		{"an issuer may need escapes in JSON", "\"<\u2028\\\x01 größe \U0001F511", func(c *Claims) {}},
 	} {
 		want := johnClaims()
 		test.change(&want)
@@ -103,73 +101,73 @@ func TestVerifyAccessReturnsWhatAccessSigned(t *testing.T) {
 	}
 }
 
-// Each row changes the payload of a token of ours in one place and signs it with
-// the right key. All are refused, also those that mean the same: a token is valid
-// only if it is, byte for byte, what this server writes.
+// TestPayloadHasOneSpelling: each row changes the payload of a token in one place and
+// signs it with the right key. All are refused, even those with the same meaning: a
+// token is valid only if it is, byte for byte, what this server writes.
 func TestPayloadHasOneSpelling(t *testing.T) {
 	if _, err := testTokens().VerifyAccess(sign(testSecret, ourHeader, ourPayload), testNow); err != nil {
 		t.Fatalf("VerifyAccess() of the payload before any change = %v", err)
 	}
 	for _, test := range []struct{ name, old, new string }{
-		{"white space before it", `{`, " {"},
-		{"white space within", `{`, "{ "},
-		{"a line break behind it", `845}`, "845}\n"},
-		{"claims in another order", `{"iss":"stdauth","aud":"stdauth",`, `{"aud":"stdauth","iss":"stdauth",`},
-		{"the last two claims in another order", `"iat":1767323045,"exp":1767324845`, `"exp":1767324845,"iat":1767323045`},
-		{"a name spelt with an escape", `"sub"`, `"\u0073ub"`},
-		{"a value spelt with an escape", `"johndoe"`, `"\u006aohndoe"`},
-		{"a date written with an exponent", `1767324845`, `1.767324845e9`},
-		{"a date written with a fraction", `1767324845`, `1767324845.0`},
-		{"aud as an array", `"aud":"stdauth"`, `"aud":["stdauth"]`},
-		{"aud as an array of two", `"aud":"stdauth"`, `"aud":["other","stdauth"]`},
-		{"an unknown claim in front", `{`, `{"jti":"7",`},
-		{"an unknown claim in the middle", `"role"`, `"jti":"7","role"`},
-		{"an unknown claim at the end", `845}`, `845,"jti":"7"}`},
-		{"nbf", `845}`, `845,"nbf":0}`},
+		{"white space before the payload is refused", `{`, " {"},
+		{"white space within the payload is refused", `{`, "{ "},
+		{"a line break after the payload is refused", `845}`, "845}\n"},
+		{"a payload with its first claims in another order is refused", `{"iss":"stdauth","aud":"stdauth",`, `{"aud":"stdauth","iss":"stdauth",`},
+		{"a payload with its last claims in another order is refused", `"iat":1767323045,"exp":1767324845`, `"exp":1767324845,"iat":1767323045`},
+		{"a claim name with an escape is refused", `"sub"`, `"\u0073ub"`},
+		{"a claim value with an escape is refused", `"johndoe"`, `"\u006aohndoe"`},
+		{"an exp with an exponent is refused", `1767324845`, `1.767324845e9`},
+		{"an exp with a fraction is refused", `1767324845`, `1767324845.0`},
+		{"an aud that is an array is refused", `"aud":"stdauth"`, `"aud":["stdauth"]`},
+		{"an aud that is an array of two is refused", `"aud":"stdauth"`, `"aud":["other","stdauth"]`},
+		{"an unknown claim before the others is refused", `{`, `{"jti":"7",`},
+		{"an unknown claim between the others is refused", `"role"`, `"jti":"7","role"`},
+		{"an unknown claim after the others is refused", `845}`, `845,"jti":"7"}`},
+		{"a payload with nbf is refused", `845}`, `845,"nbf":0}`},
 
-		{"no iss", `"iss":"stdauth",`, ``},
-		{"no aud", `"aud":"stdauth",`, ``},
-		{"no sub", `"sub":"1",`, ``},
-		{"no sid", `"sid":"QDZ6NYXK3JLHVZ7GF5VTMX2RWA",`, ``},
-		{"no username", `"username":"johndoe",`, ``},
-		{"no role", `"role":"user",`, ``},
-		{"no iat", `"iat":1767323045,`, ``},
-		{"no exp", `,"exp":1767324845`, ``},
+		{"a payload without iss is refused", `"iss":"stdauth",`, ``},
+		{"a payload without aud is refused", `"aud":"stdauth",`, ``},
+		{"a payload without sub is refused", `"sub":"1",`, ``},
+		{"a payload without sid is refused", `"sid":"QDZ6NYXK3JLHVZ7GF5VTMX2RWA",`, ``},
+		{"a payload without username is refused", `"username":"johndoe",`, ``},
+		{"a payload without role is refused", `"role":"user",`, ``},
+		{"a payload without iat is refused", `"iat":1767323045,`, ``},
+		{"a payload without exp is refused", `,"exp":1767324845`, ``},
 
-		{"iss of another server", `"iss":"stdauth"`, `"iss":"other"`},
-		{"iss in another case", `"iss":"stdauth"`, `"iss":"Stdauth"`},
-		{"aud of another server", `"aud":"stdauth"`, `"aud":"other"`},
-		{"sub is a number", `"sub":"1"`, `"sub":1`},
-		{"sub is a name", `"sub":"1"`, `"sub":"johndoe"`},
-		{"sub is empty", `"sub":"1"`, `"sub":""`},
-		{"sub has a sign", `"sub":"1"`, `"sub":"+1"`},
-		{"sub has a leading zero", `"sub":"1"`, `"sub":"01"`},
-		{"sub has a space", `"sub":"1"`, `"sub":" 1"`},
-		{"sub is beyond 64 bits", `"sub":"1"`, `"sub":"18446744073709551617"`},
-		{"sid is a number", `"QDZ6NYXK3JLHVZ7GF5VTMX2RWA"`, `7`},
-		{"username is an array", `"johndoe"`, `["johndoe"]`},
-		{"role is a boolean", `"role":"user"`, `"role":true`},
-		{"iat is a string", `1767323045`, `"1767323045"`},
-		{"exp is a string", `1767324845`, `"1767324845"`},
-		{"exp is beyond 64 bits", `1767324845`, `17673248450000000000`},
-		{"exp has a leading zero", `1767324845`, `01767324845`},
-		{"exp has a sign", `1767324845`, `+1767324845`},
-		{"exp is null", `1767324845`, `null`},
+		{"the iss of another server is refused", `"iss":"stdauth"`, `"iss":"other"`},
+		{"an iss in another case is refused", `"iss":"stdauth"`, `"iss":"Stdauth"`},
+		{"the aud of another server is refused", `"aud":"stdauth"`, `"aud":"other"`},
+		{"a sub that is a number is refused", `"sub":"1"`, `"sub":1`},
+		{"a sub that is a username is refused", `"sub":"1"`, `"sub":"johndoe"`},
+		{"an empty sub is refused", `"sub":"1"`, `"sub":""`},
+		{"a sub with a sign is refused", `"sub":"1"`, `"sub":"+1"`},
+		{"a sub with a leading zero is refused", `"sub":"1"`, `"sub":"01"`},
+		{"a sub with a space is refused", `"sub":"1"`, `"sub":" 1"`},
+		{"a sub that overflows 64 bits is refused", `"sub":"1"`, `"sub":"18446744073709551617"`},
+		{"a sid that is a number is refused", `"QDZ6NYXK3JLHVZ7GF5VTMX2RWA"`, `7`},
+		{"a username that is an array is refused", `"johndoe"`, `["johndoe"]`},
+		{"a role that is a boolean is refused", `"role":"user"`, `"role":true`},
+		{"an iat that is a string is refused", `1767323045`, `"1767323045"`},
+		{"an exp that is a string is refused", `1767324845`, `"1767324845"`},
+		{"an exp that overflows 64 bits is refused", `1767324845`, `17673248450000000000`},
+		{"an exp with a leading zero is refused", `1767324845`, `01767324845`},
+		{"an exp with a sign is refused", `1767324845`, `+1767324845`},
+		{"an exp that is null is refused", `1767324845`, `null`},
 
-		{"sub in the wrong case", `"sub"`, `"Sub"`},
-		{"sub in the wrong case, beside the right one", `{`, `{"Sub":"2",`},
-		{"sub twice", `"sub":"1"`, `"sub":"2","sub":"1"`},
-		{"sub twice, the last one another", `845}`, `845,"sub":"2"}`},
-		{"exp twice", `845}`, `845,"exp":1767324845}`},
+		{"the claim name Sub is refused", `"sub"`, `"Sub"`},
+		{"the claim name Sub beside sub is refused", `{`, `{"Sub":"2",`},
+		{"a payload with another sub before the right one is refused", `"sub":"1"`, `"sub":"2","sub":"1"`},
+		{"a payload with another sub after the right one is refused", `845}`, `845,"sub":"2"}`},
+		{"a payload with exp twice is refused", `845}`, `845,"exp":1767324845}`},
 
-		{"half of a surrogate pair in a value", `"johndoe"`, `"john\ud800doe"`},
-		{"an array around it", `{`, `[{`},
-		{"a second object behind it", `845}`, `845}{}`},
-		{"a letter behind it", `845}`, `845}x`},
-		{"a NUL behind it", `845}`, "845}\x00"},
-		{"no end", `845}`, `845`},
-		{"nothing", ourPayload, ``},
-		{"null", ourPayload, `null`},
+		{"half of a surrogate pair in a claim is refused", `"johndoe"`, `"john\ud800doe"`},
+		{"an array around the payload is refused", `{`, `[{`},
+		{"a second object after the payload is refused", `845}`, `845}{}`},
+		{"a letter after the payload is refused", `845}`, `845}x`},
+		{"NUL after the payload is refused", `845}`, "845}\x00"},
+		{"a payload without its last brace is refused", `845}`, `845`},
+		{"an empty payload is refused", ourPayload, ``},
+		{"a payload that is null is refused", ourPayload, `null`},
 	} {
 		payload := replaceOnce(t, ourPayload, test.old, test.new)
 		if c, err := testTokens().VerifyAccess(sign(testSecret, ourHeader, payload), testNow); err != ErrToken {
@@ -178,29 +176,31 @@ func TestPayloadHasOneSpelling(t *testing.T) {
 	}
 }
 
+// TestHeaderHasOneSpelling: a header is valid only if it is, byte for byte, what this
+// server writes.
 func TestHeaderHasOneSpelling(t *testing.T) {
 	for _, test := range []struct{ name, header string }{
-		{"another order", `{"typ":"JWT","alg":"HS256"}`},
-		{"white space", `{"alg":"HS256", "typ":"JWT"}`},
-		{"a name spelt with an escape", `{"\u0061lg":"HS256","typ":"JWT"}`},
-		{"no typ", `{"alg":"HS256"}`},
-		{"typ in another case", `{"alg":"HS256","typ":"jwt"}`},
-		{"typ in full", `{"alg":"HS256","typ":"application/jwt"}`},
-		{"typ of another kind of token", `{"alg":"HS256","typ":"at+jwt"}`},
-		{"typ twice", `{"alg":"HS256","typ":"JWT","typ":"JWT"}`},
-		{"an unknown member", `{"alg":"HS256","typ":"JWT","kid":"1"}`},
-		{"no alg", `{"typ":"JWT"}`},
-		{"alg is null", `{"alg":null,"typ":"JWT"}`},
-		{"alg is an array", `{"alg":["HS256"],"typ":"JWT"}`},
-		{"alg in lower case", `{"alg":"hs256","typ":"JWT"}`},
-		{"alg twice", `{"alg":"HS256","alg":"HS256","typ":"JWT"}`},
-		// crit names what a reader must understand (RFC 7515, section 4.1.11).
-		{"crit with an unknown name", `{"alg":"HS256","typ":"JWT","crit":["x"],"x":1}`},
-		{"crit with b64 (RFC 7797)", `{"alg":"HS256","typ":"JWT","crit":["b64"],"b64":true}`},
-		{"crit is empty", `{"alg":"HS256","typ":"JWT","crit":[]}`},
-		{"a byte more", ourHeader + " "},
-		{"null", `null`},
-		{"nothing", ``},
+		{"a header with its members in another order is refused", `{"typ":"JWT","alg":"HS256"}`},
+		{"a header with white space is refused", `{"alg":"HS256", "typ":"JWT"}`},
+		{"a member name with an escape is refused", `{"\u0061lg":"HS256","typ":"JWT"}`},
+		{"a header without typ is refused", `{"alg":"HS256"}`},
+		{"a typ in lower case is refused", `{"alg":"HS256","typ":"jwt"}`},
+		{"a typ with the prefix application/ is refused", `{"alg":"HS256","typ":"application/jwt"}`},
+		{"the typ of another kind of token is refused", `{"alg":"HS256","typ":"at+jwt"}`},
+		{"a header with typ twice is refused", `{"alg":"HS256","typ":"JWT","typ":"JWT"}`},
+		{"an unknown member of the header is refused", `{"alg":"HS256","typ":"JWT","kid":"1"}`},
+		{"a header without alg is refused", `{"typ":"JWT"}`},
+		{"an alg that is null is refused", `{"alg":null,"typ":"JWT"}`},
+		{"an alg that is an array is refused", `{"alg":["HS256"],"typ":"JWT"}`},
+		{"an alg in lower case is refused", `{"alg":"hs256","typ":"JWT"}`},
+		{"a header with alg twice is refused", `{"alg":"HS256","alg":"HS256","typ":"JWT"}`},
+		// crit lists the extensions that a recipient must understand (RFC 7515, section 4.1.11).
+		{"a crit with an unknown name is refused", `{"alg":"HS256","typ":"JWT","crit":["x"],"x":1}`},
+		{"a crit with b64 (RFC 7797) is refused", `{"alg":"HS256","typ":"JWT","crit":["b64"],"b64":true}`},
+		{"an empty crit is refused", `{"alg":"HS256","typ":"JWT","crit":[]}`},
+		{"a header with a trailing space is refused", ourHeader + " "},
+		{"a header that is null is refused", `null`},
+		{"an empty header is refused", ``},
 	} {
 		if _, err := testTokens().VerifyAccess(sign(testSecret, test.header, ourPayload), testNow); err != ErrToken {
 			t.Errorf("%s: VerifyAccess() under header %s = %v, want ErrToken", test.name, test.header, err)
@@ -216,12 +216,12 @@ func TestTimes(t *testing.T) {
 		after time.Duration // the token was issued
 		ok    bool
 	}{
-		{"31 s before it is issued, by a clock that is behind", -31 * time.Second, false},
-		{"30 s before it is issued", -30 * time.Second, true},
-		{"when it is issued", 0, true},
-		{"a nanosecond before exp", 30*time.Minute - 1, true},
-		{"at exp", 30 * time.Minute, false},
-		{"an hour after exp", 90 * time.Minute, false},
+		{"a token from 31 s in the future is refused", -31 * time.Second, false},
+		{"a token from 30 s in the future is accepted, as clocks differ", -30 * time.Second, true},
+		{"a token is accepted when it is issued", 0, true},
+		{"a token is accepted a nanosecond before exp", 30*time.Minute - 1, true},
+		{"a token is refused at exp", 30 * time.Minute, false},
+		{"a token is refused an hour after exp", 90 * time.Minute, false},
 	} {
 		if _, err := tokens.VerifyAccess(token, issued.Add(test.after)); (err == nil) != test.ok {
 			t.Errorf("%s: VerifyAccess() = %v, want accepted: %v", test.name, err, test.ok)
@@ -232,11 +232,11 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-// A second spelling of a token would get past anything that remembers tokens by
-// their text, such as a list of revoked ones. So each part has just one.
+// TestEachPartHasOneSpelling: a second spelling of a token would evade everything that
+// compares tokens by their text, such as a list of revoked ones.
 func TestEachPartHasOneSpelling(t *testing.T) {
-	// The issuer makes the payload so long that its last character has bits to
-	// spare, and has both characters that the two alphabets differ in.
+	// With this issuer the last character of the payload has unused bits, and the
+	// payload has both characters in which the two alphabets differ.
 	tokens := NewTokens("a???~~~???? ~~~~b", testSecret, "")
 	good := strings.Split(tokens.Access(johnClaims()), ".")
 	if _, err := tokens.VerifyAccess(strings.Join(good, "."), testNow); err != nil {
@@ -246,27 +246,27 @@ func TestEachPartHasOneSpelling(t *testing.T) {
 		name  string
 		spell func(string) string
 	}{
-		{"padding", func(s string) string { return s + strings.Repeat("=", 4-len(s)%4) }},
-		{"a line feed within", func(s string) string { return s[:4] + "\n" + s[4:] }},
-		{"a carriage return within", func(s string) string { return s[:4] + "\r" + s[4:] }},
-		{"a line feed at the end", func(s string) string { return s + "\n" }},
-		{"a space at the end", func(s string) string { return s + " " }},
-		{"a space within", func(s string) string { return s[:4] + " " + s[4:] }},
-		{"a NUL at the end", func(s string) string { return s + "\x00" }},
-		{"stray bits in the last character", func(s string) string { return s[:len(s)-1] + string(s[len(s)-1]+1) }},
-		{"a character too many", func(s string) string { return s + "A" }},
-		{"a percent escape", func(s string) string { return fmt.Sprintf("%%%02X%s", s[0], s[1:]) }},
-		{"nothing", func(s string) string { return "" }},
+		{"padding is refused", func(s string) string { return s + strings.Repeat("=", 4-len(s)%4) }},
+		{"a line feed within a part is refused", func(s string) string { return s[:4] + "\n" + s[4:] }},
+		{"a carriage return within a part is refused", func(s string) string { return s[:4] + "\r" + s[4:] }},
+		{"a line feed after a part is refused", func(s string) string { return s + "\n" }},
+		{"a space after a part is refused", func(s string) string { return s + " " }},
+		{"a space within a part is refused", func(s string) string { return s[:4] + " " + s[4:] }},
+		{"NUL after a part is refused", func(s string) string { return s + "\x00" }},
+		{"a part with unused bits set in its last character is refused", func(s string) string { return s[:len(s)-1] + string(s[len(s)-1]+1) }},
+		{"a part with one more character is refused", func(s string) string { return s + "A" }},
+		{"percent-encoding is refused", func(s string) string { return fmt.Sprintf("%%%02X%s", s[0], s[1:]) }},
+		{"an empty part is refused", func(s string) string { return "" }},
 	} {
 		for i, part := range []string{"header", "payload", "signature"} {
 			spelt := slices.Clone(good)
 			spelt[i] = test.spell(good[i])
-			if i < 2 { // what is signed is signed as it is spelt
+			if i < 2 { // the signature is that of the changed text
 				spelt[2] = macOf(testSecret, spelt[0]+"."+spelt[1])
 			}
 			token := strings.Join(spelt, ".")
 			if _, err := tokens.VerifyAccess(token, testNow); err == nil {
-				t.Errorf("%s in the %s: VerifyAccess(%q) accepts it", test.name, part, token)
+				t.Errorf("%s: in the %s, VerifyAccess(%q) accepts it", test.name, part, token)
 			}
 		}
 	}
@@ -299,20 +299,20 @@ func TestTokenHasThreeParts(t *testing.T) {
 		name  string
 		token string
 	}{
-		{"nothing", ""},
-		{"one dot", "."},
-		{"two dots", ".."},
-		{"a word", "token"},
-		{"two parts: no signature", header + "." + payload},
-		{"two parts, signed", signed(payload)},
-		{"two parts: a signature of nothing", signed("")},
-		{"four parts: something behind", signed(header+"."+payload) + ".x"},
-		{"four parts: a dot behind", signed(header+"."+payload) + "."},
-		{"four parts, signed", signed(header + "." + payload + ".x")},
-		{"four parts, signed, one empty", signed(header + ".." + payload)},
-		{"four parts: a dot before", "." + signed(header+"."+payload)},
-		{"five parts, as an encrypted token has", signed(header + "..." + payload)},
-		{"with its scheme", "Bearer " + signed(header+"."+payload)},
+		{"an empty token is refused", ""},
+		{"a token of one dot is refused", "."},
+		{"a token of two dots is refused", ".."},
+		{"a token of one word is refused", "token"},
+		{"a token without a signature is refused", header + "." + payload},
+		{"a signed payload without a header is refused", signed(payload)},
+		{"a signature of the empty text is refused", signed("")},
+		{"a fourth part after the signature is refused", signed(header+"."+payload) + ".x"},
+		{"a dot after the signature is refused", signed(header+"."+payload) + "."},
+		{"a signed token of four parts is refused", signed(header + "." + payload + ".x")},
+		{"a signed token of four parts with an empty one is refused", signed(header + ".." + payload)},
+		{"a dot before the header is refused", "." + signed(header+"."+payload)},
+		{"a token of five parts, as an encrypted one has, is refused", signed(header + "..." + payload)},
+		{"a token with the scheme Bearer is refused", "Bearer " + signed(header+"."+payload)},
 	} {
 		if _, err := testTokens().VerifyAccess(test.token, testNow); err == nil {
 			t.Errorf("%s: VerifyAccess(%q) accepts it", test.name, test.token)
@@ -335,7 +335,7 @@ func TestTokenHasFourKilobytesAtMost(t *testing.T) {
 			c.Username += "n"
 		}
 		if len(token) != test.size {
-			t.Fatalf("made a token of %d bytes, want %d", len(token), test.size)
+			t.Fatalf("the test made a token of %d bytes, want %d", len(token), test.size)
 		}
 		if _, err := tokens.VerifyAccess(token, testNow); (err == nil) != test.ok {
 			t.Errorf("VerifyAccess() of %d bytes = %v, want accepted: %v", test.size, err, test.ok)
@@ -343,8 +343,8 @@ func TestTokenHasFourKilobytesAtMost(t *testing.T) {
 	}
 }
 
-// How a key is rotated with nobody logged out: the old SECRET_KEY becomes
-// SECRET_KEY_PREVIOUS, until its last token has expired.
+// TestPreviousKeyVerifiesAndNeverSigns: a new key ends no session if the old SECRET_KEY
+// becomes SECRET_KEY_PREVIOUS until its last token has expired.
 func TestPreviousKeyVerifiesAndNeverSigns(t *testing.T) {
 	const newSecret = "a new key of thirty-two bytes or more"
 	before := NewTokens("stdauth", testSecret, "")
@@ -357,17 +357,17 @@ func TestPreviousKeyVerifiesAndNeverSigns(t *testing.T) {
 		signer, verifier *Tokens
 		ok               bool
 	}{
-		{"an old token passes while the old key is known", before, during, true},
-		{"an old token ends with the old key", before, after, false},
-		{"a new token passes while the old key is known", during, during, true},
-		{"a new token needs the new key only", during, after, true},
-		{"a new token is nothing to the old key", during, before, false},
+		{"a token of the old key is accepted while that key is the previous one", before, during, true},
+		{"a token of the old key is refused after that key is removed", before, after, false},
+		{"a token of the new key is accepted beside the previous key", during, during, true},
+		{"a token of the new key is accepted without the previous key", during, after, true},
+		{"a token of the new key is refused by a server with only the old key", during, before, false},
 	} {
 		if _, err := test.verifier.VerifyAccess(test.signer.Access(johnClaims()), testNow); (err == nil) != test.ok {
-			t.Errorf("%s: VerifyAccess() = %v", test.name, err)
+			t.Errorf("%s: VerifyAccess() = %v, want accepted: %v", test.name, err, test.ok)
 		}
 		if _, err := test.verifier.VerifyRefresh(test.signer.Refresh(r)); (err == nil) != test.ok {
-			t.Errorf("%s: VerifyRefresh() = %v", test.name, err)
+			t.Errorf("%s: VerifyRefresh() = %v, want accepted: %v", test.name, err, test.ok)
 		}
 	}
 }
@@ -386,8 +386,8 @@ func TestRefreshTokenReturnsWhatWasSigned(t *testing.T) {
 	}
 }
 
-// The token is made again from the store's generation whenever it is needed: by
-// another copy of the server, or after a restart.
+// TestSameGenerationIsTheSameToken: a refresh token is not stored. It is computed from
+// the generation in the store, also by another copy of the server or after a restart.
 func TestSameGenerationIsTheSameToken(t *testing.T) {
 	r := RefreshToken{UserID: 1, SessionID: "S", Generation: 7}
 	token := testTokens().Refresh(r)
@@ -400,13 +400,13 @@ func TestSameGenerationIsTheSameToken(t *testing.T) {
 		{UserID: 1, SessionID: "T", Generation: 7},
 	} {
 		if testTokens().Refresh(other) == token {
-			t.Errorf("Refresh(%+v) and Refresh(%+v) are one: %q", r, other, token)
+			t.Errorf("Refresh(%+v) and Refresh(%+v) are the same: %q", r, other, token)
 		}
 	}
 }
 
-// A refresh token is readable text and a MAC under a key of its own, which HKDF
-// (RFC 5869, section 2) makes of the secret. Done here by hand.
+// TestRefreshTokenIsTextAndMAC: a refresh token is readable text and a MAC, with a key
+// that HKDF (RFC 5869, section 2) derives from the secret. The test derives it by hand.
 func TestRefreshTokenIsTextAndMAC(t *testing.T) {
 	hmacSHA256 := func(key, text string) string {
 		mac := hmac.New(sha256.New, []byte(key))
@@ -426,16 +426,16 @@ func TestCheckSecret(t *testing.T) {
 	for _, test := range []struct {
 		name, secret, want string
 	}{
-		{"a good key", testSecret, "<nil>"},
-		{"32 bytes, the length of the hash", "0123456701234567" + "0123456701234567", "<nil>"},
-		{"16 characters of two bytes", "äöüßéèêëáàâçñøåæ", "<nil>"},
-		{"31 bytes", "0123456789abcdef0123456789abcde", "must be at least 32 bytes long"},
-		{"none", "", "must be at least 32 bytes long"},
-		{"one byte repeated", strings.Repeat("k", 64), "must have at least 8 different bytes"},
-		{"7 different bytes", strings.Repeat("0123456", 8), "must have at least 8 different bytes"},
-		{"the article's", "your-secret-key-keep-it-safe-and-dont-share-it-with-anyone", "is a published example"},
-		{"the FastAPI tutorial's", "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "is a published example"},
-		{"jwt.io's", "a-string-secret-at-least-256-bits-long", "is a published example"},
+		{"a key of 43 characters is accepted", testSecret, "<nil>"},
+		{"a key of 32 bytes, the length of the hash, is accepted", "0123456701234567" + "0123456701234567", "<nil>"},
+		{"a key of 16 characters of two bytes is accepted", "äöüßéèêëáàâçñøåæ", "<nil>"},
+		{"a key of 31 bytes is refused", "0123456789abcdef0123456789abcde", "must be at least 32 bytes long"},
+		{"an empty key is refused", "", "must be at least 32 bytes long"},
+		{"a key of one repeated byte is refused", strings.Repeat("k", 64), "must have at least 8 different bytes"},
+		{"a key of 7 different bytes is refused", strings.Repeat("0123456", 8), "must have at least 8 different bytes"},
+		{"the key of the article is refused", "your-secret-key-keep-it-safe-and-dont-share-it-with-anyone", "is a published example"},
+		{"the key of the FastAPI tutorial is refused", "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "is a published example"},
+		{"the key of jwt.io is refused", "a-string-secret-at-least-256-bits-long", "is a published example"},
 	} {
 		if got := fmt.Sprint(checkSecret(test.secret)); got != test.want {
 			t.Errorf("%s: checkSecret(%q) = %s, want %s", test.name, test.secret, got, test.want)
@@ -443,8 +443,8 @@ func TestCheckSecret(t *testing.T) {
 	}
 }
 
-// A request costs few allocations, and a forged one none at all: garbage is not
-// something that outsiders can make us collect.
+// TestVerifyAllocations: a request costs few allocations, and a forged one none, as
+// strangers must not be able to make work for the garbage collector.
 func TestVerifyAllocations(t *testing.T) {
 	build, _ := debug.ReadBuildInfo()
 	race := slices.Contains(build.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
@@ -456,22 +456,22 @@ func TestVerifyAllocations(t *testing.T) {
 		most float64
 		call func()
 	}{
-		{"sign", 1, func() { tokens.Access(johnClaims()) }},
-		{"verify", 2, func() { tokens.VerifyAccess(token, testNow) }},
-		{"verify a bad signature", 0, func() { tokens.VerifyAccess(forged, testNow) }},
-		{"verify a refresh token that is an access token", 0, func() { tokens.VerifyRefresh(token) }},
+		{"signing allocates once", 1, func() { tokens.Access(johnClaims()) }},
+		{"verifying allocates twice", 2, func() { tokens.VerifyAccess(token, testNow) }},
+		{"refusing a wrong signature allocates nothing", 0, func() { tokens.VerifyAccess(forged, testNow) }},
+		{"refusing an access token as a refresh token allocates nothing", 0, func() { tokens.VerifyRefresh(token) }},
 	} {
-		// Under the race detector a sync.Pool forgets on purpose.
+		// Under the race detector a sync.Pool drops values on purpose.
 		if got := testing.AllocsPerRun(1000, test.call); got > test.most && !race {
 			t.Errorf("%s: %v allocations, want at most %v", test.name, got, test.most)
 		}
 	}
 }
 
-// The published vectors below check that our HMAC, which is used again and
-// again with one buffer, is HMAC.
+// The published vectors below check our HMAC, which reuses its buffer.
 
-// RFC 4231, sections 4.2 to 4.8; 4.6 is about truncation, which we refuse.
+// TestVectorsRFC4231 has the vectors of RFC 4231, sections 4.2 to 4.8, without 4.6: a
+// truncated MAC is refused.
 func TestVectorsRFC4231(t *testing.T) {
 	for _, test := range []struct {
 		section, key, data, want string
@@ -490,7 +490,7 @@ func TestVectorsRFC4231(t *testing.T) {
 			"9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2"},
 	} {
 		key := newHS256([]byte(test.key))
-		for range 2 { // the second one is used again
+		for range 2 { // the second use reuses the buffer
 			m := key.get()
 			m.text = append(m.text, test.data...)
 			text, ok := strings.CutPrefix(string(m.sign()), test.data+".")
@@ -502,7 +502,7 @@ func TestVectorsRFC4231(t *testing.T) {
 	}
 }
 
-// RFC 7515, appendix A.1: a JWT signed with HS256.
+// TestVectorRFC7515A1 has a JWT signed with HS256 (RFC 7515, appendix A.1).
 func TestVectorRFC7515A1(t *testing.T) {
 	key := []byte(decode(t, "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"))
 	const token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9" +
@@ -514,17 +514,17 @@ func TestVectorRFC7515A1(t *testing.T) {
 		t.Fatalf("authentic() = %q, %v", signed, ok)
 	}
 	_, payload, _ := strings.Cut(signed, ".")
-	// The line breaks in the text are not ours to change: they are signed.
+	// The line breaks in the text are signed.
 	if got, want := decode(t, payload), "{\"iss\":\"joe\",\r\n \"exp\":1300819380,\r\n \"http://example.com/is_root\":true}"; got != want {
 		t.Errorf("payload = %q, want %q", got, want)
 	}
-	// Genuine, and yet not a token of this server: it lacks nearly every claim.
+	// The signature is valid, but the token lacks claims that this server requires.
 	if _, err := NewTokens("joe", string(key), "").VerifyAccess(token, time.Unix(1300819379, 0)); err == nil {
 		t.Error("VerifyAccess() accepts a token without our claims")
 	}
 }
 
-// RFC 7520, section 4.4: text signed with HS256, under a header that names a key.
+// TestVectorRFC7520Section44 has text signed with HS256 (RFC 7520, section 4.4).
 func TestVectorRFC7520Section44(t *testing.T) {
 	key := []byte(decode(t, "hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg"))
 	const token = "eyJhbGciOiJIUzI1NiIsImtpZCI6IjAxOGMwYWU1LTRkOWItNDcxYi1iZmQ2LWVlZjMxNGJjNzAzNyJ9" +
@@ -535,16 +535,16 @@ func TestVectorRFC7520Section44(t *testing.T) {
 	if !ok {
 		t.Errorf("authentic() = %q, %v, want true", signed, ok)
 	}
-	// The text is a sentence, and no claims.
+	// The text has no claims.
 	if _, err := NewTokens("stdauth", string(key), "").VerifyAccess(token, testNow); err == nil {
 		t.Error("VerifyAccess() accepts a token without claims")
 	}
 }
 
-// Wycheproof (github.com/C2SP/wycheproof, testvectors_v1/json_web_signature_test.json
-// at 073df56, Apache License 2.0): all vectors for HS256 but 352, which is RFC
-// 7520's. They sign plain text, so this is what VerifyAccess does before it reads
-// claims.
+// TestVectorsWycheproof has the vectors for HS256 of Wycheproof
+// (github.com/C2SP/wycheproof, testvectors_v1/json_web_signature_test.json at 073df56,
+// Apache License 2.0), without 352, which is from RFC 7520. They sign plain text, and
+// test what VerifyAccess does before it reads the claims.
 func TestVectorsWycheproof(t *testing.T) {
 	const (
 		header = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImtpZC1hZXMtc2lnbiJ9"
@@ -587,14 +587,14 @@ func TestVectorsWycheproof(t *testing.T) {
 			{364, "other characters for ones", header2 + ".VDgxMjM0MTM.????ETVRY0lRV9XgQeYX6ixdGT0NLHYb-wZem_ifJ5k", false},
 			{365, "spaces in the header", header2 + "    .VGVzdA.DR-cdw2cCB53b3mpzMfk2gKTeyN0PhXBrTW1atMfSdM", false},
 			{366, "other characters in the header", header2 + "####.VGVzdA.23srvDiEYo7665_26qKv4D-0E2a149WRWH_av2ki2I4", false},
-			// 367 and 370 are letter for letter 357, which is valid: the wrong
-			// padding that they are about is not there.
+			// 367 and 370 are identical to 357, which is valid: the wrong padding
+			// that they describe is missing.
 			{368, "spaces in the payload", header2 + ".    VGVzdA.AbPJgmXfihyNBUYpbdPK8qRpPjNuTE-Z_wYQyrU2lMQ", false},
 			{369, "other characters in the payload", header2 + ".####VGVzdA.Ixs2CdBkk8qjqe2-hq2dobqVvv9iDcDS6gPNgoXJyFY", false},
 			{371, "another character in the payload", header2 + ".?VGVzdA.q0zEA3Js33N6HcOFfBK875qJ_nFwSzI9SN9qJnx5sOc", false},
-			// These two are valid for Wycheproof, as they are if what is no base64
-			// is dropped before the MAC is computed. RFC 7515, section 5.2, has it
-			// computed over what was received.
+			// Wycheproof has these two as valid, for parsers that drop invalid
+			// characters before they compute the MAC. RFC 7515, section 5.2, computes
+			// it over the received text.
 			{372, "another character inserted in the header", header2[:43] + "?" + header2[43:] + ".VGVzdA." + mac2, false},
 			{373, "another character inserted in the payload", header2 + ".VGVzdA?." + mac2, false},
 			{374, "unused bits in the payload", header2 + ".AB.8sL_ycV8G_D-K_2A3I0EW3NoPMeQzv13cAzuHlQ5TAE", false},
@@ -605,12 +605,12 @@ func TestVectorsWycheproof(t *testing.T) {
 	} {
 		keys := []*hs256{newHS256([]byte(decode(t, group.key)))}
 		for _, v := range group.vectors {
-			// Of these the MAC is right, and the encoding below it is not.
+			// The MAC of these is valid, and the encoding of the signed text is not.
 			encoding := slices.Contains([]int{365, 366, 368, 369, 371, 375}, v.id)
 			if _, ok := authentic(keys, v.jws); ok != (v.valid || encoding) {
-				t.Errorf("%d, %s: authentic() is %v, want %v\n%s", v.id, v.what, ok, v.valid, v.jws)
+				t.Errorf("%d, %s: authentic() = %v, want %v\n%s", v.id, v.what, ok, v.valid, v.jws)
 			}
-			// None has our header and our claims, so each is refused in the end.
+			// None has our header and our claims, and VerifyAccess refuses each.
 			if c, err := (&Tokens{access: keys}).VerifyAccess(v.jws, testNow); err != ErrToken {
 				t.Errorf("%d, %s: VerifyAccess() = %+v, %v, want ErrToken", v.id, v.what, c, err)
 			}
@@ -624,7 +624,7 @@ type wycheproofVector struct {
 	valid     bool
 }
 
-// RFC 7515, appendix A.5, which is RFC 7519, section 6.1: an unsecured JWT.
+// TestVectorRFC7515A5 has an unsecured JWT (RFC 7515, appendix A.5; RFC 7519, section 6.1).
 func TestVectorRFC7515A5(t *testing.T) {
 	const token = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ."
 	if signed, ok := authentic(testTokens().access, token); ok {
@@ -632,7 +632,7 @@ func TestVectorRFC7515A5(t *testing.T) {
 	}
 }
 
-// sign makes a token as anybody can who has the key: without our code.
+// sign makes a token without our code, as anyone with the key can.
 func sign(secret, header, payload string) string {
 	signed := encode(header) + "." + encode(payload)
 	return signed + "." + macOf(secret, signed)
@@ -655,21 +655,20 @@ func decode(tb testing.TB, part string) string {
 	return string(text)
 }
 
-// replaceOnce changes one place of text: a row that changes none tests nothing.
+// replaceOnce replaces old in text, and fails if old does not occur exactly once.
 func replaceOnce(t *testing.T, text, old, new string) string {
 	t.Helper()
 	if strings.Count(text, old) != 1 {
-		t.Fatalf("%q is there %d times in %s, want once", old, strings.Count(text, old), text)
+		t.Fatalf("%q occurs %d times in %s, want once", old, strings.Count(text, old), text)
 	}
 	return strings.Replace(text, old, new, 1)
 }
 
-// Password hashes: what one looks like, whose parameters count, and what never
-// matches. All but one of these tests use a low cost.
+// The tests of password hashes follow. All but one use a low cost.
 
 var testHasher = Hasher{Iterations: 1000}
 
-// Made by Python's hashlib: pbkdf2_hmac("sha256", b"secret", b"0123456789abcdef", 1000).
+// hashOfSecret was made by Python's hashlib: pbkdf2_hmac("sha256", b"secret", b"0123456789abcdef", 1000).
 const hashOfSecret = "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Njc4OWFiY2RlZg$tiKWHy4FAGCWE8gn6GtKhaxD2OeeAUUWXFT/p1aaNl8"
 
 func TestHashIsAPHCStringThatMatchesItsPasswordAlone(t *testing.T) {
@@ -692,8 +691,8 @@ func TestHashIsAPHCStringThatMatchesItsPasswordAlone(t *testing.T) {
 	}
 }
 
-// No two accounts share a hash, so nobody sees that they share a password, and
-// no table made in advance fits.
+// TestEachHashHasItsOwnSalt: two accounts with one password have different hashes, and
+// a table of hashes made in advance is of no use.
 func TestEachHashHasItsOwnSalt(t *testing.T) {
 	seen := map[string]bool{}
 	for range 20 {
@@ -715,21 +714,21 @@ func TestCheckHonoursTheHashsOwnParameters(t *testing.T) {
 		phc      string
 		ok, weak bool
 	}{
-		{"the cost of today", "secret", hashOfSecret, match, strong},
-		{"not ASCII", "größe \U0001F511", "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Njc4OWFiY2RlZg$VI9hOJHcQPq45DZqkB26qS7Pzt8V2wpxzWBD9CVGvEw", match, strong},
-		{"a higher cost", "secret", "$pbkdf2-sha256$i=2000,l=32$MDEyMzQ1Njc4OWFiY2RlZg$MNNTwnCaMAYmrmE7v5+nTtN5kMiuSDOXHq5jqsVOVS8", match, strong},
-		{"a longer key", "secret", "$pbkdf2-sha256$i=1000,l=64$MDEyMzQ1Njc4OWFiY2RlZg$tiKWHy4FAGCWE8gn6GtKhaxD2OeeAUUWXFT/p1aaNl/foRckHfOcAI54QvKaR6xa3uNCirtSqhf67vdhI1arVQ", match, strong},
+		{"a hash of the current cost is not weak", "secret", hashOfSecret, match, strong},
+		{"a password beyond ASCII matches its hash", "größe \U0001F511", "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Njc4OWFiY2RlZg$VI9hOJHcQPq45DZqkB26qS7Pzt8V2wpxzWBD9CVGvEw", match, strong},
+		{"a hash of a higher cost is not weak", "secret", "$pbkdf2-sha256$i=2000,l=32$MDEyMzQ1Njc4OWFiY2RlZg$MNNTwnCaMAYmrmE7v5+nTtN5kMiuSDOXHq5jqsVOVS8", match, strong},
+		{"a hash with a longer key is not weak", "secret", "$pbkdf2-sha256$i=1000,l=64$MDEyMzQ1Njc4OWFiY2RlZg$tiKWHy4FAGCWE8gn6GtKhaxD2OeeAUUWXFT/p1aaNl/foRckHfOcAI54QvKaR6xa3uNCirtSqhf67vdhI1arVQ", match, strong},
 
-		// A weak one is replaced at the next login, when the password is at hand.
-		{"one iteration, the least there is", "secret", "$pbkdf2-sha256$i=1,l=32$MDEyMzQ1Njc4OWFiY2RlZg$YbpH4MTVriL1J0gKQnQQxyQwQcvFOwk4v2eQkU0Lbag", match, weak},
-		{"one iteration less", "secret", "$pbkdf2-sha256$i=999,l=32$MDEyMzQ1Njc4OWFiY2RlZg$XdUCsxllGQ00e9UA9ElSPR2Rj+0KgGDNcdoj3ThxsG8", match, weak},
-		{"a shorter key", "secret", "$pbkdf2-sha256$i=1000,l=16$MDEyMzQ1Njc4OWFiY2RlZg$tiKWHy4FAGCWE8gn6GtKhQ", match, weak},
-		{"a shorter salt", "secret", "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Njc$gmXJMVhdatNfVsJ9ypeofsgQYGm4+3G7niyjLFz1pDU", match, weak},
+		// A weak hash is replaced at the next login, which has the password.
+		{"a hash of one iteration, the minimum, is weak", "secret", "$pbkdf2-sha256$i=1,l=32$MDEyMzQ1Njc4OWFiY2RlZg$YbpH4MTVriL1J0gKQnQQxyQwQcvFOwk4v2eQkU0Lbag", match, weak},
+		{"a hash of one iteration less than the current cost is weak", "secret", "$pbkdf2-sha256$i=999,l=32$MDEyMzQ1Njc4OWFiY2RlZg$XdUCsxllGQ00e9UA9ElSPR2Rj+0KgGDNcdoj3ThxsG8", match, weak},
+		{"a hash with a shorter key is weak", "secret", "$pbkdf2-sha256$i=1000,l=16$MDEyMzQ1Njc4OWFiY2RlZg$tiKWHy4FAGCWE8gn6GtKhQ", match, weak},
+		{"a hash with a shorter salt is weak", "secret", "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Njc$gmXJMVhdatNfVsJ9ypeofsgQYGm4+3G7niyjLFz1pDU", match, weak},
 
-		{"a wrong password", "Secret", hashOfSecret, differ, strong},
-		{"a wrong password for a weak hash", "Secret", "$pbkdf2-sha256$i=999,l=32$MDEyMzQ1Njc4OWFiY2RlZg$XdUCsxllGQ00e9UA9ElSPR2Rj+0KgGDNcdoj3ThxsG8", differ, strong},
-		{"another cost than the key was made with", "secret", strings.Replace(hashOfSecret, "i=1000", "i=1001", 1), differ, strong},
-		{"another salt than the key was made with", "secret", strings.Replace(hashOfSecret, "$MD", "$ND", 1), differ, strong},
+		{"a wrong password does not match", "Secret", hashOfSecret, differ, strong},
+		{"a wrong password does not match a weak hash", "Secret", "$pbkdf2-sha256$i=999,l=32$MDEyMzQ1Njc4OWFiY2RlZg$XdUCsxllGQ00e9UA9ElSPR2Rj+0KgGDNcdoj3ThxsG8", differ, strong},
+		{"a hash with a changed cost does not match", "secret", strings.Replace(hashOfSecret, "i=1000", "i=1001", 1), differ, strong},
+		{"a hash with a changed salt does not match", "secret", strings.Replace(hashOfSecret, "$MD", "$ND", 1), differ, strong},
 	} {
 		ok, weak := testHasher.Check(test.password, test.phc)
 		if ok != test.ok || weak != test.weak {
@@ -739,54 +738,54 @@ func TestCheckHonoursTheHashsOwnParameters(t *testing.T) {
 }
 
 func TestMalformedHashMatchesNothing(t *testing.T) {
-	// The key is always the right one, so that nothing but the form is wrong.
+	// The key is always the right one, and only the form is wrong.
 	const salt, key = "MDEyMzQ1Njc4OWFiY2RlZg", "tiKWHy4FAGCWE8gn6GtKhaxD2OeeAUUWXFT/p1aaNl8"
 	for _, test := range []struct {
 		name, phc string
 	}{
-		{"the hash of no account", ""},
-		{"the password itself", "secret"},
-		{"another algorithm", "$pbkdf2-sha512$i=1000,l=32$" + salt + "$" + key},
-		{"the algorithm in another case", "$PBKDF2-SHA256$i=1000,l=32$" + salt + "$" + key},
-		{"the article's bcrypt", "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW"},
-		{"argon2", "$argon2id$v=19$m=65536,t=2,p=1$" + salt + "$" + key},
+		{"an empty hash matches nothing", ""},
+		{"a password in place of a hash matches nothing", "secret"},
+		{"a hash of another algorithm matches nothing", "$pbkdf2-sha512$i=1000,l=32$" + salt + "$" + key},
+		{"a hash with its algorithm in upper case matches nothing", "$PBKDF2-SHA256$i=1000,l=32$" + salt + "$" + key},
+		{"the bcrypt hash of the article matches nothing", "$2b$12$EixZaYVK1fsbw1ZfbX3OXePaWxn96p36WQoeG6Lruj3vjPGga31lW"},
+		{"an argon2 hash matches nothing", "$argon2id$v=19$m=65536,t=2,p=1$" + salt + "$" + key},
 
-		{"something before", "x$pbkdf2-sha256$i=1000,l=32$" + salt + "$" + key},
-		{"something behind", "$pbkdf2-sha256$i=1000,l=32$" + salt + "$" + key + "$"},
-		{"a line end", "$pbkdf2-sha256$i=1000,l=32$" + salt + "$" + key + "\n"},
-		{"a part missing", "$pbkdf2-sha256$i=1000,l=32$" + salt},
-		{"a part more", "$pbkdf2-sha256$v=1$i=1000,l=32$" + salt + "$" + key},
+		{"text before a hash matches nothing", "x$pbkdf2-sha256$i=1000,l=32$" + salt + "$" + key},
+		{"a dollar sign after a hash matches nothing", "$pbkdf2-sha256$i=1000,l=32$" + salt + "$" + key + "$"},
+		{"a line feed after a hash matches nothing", "$pbkdf2-sha256$i=1000,l=32$" + salt + "$" + key + "\n"},
+		{"a hash without its key matches nothing", "$pbkdf2-sha256$i=1000,l=32$" + salt},
+		{"a hash with one more part matches nothing", "$pbkdf2-sha256$v=1$i=1000,l=32$" + salt + "$" + key},
 
-		{"no cost", "$pbkdf2-sha256$l=32$" + salt + "$" + key},
-		{"no length", "$pbkdf2-sha256$i=1000$" + salt + "$" + key},
-		{"another parameter", "$pbkdf2-sha256$i=1000,l=32,x=1$" + salt + "$" + key},
-		{"the parameters in another order", "$pbkdf2-sha256$l=32,i=1000$" + salt + "$" + key},
-		{"a cost without its name", "$pbkdf2-sha256$1000,l=32$" + salt + "$" + key},
-		{"a cost with a sign", "$pbkdf2-sha256$i=+1000,l=32$" + salt + "$" + key},
-		{"a cost with a leading zero", "$pbkdf2-sha256$i=01000,l=32$" + salt + "$" + key},
-		{"a cost in hexadecimal", "$pbkdf2-sha256$i=0x3e8,l=32$" + salt + "$" + key},
-		{"a cost of zero", "$pbkdf2-sha256$i=0,l=32$" + salt + "$" + key},
-		{"a negative cost", "$pbkdf2-sha256$i=-1000,l=32$" + salt + "$" + key},
-		{"a cost that would keep the server busy", "$pbkdf2-sha256$i=6000001,l=32$" + salt + "$6wKIG7IEeY82s+wz15Zal11qYt5WKgXUag2WQfZ2tkg"},
-		{"a cost beyond any number", "$pbkdf2-sha256$i=99999999999999999999,l=32$" + salt + "$" + key},
-		{"another length than the key's", "$pbkdf2-sha256$i=1000,l=31$" + salt + "$" + key},
+		{"a hash without a cost matches nothing", "$pbkdf2-sha256$l=32$" + salt + "$" + key},
+		{"a hash without a length matches nothing", "$pbkdf2-sha256$i=1000$" + salt + "$" + key},
+		{"a hash with an unknown parameter matches nothing", "$pbkdf2-sha256$i=1000,l=32,x=1$" + salt + "$" + key},
+		{"a hash with its parameters in another order matches nothing", "$pbkdf2-sha256$l=32,i=1000$" + salt + "$" + key},
+		{"a cost without its name matches nothing", "$pbkdf2-sha256$1000,l=32$" + salt + "$" + key},
+		{"a cost with a sign matches nothing", "$pbkdf2-sha256$i=+1000,l=32$" + salt + "$" + key},
+		{"a cost with a leading zero matches nothing", "$pbkdf2-sha256$i=01000,l=32$" + salt + "$" + key},
+		{"a cost in hexadecimal matches nothing", "$pbkdf2-sha256$i=0x3e8,l=32$" + salt + "$" + key},
+		{"a cost of zero matches nothing", "$pbkdf2-sha256$i=0,l=32$" + salt + "$" + key},
+		{"a negative cost matches nothing", "$pbkdf2-sha256$i=-1000,l=32$" + salt + "$" + key},
+		{"a cost above the maximum matches nothing", "$pbkdf2-sha256$i=6000001,l=32$" + salt + "$6wKIG7IEeY82s+wz15Zal11qYt5WKgXUag2WQfZ2tkg"},
+		{"a cost that overflows 64 bits matches nothing", "$pbkdf2-sha256$i=99999999999999999999,l=32$" + salt + "$" + key},
+		{"a length other than that of the key matches nothing", "$pbkdf2-sha256$i=1000,l=31$" + salt + "$" + key},
 
-		{"no salt", "$pbkdf2-sha256$i=1000,l=32$$p6kS+jPkrCLgm+JMAAwOXmRYf18G94OuMOAM+cnoiXM"},
-		{"a salt of 7 bytes", "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Ng$7VNtvg8pM6cyiooKy6fYz+j/MrdyQyMZK9lvS8Rc7VY"},
-		{"a salt that is not base64", "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Njc4OWFiY2RlZ*$" + key},
-		{"a salt with padding", "$pbkdf2-sha256$i=1000,l=32$" + salt + "==$" + key},
-		{"a salt with a line break", "$pbkdf2-sha256$i=1000,l=32$" + salt[:4] + "\n" + salt[4:] + "$" + key},
-		{"a salt with stray bits", "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Njc4OWFiY2RlZh$" + key},
+		{"a hash with an empty salt matches nothing", "$pbkdf2-sha256$i=1000,l=32$$p6kS+jPkrCLgm+JMAAwOXmRYf18G94OuMOAM+cnoiXM"},
+		{"a salt of 7 bytes matches nothing", "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Ng$7VNtvg8pM6cyiooKy6fYz+j/MrdyQyMZK9lvS8Rc7VY"},
+		{"a salt that is not base64 matches nothing", "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Njc4OWFiY2RlZ*$" + key},
+		{"a salt with padding matches nothing", "$pbkdf2-sha256$i=1000,l=32$" + salt + "==$" + key},
+		{"a salt with a line break matches nothing", "$pbkdf2-sha256$i=1000,l=32$" + salt[:4] + "\n" + salt[4:] + "$" + key},
+		{"a salt with unused bits set matches nothing", "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Njc4OWFiY2RlZh$" + key},
 
-		// An empty key would be the key of every password, a short one of many.
-		{"no key", "$pbkdf2-sha256$i=1000,l=0$" + salt + "$"},
-		{"a key of 15 bytes", "$pbkdf2-sha256$i=1000,l=15$" + salt + "$tiKWHy4FAGCWE8gn6GtK"},
-		{"a key of one byte", "$pbkdf2-sha256$i=1000,l=1$" + salt + "$tg"},
-		{"a key of 65 bytes", "$pbkdf2-sha256$i=1000,l=65$" + salt + "$tiKWHy4FAGCWE8gn6GtKhaxD2OeeAUUWXFT/p1aaNl/foRckHfOcAI54QvKaR6xa3uNCirtSqhf67vdhI1arVS0"},
-		{"a key that is not base64", "$pbkdf2-sha256$i=1000,l=32$" + salt + "$tiKWHy4FAGCWE8gn6GtKhaxD2OeeAUUWXFT/p1aaNl*"},
-		{"a key in the alphabet of tokens", "$pbkdf2-sha256$i=1000,l=32$" + salt + "$" + strings.Replace(key, "/", "_", 1)},
-		{"a key with padding", "$pbkdf2-sha256$i=1000,l=32$" + salt + "$" + key + "="},
-		{"a key with stray bits", "$pbkdf2-sha256$i=1000,l=32$" + salt + "$" + key[:42] + "9"},
+		// An empty key would match every password, and a short one many.
+		{"a hash with an empty key matches nothing", "$pbkdf2-sha256$i=1000,l=0$" + salt + "$"},
+		{"a key of 15 bytes matches nothing", "$pbkdf2-sha256$i=1000,l=15$" + salt + "$tiKWHy4FAGCWE8gn6GtK"},
+		{"a key of one byte matches nothing", "$pbkdf2-sha256$i=1000,l=1$" + salt + "$tg"},
+		{"a key of 65 bytes matches nothing", "$pbkdf2-sha256$i=1000,l=65$" + salt + "$tiKWHy4FAGCWE8gn6GtKhaxD2OeeAUUWXFT/p1aaNl/foRckHfOcAI54QvKaR6xa3uNCirtSqhf67vdhI1arVS0"},
+		{"a key that is not base64 matches nothing", "$pbkdf2-sha256$i=1000,l=32$" + salt + "$tiKWHy4FAGCWE8gn6GtKhaxD2OeeAUUWXFT/p1aaNl*"},
+		{"a key in the URL-safe alphabet matches nothing", "$pbkdf2-sha256$i=1000,l=32$" + salt + "$" + strings.Replace(key, "/", "_", 1)},
+		{"a key with padding matches nothing", "$pbkdf2-sha256$i=1000,l=32$" + salt + "$" + key + "="},
+		{"a key with unused bits set matches nothing", "$pbkdf2-sha256$i=1000,l=32$" + salt + "$" + key[:42] + "9"},
 	} {
 		for _, password := range []string{"secret", ""} {
 			if ok, weak := testHasher.Check(password, test.phc); ok || weak {
@@ -796,25 +795,25 @@ func TestMalformedHashMatchesNothing(t *testing.T) {
 	}
 }
 
-// The greatest cost is read; trying it would take a second.
+// TestGreatestCostIsTenTimesTodays parses the greatest cost. Hashing with it would take a second.
 func TestGreatestCostIsTenTimesTodays(t *testing.T) {
 	for iterations, want := range map[int]bool{10 * 600_000: true, 10*600_000 + 1: false} {
 		if _, _, _, ok := parsePHC(formatPHC(iterations, make([]byte, 16), make([]byte, 32))); ok != want {
-			t.Errorf("parsePHC() of %d iterations is read: %v, want %v", iterations, ok, want)
+			t.Errorf("parsePHC() of %d iterations = %v, want %v", iterations, ok, want)
 		}
 	}
 }
 
-// The attack is called user enumeration: if an unknown name is refused sooner
-// than a wrong password, the time of an answer tells which names exist.
+// TestEveryHashCostsTheSame: if an unknown username were refused sooner than a wrong
+// password, the time of a response would tell which names exist (user enumeration).
 func TestEveryHashCostsTheSame(t *testing.T) {
 	h := Hasher{Iterations: 10_000}
 	known := h.Hash("secret")
 	weak := Hasher{Iterations: 10}.Hash("secret")
 	hashes := []string{known, "", "secret", "$pbkdf2-sha256$i=1,l=32$$", strings.Replace(known, "$i=", "$i=+", 1), weak}
 
-	// The quickest of ten each, taken in turns: the machine is not ours alone.
-	// What leaks is a factor of thousands; ten is far from both.
+	// The quickest of ten each, in turns, is free of other load. A leak would be a
+	// factor of thousands; the limit of ten is far from both.
 	quickest := make([]time.Duration, len(hashes))
 	for range 10 {
 		for i, phc := range hashes {
@@ -832,8 +831,9 @@ func TestEveryHashCostsTheSame(t *testing.T) {
 	}
 }
 
-// HMAC pads its key with zero bytes, so that PBKDF2 cannot tell these passwords
-// from "secret". They must not match; nor may what can never be registered.
+// TestUnhashablePasswordsNeverMatch: HMAC pads its key with zero bytes, and PBKDF2
+// cannot tell "secret\x00" from "secret". Neither such a password nor any other that
+// cannot be registered may match.
 func TestUnhashablePasswordsNeverMatch(t *testing.T) {
 	for _, password := range []string{
 		"secret\x00", "secret\x00\x00", "\x00", "s\x00ecret", "secret\xff", "\xed\xa0\x80", "\xc1\xb3ecret",
@@ -861,8 +861,9 @@ func TestRealCostIs600000Iterations(t *testing.T) {
 	}
 }
 
-// PBKDF2-HMAC-SHA256: RFC 7914, section 11; and the inputs of RFC 6070, whose own keys
-// are for SHA-1, with keys that were published at stackoverflow.com/questions/5130513.
+// TestVectorsPBKDF2 has the vectors for PBKDF2-HMAC-SHA256 of RFC 7914, section 11, and
+// the inputs of RFC 6070, whose keys are for SHA-1, with the keys published at
+// stackoverflow.com/questions/5130513.
 func TestVectorsPBKDF2(t *testing.T) {
 	for _, test := range []struct {
 		password, salt string
@@ -888,15 +889,15 @@ func TestVectorsPBKDF2(t *testing.T) {
 	}
 }
 
-// Each of Wycheproof's vectors for PBKDF2 is derived; and written as a PHC string, it
-// matches its password, unless this server would never have made it.
+// TestVectorsWycheproofPBKDF2 derives each of Wycheproof's vectors for PBKDF2. As a PHC
+// string it matches its password, unless this server never makes such a hash.
 func TestVectorsWycheproofPBKDF2(t *testing.T) {
 	var derived, matched int
 	for line := range strings.Lines(readText(t, "testdata/wycheproof_pbkdf2.txt")) {
 		var id, iterations int
 		var consists, password, salt, key string
 		if n, _ := fmt.Sscanf(line, "%d %s %s %s %d %s", &id, &consists, &password, &salt, &iterations, &key); n != 6 {
-			continue // the source
+			continue // a line of the header
 		}
 		derived++
 		var raw [3]string // password, salt, key
@@ -920,6 +921,6 @@ func TestVectorsWycheproofPBKDF2(t *testing.T) {
 		}
 	}
 	if derived != 60 || matched != 26 {
-		t.Errorf("%d vectors were read and %d can be passwords, want 60 and 26", derived, matched)
+		t.Errorf("%d vectors were derived and %d can be hashes of passwords, want 60 and 26", derived, matched)
 	}
 }

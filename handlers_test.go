@@ -732,14 +732,15 @@ func TestWhoMayCallWhat(t *testing.T) {
 	var here, there []string
 	for _, e := range endpoints {
 		here = append(here, e.pattern)
+		callers := "active users only"
 		refused := map[string]int{"john": 200, "jane": 200, "admin": 200, "nobody": 401, "dora": 400, "dave": 401, "ended": 401, "john.refresh": 401}
 		switch e.who {
 		case anyone:
-			refused = nil
+			refused, callers = nil, "everyone"
 		case admin:
-			refused["john"], refused["jane"] = 403, 403
+			refused["john"], refused["jane"], callers = 403, 403, "admins only"
 		}
-		t.Run(e.pattern, func(t *testing.T) {
+		t.Run(e.pattern+" is for "+callers, func(t *testing.T) {
 			inPeopledWorld(t, func(w *world) {
 				for caller, status := range refused {
 					if status == 200 {
@@ -748,7 +749,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 					call := strings.Replace(strings.Replace(e.call, " as john", " as "+caller, 1), " as admin", " as "+caller, 1)
 					call = strings.Replace(call, " as nobody", "", 1)
 					if w.send(w.Context(), call); w.answers[len(w.answers)-1].status != status {
-						t.Errorf("%s\n  got %s\n  want %d, since it is for: %s", call, w.show(w.answers[len(w.answers)-1]), status, e.who)
+						t.Errorf("%s\n  got %s\n  want %d: it is for %s", call, w.show(w.answers[len(w.answers)-1]), status, callers)
 					}
 				}
 				if got := w.send(w.Context(), e.call); got.status != e.status {
