@@ -23,8 +23,8 @@ import (
 	"time"
 )
 
-// This file tests the promise at the head of store_file.go, sentence by
-// sentence. What the store says to its callers is in store_test.go.
+// This file tests the durability promise at the top of store_file.go, sentence by
+// sentence. The contract of all stores is in store_test.go.
 
 func TestFileStore(t *testing.T) {
 	open := func(t *testing.T) Store { return openFile(t, storePath(t)).file }
@@ -38,12 +38,12 @@ func TestFileStoreIsTheSameAfterReopening(t *testing.T) {
 	f = f.reopen()
 	wantEqual(t, "the store opened again", f.contents(), want)
 	if got := f.create(newUser("next")).ID; got != 6 {
-		t.Errorf("CreateUser = ID %d, want 6: 5 was given to the account that was deleted last", got)
+		t.Errorf("CreateUser = ID %d, want 6: the deleted account had 5", got)
 	}
 }
 
-// Time goes by, the store is opened again and again, and each opening compacts
-// it once: all of this while a model keeps count.
+// TestFileStoreRandomOperations makes random calls to the store and to a model, with
+// pauses, reopenings and compactions in between.
 func TestFileStoreRandomOperations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := storePath(t)
@@ -57,8 +57,8 @@ func TestFileStoreRandomOperations(t *testing.T) {
 	})
 }
 
-// The format is a promise too: backups are read by later versions, and people
-// read it with tools for text.
+// TestFileFormat: the format is a promise too. Later versions read backups, and people
+// read the file with text tools.
 func TestFileFormat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the year is 2000
 		f := openFile(t, storePath(t))
@@ -83,7 +83,7 @@ func TestFileFormat(t *testing.T) {
 }
 
 func TestFileOfTheFirstVersion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // in 2000, when its sessions have not expired
+	synctest.Test(t, func(t *testing.T) { // in 2000, before its sessions expire
 		path := storePath(t)
 		write(t, path, read(t, "testdata/first-version.jsonl"))
 		f, err := OpenFileStore(t.Context(), path, monthLife, slog.New(slog.DiscardHandler))
@@ -129,14 +129,14 @@ func TestFileIsForItsOwnerOnly(t *testing.T) {
 		}
 	}
 	f := openFile(t, path)
-	check(f, "a file that everybody could read")
+	check(f, "a file that everyone could read")
 	f.create(newUser("johndoe"))
 	f.compactNow()
 	check(f, "after a compaction")
 	check(openFile(t, storePath(t)), "a new file")
 }
 
-// A crash in the middle of a write leaves any part of it.
+// TestTornLastLineIsDropped: a crash in the middle of a write leaves any part of the line.
 func TestTornLastLineIsDropped(t *testing.T) {
 	f := filledStore(t)
 	before, acknowledged := f.contents(), f.bytes()
@@ -163,7 +163,7 @@ func TestTornLastLineIsDropped(t *testing.T) {
 	zeros := bytes.Clone(torn)
 	clear(zeros[10:20])
 	check("zero bytes in the middle of the line", zeros)
-	check("zero bytes in the middle, and no line end", zeros[:len(zeros)-1])
+	check("zero bytes in the middle of a line without its end", zeros[:len(zeros)-1])
 	clear(zeros[:len(zeros)-1])
 	check("zero bytes up to the line end", zeros)
 
@@ -172,11 +172,11 @@ func TestTornLastLineIsDropped(t *testing.T) {
 		t.Errorf("CreateUser after a torn line = ID %d, want 6", got)
 	}
 	want := f.contents()
-	wantEqual(t, "the store with a line where the torn one was", f.reopen().contents(), want)
+	wantEqual(t, "the store with a new line in place of the torn one", f.reopen().contents(), want)
 }
 
-// The sectors of a write arrive in any order. So of lines that are written together,
-// the first may be missing and the others there.
+// TestTornLinesThatSharedASync: the sectors of a write reach the disk in any order. Of
+// lines that were written together, the first may be missing and the others complete.
 func TestTornLinesThatSharedASync(t *testing.T) {
 	line := func(name string, id int64, shared bool) string {
 		u := newUser(name)
@@ -194,16 +194,16 @@ func TestTornLinesThatSharedASync(t *testing.T) {
 		name, tail string
 		want       int // accounts, or 0 if the file is refused
 	}{
-		{"all three have arrived", first + second + third, 4},
-		{"the first has zero bytes", zeros(first, 5, 50) + second + third, 1},
-		{"the first has zero bytes, and the last no end", zeros(first, 5, 50) + second + third[:90], 1},
-		{"the second has zero bytes", first + zeros(second, 5, 50) + third, 2},
-		{"the end of the first and the beginning of the second are zero bytes", zeros(first+second, len(first)-9, len(first)+9) + third, 1},
-		{"the first and the third have zero bytes", zeros(first, 5, 50) + second + zeros(third, 5, 50), 1},
-		{"zero bytes alone", zeros(first+second+third, 0, len(first+second+third)), 1},
-		{"the first has zero bytes, and a line behind it was synced later", zeros(first, 5, 50) + second + line("dora", 4, false), 0},
-		{"the first has zero bytes, and a line behind it is damaged", zeros(first, 5, 50) + strings.Replace(second, "cleo", "Cleo", 1) + third, 0},
-		{"the first is damaged without zero bytes", strings.Replace(first, "ben", "Ben", 1) + second + third, 0},
+		{"three complete lines are read", first + second + third, 4},
+		{"a first line with zero bytes drops all three lines", zeros(first, 5, 50) + second + third, 1},
+		{"a first line with zero bytes and a last line without an end drop all three lines", zeros(first, 5, 50) + second + third[:90], 1},
+		{"a second line with zero bytes drops the last two lines", first + zeros(second, 5, 50) + third, 2},
+		{"zero bytes across the end of the first line drop all three lines", zeros(first+second, len(first)-9, len(first)+9) + third, 1},
+		{"a first and a third line with zero bytes drop all three lines", zeros(first, 5, 50) + second + zeros(third, 5, 50), 1},
+		{"zero bytes in place of all three lines are dropped", zeros(first+second+third, 0, len(first+second+third)), 1},
+		{"zero bytes before a line of a later sync are refused", zeros(first, 5, 50) + second + line("dora", 4, false), 0},
+		{"zero bytes before a damaged line are refused", zeros(first, 5, 50) + strings.Replace(second, "cleo", "Cleo", 1) + third, 0},
+		{"a damaged first line without zero bytes is refused", strings.Replace(first, "ben", "Ben", 1) + second + third, 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			path := storePath(t)
@@ -211,7 +211,7 @@ func TestTornLinesThatSharedASync(t *testing.T) {
 			if row.want == 0 {
 				_, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
 				if err == nil || !strings.Contains(err.Error(), "line 3: ") {
-					t.Errorf("OpenFileStore: got error %v, want one of line 3", err)
+					t.Errorf("OpenFileStore: got error %v, want one about line 3", err)
 				}
 				wantEqual(t, "the file", read(t, path), before+row.tail)
 				return
@@ -241,14 +241,14 @@ func TestTornHeaderIsWrittenAgain(t *testing.T) {
 	}
 }
 
-// Every byte of every line but the last is changed, one at a time. Each time
-// the store must not open, must say which line, and must not touch the file.
+// TestDamageStopsTheStart changes every byte of every line but the last, one at a time.
+// The store must not open, must name the line in its error, and must not change the file.
 func TestDamageStopsTheStart(t *testing.T) {
 	f := filledStore(t)
 	want := f.contents()
 	f.close()
 	whole := f.bytes()
-	last := bytes.LastIndexByte(whole[:len(whole)-1], '\n') // where the last line begins, less one
+	last := bytes.LastIndexByte(whole[:len(whole)-1], '\n') // just before the last line
 	line, start := 1, 0
 	for i := range last {
 		damaged := bytes.Clone(whole)
@@ -258,11 +258,11 @@ func TestDamageStopsTheStart(t *testing.T) {
 		again, err := OpenFileStore(t.Context(), f.path, testLife, slog.New(slog.DiscardHandler))
 		switch {
 		case err == nil && line > 1 && i-start >= 2 && i-start <= 4:
-			// Only the name "crc" is outside of the checksum. Without it the
-			// line is as good as one that was written by hand.
+			// Only the name "crc" is outside of the checksum. A line without it
+			// is valid, as one that was written by hand.
 			wantEqual(t, call, testedStore{again, t}.contents(), want)
 		case err == nil:
-			t.Errorf("%s: it was opened", call)
+			t.Errorf("%s: OpenFileStore succeeded, want an error", call)
 		case !strings.Contains(err.Error(), fmt.Sprintf("line %d: ", line)):
 			t.Errorf("%s: got error %q, want one with \"line %d\"", call, err, line)
 		}
@@ -277,7 +277,7 @@ func TestDamageStopsTheStart(t *testing.T) {
 		}
 	}
 	if line < 10 {
-		t.Errorf("only %d lines were damaged: not much of a test", line)
+		t.Errorf("the test damaged %d lines, want 10 or more", line)
 	}
 }
 
@@ -288,31 +288,31 @@ func TestUnusableFilesAreRefusedAndLeftAlone(t *testing.T) {
 	)
 	more := func(old, new string) string { return fileHeader + anna + strings.Replace(anna, old, new, 1) + login }
 	for _, row := range []struct{ name, file, want string }{
-		{"a later version", `{"format":"stdauth","version":2}` + "\n", "line 1: written by another version"},
-		{"another program's file", "Dear diary,\n", "line 1: not a file of stdauth"},
-		{"another program's file of one line without an end", "Dear diary", "line 1: not a file of stdauth"},
-		{"another program's file of one long line", strings.Repeat("x", 2*maxLine), "line 1: not a file of stdauth"},
-		{"another program's file of zero bytes", strings.Repeat("\x00", 2*maxLine), "line 1: not a file of stdauth"},
-		{"the header with more behind it", strings.TrimSpace(fileHeader) + " \n", "line 1: "},
-		{"no header", anna + login, "line 1: not a file of stdauth"},
+		{"a file of a later version is refused", `{"format":"stdauth","version":2}` + "\n", "line 1: written by another version"},
+		{"a file of another program is refused", "Dear diary,\n", "line 1: not a file of stdauth"},
+		{"a file of another program of one line without an end is refused", "Dear diary", "line 1: not a file of stdauth"},
+		{"a file of another program of one long line is refused", strings.Repeat("x", 2*maxLine), "line 1: not a file of stdauth"},
+		{"a file of zero bytes is refused", strings.Repeat("\x00", 2*maxLine), "line 1: not a file of stdauth"},
+		{"a header with a trailing space is refused", strings.TrimSpace(fileHeader) + " \n", "line 1: "},
+		{"a file without a header is refused", anna + login, "line 1: not a file of stdauth"},
 
-		{"an empty line", fileHeader + anna + "\n" + login, "line 3: "},
-		{"a line that is not JSON", fileHeader + anna + "johndoe\n" + login, "line 3: "},
-		{"a line that changes nothing", fileHeader + anna + "{}\n" + login, "line 3: "},
-		{"a line that is too long", fileHeader + anna + strings.Repeat(" ", maxLine) + login, "line 3: "},
-		{"zero bytes in the middle of the file", fileHeader + anna + "\x00\x00\x00\n" + login, "line 3: "},
-		{"the last line is whole, but not JSON", fileHeader + anna + "johndoe\n", "line 3: "},
+		{"an empty line is refused", fileHeader + anna + "\n" + login, "line 3: "},
+		{"a line that is not JSON is refused", fileHeader + anna + "johndoe\n" + login, "line 3: "},
+		{"a line without a change is refused", fileHeader + anna + "{}\n" + login, "line 3: "},
+		{"a line of more than 64 KiB is refused", fileHeader + anna + strings.Repeat(" ", maxLine) + login, "line 3: "},
+		{"zero bytes in the middle of the file are refused", fileHeader + anna + "\x00\x00\x00\n" + login, "line 3: "},
+		{"a complete last line that is not JSON is refused", fileHeader + anna + "johndoe\n", "line 3: "},
 
-		{"an ID that goes back", fileHeader + `{"last_id":1}` + "\n" + anna + login, "line 3: the ID 1 is not above"},
-		{"an ID below 1", fileHeader + strings.ReplaceAll(anna, `"id":1`, `"id":-1`) + login, "line 2: not a change"},
-		{"a name twice", fileHeader + anna + strings.ReplaceAll(anna, `"id":1`, `"id":2`) + login, "line 3: username already registered"},
-		{"a name that changes", more("anna", "ben"), "line 3: an account does not change its name"},
-		{"a name against the rules", fileHeader + strings.Replace(anna, "anna", "an na", 1) + login, "line 2: not an account"},
-		{"a role that is none", more(`"role":"user"`, `"role":"root"`), "line 3: not an account"},
-		{"two IDs in one line", more(`"id":1,"username"`, `"id":2,"username"`), "line 3: not an account"},
-		{"a session of nobody", fileHeader + login + anna, "line 2: no account has the ID 1"},
-		{"a session of somebody else", fileHeader + anna + strings.Replace(login, `"user_id":1`, `"user_id":2`, 1) + login, "line 3: not a session"},
-		{"a session without an ID", fileHeader + anna + strings.Replace(login, "S1", "", 1) + login, "line 3: not a session"},
+		{"an ID not above the last one is refused", fileHeader + `{"last_id":1}` + "\n" + anna + login, "line 3: the ID 1 is not above"},
+		{"an ID below 1 is refused", fileHeader + strings.ReplaceAll(anna, `"id":1`, `"id":-1`) + login, "line 2: not a change"},
+		{"a username of two accounts is refused", fileHeader + anna + strings.ReplaceAll(anna, `"id":1`, `"id":2`) + login, "line 3: username already registered"},
+		{"a line that changes a username is refused", more("anna", "ben"), "line 3: an account does not change its name"},
+		{"an invalid username is refused", fileHeader + strings.Replace(anna, "anna", "an na", 1) + login, "line 2: not an account"},
+		{"an unknown role is refused", more(`"role":"user"`, `"role":"root"`), "line 3: not an account"},
+		{"a line with two different IDs is refused", more(`"id":1,"username"`, `"id":2,"username"`), "line 3: not an account"},
+		{"a session without an account is refused", fileHeader + login + anna, "line 2: no account has the ID 1"},
+		{"a session with the ID of another account is refused", fileHeader + anna + strings.Replace(login, `"user_id":1`, `"user_id":2`, 1) + login, "line 3: not a session"},
+		{"a session without an ID is refused", fileHeader + anna + strings.Replace(login, "S1", "", 1) + login, "line 3: not a session"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			path := storePath(t)
@@ -333,19 +333,19 @@ func TestUnusableFilesAreRefusedAndLeftAlone(t *testing.T) {
 			wantEqual(t, "the file beside it", read(t, path+".new"), "somebody else's")
 		})
 	}
-	t.Run("a folder", func(t *testing.T) {
+	t.Run("a directory is refused", func(t *testing.T) {
 		if f, err := OpenFileStore(t.Context(), t.TempDir(), testLife, slog.New(slog.DiscardHandler)); err == nil {
 			f.Close()
-			t.Error("OpenFileStore of a folder succeeded")
+			t.Error("OpenFileStore of a directory succeeded")
 		}
 	})
-	t.Run("a folder that is not there", func(t *testing.T) {
+	t.Run("a file in a directory that does not exist is refused", func(t *testing.T) {
 		_, err := OpenFileStore(t.Context(), filepath.Join(t.TempDir(), "none", "users.jsonl"), testLife, slog.New(slog.DiscardHandler))
 		wantErr(t, "OpenFileStore", err, os.ErrNotExist)
 	})
 }
 
-// What could not be read again is not written in the first place.
+// TestFileStoreRefusesWhatItCouldNotReplay: a change that could not be read again is not written.
 func TestFileStoreRefusesWhatItCouldNotReplay(t *testing.T) {
 	f := filledStore(t)
 	want := f.contents()
@@ -353,38 +353,38 @@ func TestFileStoreRefusesWhatItCouldNotReplay(t *testing.T) {
 		name   string
 		change func() error
 	}{
-		{"an account without a name", func() error { _, err := f.CreateUser(t.Context(), Caller{}, newUser("")); return err }},
-		{"an account without a role", func() error {
+		{"an account without a username is refused", func() error { _, err := f.CreateUser(t.Context(), Caller{}, newUser("")); return err }},
+		{"an account without a role is refused", func() error {
 			u := newUser("norole")
 			u.Role = ""
 			_, err := f.CreateUser(t.Context(), Caller{}, u)
 			return err
 		}},
-		{"a full name over 64 KiB", func() error {
+		{"a full name over 64 KiB is refused", func() error {
 			_, err := f.UpdateUser(t.Context(), Caller{}, 1, func(u *User) error { u.FullName = strings.Repeat("x", maxLine); return nil })
 			return err
 		}},
-		{"a user agent over 64 KiB", func() error {
+		{"a user agent over 64 KiB is refused", func() error {
 			s := newSession(f.user(1))
 			s.UserAgent = strings.Repeat("x", maxLine)
 			return f.CreateSession(t.Context(), s)
 		}},
-		{"a date that JSON cannot say", func() error {
+		{"a date beyond the year 9999, which JSON times cannot express, is refused", func() error {
 			s := newSession(f.user(1))
 			s.ExpiresAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
 			return f.CreateSession(t.Context(), s)
 		}},
 	} {
 		if err := row.change(); err == nil || errors.Is(err, ErrUnavailable) {
-			t.Errorf("%s: got error %v, want one about it", row.name, err)
+			t.Errorf("%s: got error %v, want one other than ErrUnavailable", row.name, err)
 		}
 	}
 	wantEqual(t, "the store", f.contents(), want)
 	wantEqual(t, "the store opened again", f.reopen().contents(), want)
 }
 
-// A line is as long as the reader takes, and no longer, wherever it stands among
-// those that are written together.
+// TestLongestLine: the writer and the reader have the same maximum length of a line,
+// wherever the line is among those written together.
 func TestLongestLine(t *testing.T) {
 	lineOf := func(b []byte, fullName int) ([]byte, error) {
 		u := User{ID: 1, Username: "anna", Role: RoleUser, CreatedAt: longAgo, PasswordHash: "x", FullName: strings.Repeat("x", fullName)}
@@ -397,8 +397,8 @@ func TestLongestLine(t *testing.T) {
 	lines, err := lineOf([]byte(fileHeader), longest)
 	wantErr(t, fmt.Sprintf("appendLine of %d bytes", maxLine), err, nil)
 	lines, err = lineOf(lines, longest)
-	wantErr(t, fmt.Sprintf("appendLine of %d bytes behind others", maxLine), err, nil)
-	wantEqual(t, "bytes of two lines of the greatest length", len(lines), len(fileHeader)+2*maxLine)
+	wantErr(t, fmt.Sprintf("appendLine of %d bytes after others", maxLine), err, nil)
+	wantEqual(t, "bytes of two lines of the maximum length", len(lines), len(fileHeader)+2*maxLine)
 
 	path := storePath(t)
 	write(t, path, string(lines))
@@ -421,7 +421,7 @@ func TestOneFileHasOneStore(t *testing.T) {
 		_, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
 		wantErr(t, "OpenFileStore of a file in use, by "+filepath.Base(path), err, errLocked)
 	}
-	f.create(newUser("johndoe2")) // it took no harm
+	f.create(newUser("johndoe2")) // the open store still works
 	want := f.contents()
 
 	m, err := ReadFileStore(t.Context(), link)
@@ -434,10 +434,10 @@ func TestOneFileHasOneStore(t *testing.T) {
 	wantEqual(t, "the store opened through a link", again.contents(), want)
 	again.compactNow()
 	again.close()
-	wantEqual(t, "the file behind the link, compacted through it", openFile(t, f.path).contents(), want)
+	wantEqual(t, "the target of the link after a compaction through it", openFile(t, f.path).contents(), want)
 }
 
-// childOpens, in the environment, makes the test below the other process.
+// childOpens, in the environment, makes the test below run as the other process.
 const childOpens = "STDAUTH_TEST_CHILD_OPENS"
 
 func TestOneFileHasOneProcess(t *testing.T) {
@@ -471,8 +471,8 @@ func TestFailedDiskEndsAllChanges(t *testing.T) {
 		disk func(file) file
 		want error
 	}{
-		{"a write fails", func(a file) file { return failingDisk{a, broken, nil} }, broken},
-		{"a sync fails", func(a file) file { return failingDisk{a, nil, broken} }, broken},
+		{"a failed write ends all changes", func(a file) file { return failingDisk{a, broken, nil} }, broken},
+		{"a failed sync ends all changes", func(a file) file { return failingDisk{a, nil, broken} }, broken},
 	}
 	for _, room := range []int{0, 1, 40, 200} {
 		rows = append(rows, struct {
@@ -480,7 +480,7 @@ func TestFailedDiskEndsAllChanges(t *testing.T) {
 			disk func(file) file
 			want error
 		}{
-			fmt.Sprintf("the disk is full after %d bytes", room),
+			fmt.Sprintf("a disk that is full after %d bytes ends all changes", room),
 			func(a file) file { return &fullDisk{a, room} },
 			syscall.ENOSPC,
 		})
@@ -493,7 +493,7 @@ func TestFailedDiskEndsAllChanges(t *testing.T) {
 			f.file.file = row.disk(f.file.file)
 
 			_, err := f.CreateUser(t.Context(), Caller{}, newUser("unlucky"))
-			wantErr(t, "the change that met the failure", err, row.want)
+			wantErr(t, "the first change after the disk failed", err, row.want)
 			for call, change := range map[string]func() error{
 				"CreateUser": func() error { _, err := f.CreateUser(t.Context(), Caller{}, newUser("later")); return err },
 				"UpdateUser": func() error {
@@ -516,34 +516,34 @@ func TestFailedDiskEndsAllChanges(t *testing.T) {
 			} {
 				wantErr(t, call+" after the failure", change(), ErrUnavailable)
 			}
-			wantEqual(t, "what readers see after the failure", f.contents(), before)
+			wantEqual(t, "the contents for readers after the failure", f.contents(), before)
 			_, err = f.UserByName(t.Context(), "unlucky")
 			wantErr(t, "UserByName of the account that was not acknowledged", err, ErrNotFound)
-			wantErr(t, "Close of a store that has said so already", f.file.Close(), nil)
+			wantErr(t, "Close after the failure was returned", f.file.Close(), nil)
 
 			again := openFile(t, f.path)
 			after := again.contents()
 			if _, ok := after["User(6)"]; ok {
-				// Unknown is unknown: a change whose sync failed may be on the disk.
+				// A change whose sync failed may or may not be on the disk.
 				delete(after, "User(6)")
 				delete(after, "Sessions(6)")
 			}
-			wantEqual(t, "the store opened on a disk that is whole", after, before)
+			wantEqual(t, "the store opened again on a working disk", after, before)
 			wantErr(t, "Ready of the store opened again", again.Ready(t.Context()), nil)
 			again.create(newUser("lucky"))
 		})
 	}
 }
 
-// A deletion that waits for the disk, or that the disk has refused, is not
-// visible: neither by ID, nor by name, nor by the name being free.
+// TestReadersSeeOnlyWhatIsDurable: a change that waits for its sync, or whose sync
+// failed, is not visible to readers.
 func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		sync error
 	}{
-		{"a sync that succeeds in the end", nil},
-		{"a sync that fails in the end", errors.New("input/output error")},
+		{"readers see changes only after their sync succeeds", nil},
+		{"readers never see changes whose sync fails", errors.New("input/output error")},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -571,9 +571,9 @@ func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
 					},
 				} {
 					go func() { done <- change() }()
-					synctest.Wait() // until all that is left waits for the disk
-					// That this returns at all is the other half: no read waits.
-					wantEqual(t, "what readers see during the sync", f.contents(), before)
+					synctest.Wait() // until everything waits for the disk
+					// A read that waited for the sync would never return.
+					wantEqual(t, "the contents for readers during the sync", f.contents(), before)
 				}
 				if len(done) > 0 {
 					t.Fatalf("%d changes were acknowledged before the sync returned, the first with %v", len(done), <-done)
@@ -581,13 +581,13 @@ func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
 				disk.finish(row.sync)
 				for range cap(done) {
 					if err := <-done; row.sync == nil {
-						wantErr(t, "a change", err, nil)
+						wantErr(t, "a change whose sync succeeded", err, nil)
 					} else {
 						wantErr(t, "a change whose sync failed", err, ErrUnavailable)
 					}
 				}
 				if row.sync != nil {
-					wantEqual(t, "what readers see after the failure", f.contents(), before)
+					wantEqual(t, "the contents for readers after the failure", f.contents(), before)
 					return
 				}
 				after := f.contents()
@@ -614,7 +614,7 @@ func TestChangesThatWaitShareASync(t *testing.T) {
 			}()
 		}
 		register(0)
-		synctest.Wait() // until the first is being synced
+		synctest.Wait() // until the sync of the first has begun
 		for n := range 63 {
 			register(1 + n)
 		}
@@ -624,26 +624,26 @@ func TestChangesThatWaitShareASync(t *testing.T) {
 			wantErr(t, "CreateUser", <-done, nil)
 		}
 		if got := disk.syncs.Load(); got != 2 {
-			t.Errorf("64 changes took %d syncs, want 2: one for the first, one for those that came during it", got)
+			t.Errorf("64 changes took %d syncs, want 2: one for the first, one for those that arrived during it", got)
 		}
 		wantEqual(t, "accounts", len(f.users(0, 100)), 64)
-		wantEqual(t, "lines that say that they shared a sync", strings.Count(string(f.bytes()), `","same_sync":true,"id":`), 62)
+		wantEqual(t, "lines marked with same_sync", strings.Count(string(f.bytes()), `","same_sync":true,"id":`), 62)
 	})
 }
 
-// The answer to a retry is a token of the generation that the first try has
-// made. If it came before the disk had it, a crash would make it a token that
-// the server never gave.
+// TestRetriedRefreshWaitsForTheFirst: a retried refresh returns the token of the
+// generation that the first request has made. Before that generation is on the disk, a
+// crash could still lose it.
 func TestRetriedRefreshWaitsForTheFirst(t *testing.T) {
 	for _, row := range []struct {
 		name  string
-		ahead int // changes that come before the first try
+		ahead int // changes before the first request
 		sync  error
 	}{
-		{"the first try is being synced", 0, nil},
-		{"the first try is being synced, which fails", 0, errors.New("input/output error")},
-		{"the first try waits for the sync after this", 1, nil},
-		{"the first try waits for the sync after this, which fails", 1, errors.New("input/output error")},
+		{"a retry during the sync of the first request waits", 0, nil},
+		{"a retry during the failing sync of the first request fails", 0, errors.New("input/output error")},
+		{"a retry while the first request waits for the next sync waits", 1, nil},
+		{"a retry while the first request waits for the next sync, which fails, fails", 1, errors.New("input/output error")},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -654,16 +654,16 @@ func TestRetriedRefreshWaitsForTheFirst(t *testing.T) {
 					go f.CreateUser(t.Context(), Caller{}, newUser("ahead"))
 					synctest.Wait()
 				}
-				type answer struct {
+				type response struct {
 					s   Session
 					err error
 				}
-				answers := make(chan answer, 2)
+				responses := make(chan response, 2)
 				now := today()
 				for range 2 {
 					go func() {
 						s, _, err := f.UpdateSession(t.Context(), 2, old.ID, func(s *Session, _ User) error { return s.Rotate(old.Generation, now, testLife) })
-						answers <- answer{s, err}
+						responses <- response{s, err}
 					}()
 					synctest.Wait()
 				}
@@ -671,12 +671,12 @@ func TestRetriedRefreshWaitsForTheFirst(t *testing.T) {
 					disk.results <- nil
 					synctest.Wait()
 				}
-				if len(answers) > 0 {
-					t.Fatalf("answered before the sync returned: %+v", <-answers)
+				if len(responses) > 0 {
+					t.Fatalf("UpdateSession returned before the sync: %+v", <-responses)
 				}
 				disk.finish(row.sync)
-				for range cap(answers) {
-					a := <-answers
+				for range cap(responses) {
+					a := <-responses
 					if row.sync != nil {
 						wantErr(t, "UpdateSession", a.err, ErrUnavailable)
 						continue
@@ -704,7 +704,7 @@ func TestCloseWaitsForChangesUnderWay(t *testing.T) {
 		go func() { closed <- f.file.Close() }()
 		synctest.Wait()
 		if len(closed)+len(done) > 0 {
-			t.Fatalf("before the sync returned, Close had returned %d times and %d changes", len(closed), len(done))
+			t.Fatalf("before the sync returned, %d Close and %d changes returned, want none", len(closed), len(done))
 		}
 		late := make(chan error, 1)
 		go func() {
@@ -713,7 +713,7 @@ func TestCloseWaitsForChangesUnderWay(t *testing.T) {
 		}()
 		synctest.Wait()
 		disk.finish(nil)
-		wantErr(t, "a change that came too late", <-late, ErrUnavailable)
+		wantErr(t, "a change after Close began", <-late, ErrUnavailable)
 		for range cap(done) {
 			wantErr(t, "a change under way", <-done, nil)
 		}
@@ -734,7 +734,7 @@ func TestCompactionKeepsEverythingThatCounts(t *testing.T) {
 	f = f.reopen()
 	wantEqual(t, "the store opened again", f.contents(), want)
 	if got := f.create(newUser("next")).ID; got != 6 {
-		t.Errorf("CreateUser = ID %d, want 6: the deleted account's 5 is not given again", got)
+		t.Errorf("CreateUser = ID %d, want 6: the deleted account had 5", got)
 	}
 }
 
@@ -749,12 +749,12 @@ func TestCompactionLeavesExpiredSessionsBehind(t *testing.T) {
 		f.compactNow()
 		text := string(f.bytes())
 		if strings.Contains(text, over.ID) || !strings.Contains(text, live.ID) {
-			t.Errorf("want the live session %s in the file, and not %s, which has expired:\n%s", live.ID, over.ID, text)
+			t.Errorf("want the live session %s and not the expired session %s in the file:\n%s", live.ID, over.ID, text)
 		}
 	})
 }
 
-// Changes that come while the new file is written are in the file that follows it.
+// TestCompactionKeepsChangesMadeMeanwhile: changes during a compaction are in the new file.
 func TestCompactionKeepsChangesMadeMeanwhile(t *testing.T) {
 	f := filledStore(t)
 	for n := range 3 {
@@ -770,8 +770,8 @@ func TestCompactionKeepsChangesMadeMeanwhile(t *testing.T) {
 	wantEqual(t, "the store opened again", f.reopen().contents(), want)
 }
 
-// To write the file anew costs as much as there is in it. So that is not done
-// before as much again has been written.
+// TestCompactionWaitsUntilItPays: a compaction writes everything live again. It waits
+// until the file has grown by as much.
 func TestCompactionWaitsUntilItPays(t *testing.T) {
 	path := storePath(t)
 	var file strings.Builder
@@ -787,15 +787,15 @@ func TestCompactionWaitsUntilItPays(t *testing.T) {
 	}
 	f.close()
 	if f.logs.count("compacted the store") > 0 {
-		t.Error("10 changes of a file of 512 KiB have started a compaction, want none before it has doubled")
+		t.Errorf("10 changes of a file of %d bytes started a compaction, want none before it has doubled", file.Len())
 	}
 	if grown := f.bytes(); !strings.HasPrefix(string(grown), file.String()) {
-		t.Error("the file was written anew, want it to have grown")
+		t.Error("the file was rewritten, want the new lines appended")
 	}
 }
 
-// A file that was closed with little in it that still counts is written anew at
-// the first change after it is opened.
+// TestCompactionComesAlsoAfterReopening: a file with few live lines is compacted at the
+// first change after it is opened.
 func TestCompactionComesAlsoAfterReopening(t *testing.T) {
 	path := storePath(t)
 	const (
@@ -807,12 +807,12 @@ func TestCompactionComesAlsoAfterReopening(t *testing.T) {
 	f.create(newUser("next"))
 	f.close()
 	if f.logs.count("compacted the store") == 0 {
-		t.Error("no compaction of a file of 512 KiB with one account and one session in it")
+		t.Errorf("no compaction of a file of %d bytes with one account and one session", 2*compactSlack)
 	}
 }
 
-// Nothing but refreshes for a long time: every line makes an older one
-// outdated.
+// TestFileStaysSmallUnderSteadyRefreshing: each refresh replaces an older line, and
+// compactions keep the file small.
 func TestFileStaysSmallUnderSteadyRefreshing(t *testing.T) {
 	f := openFile(t, storePath(t))
 	var all []Session
@@ -845,18 +845,18 @@ func TestFailedCompactionLeavesTheOldFileInUse(t *testing.T) {
 		name string
 		fail func(t *testing.T, f openedFile)
 	}{
-		{"the new file cannot be made", func(t *testing.T, f openedFile) {
+		{"a compaction that cannot create the new file leaves the old one", func(t *testing.T, f openedFile) {
 			if err := os.MkdirAll(filepath.Join(f.path+".new", "not empty"), 0o700); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"the new file cannot be written", func(t *testing.T, f openedFile) {
+		{"a compaction that cannot write the new file leaves the old one", func(t *testing.T, f openedFile) {
 			f.file.folder = brokenFolder{f.file.folder, "write"}
 		}},
-		{"the new file cannot be synced", func(t *testing.T, f openedFile) {
+		{"a compaction that cannot sync the new file leaves the old one", func(t *testing.T, f openedFile) {
 			f.file.folder = brokenFolder{f.file.folder, "sync"}
 		}},
-		{"the new file cannot get its name", func(t *testing.T, f openedFile) {
+		{"a compaction that cannot rename the new file leaves the old one", func(t *testing.T, f openedFile) {
 			f.file.folder = brokenFolder{f.file.folder, "rename"}
 		}},
 	} {
@@ -876,7 +876,7 @@ func TestFailedCompactionLeavesTheOldFileInUse(t *testing.T) {
 			f = f.reopen()
 			wantEqual(t, "the store opened again", f.contents(), want)
 			f.compactNow()
-			wantEqual(t, "the store compacted at last", f.reopen().contents(), want)
+			wantEqual(t, "the store after a compaction that succeeds", f.reopen().contents(), want)
 		})
 	}
 }
@@ -905,7 +905,7 @@ func TestReadingALargeFileCanBeStopped(t *testing.T) {
 	_, err := OpenFileStore(ctx, path, testLife, slog.New(slog.DiscardHandler))
 	wantErr(t, "OpenFileStore", err, context.Canceled)
 	wantEqual(t, "the file", read(t, path), text)
-	openFile(t, path) // it is not locked either
+	openFile(t, path) // the file is not locked either
 }
 
 func TestFileStoreIsImportedFromAnother(t *testing.T) {
@@ -919,14 +919,14 @@ func TestFileStoreIsImportedFromAnother(t *testing.T) {
 	target = target.reopen()
 	wantEqual(t, "Users of the store opened again", target.users(0, 100), want)
 	if got := target.create(newUser("next")).ID; got != 6 {
-		t.Errorf("CreateUser = ID %d, want 6: the deleted account's 5 is not given again", got)
+		t.Errorf("CreateUser = ID %d, want 6: the deleted account had 5", got)
 	}
 	_, err = ReadFileStore(t.Context(), filepath.Join(t.TempDir(), "none"))
 	wantErr(t, "ReadFileStore of no file", err, os.ErrNotExist)
 	empty := storePath(t)
 	write(t, empty, "")
 	if _, err := ReadFileStore(t.Context(), empty); err == nil {
-		t.Error("ReadFileStore of an empty file succeeded: a mistyped name would import nothing")
+		t.Error("ReadFileStore of an empty file succeeded, want an error, as its name may be mistyped")
 	}
 }
 
@@ -957,8 +957,8 @@ func openFileLog(t testing.TB, path string) (openedFile, logLines) {
 	return openedFile{testedStore{f, t}, f, path, logs}, logs
 }
 
-// filledStore returns a store with a bit of everything: four accounts (1 to 4,
-// 5 was deleted) with five sessions, after some history.
+// filledStore returns a store with every kind of change in its file. It has the
+// accounts 1 to 4 with five sessions; account 5 was deleted.
 func filledStore(t testing.TB) openedFile {
 	t.Helper()
 	f := openFile(t, storePath(t))
@@ -1004,7 +1004,7 @@ func (f openedFile) reopen() openedFile {
 
 func (f openedFile) bytes() []byte { return []byte(read(f.t, f.path)) }
 
-// A brokenFolder fails at one operation, on its new files.
+// A brokenFolder fails at one operation on new files.
 type brokenFolder struct {
 	folder
 	fails string
@@ -1020,7 +1020,7 @@ func (d brokenFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, e
 
 func (d brokenFolder) Rename(from, to string) error {
 	if d.fails == "rename" {
-		return errors.New("no renaming today")
+		return errors.New("rename: input/output error")
 	}
 	return d.folder.Rename(from, to)
 }
@@ -1032,14 +1032,14 @@ type brokenFile struct {
 
 func (f brokenFile) WriteAt(b []byte, offset int64) (int, error) {
 	if f.fails == "write" {
-		return 0, errors.New("no writing today")
+		return 0, errors.New("write: input/output error")
 	}
 	return f.file.WriteAt(b, offset)
 }
 
 func (f brokenFile) Sync() error {
 	if f.fails == "sync" {
-		return errors.New("no syncing today")
+		return errors.New("sync: input/output error")
 	}
 	return f.file.Sync()
 }
@@ -1053,14 +1053,14 @@ func (f openedFile) compactNow() {
 	f.logs.await("compacted the store")
 }
 
-// slowDown puts the file on a disk whose syncs do not return yet.
+// slowDown puts the file on a disk whose syncs block until they get a result.
 func (f openedFile) slowDown() *slowDisk {
 	disk := &slowDisk{file: f.file.file, results: make(chan error)}
 	f.file.file = disk
 	return disk
 }
 
-// Each sync of a slowDisk waits for a result; once it is closed, all have the
+// Each sync of a slowDisk waits for a result. After results is closed, all syncs return
 // last.
 type slowDisk struct {
 	file
@@ -1100,7 +1100,7 @@ func (d failingDisk) WriteAt(p []byte, off int64) (int, error) {
 
 func (d failingDisk) Sync() error { return d.sync }
 
-// A fullDisk writes what it has room for, as a real one does.
+// A fullDisk writes only the bytes that it has room for, as a real disk does.
 type fullDisk struct {
 	file
 	room int
@@ -1115,7 +1115,7 @@ func (d *fullDisk) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// logLines are what a store has logged and nobody has looked at yet.
+// logLines are the lines that a store has logged and no test has read yet.
 type logLines chan string
 
 func newLog() (*slog.Logger, logLines) {
@@ -1137,7 +1137,7 @@ func (c logLines) await(text string) {
 	}
 }
 
-// count returns how often text has been logged since the last call.
+// count returns how many lines since the last call contain text.
 func (c logLines) count(text string) (n int) {
 	for {
 		select {
@@ -1170,9 +1170,9 @@ func read(t testing.TB, path string) string {
 func TestLineThatCannotBeIsNotBegun(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]change{
-		"a session of the year 10000":  {ID: 1, Session: &Session{ExpiresAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}},
-		"an account of the year 10000": {ID: 1, User: &User{CreatedAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}},
-		"a session of 64 KiB":          {ID: 1, Session: &Session{UserAgent: strings.Repeat("x", maxLine)}},
+		"a session of the year 10000 is refused":  {ID: 1, Session: &Session{ExpiresAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}},
+		"an account of the year 10000 is refused": {ID: 1, User: &User{CreatedAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}},
+		"a session of 64 KiB is refused":          {ID: 1, Session: &Session{UserAgent: strings.Repeat("x", maxLine)}},
 	} {
 		if got, err := appendLine([]byte("a line\n"), c, false); string(got) != "a line\n" || err == nil {
 			t.Errorf("%s: appendLine = %.100q, %v, want the line before and an error", name, got, err)
@@ -1182,13 +1182,13 @@ func TestLineThatCannotBeIsNotBegun(t *testing.T) {
 
 var crashCycles = flag.Int("crashcycles", 3, "how often the crash test kills the process that writes")
 
-// crashingChild, in the environment, makes the test below the process that is
-// going to be killed.
+// crashingChild, in the environment, makes the test below run as the process that is
+// killed.
 const crashingChild = "STDAUTH_TEST_CRASHING_CHILD"
 
-// A process writes as fast as it can and says what was acknowledged. It is
-// killed (kill -9) in the middle of that, again and again on the same file, and
-// each time all that it said is there.
+// TestNoAcknowledgedChangeIsLostInACrash: a process writes as fast as it can and prints
+// each acknowledged change. It is killed (kill -9) again and again on the same file,
+// and after each time every printed change is in the file.
 func TestNoAcknowledgedChangeIsLostInACrash(t *testing.T) {
 	if path := os.Getenv(crashingChild); path != "" {
 		writeUntilKilled(t, path)
@@ -1202,7 +1202,7 @@ func TestNoAcknowledgedChangeIsLostInACrash(t *testing.T) {
 	path := storePath(t)
 	books := newBookkeeper()
 	for cycle := range *crashCycles {
-		// The moment is counted in answers: it comes on a slow machine too.
+		// The moment is counted in printed lines, which suits a slow machine too.
 		killAfter := 1 + rng.IntN(4000)
 		if err := runAndKill(path, killAfter, books); err != nil {
 			t.Fatalf("seed %d, cycle %d: %v", seed, cycle, err)
@@ -1210,21 +1210,21 @@ func TestNoAcknowledgedChangeIsLostInACrash(t *testing.T) {
 		f := openFile(t, path)
 		books.check(f.testedStore)
 		if id := f.create(newUser(fmt.Sprintf("after.%d", cycle))).ID; id <= books.lastID {
-			t.Errorf("CreateUser = ID %d, but %d was given before the crash", id, books.lastID)
+			t.Errorf("CreateUser = ID %d, want more than %d, which was used before the crash", id, books.lastID)
 		}
 		f.close()
 		if t.Failed() {
-			t.Fatalf("seed %d, cycle %d, killed after %d answers", seed, cycle, killAfter)
+			t.Fatalf("seed %d, cycle %d, killed after %d lines", seed, cycle, killAfter)
 		}
 	}
 	if len(books.live) == 0 || len(books.gone) == 0 {
-		t.Errorf("%d things were made to stay and %d to go: not much of a test", len(books.live), len(books.gone))
+		t.Errorf("the test has %d live and %d deleted accounts and sessions, want some of each", len(books.live), len(books.gone))
 	}
 }
 
-// A deed is what the writing process says on one line: what has been made or
-// renewed (acknowledged), what is about to go (and may be gone from then on),
-// and what has gone (acknowledged). Session is empty where it is an account.
+// A deed is a line of the writing process: an account or a session was created or
+// refreshed (acknowledged), is about to be deleted, or was deleted (acknowledged).
+// Session is empty for an account.
 type deed struct {
 	Verb       string // "made", "going", "gone"
 	UserID     int64
@@ -1240,13 +1240,13 @@ func writeUntilKilled(t *testing.T, path string) {
 	must := func(err error) {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "the writing process:", err)
-			os.Exit(1) // too early, which the other process notices
+			os.Exit(1) // the other process reports the early end
 		}
 	}
 	say := func(d deed) { must(json.NewEncoder(os.Stdout).Encode(d)) }
 	s, err := OpenFileStore(ctx, path, testLife, slog.New(slog.DiscardHandler))
 	must(err)
-	s.live = -compactSlack // the first change starts a compaction, others come with growth
+	s.live = -compactSlack // the first change starts a compaction, and growth starts others
 
 	atOnce(8, func(n int) error {
 		for i := 0; ; i++ {
@@ -1287,8 +1287,8 @@ func writeUntilKilled(t *testing.T, path string) {
 	})
 }
 
-// runAndKill starts the writing process, kills it after so many deeds, and
-// keeps book of all that it has said.
+// runAndKill starts the writing process, kills it after a number of deeds, and records
+// everything that it has printed.
 func runAndKill(path string, deeds int, books *bookkeeper) error {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestNoAcknowledgedChangeIsLostInACrash$")
 	cmd.Env = append(os.Environ(), crashingChild+"="+path)
@@ -1300,7 +1300,7 @@ func runAndKill(path string, deeds int, books *bookkeeper) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	defer cmd.Wait() // its end is known: it was killed
+	defer cmd.Wait() // its error is that it was killed
 	said := json.NewDecoder(out)
 	for n := 0; ; n++ {
 		if n == deeds {
@@ -1314,18 +1314,18 @@ func runAndKill(path string, deeds int, books *bookkeeper) error {
 			books.note(d)
 		case n < deeds:
 			cmd.Process.Kill()
-			return fmt.Errorf("after %d deeds the writing process said no more: %w", n, err)
+			return fmt.Errorf("the writing process ended after %d deeds: %w", n, err)
 		default:
-			return nil // what was cut off in the middle was not said
+			return nil // the last line may be incomplete, and then it is not acknowledged
 		}
 	}
 }
 
-// A bookkeeper knows what must be in the store and what must not.
+// A bookkeeper records what must be in the store and what must not.
 type bookkeeper struct {
 	live   map[key]deed
 	gone   map[key]deed
-	lastID int64 // that was ever said
+	lastID int64 // the greatest one printed
 }
 
 type key struct {
@@ -1342,7 +1342,7 @@ func (b *bookkeeper) note(d deed) {
 	case "made":
 		b.live[k] = d
 	case "going":
-		for other := range b.live { // an account takes its sessions along
+		for other := range b.live { // an account is deleted with its sessions
 			if other == k || d.Session == "" && other.userID == d.UserID {
 				delete(b.live, other)
 			}
@@ -1362,7 +1362,7 @@ func (b *bookkeeper) check(s testedStore) {
 			}
 			continue
 		}
-		// One refresh more may have been under way.
+		// One more refresh may have been under way.
 		got, _, err := s.Session(s.t.Context(), d.UserID, d.Session)
 		if err != nil || got.Generation != d.Generation && got.Generation != d.Generation+1 {
 			s.t.Errorf("acknowledged: %+v; Session = generation %d, %v", d, got.Generation, err)

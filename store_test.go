@@ -17,14 +17,14 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
-// This file is what every Store must do, said by example. A store of your own
-// passes it with
+// This file has what every Store must do, by example. Another implementation passes it
+// with
 //
 //	func TestMyStore(t *testing.T) {
 //		testStore(t, func(t *testing.T) Store { return openMyStore(t) })
 //	}
 //
-// where open returns an empty store each time, and closes it by t.Cleanup.
+// The function returns an empty store each time, and closes it with t.Cleanup.
 
 func TestMemoryStore(t *testing.T) {
 	open := func(t *testing.T) Store { return NewMemoryStore(testLife) }
@@ -32,8 +32,8 @@ func TestMemoryStore(t *testing.T) {
 	testStoreClock(t, open)
 }
 
-// A session that has expired is never seen again. That it is also forgotten
-// needs no timer: the logins of others clear it away.
+// TestMemoryStoreForgetsExpiredSessions: expired sessions are removed from memory
+// without a timer, by the logins of other accounts.
 func TestMemoryStoreForgetsExpiredSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		memory := NewMemoryStore(testLife)
@@ -56,12 +56,12 @@ func TestMemoryStoreForgetsExpiredSessions(t *testing.T) {
 			got += len(a.sessions)
 		}
 		if want := len(users); got != want {
-			t.Errorf("after 60 sessions expired and %d were made, the store holds %d", want, got)
+			t.Errorf("after 60 sessions expired and %d were created, the store holds %d", want, got)
 		}
 	})
 }
 
-// What is deleted or ended leaves nothing behind that would pile up.
+// TestMemoryStoreForgetsWhatIsGone: deleted accounts and ended sessions use no memory.
 func TestMemoryStoreForgetsWhatIsGone(t *testing.T) {
 	memory := NewMemoryStore(testLife)
 	m := testedStore{memory, t}
@@ -78,8 +78,8 @@ func TestMemoryStoreForgetsWhatIsGone(t *testing.T) {
 	}
 }
 
-// testStore is the contract. It needs no store to live in this process, and no
-// clock but the real one.
+// testStore is the contract of all stores. A store may be in another process, and the
+// clock is the real one.
 func testStore(t *testing.T, open func(t *testing.T) Store) {
 	rule := func(name string, test func(t *testing.T, s testedStore)) {
 		t.Run(name, func(t *testing.T) { test(t, testedStore{open(t), t}) })
@@ -90,7 +90,7 @@ func testStore(t *testing.T, open func(t *testing.T) Store) {
 	testSessions(rule)
 	testCallers(rule)
 	testAtOnce(rule)
-	rule("random operations leave what a simple model says", func(t *testing.T, s testedStore) {
+	rule("random operations have the same results as on a simple model", func(t *testing.T, s testedStore) {
 		simulate(t, 400, s.Store, func(s Store) Store { return s })
 	})
 }
@@ -98,7 +98,7 @@ func testStore(t *testing.T, open func(t *testing.T) Store) {
 type ruleFunc func(name string, test func(t *testing.T, s testedStore))
 
 func testAccounts(rule ruleFunc) {
-	rule("IDs count up from 1, whatever the caller wrote", func(t *testing.T, s testedStore) {
+	rule("the IDs of new accounts count up from 1, whatever ID the caller sets", func(t *testing.T, s testedStore) {
 		for want := int64(1); want <= 3; want++ {
 			u := newUser(fmt.Sprintf("user%d", want))
 			u.ID = 77
@@ -107,7 +107,7 @@ func testAccounts(rule ruleFunc) {
 			}
 		}
 	})
-	rule("an ID is never used again, not even the newest", func(t *testing.T, s testedStore) {
+	rule("an ID is never reused, not even the newest", func(t *testing.T, s testedStore) {
 		s.create(newUser("first"))
 		newest := s.create(newUser("newest"))
 		s.remove(newest.ID)
@@ -115,7 +115,7 @@ func testAccounts(rule ruleFunc) {
 			t.Errorf("CreateUser after DeleteUser(2) = ID %d, want 3", got)
 		}
 	})
-	rule("an account is found by ID, and by name in any case, as it was written", func(t *testing.T, s testedStore) {
+	rule("an account is found by its ID, and by its username in any case of letters", func(t *testing.T, s testedStore) {
 		s.create(newUser("other"))
 		want := newUser("John.Doe")
 		want.Disabled, want.Role, want.Epoch = true, RoleAdmin, 3
@@ -129,10 +129,10 @@ func testAccounts(rule ruleFunc) {
 			wantEqual(t, "UserByName("+name+")", got, want)
 		}
 	})
-	rule("a name is found by its ASCII letters alone", func(t *testing.T, s testedStore) {
+	rule("a username matches no letters that fold to ASCII", func(t *testing.T, s testedStore) {
 		s.create(newUser("admin"))
 		s.create(newUser("kim"))
-		for _, name := range []string{"adm\u0130n", "adm\u0131n", "\u212Aim"} { // which strings.EqualFold or ToLower take for letters
+		for _, name := range []string{"adm\u0130n", "adm\u0131n", "\u212Aim"} { // which strings.EqualFold or ToLower fold to ASCII
 			_, err := s.UserByName(t.Context(), name)
 			wantErr(t, fmt.Sprintf("UserByName(%q)", name), err, ErrNotFound)
 		}
@@ -142,17 +142,17 @@ func testAccounts(rule ruleFunc) {
 		want.ID = s.create(want).ID
 		wantEqual(t, "User", s.user(want.ID), want)
 	})
-	rule("a name is taken in any case", func(t *testing.T, s testedStore) {
+	rule("a username is taken in any case of letters", func(t *testing.T, s testedStore) {
 		s.create(newUser("johndoe"))
 		for _, name := range []string{"johndoe", "JohnDoe", "JOHNDOE"} {
 			_, err := s.CreateUser(t.Context(), Caller{}, newUser(name))
 			wantErr(t, "CreateUser("+name+")", err, ErrUsernameTaken)
 		}
 		if got := s.create(newUser("johndoe2")).ID; got != 2 {
-			t.Errorf("a refused CreateUser used up an ID: the next is %d, want 2", got)
+			t.Errorf("CreateUser after three refused ones = ID %d, want 2", got)
 		}
 	})
-	rule("a deleted account is gone, and its name is free", func(t *testing.T, s testedStore) {
+	rule("a deleted account is not found, and its username is available", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		old := s.login(u)
 		s.remove(u.ID)
@@ -164,10 +164,10 @@ func testAccounts(rule ruleFunc) {
 		s.wantGone(old)
 
 		again := s.create(newUser("JohnDoe"))
-		wantEqual(t, "Sessions of the account that has the name now", s.sessions(again.ID), nil)
+		wantEqual(t, "Sessions of the new account with that username", s.sessions(again.ID), nil)
 		s.wantGone(old)
 	})
-	rule("what is not there is ErrNotFound, and no update function is called", func(t *testing.T, s testedStore) {
+	rule("a call with an unknown ID, username or session returns ErrNotFound", func(t *testing.T, s testedStore) {
 		s.create(newUser("johndoe"))
 		ctx := t.Context()
 		for _, id := range []int64{2, 0, -1, 1 << 40} {
@@ -189,8 +189,8 @@ func testAccounts(rule ruleFunc) {
 		s.wantGone(Session{UserID: 1, ID: "none"})
 		s.wantGone(Session{UserID: 1, ID: ""})
 	})
-	rule("accounts are listed by ID, a page at a time", func(t *testing.T, s testedStore) {
-		for i := 1; i <= 12; i++ { // from 10 on, the order of numbers is not that of their text
+	rule("accounts are listed in pages in the order of their IDs", func(t *testing.T, s testedStore) {
+		for i := 1; i <= 12; i++ { // from 10 on, the numeric order differs from the lexical one
 			s.create(newUser(fmt.Sprintf("user%d", i)))
 		}
 		s.remove(3)
@@ -203,7 +203,7 @@ func testAccounts(rule ruleFunc) {
 			{after: 0, limit: 100, want: []int64{1, 2, 4, 5, 6, 7, 8, 9, 10, 11}},
 			{after: 0, limit: 2, want: []int64{1, 2}},
 			{after: 2, limit: 2, want: []int64{4, 5}}, // 3 was deleted
-			{after: 3, limit: 2, want: []int64{4, 5}}, // a page may begin after it all the same
+			{after: 3, limit: 2, want: []int64{4, 5}}, // after need not be the ID of an account
 			{after: 8, limit: 3, want: []int64{9, 10, 11}},
 			{after: 10, limit: 5, want: []int64{11}},
 			{after: 11, limit: 5, want: nil},
@@ -217,7 +217,7 @@ func testAccounts(rule ruleFunc) {
 			wantEqual(t, fmt.Sprintf("IDs of Users(after %d, limit %d)", page.after, page.limit), got, page.want)
 		}
 	})
-	rule("an update changes all but ID, name and date", func(t *testing.T, s testedStore) {
+	rule("an update changes every field of an account but ID, username and created_at", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		s.create(newUser("other"))
 		want := User{
@@ -242,7 +242,7 @@ func testAccounts(rule ruleFunc) {
 		wantEqual(t, "UpdateUser to empty fields", got, want)
 		wantEqual(t, "User", s.user(u.ID), want)
 	})
-	rule("the error of an update function comes back as it is, and nothing is changed", func(t *testing.T, s testedStore) {
+	rule("an update whose function returns an error returns that error and changes nothing", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		made := s.login(u)
 		before := s.contents()
@@ -251,9 +251,9 @@ func testAccounts(rule ruleFunc) {
 		wantSame(t, "UpdateUser", err, own)
 		_, _, err = s.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { s.Generation++; return own })
 		wantSame(t, "UpdateSession", err, own)
-		wantEqual(t, "the store afterwards", s.contents(), before)
+		wantEqual(t, "the contents of the store afterwards", s.contents(), before)
 	})
-	rule("what the store returns or passes is the caller's own copy", func(t *testing.T, s testedStore) {
+	rule("accounts and sessions that a store returns or passes are copies", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		made := s.login(u)
 		before := s.contents()
@@ -269,14 +269,14 @@ func testAccounts(rule ruleFunc) {
 		s.users(0, 10)[0].FullName = "changed"
 		s.sessions(u.ID)[0].Generation = 99
 
-		wantEqual(t, "the store afterwards", s.contents(), before)
+		wantEqual(t, "the contents of the store afterwards", s.contents(), before)
 	})
-	rule("an update function that panics does not stop the store", func(t *testing.T, s testedStore) {
+	rule("a panic in an update function does not block the store", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		func() {
 			defer func() {
 				if recover() == nil {
-					t.Error("UpdateUser kept the panic of its update function to itself")
+					t.Error("UpdateUser recovered the panic of its update function, want it to pass on")
 				}
 			}()
 			s.UpdateUser(t.Context(), Caller{}, u.ID, func(*User) error { panic("a bug in a handler") })
@@ -319,14 +319,14 @@ func testLastAdmin(rule ruleFunc) {
 			last := s.create(admin("last"))
 			before := s.contents()
 			wantErr(t, "the last active admin is "+way.verb, way.try(t.Context(), s, last.ID), ErrLastAdmin)
-			wantEqual(t, "the store afterwards", s.contents(), before)
+			wantEqual(t, "the contents of the store afterwards", s.contents(), before)
 		})
-		rule("an admin can be "+way.verb+" while there is another", func(t *testing.T, s testedStore) {
+		rule("an admin can be "+way.verb+" if there is another admin", func(t *testing.T, s testedStore) {
 			first, second := s.create(admin("first")), s.create(admin("second"))
 			wantErr(t, "the first of two admins is "+way.verb, way.try(t.Context(), s, first.ID), nil)
 			wantErr(t, "the second of two admins is "+way.verb, way.try(t.Context(), s, second.ID), ErrLastAdmin)
 		})
-		rule("of two admins "+way.verb+" at once, one stays", func(t *testing.T, s testedStore) {
+		rule("one of two admins stays if both are "+way.verb+" at once", func(t *testing.T, s testedStore) {
 			left := s.create(admin("admin")).ID
 			for i := range 10 {
 				ids := []int64{left, s.create(admin(fmt.Sprintf("admin%d", i))).ID}
@@ -342,7 +342,7 @@ func testLastAdmin(rule ruleFunc) {
 			}
 		})
 	}
-	rule("the last active admin can be changed in all other ways", func(t *testing.T, s testedStore) {
+	rule("the last active admin can change the other fields and sessions", func(t *testing.T, s testedStore) {
 		last := s.create(admin("last"))
 		s.update(last.ID, func(u *User) { u.FullName, u.PasswordHash, u.Epoch = "Last Admin", "new hash", 2 })
 		made := s.login(s.user(last.ID))
@@ -357,30 +357,30 @@ func testImport(rule ruleFunc) {
 		a.Role, b.Disabled, c.Epoch = RoleAdmin, true, 4
 		return []User{a, b, c}
 	}
-	rule("an import keeps the accounts as they are, IDs and all", func(t *testing.T, s testedStore) {
+	rule("an import keeps every field of the accounts, even the IDs", func(t *testing.T, s testedStore) {
 		want := imported()
 		wantErr(t, "Import", s.Import(t.Context(), want, 6), nil)
 		wantEqual(t, "Users", s.users(0, 10), want)
 		wantEqual(t, "User(5)", s.user(5), want[1])
 		_, err := s.CreateUser(t.Context(), Caller{}, newUser("anna"))
-		wantErr(t, "CreateUser with a name that was imported", err, ErrUsernameTaken)
+		wantErr(t, "CreateUser with an imported username", err, ErrUsernameTaken)
 		_, err = s.UpdateUser(t.Context(), Caller{}, 2, func(u *User) error { u.Disabled = true; return nil })
 		wantErr(t, "the only imported admin is disabled", err, ErrLastAdmin)
 		s.login(want[2])
 	})
-	rule("after an import, the next ID is above all that were ever given", func(t *testing.T, s testedStore) {
+	rule("the next ID after an import is above lastID", func(t *testing.T, s testedStore) {
 		wantErr(t, "Import", s.Import(t.Context(), imported(), 9), nil) // 7 to 9 were deleted
 		if got := s.create(newUser("next")).ID; got != 10 {
 			t.Errorf("CreateUser after Import(lastID 9) = ID %d, want 10", got)
 		}
 	})
-	rule("an import never gives an imported ID again, whatever lastID says", func(t *testing.T, s testedStore) {
+	rule("the next ID after an import is above the imported IDs, whatever lastID is", func(t *testing.T, s testedStore) {
 		wantErr(t, "Import", s.Import(t.Context(), imported(), 0), nil)
 		if got := s.create(newUser("next")).ID; got != 7 {
 			t.Errorf("CreateUser after Import(up to ID 6, lastID 0) = ID %d, want 7", got)
 		}
 	})
-	rule("an import of nothing is no error", func(t *testing.T, s testedStore) {
+	rule("an import of no accounts succeeds", func(t *testing.T, s testedStore) {
 		wantErr(t, "Import", s.Import(t.Context(), nil, 0), nil)
 		if got := s.create(newUser("first")).ID; got != 1 {
 			t.Errorf("CreateUser = ID %d, want 1", got)
@@ -390,7 +390,7 @@ func testImport(rule ruleFunc) {
 		s.create(newUser("johndoe"))
 		before := s.contents()
 		wantErr(t, "Import", s.Import(t.Context(), imported(), 6), ErrNotEmpty)
-		wantEqual(t, "the store afterwards", s.contents(), before)
+		wantEqual(t, "the contents of the store afterwards", s.contents(), before)
 	})
 }
 
@@ -406,7 +406,7 @@ func testSessions(rule ruleFunc) {
 		wantEqual(t, "the account of Session", gotUser, u)
 		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{want})
 	})
-	rule("a session outlives all changes of its account but those of the epoch", func(t *testing.T, s testedStore) {
+	rule("a session stays valid when its account changes, except for the epoch", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		made := s.login(u)
 		want := s.update(u.ID, func(u *User) { u.FullName, u.Role, u.Disabled, u.PasswordHash = "New", RoleAdmin, true, "stronger" })
@@ -414,7 +414,7 @@ func testSessions(rule ruleFunc) {
 		wantErr(t, "Session", err, nil)
 		wantEqual(t, "the account of Session", got, want)
 	})
-	rule("a session is found under its own account only", func(t *testing.T, s testedStore) {
+	rule("a session is found only under its own account", func(t *testing.T, s testedStore) {
 		john, jane := s.create(newUser("john")), s.create(newUser("jane"))
 		johns, janes := s.login(john), s.login(jane)
 		s.wantGone(Session{ID: johns.ID, UserID: jane.ID})
@@ -422,18 +422,18 @@ func testSessions(rule ruleFunc) {
 		wantErr(t, "EndSessions of jane", s.EndSessions(t.Context(), Caller{}, jane.ID, janes.ID), nil)
 		wantEqual(t, "Sessions of john", s.sessions(john.ID), []Session{johns})
 	})
-	rule("no session is made for a deleted account", func(t *testing.T, s testedStore) {
+	rule("a session cannot be created for a deleted account", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		s.remove(u.ID)
 		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(u)), ErrNotFound)
 	})
-	rule("no session is made for an account whose password has changed since", func(t *testing.T, s testedStore) {
+	rule("a session cannot be created if the password has changed since it was verified", func(t *testing.T, s testedStore) {
 		verified := s.create(newUser("johndoe"))
 		s.update(verified.ID, func(u *User) { u.Epoch++ })
 		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(verified)), ErrStale)
 		wantEqual(t, "Sessions", s.sessions(verified.ID), nil)
 	})
-	rule("no session is made for a disabled account, but for one that has been enabled again meanwhile", func(t *testing.T, s testedStore) {
+	rule("a session cannot be created while the account is disabled", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		s.update(u.ID, func(u *User) { u.Disabled = true })
 		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(u)), ErrInactive)
@@ -441,18 +441,18 @@ func testSessions(rule ruleFunc) {
 		s.update(u.ID, func(u *User) { u.Disabled = false })
 		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(u)), nil)
 	})
-	rule("enabling an account ends its sessions from before", func(t *testing.T, s testedStore) {
+	rule("enabling an account ends its old sessions", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		before := s.login(u)
 		s.update(u.ID, func(u *User) { u.Disabled = true })
-		wantEqual(t, "Sessions while it is disabled", s.sessions(u.ID), []Session{before})
+		wantEqual(t, "Sessions of the disabled account", s.sessions(u.ID), []Session{before})
 		s.update(u.ID, func(u *User) { u.Disabled = false })
 		s.wantGone(before)
 		after := s.login(u)
 		s.update(u.ID, func(u *User) { u.Disabled = false })
-		wantEqual(t, "Sessions after enabling it twice", s.sessions(u.ID), []Session{after})
+		wantEqual(t, "Sessions after the account was enabled twice", s.sessions(u.ID), []Session{after})
 	})
-	rule("a new epoch ends all sessions of the account, and no others", func(t *testing.T, s testedStore) {
+	rule("a new epoch ends all sessions of its account and none of another", func(t *testing.T, s testedStore) {
 		john, jane := s.create(newUser("john")), s.create(newUser("jane"))
 		first, second, janes := s.login(john), s.login(john), s.login(jane)
 		john = s.update(john.ID, func(u *User) { u.Epoch++ })
@@ -462,7 +462,7 @@ func testSessions(rule ruleFunc) {
 		after := s.login(john)
 		wantEqual(t, "Sessions after the next login", s.sessions(john.ID), []Session{after})
 	})
-	rule("an account keeps its 100 newest sessions, the oldest first", func(t *testing.T, s testedStore) {
+	rule("an account keeps its 100 newest sessions, listed from the oldest to the newest", func(t *testing.T, s testedStore) {
 		john, jane := s.create(newUser("john")), s.create(newUser("jane"))
 		janes := s.login(jane)
 		var all []Session
@@ -470,7 +470,7 @@ func testSessions(rule ruleFunc) {
 			made := NewSession(john, today().Add(time.Duration(i-200)*time.Second), testLife)
 			wantErr(t, "CreateSession", s.CreateSession(t.Context(), made), nil)
 			all = append(all, made)
-			if i == 50 { // a refresh does not make a session a newer one
+			if i == 50 { // a refresh does not make a session newer
 				all[10] = s.rotate(all[10])
 			}
 		}
@@ -480,12 +480,12 @@ func testSessions(rule ruleFunc) {
 		}
 		wantEqual(t, "Sessions of jane", s.sessions(jane.ID), []Session{janes})
 	})
-	rule("an update changes the generation and the times of a session, nothing else", func(t *testing.T, s testedStore) {
+	rule("an update changes only the generation, last_used_at and expires_at of a session", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		other, want := s.login(u), s.login(u)
 		want.Generation, want.LastUsedAt, want.ExpiresAt = 2, want.LastUsedAt.Add(time.Second), want.ExpiresAt.Add(time.Second)
 		got, gotUser, err := s.UpdateSession(t.Context(), u.ID, want.ID, func(s *Session, seen User) error {
-			wantEqual(t, "the account that change sees", seen, u)
+			wantEqual(t, "the account that the update function gets", seen, u)
 			*s = Session{
 				Generation: want.Generation, LastUsedAt: want.LastUsedAt, ExpiresAt: want.ExpiresAt,
 				ID: "stolen", UserID: 99, Epoch: 7, CreatedAt: time.Now(), UserAgent: "changed", IP: "changed",
@@ -497,7 +497,7 @@ func testSessions(rule ruleFunc) {
 		wantEqual(t, "the account of UpdateSession", gotUser, u)
 		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{other, want})
 	})
-	rule("an update that changes nothing returns what is there", func(t *testing.T, s testedStore) {
+	rule("an update of a session that changes nothing returns the session and its account", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		want := s.rotate(s.login(u))
 		got, gotUser, err := s.UpdateSession(t.Context(), u.ID, want.ID, func(*Session, User) error { return nil })
@@ -505,7 +505,7 @@ func testSessions(rule ruleFunc) {
 		wantEqual(t, "UpdateSession", got, want)
 		wantEqual(t, "the account of UpdateSession", gotUser, u)
 	})
-	rule("a replayed refresh token ends its session, and no other", func(t *testing.T, s testedStore) {
+	rule("the replay of a refresh token ends its session and no other", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		first, replayed, last := s.login(u), s.rotate(s.rotate(s.login(u))), s.login(u)
 		_, _, err := s.UpdateSession(t.Context(), u.ID, replayed.ID, func(s *Session, _ User) error {
@@ -515,7 +515,7 @@ func testSessions(rule ruleFunc) {
 		s.wantGone(replayed)
 		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{first, last})
 	})
-	rule("lifetimes that were shortened bind sessions from before", func(t *testing.T, s testedStore) {
+	rule("shorter lifetimes apply to existing sessions", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		longer := Lifetimes{Idle: 100 * testLife.Idle, Max: 100 * testLife.Max}
 		over := NewSession(u, today().Add(-testLife.Idle), longer)
@@ -530,9 +530,9 @@ func testSessions(rule ruleFunc) {
 		wantErr(t, "Session", err, nil)
 		wantEqual(t, "Session", got, live)
 		renewed := s.rotate(live)
-		wantEqual(t, "the end after a refresh", renewed.ExpiresAt, renewed.LastUsedAt.Add(testLife.Idle))
+		wantEqual(t, "expires_at after a refresh", renewed.ExpiresAt, renewed.LastUsedAt.Add(testLife.Idle))
 	})
-	rule("a session that was ended is gone, and the others are not", func(t *testing.T, s testedStore) {
+	rule("an ended session is not found, and the other sessions stay", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		first, ended, last := s.login(u), s.login(u), s.login(u)
 		wantErr(t, "EndSession", s.EndSession(t.Context(), Caller{}, u.ID, ended.ID), nil)
@@ -544,9 +544,9 @@ func testSessions(rule ruleFunc) {
 		keep func(all []Session) string
 		want func(all []Session) []Session
 	}{
-		{"all sessions of an account can be ended but one", func(all []Session) string { return all[1].ID }, func(all []Session) []Session { return all[1:2] }},
+		{"all sessions of an account but one can be ended", func(all []Session) string { return all[1].ID }, func(all []Session) []Session { return all[1:2] }},
 		{"all sessions of an account can be ended", func([]Session) string { return "" }, func([]Session) []Session { return nil }},
-		{"an unknown session to keep is none", func([]Session) string { return "unknown" }, func([]Session) []Session { return nil }},
+		{"all sessions of an account end if the one to keep is unknown", func([]Session) string { return "unknown" }, func([]Session) []Session { return nil }},
 	} {
 		rule(row.name, func(t *testing.T, s testedStore) {
 			john, jane := s.create(newUser("john")), s.create(newUser("jane"))
@@ -556,11 +556,11 @@ func testSessions(rule ruleFunc) {
 			wantEqual(t, "Sessions of jane", s.sessions(jane.ID), []Session{janes})
 		})
 	}
-	rule("a session that has expired is not there", func(t *testing.T, s testedStore) {
+	rule("an expired session is not found", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		live := s.login(u)
 		over := NewSession(u, today().Add(-testLife.Idle-time.Second), testLife)
-		wantErr(t, "CreateSession of one that is over", s.CreateSession(t.Context(), over), nil)
+		wantErr(t, "CreateSession of an expired one", s.CreateSession(t.Context(), over), nil)
 		s.wantGone(over)
 
 		over = s.login(u)
@@ -568,13 +568,13 @@ func testSessions(rule ruleFunc) {
 			s.ExpiresAt = today().Add(-time.Second)
 			return nil
 		})
-		wantErr(t, "UpdateSession to one that is over", err, nil)
+		wantErr(t, "UpdateSession to an expired one", err, nil)
 		s.wantGone(over)
 		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{live})
 	})
 }
 
-// callerChanges are the changes that a caller may ask for.
+// callerChanges are the changes that take a Caller.
 var callerChanges = []struct {
 	name   string
 	change func(s Store, by Caller, target User, session Session) error
@@ -602,8 +602,8 @@ var callerChanges = []struct {
 	}},
 }
 
-// testCallers is the promise that a dead token does nothing: whoever may not ask
-// (any more) is refused in the step that would have made the change.
+// testCallers is the promise that a dead token changes nothing: a caller without the
+// right is refused in the step that would make the change.
 func testCallers(rule ruleFunc) {
 	for _, row := range []struct {
 		name   string
@@ -611,39 +611,39 @@ func testCallers(rule ruleFunc) {
 		happen func(s testedStore, caller User, session Session)
 		want   error
 	}{
-		{"whose session is live", false, func(s testedStore, caller User, session Session) {}, nil},
-		{"who is an admin, where one is wanted", true, func(s testedStore, caller User, session Session) {
+		{"succeeds for a caller with a live session", false, func(s testedStore, caller User, session Session) {}, nil},
+		{"for admins succeeds for an admin", true, func(s testedStore, caller User, session Session) {
 			s.update(caller.ID, func(u *User) { u.Role = RoleAdmin })
 		}, nil},
-		{"who is no admin, where one is wanted", true, func(s testedStore, caller User, session Session) {}, ErrNotAdmin},
-		{"who is an admin no more", true, func(s testedStore, caller User, session Session) {
+		{"for admins is refused to a user", true, func(s testedStore, caller User, session Session) {}, ErrNotAdmin},
+		{"for admins is refused to an admin who was demoted", true, func(s testedStore, caller User, session Session) {
 			s.update(caller.ID, func(u *User) { u.Role = RoleAdmin })
 			s.update(caller.ID, func(u *User) { u.Role = RoleUser })
 		}, ErrNotAdmin},
-		{"whose session was ended", false, func(s testedStore, caller User, session Session) {
+		{"is refused to a caller whose session was ended", false, func(s testedStore, caller User, session Session) {
 			wantErr(s.t, "EndSession", s.EndSession(s.t.Context(), Caller{}, caller.ID, session.ID), nil)
 		}, ErrEnded},
-		{"whose password was changed", false, func(s testedStore, caller User, session Session) {
+		{"is refused to a caller whose password was changed", false, func(s testedStore, caller User, session Session) {
 			s.update(caller.ID, func(u *User) { u.SetPassword("new") })
 		}, ErrEnded},
-		{"whose account was deleted", false, func(s testedStore, caller User, session Session) { s.remove(caller.ID) }, ErrEnded},
-		{"whose account was disabled", false, func(s testedStore, caller User, session Session) {
+		{"is refused to a caller whose account was deleted", false, func(s testedStore, caller User, session Session) { s.remove(caller.ID) }, ErrEnded},
+		{"is refused to a caller whose account was disabled", false, func(s testedStore, caller User, session Session) {
 			s.update(caller.ID, func(u *User) { u.Disabled = true })
 		}, ErrInactive},
-		{"whose account was disabled and enabled again", false, func(s testedStore, caller User, session Session) {
+		{"is refused to a caller whose account was disabled and enabled again", false, func(s testedStore, caller User, session Session) {
 			s.update(caller.ID, func(u *User) { u.Disabled = true })
 			s.update(caller.ID, func(u *User) { u.Disabled = false })
 		}, ErrEnded},
-		{"whose refresh token was replayed", false, func(s testedStore, caller User, session Session) {
+		{"is refused to a caller whose refresh token was replayed", false, func(s testedStore, caller User, session Session) {
 			_, _, err := s.UpdateSession(s.t.Context(), caller.ID, session.ID, func(*Session, User) error { return ErrReplayed })
 			wantErr(s.t, "UpdateSession", err, ErrReplayed)
 		}, ErrEnded},
 	} {
 		for _, way := range callerChanges {
-			rule(way.name+" by a caller "+row.name, func(t *testing.T, s testedStore) {
+			rule(way.name+" "+row.name, func(t *testing.T, s testedStore) {
 				boss := newUser("boss")
 				boss.Role = RoleAdmin
-				s.create(boss) // so that another admin may go
+				s.create(boss) // the caller may then be demoted or deleted
 				caller, target := s.create(newUser("caller")), s.create(newUser("target"))
 				session, targets := s.login(caller), s.login(target)
 				row.happen(s, caller, session)
@@ -651,19 +651,19 @@ func testCallers(rule ruleFunc) {
 				by := Caller{UserID: caller.ID, SessionID: session.ID, Admin: row.admin}
 				wantErr(t, way.name, way.change(s.Store, by, target, targets), row.want)
 				if row.want != nil {
-					wantEqual(t, "the store afterwards", s.contents(), before)
+					wantEqual(t, "the contents of the store afterwards", s.contents(), before)
 				}
 			})
 		}
 	}
-	rule("a session is a caller under its own account only", func(t *testing.T, s testedStore) {
+	rule("a caller whose session belongs to another account is refused", func(t *testing.T, s testedStore) {
 		john, jane := s.create(newUser("john")), s.create(newUser("jane"))
 		janes := s.login(jane)
 		for _, by := range []Caller{{UserID: john.ID, SessionID: janes.ID}, {UserID: jane.ID}, {UserID: 99, SessionID: janes.ID}} {
 			wantErr(t, fmt.Sprintf("DeleteUser by %+v", by), s.DeleteUser(t.Context(), by, john.ID), ErrEnded)
 		}
 	})
-	rule("a caller may end its own session, once", func(t *testing.T, s testedStore) {
+	rule("a caller can end its own session once", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		made := s.login(u)
 		by := Caller{UserID: u.ID, SessionID: made.ID}
@@ -672,10 +672,10 @@ func testCallers(rule ruleFunc) {
 	})
 }
 
-// testAtOnce is about what must hold when requests meet.
+// testAtOnce has the rules for concurrent calls.
 func testAtOnce(rule ruleFunc) {
 	const many = 50
-	rule("of 50 registrations of one name at once, one wins", func(t *testing.T, s testedStore) {
+	rule("one of 50 registrations of one username at once succeeds", func(t *testing.T, s testedStore) {
 		errs := atOnce(many, func(n int) error {
 			name := "johndoe"
 			if n%2 == 1 {
@@ -696,7 +696,7 @@ func testAtOnce(rule ruleFunc) {
 			t.Errorf("%d of %d CreateUser succeeded and made %d accounts, want 1 and 1", wins, many, got)
 		}
 	})
-	rule("50 registrations at once get 50 IDs, with no gap", func(t *testing.T, s testedStore) {
+	rule("50 registrations at once get 50 IDs without a gap", func(t *testing.T, s testedStore) {
 		got := make([]User, many)
 		errs := atOnce(many, func(n int) (err error) {
 			got[n], err = s.CreateUser(t.Context(), Caller{}, newUser(fmt.Sprintf("user%d", n)))
@@ -712,7 +712,7 @@ func testAtOnce(rule ruleFunc) {
 		}
 		wantEqual(t, "Users", s.users(0, 2*many), want)
 	})
-	rule("of 50 updates of one account at once, none is lost", func(t *testing.T, s testedStore) {
+	rule("50 updates of one account at once all take effect", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		errs := atOnce(many, func(int) error {
 			_, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(u *User) error { u.Epoch++; return nil })
@@ -720,7 +720,7 @@ func testAtOnce(rule ruleFunc) {
 		})
 		wantErr(t, "UpdateUser", errors.Join(errs...), nil)
 		if got := s.user(u.ID).Epoch; got != many {
-			t.Errorf("after %d updates that count one up, the count is %d", many, got)
+			t.Errorf("after %d updates that increment the epoch, the epoch is %d", many, got)
 		}
 	})
 	rule("50 refreshes of one token at once get one successor", func(t *testing.T, s testedStore) {
@@ -740,7 +740,7 @@ func testAtOnce(rule ruleFunc) {
 		}
 		wantEqual(t, "Sessions", s.sessions(made.UserID), []Session{want})
 	})
-	rule("50 rotations at once, each of what it finds, all count", func(t *testing.T, s testedStore) {
+	rule("50 rotations of one session at once all take effect", func(t *testing.T, s testedStore) {
 		made := s.login(s.create(newUser("johndoe")))
 		errs := atOnce(many, func(int) error {
 			_, _, err := s.UpdateSession(t.Context(), made.UserID, made.ID, func(s *Session, _ User) error { s.Generation++; return nil })
@@ -751,7 +751,7 @@ func testAtOnce(rule ruleFunc) {
 			t.Errorf("after %d rotations the generation is %d, want %d", many, got, 1+many)
 		}
 	})
-	rule("a change of password wins over the logins and refreshes under way", func(t *testing.T, s testedStore) {
+	rule("a password change ends the sessions of concurrent logins and refreshes", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		old := s.login(u)
 		errs := atOnce(many, func(n int) error {
@@ -775,7 +775,7 @@ func testAtOnce(rule ruleFunc) {
 		wantEqual(t, "Sessions", s.sessions(u.ID), nil)
 		s.wantGone(old)
 	})
-	rule("a deletion wins over the logins under way", func(t *testing.T, s testedStore) {
+	rule("a deletion ends the sessions of concurrent logins", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		errs := atOnce(many, func(n int) error {
 			if n == many/2 {
@@ -789,7 +789,7 @@ func testAtOnce(rule ruleFunc) {
 		wantErr(t, "CreateSession and DeleteUser at once", errors.Join(errs...), nil)
 		wantEqual(t, "Sessions", s.sessions(u.ID), nil)
 	})
-	rule("a session is ended once, by one of 50", func(t *testing.T, s testedStore) {
+	rule("one of 50 calls that end one session at once succeeds", func(t *testing.T, s testedStore) {
 		made := s.login(s.create(newUser("johndoe")))
 		errs := atOnce(many, func(int) error { return s.EndSession(t.Context(), Caller{}, made.UserID, made.ID) })
 		ended := 0
@@ -804,7 +804,7 @@ func testAtOnce(rule ruleFunc) {
 			t.Errorf("%d of %d EndSession succeeded, want 1", ended, many)
 		}
 	})
-	rule("of two sessions that each end all others at once, one is left", func(t *testing.T, s testedStore) {
+	rule("one session stays if two sessions end all others at once", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		for range 20 {
 			pair := []Session{s.login(u), s.login(u)}
@@ -814,11 +814,11 @@ func testAtOnce(rule ruleFunc) {
 			left := s.sessions(u.ID)
 			first, second := errs[0] == nil && errors.Is(errs[1], ErrEnded), errs[1] == nil && errors.Is(errs[0], ErrEnded)
 			if len(left) != 1 || !(first && left[0].ID == pair[0].ID || second && left[0].ID == pair[1].ID) {
-				t.Fatalf("EndSessions by two sessions at once: %v and %v, left %d sessions; want nil once and ErrEnded once, and one session", errs[0], errs[1], len(left))
+				t.Fatalf("EndSessions by two sessions at once: %v and %v, and %d sessions left; want nil once, ErrEnded once and one session", errs[0], errs[1], len(left))
 			}
 		}
 	})
-	rule("of two admins that each demote the other at once, one is left", func(t *testing.T, s testedStore) {
+	rule("one admin stays if two admins demote each other at once", func(t *testing.T, s testedStore) {
 		boss := newUser("boss")
 		boss.Role = RoleAdmin
 		s.create(boss)
@@ -840,7 +840,7 @@ func testAtOnce(rule ruleFunc) {
 			}
 		}
 	})
-	rule("reads see whole changes", func(t *testing.T, s testedStore) {
+	rule("a read sees a concurrent change as a whole", func(t *testing.T, s testedStore) {
 		whole := func(u *User, n int) {
 			u.Email, u.FullName, u.PasswordHash = fmt.Sprint(n), fmt.Sprint(n), fmt.Sprint(n)
 		}
@@ -865,7 +865,7 @@ func testAtOnce(rule ruleFunc) {
 					_, got, err = s.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { s.Generation++; return nil })
 				}
 				if err == nil && (got.Email != got.FullName || got.Email != got.PasswordHash) {
-					err = fmt.Errorf("half of a change was seen: %+v", got)
+					err = fmt.Errorf("a part of a change was read: %+v", got)
 				}
 				if err != nil {
 					return err
@@ -873,19 +873,19 @@ func testAtOnce(rule ruleFunc) {
 			}
 			return nil
 		})
-		wantErr(t, "reading while writing", errors.Join(errs...), nil)
+		wantErr(t, "reads and writes at once", errors.Join(errs...), nil)
 	})
 }
 
-// testStoreClock is what can only be seen to the nanosecond: for stores that
-// live in the process, where testing/synctest has the clock.
+// testStoreClock has the rules about time, to the nanosecond. It is for stores within
+// the process, whose clock testing/synctest controls.
 func testStoreClock(t *testing.T, open func(t *testing.T) Store) {
 	rule := func(name string, test func(t *testing.T, s testedStore)) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { test(t, testedStore{open(t), t}) })
 		})
 	}
-	rule("a session is there until the moment it expires", func(t *testing.T, s testedStore) {
+	rule("a session is found until it expires, to the nanosecond", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		made := s.login(u)
 		time.Sleep(testLife.Idle - 1)
@@ -895,7 +895,7 @@ func testStoreClock(t *testing.T, open func(t *testing.T) Store) {
 		time.Sleep(time.Nanosecond)
 		s.wantGone(made)
 	})
-	rule("a refresh prolongs a session, but never beyond its greatest age", func(t *testing.T, s testedStore) {
+	rule("a refresh extends a session, but not beyond its maximum lifetime", func(t *testing.T, s testedStore) {
 		made := s.login(s.create(newUser("johndoe")))
 		for range int(testLife.Max/testLife.Idle)*2 - 1 {
 			time.Sleep(testLife.Idle / 2)
@@ -903,11 +903,11 @@ func testStoreClock(t *testing.T, open func(t *testing.T) Store) {
 		}
 		time.Sleep(testLife.Idle/2 - 1)
 		_, _, err := s.Session(t.Context(), made.UserID, made.ID)
-		wantErr(t, "Session 1 ns before its greatest age", err, nil)
+		wantErr(t, "Session 1 ns before its maximum lifetime", err, nil)
 		time.Sleep(time.Nanosecond)
 		s.wantGone(made)
 	})
-	rule("sessions that have expired are not among the 100", func(t *testing.T, s testedStore) {
+	rule("expired sessions do not count toward the 100 of an account", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		first := s.login(u)
 		for range maxSessions - 1 {
@@ -915,19 +915,19 @@ func testStoreClock(t *testing.T, open func(t *testing.T) Store) {
 		}
 		time.Sleep(testLife.Idle / 2)
 		first = s.rotate(first)
-		time.Sleep(testLife.Idle / 2) // now it is the only one
+		time.Sleep(testLife.Idle / 2) // the other 99 expire
 		last := s.login(u)
 		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{first, last})
 	})
-	rule("random operations while time goes by leave what a simple model says", func(t *testing.T, s testedStore) {
+	rule("random operations over several days have the same results as on a simple model", func(t *testing.T, s testedStore) {
 		simulate(t, 1500, s.Store, func(s Store) Store { time.Sleep(10 * time.Minute); return s })
 	})
 }
 
-// testFirstVersion checks what a store holds that the first version of the server
-// wrote: root (ID 1, an admin), John.Doe (2) with two sessions, jane (3) with one
-// since her last password, dora (5), who is disabled, and the ID of last (6), who
-// was deleted. The tokens are of that time.
+// testFirstVersion checks a store that the first version of the server wrote. It has
+// root (1, an admin), John.Doe (2) with two sessions, jane (3) with one session since
+// her last password change, dora (5, disabled), and the ID of last (6, deleted). The
+// tokens are from that version too.
 func testFirstVersion(t *testing.T, s testedStore, tokens map[string]string) {
 	t.Helper()
 	var names []string
@@ -939,7 +939,7 @@ func testFirstVersion(t *testing.T, s testedStore, tokens map[string]string) {
 	wantErr(t, "UserByName(JOHN.doe)", err, nil)
 	wantEqual(t, "the full name", john.FullName, `John "J" Doe <&> é`)
 	if ok, weak := (Hasher{DefaultIterations}).Check("correct horse", john.PasswordHash); !ok || weak {
-		t.Errorf("John.Doe's password: matches %v, weak %v; want true, false", ok, weak)
+		t.Errorf("Check of the password of John.Doe = %v, %v, want true, false", ok, weak)
 	}
 	wantEqual(t, "sessions of root, John.Doe, jane and dora", fmt.Sprint(len(s.sessions(1)), len(s.sessions(2)), len(s.sessions(3)), len(s.sessions(5))), "1 2 1 1")
 
@@ -955,12 +955,12 @@ func testFirstVersion(t *testing.T, s testedStore, tokens map[string]string) {
 	wantErr(t, "a refresh of a session that a new password ended", err, ErrNotFound)
 	got, err := refresh("current")
 	wantErr(t, "a refresh with the current token", err, nil)
-	wantEqual(t, "the generation after it", got.Generation, 3)
+	wantEqual(t, "the generation after that refresh", got.Generation, 3)
 	_, err = refresh("replaced")
 	wantErr(t, "a refresh with a token replaced long ago", err, ErrReplayed)
 	s.wantGone(got)
 	if id := s.create(newUser("next")).ID; id != 7 {
-		t.Errorf("CreateUser = ID %d, want 7: 6 was given by the first version", id)
+		t.Errorf("CreateUser = ID %d, want 7: the first version used 6", id)
 	}
 }
 
@@ -969,7 +969,7 @@ var (
 	longAgo  = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 )
 
-// today returns the time without what a store need not keep.
+// today returns the time in whole seconds, which is all that a store must keep.
 func today() time.Time { return time.Now().UTC().Truncate(time.Second) }
 
 func newUser(name string) User {
@@ -985,7 +985,7 @@ func newSession(u User) Session {
 	return s
 }
 
-// A testedStore is a store with the calls that must succeed in a test.
+// A testedStore is a store with methods that fail the test on an error.
 type testedStore struct {
 	Store
 	t testing.TB
@@ -1025,7 +1025,7 @@ func (s testedStore) login(u User) Session {
 	return made
 }
 
-// rotate refreshes the session once, with its newest token.
+// rotate refreshes a session once with its current generation.
 func (s testedStore) rotate(old Session) Session {
 	s.t.Helper()
 	renewed, _, err := s.UpdateSession(s.t.Context(), old.UserID, old.ID, func(s *Session, _ User) error {
@@ -1068,21 +1068,21 @@ func (s testedStore) sessions(userID int64) []Session {
 func (s testedStore) wantGone(gone Session) {
 	s.t.Helper()
 	_, _, err := s.Session(s.t.Context(), gone.UserID, gone.ID)
-	wantErr(s.t, "Session that is gone", err, ErrNotFound)
+	wantErr(s.t, "Session of one that must be gone", err, ErrNotFound)
 	_, _, err = s.UpdateSession(s.t.Context(), gone.UserID, gone.ID, func(*Session, User) error {
-		s.t.Error("UpdateSession of a session that is gone called change")
+		s.t.Error("UpdateSession of a session that must be gone called change")
 		return nil
 	})
-	wantErr(s.t, "UpdateSession of a session that is gone", err, ErrNotFound)
-	wantErr(s.t, "EndSession of a session that is gone", s.EndSession(s.t.Context(), Caller{}, gone.UserID, gone.ID), ErrNotFound)
+	wantErr(s.t, "UpdateSession of one that must be gone", err, ErrNotFound)
+	wantErr(s.t, "EndSession of one that must be gone", s.EndSession(s.t.Context(), Caller{}, gone.UserID, gone.ID), ErrNotFound)
 	for _, listed := range s.sessions(gone.UserID) {
 		if listed.ID == gone.ID {
-			s.t.Errorf("Sessions(%d) lists %s, which is gone", gone.UserID, gone.ID)
+			s.t.Errorf("Sessions(%d) lists %s, which must be gone", gone.UserID, gone.ID)
 		}
 	}
 }
 
-// contents is all that can be read from a store.
+// contents returns everything that can be read from a store.
 func (s testedStore) contents() map[string]any {
 	s.t.Helper()
 	all := map[string]any{}
@@ -1109,7 +1109,7 @@ func (s testedStore) contents() map[string]any {
 	}
 }
 
-// atOnce calls f with 0 to n-1, all at once, and returns what each said.
+// atOnce calls f with 0 to n-1, all at once, and returns the errors.
 func atOnce(n int, f func(n int) error) []error {
 	var wg sync.WaitGroup
 	start := make(chan struct{})
@@ -1125,7 +1125,7 @@ func atOnce(n int, f func(n int) error) []error {
 	return errs
 }
 
-// wantEqual complains unless got is want. An empty list is no list.
+// wantEqual reports an error unless got equals want. An empty list equals nil.
 func wantEqual[T any](t testing.TB, call string, got, want T) {
 	t.Helper()
 	if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
@@ -1133,7 +1133,7 @@ func wantEqual[T any](t testing.TB, call string, got, want T) {
 	}
 }
 
-// wantErr complains unless got is want, or wraps it.
+// wantErr reports an error unless got is want or wraps it.
 func wantErr(t testing.TB, call string, got, want error) {
 	t.Helper()
 	if !errors.Is(got, want) {
@@ -1141,7 +1141,7 @@ func wantErr(t testing.TB, call string, got, want error) {
 	}
 }
 
-// wantSame complains unless got is want itself.
+// wantSame reports an error unless got is want itself.
 func wantSame(t testing.TB, call string, got, want error) {
 	t.Helper()
 	if got != want {
@@ -1149,8 +1149,8 @@ func wantSame(t testing.TB, call string, got, want error) {
 	}
 }
 
-// A modelStore is a Store that is too simple to be wrong: a map, a list, one
-// lock, and every question answered by looking through all of it.
+// A modelStore is a Store that is too simple to be wrong: a map, a list, one lock, and
+// a linear search for every call.
 type modelStore struct {
 	mu       sync.Mutex
 	accounts map[int64]User
@@ -1160,23 +1160,23 @@ type modelStore struct {
 
 func newModelStore() *modelStore { return &modelStore{accounts: map[int64]User{}} }
 
-// The model passes the contract itself: so the contract asks for nothing that
-// only the real stores can know.
+// TestModelStore: the model passes the contract too, which shows that the contract
+// requires nothing of the implementation.
 func TestModelStore(t *testing.T) {
 	open := func(t *testing.T) Store { return newModelStore() }
 	testStore(t, open)
 	testStoreClock(t, open)
 }
 
-// simulate does random things to a store and to a model of it. Both must give
-// the same answers, and in the end hold the same. Now and then between is
-// called, to open the store again or to let time go by.
+// simulate makes random calls to a store and to a model of it. Both must return the
+// same results and hold the same contents. From time to time it calls between, which
+// may open the store again or let time pass.
 func simulate(t *testing.T, steps int, s Store, between func(Store) Store) {
 	t.Helper()
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 0))
 	model := newModelStore()
-	loginShare := 10 + 50*rng.IntN(2) // in percent: now and then enough for 100 sessions
+	loginShare := 10 + 50*rng.IntN(2) // in percent: 60 is enough for 100 sessions of an account
 	for step := range steps {
 		op := randomOperation(rng, model, loginShare)
 		got, gotErr := op.do(s)
@@ -1198,7 +1198,7 @@ func simulate(t *testing.T, steps int, s Store, between func(Store) Store) {
 	}
 }
 
-// An operation is one call, with all that is random in it decided.
+// An operation is one call, with its random arguments decided.
 type operation struct {
 	call string
 	do   func(Store) (any, error)
@@ -1206,7 +1206,7 @@ type operation struct {
 
 func randomOperation(rng *rand.Rand, model *modelStore, loginShare int) operation {
 	ctx, now := context.Background(), today()
-	id := 1 + rng.Int64N(model.lastID+1) // now and then one that is not there
+	id := 1 + rng.Int64N(model.lastID+1) // sometimes an unknown one
 	u := model.accounts[id]
 	name := fmt.Sprintf("name%d", rng.IntN(8))
 	if rng.IntN(2) == 0 {
@@ -1229,7 +1229,7 @@ func randomOperation(rng *rand.Rand, model *modelStore, loginShare int) operatio
 		s.UserID = id
 		switch rng.IntN(10) {
 		case 0:
-			if !u.Disabled { // which of two errors is not promised
+			if !u.Disabled { // the contract does not say which of two errors is returned
 				s.Epoch++
 			}
 		case 1:
@@ -1314,8 +1314,8 @@ func randomOperation(rng *rand.Rand, model *modelStore, loginShare int) operatio
 	}}
 }
 
-// randomCaller is nobody, or a session that may be live, of an account that may be
-// active and an admin's.
+// randomCaller returns the zero Caller, or one of a session that may have ended, of an
+// account that may be disabled or not an admin.
 func randomCaller(rng *rand.Rand, model *modelStore) Caller {
 	if len(model.logins) == 0 || rng.IntN(2) == 0 {
 		return Caller{}
@@ -1511,7 +1511,7 @@ func (m *modelStore) Ready(ctx context.Context) error { return nil }
 
 func (m *modelStore) Close() error { return nil }
 
-// allow says the same as the real stores, without their help.
+// allow has the rules of Caller.Allowed without its code.
 func (m *modelStore) allow(by Caller) error {
 	if by == (Caller{}) {
 		return nil
