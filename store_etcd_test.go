@@ -24,9 +24,8 @@ import (
 	"time"
 )
 
-// The tests of this file need no etcd: a cluster of a few hundred lines stands
-// in for it, further down. What a real one does is seen where STDAUTH_TEST_ETCD
-// names one, as host:port, and in e2e/.
+// The tests of this file use fakeEtcd, below, instead of etcd. STDAUTH_TEST_ETCD=host:port
+// runs some of them on a real cluster, as the tests in e2e/ do.
 
 func TestEtcdStore(t *testing.T) {
 	open := func(t *testing.T) Store { return newFakeEtcd().open(t) }
@@ -34,8 +33,8 @@ func TestEtcdStore(t *testing.T) {
 	testStoreClock(t, open)
 }
 
-// The same while every fifth request of the client fails in one way or another, but
-// for writes whose outcome would be unknown: nobody notices.
+// TestEtcdStoreOnAFailingCluster: the contract holds while every fifth request to etcd
+// fails in some way. Only failures that leave the outcome of a write unknown are absent.
 func TestEtcdStoreOnAFailingCluster(t *testing.T) {
 	forReads := []fault{refused, loseAnswer, noLeader, hang, says(502, "<html>bad gateway</html>")}
 	forWrites := []fault{refused, noLeader} // known to have had no effect
@@ -64,7 +63,7 @@ func TestEtcdStoreOnAFailingCluster(t *testing.T) {
 	testAccounts(rule)
 	testImport(rule)
 	testSessions(rule)
-	rule("random operations leave what a simple model says", func(t *testing.T, s testedStore) {
+	rule("random operations have the same results as on a simple model", func(t *testing.T, s testedStore) {
 		simulate(t, 1000, s.Store, func(s Store) Store { return s })
 	})
 }
@@ -79,7 +78,7 @@ func openRealEtcd(t testing.TB) *EtcdStore {
 	t.Helper()
 	hostport := os.Getenv("STDAUTH_TEST_ETCD")
 	if hostport == "" {
-		t.Skip("STDAUTH_TEST_ETCD=host:port names none")
+		t.Skip("STDAUTH_TEST_ETCD=host:port is not set")
 	}
 	address := fmt.Sprintf("etcd://%s/stdauth-test/%d", hostport, time.Now().UnixNano())
 	e, err := OpenEtcdStore(t.Context(), address, os.Getenv("STDAUTH_ETCD_USERNAME"), os.Getenv("STDAUTH_ETCD_PASSWORD"), testLife, slog.New(slog.DiscardHandler))
@@ -124,32 +123,32 @@ func TestEtcdAddress(t *testing.T) {
 	}
 }
 
-// What stops the start, each in one line that says what to do about it.
+// TestEtcdStoreIsNotOpened has the errors at the start. Each is one line that names the cause.
 func TestEtcdStoreIsNotOpened(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		set  func(c *fakeEtcd)
-		want string // at once, but for the last two, which may come to be
+		want string // at once, except for the last two, which are temporary and tried again
 	}{
-		{"the port is not etcd's", func(c *fakeEtcd) { c.fails(says(404, "<html>no such page\n")) },
+		{"a port that is not one of etcd is refused", func(c *fakeEtcd) { c.fails(says(404, "<html>no such page\n")) },
 			`Not Found: "<html>no such page"`},
-		{"the cluster wants a user", func(c *fakeEtcd) { c.user, c.password = "alice", "secret" },
+		{"a missing user is refused", func(c *fakeEtcd) { c.user, c.password = "alice", "secret" },
 			"etcdserver: user name is empty: STDAUTH_ETCD_USERNAME and STDAUTH_ETCD_PASSWORD are not set"},
-		{"the password is wrong", func(c *fakeEtcd) { c.user, c.password, c.given = "alice", "secret", "alice:guess" },
+		{"a wrong password is refused", func(c *fakeEtcd) { c.user, c.password, c.given = "alice", "secret", "alice:guess" },
 			"etcdserver: authentication failed, invalid user ID or password"},
-		{"the user may not write", func(c *fakeEtcd) { c.writes = etcdRefusal{403, 7, "etcdserver: permission denied"} },
+		{"a user without the permission to write is refused", func(c *fakeEtcd) { c.writes = etcdRefusal{403, 7, "etcdserver: permission denied"} },
 			"etcdserver: permission denied"},
-		{"there is no room", func(c *fakeEtcd) { c.writes = etcdRefusal{429, 8, "etcdserver: mvcc: database space exceeded"} },
+		{"a cluster without space is refused", func(c *fakeEtcd) { c.writes = etcdRefusal{429, 8, "etcdserver: mvcc: database space exceeded"} },
 			"etcdserver: mvcc: database space exceeded"},
-		{"the keys are someone else's", func(c *fakeEtcd) { c.put("/stdauth/config", "x") },
+		{"keys of another program are refused", func(c *fakeEtcd) { c.put("/stdauth/config", "x") },
 			"the keys under /stdauth/ are not those of stdauth"},
-		{"the format is of another version", func(c *fakeEtcd) { c.put("/stdauth/format", "2") },
+		{"keys of another version are refused", func(c *fakeEtcd) { c.put("/stdauth/format", "2") },
 			"the keys under /stdauth/ were written by another version of stdauth"},
-		{"an import was cut off", func(c *fakeEtcd) { c.put("/stdauth/format", "1"); c.put("/stdauth/last_id", `"importing"`) },
+		{"keys of an interrupted import are refused", func(c *fakeEtcd) { c.put("/stdauth/format", "1"); c.put("/stdauth/last_id", `"importing"`) },
 			"an import is under way, or was cut off: then remove the keys under /stdauth/ and import again"},
-		{"nobody listens", func(c *fakeEtcd) { c.fails(refused) },
+		{"a cluster that refuses connections is refused after a wait", func(c *fakeEtcd) { c.fails(refused) },
 			"connection refused"},
-		{"the cluster has no leader", func(c *fakeEtcd) { c.fails(noLeader) },
+		{"a cluster without a leader is refused after a wait", func(c *fakeEtcd) { c.fails(noLeader) },
 			"etcdserver: no leader"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -166,7 +165,7 @@ func TestEtcdStoreIsNotOpened(t *testing.T) {
 					most = etcdPatience
 				}
 				if took := time.Since(start); took > most {
-					t.Errorf("that took %v, want at most %v", took, most)
+					t.Errorf("open took %v, want at most %v", took, most)
 				}
 			})
 		})
@@ -179,8 +178,8 @@ func TestEtcdStoreOpensWithAUser(t *testing.T) {
 	testedStore{c.open(t), t}.create(newUser("johndoe"))
 }
 
-// Members forget tokens. Of many requests which find that out, one fetches a
-// new one.
+// TestEtcdTokenIsRenewedOnce: a member may forget the tokens of etcd. Of many requests
+// that are then refused, one fetches a new token for all.
 func TestEtcdTokenIsRenewedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newFakeEtcd()
@@ -188,7 +187,7 @@ func TestEtcdTokenIsRenewedOnce(t *testing.T) {
 		s := testedStore{c.open(t), t}
 		made := s.login(s.create(newUser("johndoe")))
 		c.fails(func(*fakeEtcd, string, string, []byte) error {
-			for range 100 { // so that all find out before one is done
+			for range 100 { // all requests are refused before one has a new token
 				runtime.Gosched()
 			}
 			return nil
@@ -211,8 +210,8 @@ func TestEtcdTokenIsRenewedOnce(t *testing.T) {
 	})
 }
 
-// Every request with an access token waits for this: session and account come
-// in one round trip.
+// TestEtcdSessionIsOneRoundTrip: Session reads the session and its account in one round
+// trip, as every request with an access token waits for it.
 func TestEtcdSessionIsOneRoundTrip(t *testing.T) {
 	c := newFakeEtcd()
 	s := testedStore{c.open(t), t}
@@ -223,8 +222,7 @@ func TestEtcdSessionIsOneRoundTrip(t *testing.T) {
 	wantEqual(t, "requests of Session", c.requests[before:], []string{"/v3/kv/txn"})
 }
 
-// etcdChanges are all the ways in which a store writes, with what must be so
-// before.
+// etcdChanges are all changes of a store, with what each requires in the store.
 var etcdChanges = []struct {
 	name   string
 	before func(s testedStore, u User, made Session)
@@ -238,11 +236,11 @@ var etcdChanges = []struct {
 		_, err := s.UpdateUser(context.Background(), Caller{}, u.ID, func(u *User) error { u.FullName += "!"; return nil })
 		return err
 	}},
-	{"UpdateUser, a new password", nothing, func(s Store, u User, made Session) error {
+	{"UpdateUser that changes the password", nothing, func(s Store, u User, made Session) error {
 		_, err := s.UpdateUser(context.Background(), Caller{}, u.ID, func(u *User) error { u.Epoch++; return nil })
 		return err
 	}},
-	{"UpdateUser, an admin demoted", anotherAdmin, func(s Store, u User, made Session) error {
+	{"UpdateUser that demotes an admin", anotherAdmin, func(s Store, u User, made Session) error {
 		_, err := s.UpdateUser(context.Background(), Caller{}, u.ID, func(u *User) error { u.Role = RoleUser; return nil })
 		return err
 	}},
@@ -273,10 +271,10 @@ func etcdAdmin(name string) User {
 func nothing(testedStore, User, Session)            {}
 func anotherAdmin(s testedStore, _ User, _ Session) { s.create(etcdAdmin("another")) }
 
-// eachEtcdChange runs a test for each of them, with an account and a session.
-func eachEtcdChange(t *testing.T, test func(t *testing.T, c *fakeEtcd, s testedStore, change func() error)) {
+// eachEtcdChange runs a test for each of etcdChanges, with an account and a session.
+func eachEtcdChange(t *testing.T, outcome string, test func(t *testing.T, c *fakeEtcd, s testedStore, change func() error)) {
 	for _, way := range etcdChanges {
-		t.Run(way.name, func(t *testing.T) {
+		t.Run(way.name+" "+outcome, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newFakeEtcd()
 				s := testedStore{c.open(t), t}
@@ -289,10 +287,10 @@ func eachEtcdChange(t *testing.T, test func(t *testing.T, c *fakeEtcd, s testedS
 	}
 }
 
-// The member does its work, but its answer is lost. The change is not sent again:
-// its outcome is unknown, which is a 503.
+// TestEtcdAnswerLost: a member makes the change, but its response is lost. The outcome
+// is unknown, which is ErrUnavailable, and the change is not sent again.
 func TestEtcdAnswerLost(t *testing.T) {
-	eachEtcdChange(t, func(t *testing.T, c *fakeEtcd, s testedStore, change func() error) {
+	eachEtcdChange(t, "is not sent again if its response is lost", func(t *testing.T, c *fakeEtcd, s testedStore, change func() error) {
 		before, writes := c.revision, 0
 		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
 			if isWrite(path, body) {
@@ -301,25 +299,25 @@ func TestEtcdAnswerLost(t *testing.T) {
 			}
 			return nil
 		})
-		wantErr(t, "a change whose answer is lost", change(), ErrUnavailable)
+		wantErr(t, "a change whose response is lost", change(), ErrUnavailable)
 		if c.revision != before+1 || writes != 1 {
-			t.Errorf("there were %d changes, and %d writes were sent; want 1 and 1", c.revision-before, writes)
+			t.Errorf("the cluster made %d changes of %d writes, want 1 of 1", c.revision-before, writes)
 		}
 	})
 }
 
-// A client that hangs up does not keep a change from being made.
+// TestEtcdClientHangsUp: a change is made even if the client has gone.
 func TestEtcdClientHangsUp(t *testing.T) {
 	c := newFakeEtcd()
 	s := testedStore{c.open(t), t}
 	made := s.login(s.create(newUser("johndoe")))
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantErr(t, "EndSession for a client that is gone", s.EndSession(gone, Caller{}, made.UserID, made.ID), nil)
+	wantErr(t, "EndSession for a client that has gone", s.EndSession(gone, Caller{}, made.UserID, made.ID), nil)
 	s.wantGone(made)
 }
 
-// Nor does it speak against the member that was asked.
+// TestEtcdClientHangsUpWhileReading: a canceled read does not count as a failure of the member.
 func TestEtcdClientHangsUpWhileReading(t *testing.T) {
 	c := newFakeEtcd()
 	s := testedStore{c.open(t), t}
@@ -327,13 +325,13 @@ func TestEtcdClientHangsUpWhileReading(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	c.fails(func(*fakeEtcd, string, string, []byte) error { cancel(); return context.Canceled })
 	_, _, err := s.Session(gone, made.UserID, made.ID)
-	wantErr(t, "Session for a client that hangs up", err, context.Canceled)
+	wantErr(t, "Session for a client that goes", err, context.Canceled)
 	if n := s.Store.(*EtcdStore).gateway.failOvers.Load(); n != 0 {
-		t.Errorf("%d members were given up for it", n)
+		t.Errorf("a canceled read caused %d fail-overs, want none", n)
 	}
 }
 
-// Whoever has time may wait for as long as it likes.
+// TestEtcdLongWait: a call with a later deadline than usual waits until then.
 func TestEtcdLongWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newFakeEtcd()
@@ -344,27 +342,27 @@ func TestEtcdLongWait(t *testing.T) {
 		start := time.Now()
 		err := e.gateway.call(ctx, "/v3/kv/txn", etcdTxn{}, &etcdAnswer{}, false)
 		if took := time.Since(start); err == nil || took < 4*time.Minute {
-			t.Errorf("a call with five minutes ended with %v after %v", err, took)
+			t.Errorf("a call with a deadline of 5 minutes returned %v after %v, want an error after 4 minutes or more", err, took)
 		}
 	})
 }
 
-// Whichever way a member fails, the next one is asked, and from then on first.
+// TestEtcdFailOver: if a member fails, in whatever way, the next one is asked and stays the first.
 func TestEtcdFailOver(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		fault fault
 		most  time.Duration
 	}{
-		{"it refuses the connection", refused, 0},
-		{"it cuts the connection", loseAnswer, 0},
-		{"it never answers", hang, etcdTry},
-		{"it has no leader", noLeader, 0},
-		{"its leader has changed", says(503, `{"code":14,"message":"etcdserver: leader changed"}`), 0},
-		{"it gave up waiting", says(504, `{"code":14,"message":"etcdserver: request timed out"}`), 0},
-		{"it has too many requests", says(429, `{"code":8,"message":"etcdserver: too many requests"}`), 0},
-		{"a proxy before it fails", says(502, "<html>bad gateway</html>"), 0},
-		{"its answer is no JSON", says(200, "<html>"), 0},
+		{"a member that refuses the connection is replaced", refused, 0},
+		{"a member that closes the connection is replaced", loseAnswer, 0},
+		{"a member that never responds is replaced after a timeout", hang, etcdTry},
+		{"a member without a leader is replaced", noLeader, 0},
+		{"a member whose leader has changed is replaced", says(503, `{"code":14,"message":"etcdserver: leader changed"}`), 0},
+		{"a member that timed out is replaced", says(504, `{"code":14,"message":"etcdserver: request timed out"}`), 0},
+		{"a member with too many requests is replaced", says(429, `{"code":8,"message":"etcdserver: too many requests"}`), 0},
+		{"a member behind a failing proxy is replaced", says(502, "<html>bad gateway</html>"), 0},
+		{"a member whose response is not JSON is replaced", says(200, "<html>"), 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -386,23 +384,24 @@ func TestEtcdFailOver(t *testing.T) {
 				}
 				s.rotate(made)
 				asked := slices.DeleteFunc(c.asked[before:], func(host string) bool { return host != bad })
-				wantEqual(t, "the bad member was asked", asked, []string{bad})
+				wantEqual(t, "requests to the failing member", asked, []string{bad})
 				wantEqual(t, "the generation", s.sessions(u.ID)[0].Generation, 3)
 			})
 		})
 	}
 }
 
-// Without a majority the first requests wait, in case a leader is just being
-// elected; those after them are told at once. When it is back, all is well.
+// TestEtcdWithoutMajority: without a majority the first requests wait, as a leader may
+// soon be elected, and later ones are refused at once. When the majority is back, all
+// requests succeed.
 func TestEtcdWithoutMajority(t *testing.T) {
-	for name, fault := range map[string]fault{"no leader": noLeader, "nobody there": refused, "nobody answers": hang} {
+	for name, fault := range map[string]fault{"requests without a leader are refused": noLeader, "requests that no member accepts are refused": refused, "requests without a response are refused": hang} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newFakeEtcd()
 				s := testedStore{c.open(t), t}
 				made := s.login(s.create(newUser("johndoe")))
-				time.Sleep(2 * time.Second) // Ready remembers for one
+				time.Sleep(2 * time.Second) // Ready caches its result for one
 				c.fails(fault)
 				for range 3 {
 					start := time.Now()
@@ -411,17 +410,17 @@ func TestEtcdWithoutMajority(t *testing.T) {
 					_, err = s.CreateUser(t.Context(), Caller{}, newUser("another"))
 					wantErr(t, "CreateUser", err, ErrUnavailable)
 					if took := time.Since(start); took > 2*etcdPatience {
-						t.Errorf("two calls took %v", took)
+						t.Errorf("two calls took %v, want at most %v", took, 2*etcdPatience)
 					}
 				}
 				start := time.Now()
 				wantErr(t, "Ready", s.Ready(t.Context()), ErrUnavailable)
-				if took := time.Since(start); took > 0 && name != "nobody answers" {
-					t.Errorf("one of many requests took %v to be refused", took)
+				if took := time.Since(start); took > 0 && name != "requests without a response are refused" {
+					t.Errorf("Ready took %v, want it refused at once", took)
 				}
 				c.fails(nil)
 				_, _, err := s.Session(t.Context(), made.UserID, made.ID)
-				wantErr(t, "Session when it is back", err, nil)
+				wantErr(t, "Session when the majority is back", err, nil)
 				over := time.Now().Add(time.Second)
 				c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
 					if time.Now().Before(over) {
@@ -430,18 +429,18 @@ func TestEtcdWithoutMajority(t *testing.T) {
 					return nil
 				})
 				_, _, err = s.Session(t.Context(), made.UserID, made.ID)
-				wantErr(t, "Session during an election after that", err, nil)
+				wantErr(t, "Session during a later election", err, nil)
 				s.create(newUser("another"))
 				time.Sleep(time.Second + 1)
-				wantErr(t, "Ready when it is back", s.Ready(t.Context()), nil)
+				wantErr(t, "Ready when the majority is back", s.Ready(t.Context()), nil)
 			})
 		})
 	}
 }
 
-// An election takes a second or two. A request that comes in the middle waits.
+// TestEtcdElection: an election takes a second or two, and a request during it waits.
 func TestEtcdElection(t *testing.T) {
-	eachEtcdChange(t, func(t *testing.T, c *fakeEtcd, s testedStore, change func() error) {
+	eachEtcdChange(t, "waits for the end of an election", func(t *testing.T, c *fakeEtcd, s testedStore, change func() error) {
 		over := time.Now().Add(2 * time.Second)
 		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
 			if time.Now().Before(over) {
@@ -462,11 +461,11 @@ func TestEtcdReady(t *testing.T) {
 			wantErr(t, "Ready", s.Ready(t.Context()), nil)
 		}
 		if got := len(c.requests) - before; got != 1 {
-			t.Errorf("Ready ten times within a second asked etcd %d times, want 1", got)
+			t.Errorf("ten calls of Ready within a second sent %d requests to etcd, want 1", got)
 		}
 		c.writes = etcdRefusal{429, 8, "etcdserver: mvcc: database space exceeded"}
 		time.Sleep(time.Second + 1)
-		wantErr(t, "Ready without room", s.Ready(t.Context()), ErrUnavailable)
+		wantErr(t, "Ready of a cluster without space", s.Ready(t.Context()), ErrUnavailable)
 		c.writes = etcdRefusal{}
 		c.remove("/stdauth/format")
 		time.Sleep(time.Second + 1)
@@ -474,8 +473,8 @@ func TestEtcdReady(t *testing.T) {
 	})
 }
 
-// Two admins demote each other at once, at two copies of the server: in all
-// orders in which that can happen, one admin is left.
+// TestEtcdLastAdminAcrossCopies: two copies of the server demote and delete two admins
+// at once. In whatever order that happens, one admin stays.
 func TestEtcdLastAdminAcrossCopies(t *testing.T) {
 	for range 50 {
 		c := newFakeEtcd()
@@ -490,13 +489,13 @@ func TestEtcdLastAdminAcrossCopies(t *testing.T) {
 			return err
 		})
 		if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs...), ErrLastAdmin) {
-			t.Fatalf("two admins went at once: %v and %v, want nil and ErrLastAdmin", errs[0], errs[1])
+			t.Fatalf("two admins are removed at once: %v and %v, want nil once and ErrLastAdmin once", errs[0], errs[1])
 		}
 	}
 }
 
-// The same, with the second change between the reading and the writing of the
-// first, every time.
+// TestEtcdLastAdminInBetween makes the second change between the read and the write of
+// the first.
 func TestEtcdLastAdminInBetween(t *testing.T) {
 	c := newFakeEtcd()
 	one, two := testedStore{c.open(t), t}, testedStore{c.open(t), t}
@@ -509,8 +508,8 @@ func TestEtcdLastAdminInBetween(t *testing.T) {
 	wantErr(t, "UpdateUser", err, ErrLastAdmin)
 }
 
-// A change decided on what has changed meanwhile is decided anew: the password
-// of an account, the hundred sessions, the name.
+// TestEtcdChangedInBetween: a change is decided again if what it has read changes before
+// its write: the password, the hundred sessions, the username.
 func TestEtcdChangedInBetween(t *testing.T) {
 	c := newFakeEtcd()
 	one, two := testedStore{c.open(t), t}, testedStore{c.open(t), t}
@@ -545,7 +544,7 @@ func TestEtcdChangedInBetween(t *testing.T) {
 	wantErr(t, "CreateUser", err, ErrUsernameTaken)
 	meanwhile(func() { two.create(newUser("ben")) })
 	if got := one.create(newUser("cleo")).ID; got != 4 {
-		t.Errorf("the second of two accounts made at once has the ID %d, want 4", got)
+		t.Errorf("the second of two accounts created at once has the ID %d, want 4", got)
 	}
 
 	made = one.login(one.user(4))
@@ -559,7 +558,7 @@ func TestEtcdChangedInBetween(t *testing.T) {
 	wantErr(t, "UpdateSession", err, ErrInactive)
 }
 
-// Whoever always loses is told so in the end.
+// TestEtcdRetriesAreBounded: a change that always conflicts with others fails in the end.
 func TestEtcdRetriesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newFakeEtcd()
@@ -576,7 +575,7 @@ func TestEtcdRetriesAreBounded(t *testing.T) {
 		_, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(u *User) error { u.FullName += "!"; return nil })
 		wantErr(t, "UpdateUser", err, ErrUnavailable)
 		if writes < 100 {
-			t.Errorf("%d tries, want more: they take no time here but their pauses", writes)
+			t.Errorf("UpdateUser made %d tries, want 100 or more, as only the pauses between them take time here", writes)
 		}
 	})
 }
@@ -593,13 +592,13 @@ func TestEtcdKeys(t *testing.T) {
 	wantEqual(t, "the keys", slices.Sorted(maps.Keys(c.keys())), keys)
 	s.login(s.create(etcdAdmin("ben")))
 	s.remove(2)
-	wantEqual(t, "the keys after another came and went", slices.Sorted(maps.Keys(c.keys())), keys)
+	wantEqual(t, "the keys after another account was created and deleted", slices.Sorted(maps.Keys(c.keys())), keys)
 	s.update(1, func(u *User) { u.Epoch++ })
-	wantEqual(t, "the keys after a change of password", slices.Sorted(maps.Keys(c.keys())), slices.Delete(keys, 4, 5))
+	wantEqual(t, "the keys after a password change", slices.Sorted(maps.Keys(c.keys())), slices.Delete(keys, 4, 5))
 }
 
-// A session's key goes some time after the session has expired, and never before,
-// whatever refreshes there were. The logins of others remove it.
+// TestEtcdSweepsSessionsThatExpiredLongAgo: the logins of other accounts remove the key
+// of a session some time after the session has expired, and never before.
 func TestEtcdSweepsSessionsThatExpiredLongAgo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newFakeEtcd()
@@ -627,22 +626,22 @@ func TestEtcdSweepsSessionsThatExpiredLongAgo(t *testing.T) {
 			s.login(other)
 		}
 		if got := left(); got != 10 {
-			t.Errorf("%v after their end, %d of 10 sessions have a key, want all: the clocks of copies differ", sweepSlack, got)
+			t.Errorf("%v after they expired, %d of 10 sessions have a key, want all, as the clocks of copies differ", sweepSlack, got)
 		}
 		time.Sleep(time.Second)
 		for range 10 {
 			s.login(other)
 		}
 		if got := left(); got != 1 {
-			t.Errorf("a second later, after 10 logins, %d have a key, want the one that was refreshed", got)
+			t.Errorf("a second later, after 10 logins, %d sessions have a key, want only the refreshed one", got)
 		}
 	})
 }
 
-// The first version hung each session's key on a lease, which ends some time after
-// the session. A refresh takes the key off it.
+// TestEtcdKeysOfTheFirstVersion: the first version attached the key of each session to a
+// lease, which ends some time after the session. A refresh detaches the key.
 func TestEtcdKeysOfTheFirstVersion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // in 2000, when its sessions have not expired
+	synctest.Test(t, func(t *testing.T) { // in 2000, before its sessions expire
 		var kvs []struct {
 			Key, Value string
 			Lease      int64
@@ -671,16 +670,16 @@ func TestEtcdKeysOfTheFirstVersion(t *testing.T) {
 			"ended by a new password": "MO3J63MCOEWY2QI32V2C4V5KLE.3.1.kzZWZ0cUMuj3VpfimFIEOQsVogSstxqsvzwYnoHff8o",
 		})
 		time.Sleep(48 * time.Hour)
-		c.keys() // ends the leases that are due
+		c.keys() // ends the leases that have expired
 		s.wantGone(Session{UserID: 2, ID: "VXTE6EZ4O4IEMY6LSBNGDVH7S5"})
 		if c.keys()[e.sessionsOf(3)+jane.ID] == "" {
-			t.Error("a session that this version has refreshed went with the lease of the first version")
+			t.Error("a session that this version refreshed ended with the lease of the first version")
 		}
 	})
 }
 
-// An import is batches of transactions. Until the last is done, the store is
-// nobody's.
+// TestEtcdImport: an import is several transactions. Until the last one, the store
+// cannot be used.
 func TestEtcdImport(t *testing.T) {
 	var users []User
 	for i := range 100 {
@@ -707,10 +706,10 @@ func TestEtcdImport(t *testing.T) {
 		}
 		return nil
 	})
-	wantErr(t, "Import that is cut off", s.Import(t.Context(), users, 100), ErrUnavailable)
+	wantErr(t, "Import that is interrupted", s.Import(t.Context(), users, 100), ErrUnavailable)
 	c.fails(nil)
 	if err := c.store().open(t.Context()); err == nil || !strings.Contains(err.Error(), "import") {
-		t.Errorf("open after an import that was cut off = %v", err)
+		t.Errorf("open after an interrupted import = %v, want an error about the import", err)
 	}
 	c.txn(fakeTxn{Success: []fakeOp{{Delete: &fakeRange{Key: []byte("/stdauth/"), RangeEnd: []byte("/stdauth0")}}}})
 	s.Store = c.open(t)
@@ -724,10 +723,10 @@ func TestEtcdImport(t *testing.T) {
 	if _, err := c.handle("/v3/kv/txn", sent, ""); err != nil {
 		t.Fatal(err)
 	}
-	wantEqual(t, "the keys after a part of the import came late", c.keys(), before)
+	wantEqual(t, "the keys after a part of the first import arrived late", c.keys(), before)
 }
 
-// A value that is no account stops whoever reads it, and is not written over.
+// TestEtcdDamagedValue: a value that is not an account is an error and is not overwritten.
 func TestEtcdDamagedValue(t *testing.T) {
 	c := newFakeEtcd()
 	s := testedStore{c.open(t), t}
@@ -735,12 +734,11 @@ func TestEtcdDamagedValue(t *testing.T) {
 	c.put("/stdauth/users/0000000000000000001", "{")
 	_, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(*User) error { return nil })
 	if want := "the value of etcd's key /stdauth/users/0000000000000000001"; err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("UpdateUser = %v, want something about %s", err, want)
+		t.Errorf("UpdateUser = %v, want an error with %s", err, want)
 	}
 }
 
-// The same through sockets: what net/http does with two members of which one
-// is down, and nothing left open.
+// TestEtcdOverHTTP runs the store over sockets, with two members of which one is down.
 func TestEtcdOverHTTP(t *testing.T) {
 	c := newFakeEtcd()
 	members := map[string]*httptest.Server{}
@@ -763,19 +761,19 @@ func TestEtcdOverHTTP(t *testing.T) {
 	members[e.gateway.endpoints[0]].Close()
 	s.login(u)
 	if !strings.Contains(log.String(), "a member of the etcd cluster failed") {
-		t.Errorf("the log says nothing of the fail-over: %s", log.String())
+		t.Errorf("the log does not have the fail-over: %s", log.String())
 	}
 }
 
-// fakeEtcd is a cluster of three members that always agree, as far as the store
-// can tell: its keys, leases and users, and its way of refusing. It knows the
-// messages of etcd by itself, so that a wrong name in ours does not go unseen.
+// fakeEtcd is a cluster of three members that always agree. It has the keys, leases,
+// users and errors of etcd that the store uses. Its messages are declared apart from
+// those of the store, to catch a misspelt member there.
 type fakeEtcd struct {
 	user, password, given string
-	writes                etcdRefusal // of all that would write
-	fault                 fault       // if not nil, asked before each request
+	writes                etcdRefusal // of every write
+	fault                 fault       // if not nil, called before each request
 	asked, requests       []string
-	mu                    sync.Mutex // guards what follows
+	mu                    sync.Mutex // guards the fields below
 	revision, logins      int64
 	kvs                   map[string]fakeKV
 	leases                map[int64]time.Time
@@ -789,11 +787,11 @@ type fakeKV struct {
 	lease            int64
 }
 
-// A fault is what happens to a request before it comes to a member: nil for
-// nothing.
+// A fault is called with a request before it reaches a member. An error is returned in
+// place of the response.
 type fault func(c *fakeEtcd, host, path string, body []byte) error
 
-// A etcdRefusal is an error of etcd, as its gateway says it.
+// An etcdRefusal is an error of etcd, in the form of its gateway.
 type etcdRefusal struct {
 	status  int
 	Code    int    `json:"code"`
@@ -806,7 +804,7 @@ func newFakeEtcd() *fakeEtcd {
 	return &fakeEtcd{revision: 1, kvs: map[string]fakeKV{}, leases: map[int64]time.Time{}}
 }
 
-// store returns a store that is not open yet.
+// store returns a store that is not yet open.
 func (c *fakeEtcd) store() *EtcdStore {
 	user, password, _ := strings.Cut(c.given, ":")
 	log := slog.New(slog.DiscardHandler)
@@ -818,7 +816,7 @@ func (c *fakeEtcd) store() *EtcdStore {
 	return newEtcdStore(gateway, prefix, testLife)
 }
 
-// open returns a store, as one copy of the server has it.
+// open returns the store of one copy of the server.
 func (c *fakeEtcd) open(t *testing.T) *EtcdStore {
 	t.Helper()
 	e := c.store()
@@ -829,8 +827,8 @@ func (c *fakeEtcd) open(t *testing.T) *EtcdStore {
 	return e
 }
 
-// RoundTrip makes the cluster an http.RoundTripper: without a socket, so that
-// testing/synctest can have the clock.
+// RoundTrip makes the cluster an http.RoundTripper without a socket, as testing/synctest
+// needs.
 func (c *fakeEtcd) RoundTrip(r *http.Request) (*http.Response, error) {
 	body, err := io.ReadAll(r.Body)
 	if err == nil {
@@ -839,7 +837,7 @@ func (c *fakeEtcd) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	runtime.Gosched() // a real one would take its time, and others their turn
+	runtime.Gosched() // other requests run while a real cluster responds
 	c.mu.Lock()
 	c.asked, c.requests = append(c.asked, r.URL.Host), append(c.requests, r.URL.Path)
 	fault := c.fault
@@ -997,7 +995,7 @@ type fakeRange struct {
 	Limit    int    `json:"limit,string"`
 }
 
-// txn is etcd's, with its rules: at most 128 operations, no key written twice.
+// txn has the rules of etcd: at most 128 operations, and no key written twice.
 func (c *fakeEtcd) txn(in fakeTxn) (any, error) {
 	writes, written := false, map[string]bool{}
 	for i, op := range slices.Concat(in.Success, in.Failure) {
@@ -1023,7 +1021,7 @@ func (c *fakeEtcd) txn(in fakeTxn) (any, error) {
 	for _, cmp := range in.Compare {
 		keys := c.find(fakeRange{cmp.Key, cmp.RangeEnd, 0})
 		if len(keys) == 0 {
-			keys = []string{""} // nothing compares like a key of zeros
+			keys = []string{""} // an unknown key compares like one of zeros
 		}
 		for _, key := range keys {
 			kv := c.kvs[key]
@@ -1091,7 +1089,7 @@ func (c *fakeEtcd) list(r fakeRange) []map[string]any {
 	return kvs
 }
 
-// What a test does to the cluster itself.
+// The methods below let a test change and inspect the cluster.
 
 func (c *fakeEtcd) put(key, value string) {
 	c.mu.Lock()
@@ -1108,7 +1106,7 @@ func (c *fakeEtcd) remove(key string) {
 }
 
 func (c *fakeEtcd) keys() map[string]string {
-	c.handle("/v3/kv/txn", []byte("{}"), "") // ends the leases that are due
+	c.handle("/v3/kv/txn", []byte("{}"), "") // ends the leases that have expired
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	keys := map[string]string{}
@@ -1153,7 +1151,7 @@ func noLeader(*fakeEtcd, string, string, []byte) error {
 	return etcdRefusal{503, 14, "etcdserver: no leader"}
 }
 
-// loseAnswer does what was asked, and cuts the connection.
+// loseAnswer handles the request and closes the connection.
 func loseAnswer(c *fakeEtcd, host, path string, body []byte) error {
 	c.handle(path, body, "")
 	return io.ErrUnexpectedEOF
@@ -1180,8 +1178,8 @@ func once(kind func(path string, body []byte) bool, f fault) fault {
 	}
 }
 
-// What a request with a token waits for, beside the same transaction sent by
-// hand, on the cluster that STDAUTH_TEST_ETCD names.
+// BenchmarkEtcdSession measures Session, and the same transaction sent by hand, on the
+// cluster that STDAUTH_TEST_ETCD names.
 func BenchmarkEtcdSession(b *testing.B) {
 	e := openRealEtcd(b)
 	s := testedStore{e, b}
