@@ -22,21 +22,21 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The program itself, as an operator has it.
+// TestSignals tests the built program with real signals.
 func TestSignals(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the server")
 	}
 	t.Parallel()
 	binary := buildServer(t)
-	t.Run("restart", func(t *testing.T) { testRestart(t, binary) })
-	t.Run("right at the start", func(t *testing.T) { testSignalRightAtTheStart(t, binary) })
-	t.Run("a standard error that nobody reads", func(t *testing.T) { testUnreadStandardError(t, binary) })
-	t.Run("a standard error that is closed", func(t *testing.T) { testClosedStandardError(t, binary) })
-	t.Run("a second signal", func(t *testing.T) { testSecondSignal(t, binary) })
+	t.Run("accounts and sessions survive a restart after a signal", func(t *testing.T) { testRestart(t, binary) })
+	t.Run("a signal during the start stops the server", func(t *testing.T) { testSignalRightAtTheStart(t, binary) })
+	t.Run("a signal stops the server even if its standard error is not read", func(t *testing.T) { testUnreadStandardError(t, binary) })
+	t.Run("the server continues if its standard error is closed", func(t *testing.T) { testClosedStandardError(t, binary) })
+	t.Run("a second signal stops the server at once", func(t *testing.T) { testSecondSignal(t, binary) })
 }
 
-// start starts the server, whose standard error is a pipe, and returns when it
+// start starts the server with a pipe as its standard error, and returns when it
 // listens.
 func start(t *testing.T, binary string, args ...string) (cmd *exec.Cmd, s *launched, stderr *os.File) {
 	t.Helper()
@@ -57,13 +57,13 @@ func start(t *testing.T, binary string, args ...string) (cmd *exec.Cmd, s *launc
 		s.url, _, _ = strings.Cut(rest, " ")
 	}
 	if s.url == "" {
-		t.Fatal("the server does not say that it listens")
+		t.Fatal("the server does not log that it listens")
 	}
 	return cmd, s, r
 }
 
-// A log that nobody reads fills its pipe, and requests wait for it. The server stops
-// all the same.
+// A log that is not read fills its pipe, and requests wait for it. A signal must stop
+// the server nevertheless.
 func testUnreadStandardError(t *testing.T, binary string) {
 	t.Parallel()
 	cmd, s, _ := start(t, binary)
@@ -82,11 +82,11 @@ func testUnreadStandardError(t *testing.T, binary string) {
 		t.Errorf("the server ends with %v, want exit status 0", err)
 	}
 	if took := time.Since(begin); took > gracePeriod+5*time.Second {
-		t.Errorf("the server took %v to end, want about %v at most", took, gracePeriod)
+		t.Errorf("the server took %v to end, want at most %v and a little", took, gracePeriod)
 	}
 }
 
-// When the reader of the log goes away, the server goes on without it.
+// If the reader of the log closes the pipe, the server continues without it.
 func testClosedStandardError(t *testing.T, binary string) {
 	t.Parallel()
 	cmd, s, stderr := start(t, binary)
@@ -104,7 +104,7 @@ func testClosedStandardError(t *testing.T, binary string) {
 	}
 }
 
-// The first signal waits for a request under way, the second for nothing.
+// The first signal waits for requests under way, and the second does not.
 func testSecondSignal(t *testing.T, binary string) {
 	t.Parallel()
 	cmd, s, stderr := start(t, binary)
@@ -114,7 +114,7 @@ func testSecondSignal(t *testing.T, binary string) {
 	}
 	defer conn.Close()
 	io.WriteString(conn, "POST /revoke HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\ntok")
-	s.do("GET", "/healthz", "", "") // the server has seen the other one by now
+	s.do("GET", "/healthz", "", "") // by now the server has the other request
 	cmd.Process.Signal(syscall.SIGTERM)
 	for lines := bufio.NewScanner(stderr); lines.Scan() && !strings.Contains(lines.Text(), "msg=stopping"); {
 	}
@@ -122,15 +122,15 @@ func testSecondSignal(t *testing.T, binary string) {
 	cmd.Process.Signal(syscall.SIGTERM)
 	err = cmd.Wait()
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
-		t.Errorf("the server ends with %v, want the second signal to end it", err)
+		t.Errorf("the server ends with %v, want SIGTERM", err)
 	}
 	if took := time.Since(begin); took > gracePeriod/2 {
-		t.Errorf("the server took %v to end after the second signal", took)
+		t.Errorf("the server took %v to end after the second signal, want at most %v", took, gracePeriod/2)
 	}
 }
 
-// It is started, sent a signal, and started again: everything is still there,
-// and nobody has been logged out.
+// The server is started, stopped by a signal, and started again. All accounts and
+// sessions must survive.
 func testRestart(t *testing.T, binary string) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users.jsonl")
@@ -154,7 +154,7 @@ func testRestart(t *testing.T, binary string) {
 			s.url, _, _ = strings.Cut(rest, " ")
 		}
 		if s.url == "" {
-			t.Fatal("the server does not say that it listens")
+			t.Fatal("the server does not log that it listens")
 		}
 		if token == "" {
 			token = s.login("ada")
@@ -173,12 +173,12 @@ func testRestart(t *testing.T, binary string) {
 		}
 	}
 	if !strings.Contains(want, "Ada Lovelace") {
-		t.Errorf("GET /users/ = %s, want the change in it", want)
+		t.Errorf("GET /users/ = %s, want the changed full name in it", want)
 	}
 }
 
-// A signal counts from the first moment on: here one comes while the program
-// still reads its certificate, which is a pipe.
+// A signal takes effect from the start of the program. Here it arrives while the
+// program reads its certificate from a pipe.
 func testSignalRightAtTheStart(t *testing.T, binary string) {
 	t.Parallel()
 	certFile, keyFile := writeCertificate(t)
@@ -199,7 +199,7 @@ func testSignalRightAtTheStart(t *testing.T, binary string) {
 		if err := cmd.Process.Signal(signal); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(20 * time.Millisecond) // for a program that would die of it
+		time.Sleep(20 * time.Millisecond) // time for the signal to kill a program that does not handle it
 		w.WriteString(readText(t, certFile))
 		w.Close()
 		if err := cmd.Wait(); err != nil {
@@ -208,14 +208,14 @@ func testSignalRightAtTheStart(t *testing.T, binary string) {
 	}
 }
 
-// soon ends a program that does not end by itself.
+// soon returns a context of one minute, for a program that may not end by itself.
 func soon(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// A person at a terminal is told in words; everything else reads the log.
+// TestTerminal: only a terminal gets the greeting for people. Everything else gets the log.
 func TestTerminal(t *testing.T) {
 	_, slave := openPTY(t)
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
@@ -233,9 +233,9 @@ func TestTerminal(t *testing.T) {
 		file *os.File
 		want bool
 	}{
-		{"a terminal is one", slave, true},
-		{"a file is none", file, false},
-		{"the null device is none: what is written there is lost", null, false},
+		{"a terminal is a terminal", slave, true},
+		{"a file is not a terminal", file, false},
+		{"the null device is not a terminal", null, false},
 	} {
 		if got := isTerminal(test.file); got != test.want {
 			t.Errorf("%s: isTerminal(%s) = %t, want %t", test.name, test.file.Name(), got, test.want)
@@ -243,7 +243,7 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// At a terminal, the banner and the log below it are for people.
+// TestTerminalSession: at a terminal, the greeting and the log below it are for people.
 func TestTerminalSession(t *testing.T) {
 	t.Parallel()
 	master, slave := openPTY(t)
@@ -252,7 +252,7 @@ func TestTerminalSession(t *testing.T) {
 	status := make(chan int, 1)
 	go func() {
 		status <- run(ctx, []string{"-addr=127.0.0.1:0"}, envOf("NO_COLOR=1", "ADMIN_PASSWORD=correct-horse"), slave, slave)
-		slave.Close() // so that reading ends
+		slave.Close() // ends the reader below
 	}()
 	var screen []string
 	s := &launched{t: t}
@@ -290,7 +290,7 @@ Try it from another terminal:
 06:51:39 GET - 404 128ms
 06:51:39 stopping`
 	if diff := cmp.Diff(strings.ReplaceAll(want, "URL", s.url), text); diff != "" {
-		t.Errorf("what stands on the terminal (-want +got):\n%s", diff)
+		t.Errorf("the text on the terminal (-want +got):\n%s", diff)
 	}
 }
 
@@ -302,23 +302,23 @@ func TestTerminalLines(t *testing.T) {
 		log    func(*slog.Logger)
 		want   string
 	}{
-		{"a request, coloured by its class", slog.LevelInfo, true, func(l *slog.Logger) {
+		{"a status is coloured by its class", slog.LevelInfo, true, func(l *slog.Logger) {
 			l.Info("request", "method", "POST", "route", "/token", "status", 401, "took", 128.4)
 		}, "POST /token \x1b[33m401\x1b[0m 128ms\n"},
-		{"a request of an admin about an account", slog.LevelInfo, false, func(l *slog.Logger) {
+		{"a request of an admin has the IDs of the admin and of the account", slog.LevelInfo, false, func(l *slog.Logger) {
 			l.Info("request", "method", "DELETE", "route", "/users/{id}", "status", 204, "took", 0.2, "user", int64(2), "target", int64(7))
 		}, "DELETE /users/{id} 204 0ms user 2 target 7\n"},
-		{"a request of nobody", slog.LevelInfo, false, func(l *slog.Logger) {
+		{"a request without a token has no user", slog.LevelInfo, false, func(l *slog.Logger) {
 			l.Info("request", "method", "GET", "route", "/healthz", "status", 200, "took", 1.6, "user", int64(0))
 		}, "GET /healthz 200 2ms\n"},
-		{"a file of the page", slog.LevelInfo, false, func(l *slog.Logger) {
+		{"a file of the page is not shown", slog.LevelInfo, false, func(l *slog.Logger) {
 			l.Info("request", "method", "GET", "route", "/docs/{file}", "status", 200, "took", 0.1)
 		}, ""},
-		{"a file of the page, for debugging", slog.LevelDebug, false, func(l *slog.Logger) {
+		{"a file of the page is shown at the level debug", slog.LevelDebug, false, func(l *slog.Logger) {
 			l.Info("request", "method", "GET", "route", "/docs/{file}", "status", 200, "took", 0.1)
 		}, "GET /docs/{file} 200 0ms\n"},
-		{"a warning", slog.LevelInfo, true, func(l *slog.Logger) { l.Warn("the disk is full", "file", "users.jsonl") }, "WARN the disk is full file=users.jsonl\n"},
-		{"below the level", slog.LevelWarn, false, func(l *slog.Logger) { l.Info("stopping") }, ""},
+		{"a warning has its level and its attributes", slog.LevelInfo, true, func(l *slog.Logger) { l.Warn("the disk is full", "file", "users.jsonl") }, "WARN the disk is full file=users.jsonl\n"},
+		{"a message below the level is not shown", slog.LevelWarn, false, func(l *slog.Logger) { l.Info("stopping") }, ""},
 	} {
 		var out strings.Builder
 		test.log(slog.New(&terminalHandler{w: &out, level: test.level, colour: test.colour}))
@@ -328,7 +328,7 @@ func TestTerminalLines(t *testing.T) {
 	}
 }
 
-// openPTY opens a pseudo-terminal: what is written to slave is read from master.
+// openPTY opens a pseudo-terminal. The text written to slave can be read from master.
 func openPTY(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)

@@ -32,7 +32,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Each flag: what it does when absent, and that its variable does the same.
+// TestEachFlagAndItsVariable checks the default of each flag, and that its variable has the same effect.
 func TestEachFlagAndItsVariable(t *testing.T) {
 	t.Parallel()
 	cert, key := writeCertificate(t)
@@ -43,7 +43,7 @@ func TestEachFlagAndItsVariable(t *testing.T) {
 		absent any
 		value  string
 		want   any
-		other  string // another value, that must lose
+		other  string // another value of the variable, which the flag overrides
 	}{
 		{"addr", "", func(s *settings) any { return s.addr }, "127.0.0.1:8000", "127.0.0.1:9000", "127.0.0.1:9000", "127.0.0.1:7000"},
 		{"store", "", func(s *settings) any { return s.store }, "memory", "users.jsonl", "users.jsonl", "other.jsonl"},
@@ -73,11 +73,11 @@ func TestEachFlagAndItsVariable(t *testing.T) {
 			env  []string
 			want any
 		}{
-			{"absent", with, nil, test.absent},
+			{"an absent flag has its default", with, nil, test.absent},
 			{"an empty variable counts as unset", with, []string{variable + "="}, test.absent},
-			{"the flag", append(with, "-"+test.flag+"="+test.value), nil, test.want},
-			{"the variable", with, []string{variable + "=" + test.value}, test.want},
-			{"the flag wins", append(with, "-"+test.flag+"="+test.value), []string{variable + "=" + test.other}, test.want},
+			{"the flag sets the value", append(with, "-"+test.flag+"="+test.value), nil, test.want},
+			{"the variable sets the value", with, []string{variable + "=" + test.value}, test.want},
+			{"the flag overrides the variable", append(with, "-"+test.flag+"="+test.value), []string{variable + "=" + test.other}, test.want},
 		} {
 			if c.want == nil || test.flag == "version" && len(c.env) > 0 {
 				continue // one of a pair cannot be absent; -version has no variable
@@ -95,13 +95,13 @@ func TestEachFlagAndItsVariable(t *testing.T) {
 func TestRepeatableFlags(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, args, env, want string }{
-		{"a flag twice", "-cors-origin https://a.example.com -cors-origin https://b.example.com:*", "", "[https://a.example.com https://b.example.com:*] []"},
-		{"a list in a variable", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,https://b.example.com", "[https://a.example.com https://b.example.com] []"},
-		{"a list with spaces", "", "STDAUTH_TRUSTED_PROXY=10.0.0.0/8,\t::1/128", "[] [10.0.0.0/8 ::1/128]"},
-		{"flags win over the whole list", "-trusted-proxy 10.0.0.0/8", "STDAUTH_TRUSTED_PROXY=::1/128,fd00::/8", "[] [10.0.0.0/8]"},
-		{"IPv4 in IPv6 is IPv4", "-trusted-proxy ::ffff:10.0.0.0/104", "", "[] [10.0.0.0/8]"},
-		{"an origin is compared in lower case", "-cors-origin http://App.example.com", "", "[http://app.example.com] []"},
-		{"no demo accounts, no origins", "-demo=false", "", "[] []"},
+		{"a repeated flag makes a list", "-cors-origin https://a.example.com -cors-origin https://b.example.com:*", "", "[https://a.example.com https://b.example.com:*] []"},
+		{"a variable has a list separated by commas", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,https://b.example.com", "[https://a.example.com https://b.example.com] []"},
+		{"white space after a comma is ignored", "", "STDAUTH_TRUSTED_PROXY=10.0.0.0/8,\t::1/128", "[] [10.0.0.0/8 ::1/128]"},
+		{"a flag overrides the whole list of the variable", "-trusted-proxy 10.0.0.0/8", "STDAUTH_TRUSTED_PROXY=::1/128,fd00::/8", "[] [10.0.0.0/8]"},
+		{"an IPv4-mapped IPv6 prefix is the IPv4 prefix", "-trusted-proxy ::ffff:10.0.0.0/104", "", "[] [10.0.0.0/8]"},
+		{"an origin is kept in lower case", "-cors-origin http://App.example.com", "", "[http://app.example.com] []"},
+		{"a server without demo accounts allows no origins", "-demo=false", "", "[] []"},
 	} {
 		set, err := parseSettings(strings.Fields(test.args), envOf(test.env))
 		if err != nil {
@@ -112,7 +112,7 @@ func TestRepeatableFlags(t *testing.T) {
 	}
 }
 
-// The ends of a range belong to it.
+// TestLimitsOfSettings: the minimum and the maximum of a setting are valid.
 func TestLimitsOfSettings(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -127,13 +127,13 @@ func TestLimitsOfSettings(t *testing.T) {
 		{"-issuer=" + strings.Repeat("x", 201), false},
 	} {
 		if _, err := parseSettings([]string{test.arg}, envOf()); (err == nil) != test.ok {
-			t.Errorf("parseSettings(%s) = %v, want it to be accepted: %t", test.arg, err, test.ok)
+			t.Errorf("parseSettings(%s) = %v, want accepted: %t", test.arg, err, test.ok)
 		}
 	}
 }
 
-// A setting that cannot be is refused with exit status 2 and one line, which
-// names the flag or the variable and says what is wrong.
+// TestRefusedSettings: an invalid setting ends the process with exit status 2 and a
+// one-line error that names the flag or the variable.
 func TestRefusedSettings(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -153,87 +153,87 @@ func TestRefusedSettings(t *testing.T) {
 	secret := "SECRET_KEY=" + settingsKey
 
 	for _, test := range []struct{ name, args, env, want string }{
-		{"an unknown flag", "-nonsense", "", "-nonsense; see -help"},
-		{"a word that is no flag", "memory", "", `"memory" is not a flag; see -help`},
-		{"a flag without its value", "-addr", "", "-addr"},
+		{"an unknown flag is refused", "-nonsense", "", "-nonsense; see -help"},
+		{"an argument that is not a flag is refused", "memory", "", `"memory" is not a flag; see -help`},
+		{"a flag without its value is refused", "-addr", "", "-addr"},
 
-		{"an address without a port", "-addr localhost", "", "-addr: listen tcp: address localhost: missing port"},
-		{"a port out of range", "-addr localhost:65536", "", "-addr: "},
-		{"no such host", "-addr 192.0.2.1:80", "", "-addr: listen tcp 192.0.2.1:80"},
-		{"the same in the environment", "", "STDAUTH_ADDR=localhost", "-addr (STDAUTH_ADDR): listen tcp: address localhost: missing port"},
+		{"an address without a port is refused", "-addr localhost", "", "-addr: listen tcp: address localhost: missing port"},
+		{"a port above 65535 is refused", "-addr localhost:65536", "", "-addr: "},
+		{"an address of another machine is refused", "-addr 192.0.2.1:80", "", "-addr: listen tcp 192.0.2.1:80"},
+		{"an error names the variable that has the value", "", "STDAUTH_ADDR=localhost", "-addr (STDAUTH_ADDR): listen tcp: address localhost: missing port"},
 
-		{"an empty store", "-store=", "", "-store: must not be empty"},
-		{"a folder for a store", "-store " + dir, secret, "-store: open " + dir},
-		{"a store in a folder that is not there", "-store " + dir + "/none/users.jsonl", secret, "-store: open " + dir + "/none"},
-		{"a damaged store", "-store " + broken, secret, "-store: line 2"},
-		{"a store in use", "-store " + taken, secret, "-store: another process is using it"},
+		{"an empty store is refused", "-store=", "", "-store: must not be empty"},
+		{"a directory as a store is refused", "-store " + dir, secret, "-store: open " + dir},
+		{"a store in a directory that does not exist is refused", "-store " + dir + "/none/users.jsonl", secret, "-store: open " + dir + "/none"},
+		{"a damaged store is refused", "-store " + broken, secret, "-store: line 2"},
+		{"a store in use is refused", "-store " + taken, secret, "-store: another process is using it"},
 
-		{"a store that stays, without a key", "-store users.jsonl", "", "SECRET_KEY: is required with a -store that outlives the process; make one with: openssl rand -hex 32"},
-		{"a key under a flag's name", "-store users.jsonl", "STDAUTH_SECRET_KEY=" + settingsKey, "SECRET_KEY: is required with a -store that outlives the process; STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"},
-		{"a key of one byte repeated", "", "SECRET_KEY=" + strings.Repeat("k", 64), "SECRET_KEY: must have at least 8 different bytes"},
-		{"a key of 31 bytes", "", "SECRET_KEY=" + settingsKey[:31], "SECRET_KEY: must be at least 32 bytes long; make one with: openssl"},
-		{"the article's key", "", "SECRET_KEY=your-secret-key-keep-it-safe-and-dont-share-it-with-anyone", "SECRET_KEY: is a published example"},
-		{"the FastAPI tutorial's key", "", "SECRET_KEY=09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "SECRET_KEY: is a published example"},
-		{"the key of jwt.io", "", "SECRET_KEY=a-string-secret-at-least-256-bits-long", "SECRET_KEY: is a published example"},
-		{"a previous key of 31 bytes", "", secret + " SECRET_KEY_PREVIOUS=" + settingsKey[:31], "SECRET_KEY_PREVIOUS: must be at least 32 bytes long"},
-		{"a published previous key", "", secret + " SECRET_KEY_PREVIOUS=a-string-secret-at-least-256-bits-long", "SECRET_KEY_PREVIOUS: is a published example"},
-		{"a previous key alone", "", "SECRET_KEY_PREVIOUS=" + settingsKey, "SECRET_KEY_PREVIOUS: is useless without SECRET_KEY"},
-		{"of two bad secrets, the first is named", "", "SECRET_KEY=x SECRET_KEY_PREVIOUS=y", "SECRET_KEY: must be at least"},
+		{"a store in a file without a key is refused", "-store users.jsonl", "", "SECRET_KEY: is required with a -store that outlives the process; make one with: openssl rand -hex 32"},
+		{"an error about a missing SECRET_KEY mentions STDAUTH_SECRET_KEY if that is set", "-store users.jsonl", "STDAUTH_SECRET_KEY=" + settingsKey, "SECRET_KEY: is required with a -store that outlives the process; STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"},
+		{"a key of one repeated byte is refused", "", "SECRET_KEY=" + strings.Repeat("k", 64), "SECRET_KEY: must have at least 8 different bytes"},
+		{"a key of 31 bytes is refused", "", "SECRET_KEY=" + settingsKey[:31], "SECRET_KEY: must be at least 32 bytes long; make one with: openssl"},
+		{"the key of the article is refused", "", "SECRET_KEY=your-secret-key-keep-it-safe-and-dont-share-it-with-anyone", "SECRET_KEY: is a published example"},
+		{"the key of the FastAPI tutorial is refused", "", "SECRET_KEY=09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "SECRET_KEY: is a published example"},
+		{"the key of jwt.io is refused", "", "SECRET_KEY=a-string-secret-at-least-256-bits-long", "SECRET_KEY: is a published example"},
+		{"a previous key of 31 bytes is refused", "", secret + " SECRET_KEY_PREVIOUS=" + settingsKey[:31], "SECRET_KEY_PREVIOUS: must be at least 32 bytes long"},
+		{"a published previous key is refused", "", secret + " SECRET_KEY_PREVIOUS=a-string-secret-at-least-256-bits-long", "SECRET_KEY_PREVIOUS: is a published example"},
+		{"a previous key without a key is refused", "", "SECRET_KEY_PREVIOUS=" + settingsKey, "SECRET_KEY_PREVIOUS: is useless without SECRET_KEY"},
+		{"an error about two invalid keys names SECRET_KEY", "", "SECRET_KEY=x SECRET_KEY_PREVIOUS=y", "SECRET_KEY: must be at least"},
 
-		{"demo accounts in a file", "-demo -store users.jsonl", secret, "-demo: cannot be set with"},
-		{"demo accounts for the network", "-demo -addr 0.0.0.0:0", "", "-demo: cannot be set with"},
-		{"demo accounts on every address", "-demo -addr :0", "", "-demo: cannot be set with"},
-		{"demo accounts by the environment", "-addr :0", "STDAUTH_DEMO=1", "-demo (STDAUTH_DEMO): cannot be set with"},
-		{"demo accounts over TLS", "-demo -tls-cert " + cert + " -tls-key " + key, "", "-demo: cannot be set with -tls-cert: everybody knows"},
-		{"demo accounts behind a proxy", "-demo -trusted-proxy 10.0.0.0/8", "", "-demo: cannot be set with -trusted-proxy: everybody knows"},
-		{"demo, perhaps", "", "STDAUTH_DEMO=perhaps", "-demo (STDAUTH_DEMO): "},
-		{"demo, perhaps, as a flag", "-demo=perhaps", "", "-demo: parse error"},
+		{"demo accounts in a file are refused", "-demo -store users.jsonl", secret, "-demo: cannot be set with"},
+		{"demo accounts on 0.0.0.0 are refused", "-demo -addr 0.0.0.0:0", "", "-demo: cannot be set with"},
+		{"demo accounts on every address are refused", "-demo -addr :0", "", "-demo: cannot be set with"},
+		{"demo accounts set by the variable are refused on every address", "-addr :0", "STDAUTH_DEMO=1", "-demo (STDAUTH_DEMO): cannot be set with"},
+		{"demo accounts with TLS are refused", "-demo -tls-cert " + cert + " -tls-key " + key, "", "-demo: cannot be set with -tls-cert: everybody knows"},
+		{"demo accounts behind a proxy are refused", "-demo -trusted-proxy 10.0.0.0/8", "", "-demo: cannot be set with -trusted-proxy: everybody knows"},
+		{"a variable that is neither true nor false is refused", "", "STDAUTH_DEMO=perhaps", "-demo (STDAUTH_DEMO): "},
+		{"a flag that is neither true nor false is refused", "-demo=perhaps", "", "-demo: parse error"},
 
-		{"an admin with a slash", "-admin=a/b", "", "-admin: must be 1 to 64 of ASCII letters"},
-		{"an admin without a name", "-admin=", "", "-admin: must not be empty"},
-		{"a short admin's password", "-admin root", "ADMIN_PASSWORD=short", "ADMIN_PASSWORD: must be at least 8 characters long"},
-		{"an admin's password like the name", "-admin administratrix", "ADMIN_PASSWORD=Administratrix", "ADMIN_PASSWORD: must not contain the username"},
-		{"a common admin's password", "-admin root", "ADMIN_PASSWORD=password123", "ADMIN_PASSWORD: is one of the most common"},
+		{"an admin with a slash in the username is refused", "-admin=a/b", "", "-admin: must be 1 to 64 of ASCII letters"},
+		{"an admin with an empty username is refused", "-admin=", "", "-admin: must not be empty"},
+		{"a short password of the admin is refused", "-admin root", "ADMIN_PASSWORD=short", "ADMIN_PASSWORD: must be at least 8 characters long"},
+		{"a password that contains the username of the admin is refused", "-admin administratrix", "ADMIN_PASSWORD=Administratrix", "ADMIN_PASSWORD: must not contain the username"},
+		{"a common password of the admin is refused", "-admin root", "ADMIN_PASSWORD=password123", "ADMIN_PASSWORD: is one of the most common"},
 
-		{"a reset in memory", "-reset-password ada", "", "-reset-password: requires a -store that outlives"},
-		{"a reset for nobody", "-reset-password=", "", "-reset-password: must not be empty"},
-		{"a reset for a stranger", "-reset-password nobody -store " + full, "", "-reset-password: nobody: not found"},
-		{"a reset to a short password", "-reset-password ada -store " + full, "NEW_PASSWORD=short", "NEW_PASSWORD: must be at least 8 characters long"},
+		{"a password reset in memory is refused", "-reset-password ada", "", "-reset-password: requires a -store that outlives"},
+		{"a password reset of an empty username is refused", "-reset-password=", "", "-reset-password: must not be empty"},
+		{"a password reset of an unknown username is refused", "-reset-password nobody -store " + full, "", "-reset-password: nobody: not found"},
+		{"a password reset to a short password is refused", "-reset-password ada -store " + full, "NEW_PASSWORD=short", "NEW_PASSWORD: must be at least 8 characters long"},
 
-		{"an import into memory", "-import " + full, "", "-import: requires a -store that outlives"},
-		{"an import and a reset", "-import " + full + " -reset-password ada -store x.jsonl", "", "-import: cannot be set with -reset-password"},
-		{"an import of nothing", "-import " + dir + "/none -store " + dir + "/new.jsonl", "", "-import: open"},
-		{"an import of a damaged file", "-import " + broken + " -store " + dir + "/new.jsonl", "", "-import: line 2"},
-		{"an import over accounts", "-import " + full + " -store " + full, "", "-import: the store already holds accounts"},
+		{"an import into memory is refused", "-import " + full, "", "-import: requires a -store that outlives"},
+		{"an import with a password reset is refused", "-import " + full + " -reset-password ada -store x.jsonl", "", "-import: cannot be set with -reset-password"},
+		{"an import of a file that does not exist is refused", "-import " + dir + "/none -store " + dir + "/new.jsonl", "", "-import: open"},
+		{"an import of a damaged file is refused", "-import " + broken + " -store " + dir + "/new.jsonl", "", "-import: line 2"},
+		{"an import into a store with accounts is refused", "-import " + full + " -store " + full, "", "-import: the store already holds accounts"},
 
-		{"registration half open", "-registration ajar", "", "-registration: must be open or closed"},
-		{"a password for etcd without a user", "", "STDAUTH_ETCD_PASSWORD=hunter2", "STDAUTH_ETCD_USERNAME: is required"},
+		{"a registration neither open nor closed is refused", "-registration ajar", "", "-registration: must be open or closed"},
+		{"a password for etcd without a user is refused", "", "STDAUTH_ETCD_PASSWORD=hunter2", "STDAUTH_ETCD_USERNAME: is required"},
 
-		{"a life without a unit", "-access-ttl 30", "", "-access-ttl: parse error"},
-		{"a life of nothing", "-access-ttl 0s", "", "-access-ttl: must be from 1s"},
-		{"a life before birth", "-refresh-ttl -1h", "", "-refresh-ttl: must be from 1s"},
-		{"a life beyond any", "-session-ttl 876001h", "", "-session-ttl: must be from 1s to 876000h"},
-		{"no issuer", "-issuer=", "", "-issuer: must not be empty"},
-		{"an endless issuer", "-issuer=" + strings.Repeat("x", 201), "", "-issuer: must be 1 to 200 bytes"},
+		{"a lifetime without a unit is refused", "-access-ttl 30", "", "-access-ttl: parse error"},
+		{"a lifetime of 0 is refused", "-access-ttl 0s", "", "-access-ttl: must be from 1s"},
+		{"a negative lifetime is refused", "-refresh-ttl -1h", "", "-refresh-ttl: must be from 1s"},
+		{"a lifetime of more than 876000 hours is refused", "-session-ttl 876001h", "", "-session-ttl: must be from 1s to 876000h"},
+		{"an empty issuer is refused", "-issuer=", "", "-issuer: must not be empty"},
+		{"an issuer of 201 bytes is refused", "-issuer=" + strings.Repeat("x", 201), "", "-issuer: must be 1 to 200 bytes"},
 
-		{"every origin", "-cors-origin *", "", "-cors-origin: must be an origin"},
-		{"an origin with a path", "-cors-origin https://a.example.com/", "", "-cors-origin: must be an origin"},
-		{"an origin with a port that cannot be", "-cors-origin http://a.example.com:99999", "", "-cors-origin: must be an origin"},
-		{"every origin below a name", "-cors-origin https://*.example.com", "", "-cors-origin: must be an origin"},
-		{"an origin without a scheme", "-cors-origin a.example.com", "", "-cors-origin: must be an origin"},
-		{"a list of origins with a hole", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,", "-cors-origin (STDAUTH_CORS_ORIGIN): "},
-		{"a proxy of more than IPv4 in IPv6", "-trusted-proxy ::ffff:10.0.0.0/90", "", "-trusted-proxy: must be a CIDR"},
-		{"a proxy that is no CIDR", "-trusted-proxy 10.0.0.1", "", "-trusted-proxy: must be a CIDR"},
+		{"the origin * is refused", "-cors-origin *", "", "-cors-origin: must be an origin"},
+		{"an origin with a path is refused", "-cors-origin https://a.example.com/", "", "-cors-origin: must be an origin"},
+		{"an origin with a port above 65535 is refused", "-cors-origin http://a.example.com:99999", "", "-cors-origin: must be an origin"},
+		{"an origin with a wildcard in its host is refused", "-cors-origin https://*.example.com", "", "-cors-origin: must be an origin"},
+		{"an origin without a scheme is refused", "-cors-origin a.example.com", "", "-cors-origin: must be an origin"},
+		{"an empty origin in a list is refused", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,", "-cors-origin (STDAUTH_CORS_ORIGIN): "},
+		{"an IPv6 prefix that contains all IPv4 addresses and more is refused", "-trusted-proxy ::ffff:10.0.0.0/90", "", "-trusted-proxy: must be a CIDR"},
+		{"a proxy that is not a CIDR prefix is refused", "-trusted-proxy 10.0.0.1", "", "-trusted-proxy: must be a CIDR"},
 
-		{"a certificate without a key", "-tls-cert " + cert, "", "-tls-key: is required with -tls-cert"},
-		{"a key without a certificate", "-tls-key " + key, "", "-tls-cert: is required with -tls-key"},
-		{"a certificate that is none", "-tls-cert " + key + " -tls-key " + key, "", "-tls-cert"},
-		{"a certificate that is not there", "-tls-cert none.pem -tls-key " + key, "", "-tls-cert, -tls-key: open none.pem"},
+		{"a certificate without a key is refused", "-tls-cert " + cert, "", "-tls-key: is required with -tls-cert"},
+		{"a key without a certificate is refused", "-tls-key " + key, "", "-tls-cert: is required with -tls-key"},
+		{"a file that is not a certificate is refused", "-tls-cert " + key + " -tls-key " + key, "", "-tls-cert"},
+		{"a certificate that does not exist is refused", "-tls-cert none.pem -tls-key " + key, "", "-tls-cert, -tls-key: open none.pem"},
 
-		{"debugging for the network", "-debug-addr 0.0.0.0:0", "", "-debug-addr: must be a loopback address"},
-		{"debugging on every address", "-debug-addr :6060", "", "-debug-addr: must be a loopback address"},
-		{"a log of no known form", "-log-format xml", "", "-log-format: must be text or json"},
-		{"a log of no known level", "-log-level loud", "", "-log-level: slog: level string"},
+		{"a debug address on 0.0.0.0 is refused", "-debug-addr 0.0.0.0:0", "", "-debug-addr: must be a loopback address"},
+		{"a debug address on every address is refused", "-debug-addr :6060", "", "-debug-addr: must be a loopback address"},
+		{"an unknown log format is refused", "-log-format xml", "", "-log-format: must be text or json"},
+		{"an unknown log level is refused", "-log-level loud", "", "-log-level: slog: level string"},
 	} {
 		args := strings.Fields(test.args)
 		if !strings.Contains(test.args, "-addr") && !strings.Contains(test.env, "STDAUTH_ADDR") {
@@ -264,7 +264,7 @@ func TestAnAddressInUseIsNoBadSetting(t *testing.T) {
 	}
 }
 
-// A signal may come before there is anything to stop.
+// TestAnEndBeforeTheStart: a signal may arrive before the server listens.
 func TestAnEndBeforeTheStart(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users.jsonl")
@@ -275,7 +275,7 @@ func TestAnEndBeforeTheStart(t *testing.T) {
 		var stdout, stderr bytes.Buffer
 		want := 0
 		if strings.Contains(args, "-tls-cert") {
-			want = 2 // what is wrong with the settings is said all the same
+			want = 2 // an invalid setting is reported even then
 		}
 		if got := run(ctx, append(strings.Fields(args), "-addr=127.0.0.1:0"), envOf("SECRET_KEY="+settingsKey), &stdout, &stderr); got != want {
 			t.Errorf("run(%q) with a context that has ended = %d, want %d\n%s", args, got, want, &stderr)
@@ -311,19 +311,19 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// A setting that is valid but probably not meant is pointed out in one line.
+// TestWarningsAtTheStart: a setting that is valid but probably a mistake causes a one-line warning.
 func TestWarningsAtTheStart(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users.jsonl")
 	writeAccounts(t, file, User{Username: "ada", Role: RoleUser})
 	for _, test := range []struct{ name, args, env, want string }{
-		{"nothing to warn of", "-addr 127.0.0.1:0", "", ""},
-		{"plain HTTP for the network", "-addr :0 -admin root", "ADMIN_PASSWORD=correct-horse", "-addr: passwords and tokens are sent in clear"},
-		{"a store without an admin", "-addr 127.0.0.1:0 -store " + file, "SECRET_KEY=" + settingsKey, "there is no active admin; -admin NAME creates one"},
-		{"sessions that cannot be idle", "-addr 127.0.0.1:0 -session-ttl 1h", "", "-session-ttl is below -refresh-ttl"},
-		{"a password for no admin", "-addr 127.0.0.1:0", "ADMIN_PASSWORD=correct-horse", "ADMIN_PASSWORD is set, but -admin is not"},
-		{"a password for no reset", "-addr 127.0.0.1:0", "NEW_PASSWORD=correct-horse", "NEW_PASSWORD is set, but -reset-password is not"},
-		{"a key under the name of a flag", "-addr 127.0.0.1:0", "STDAUTH_SECRET_KEY=" + settingsKey, "STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"},
+		{"the default settings cause no warning", "-addr 127.0.0.1:0", "", ""},
+		{"plain HTTP on every address causes a warning", "-addr :0 -admin root", "ADMIN_PASSWORD=correct-horse", "-addr: passwords and tokens are sent in clear"},
+		{"a store without an admin causes a warning", "-addr 127.0.0.1:0 -store " + file, "SECRET_KEY=" + settingsKey, "there is no active admin; -admin NAME creates one"},
+		{"a -session-ttl below -refresh-ttl causes a warning", "-addr 127.0.0.1:0 -session-ttl 1h", "", "-session-ttl is below -refresh-ttl"},
+		{"ADMIN_PASSWORD without -admin causes a warning", "-addr 127.0.0.1:0", "ADMIN_PASSWORD=correct-horse", "ADMIN_PASSWORD is set, but -admin is not"},
+		{"NEW_PASSWORD without -reset-password causes a warning", "-addr 127.0.0.1:0", "NEW_PASSWORD=correct-horse", "NEW_PASSWORD is set, but -reset-password is not"},
+		{"STDAUTH_SECRET_KEY causes a warning", "-addr 127.0.0.1:0", "STDAUTH_SECRET_KEY=" + settingsKey, "STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"},
 	} {
 		s := launch(t, strings.Fields(test.args), strings.Fields(test.env)...)
 		s.stop()
@@ -375,7 +375,7 @@ func TestDemoIsForTryingThingsOut(t *testing.T) {
 	}
 }
 
-// -admin creates an account, once, and never changes one.
+// TestAdmin: -admin creates an account once and never changes one.
 func TestAdmin(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users.jsonl")
@@ -398,15 +398,15 @@ func TestAdmin(t *testing.T) {
 		t.Fatalf("the first -admin root prints %q", stdout)
 	}
 	if ok, _ := (Hasher{}).Check(m[1], made.PasswordHash); !ok || made.Role != RoleAdmin || made.Disabled {
-		t.Errorf("the first -admin root makes %+v; the password that it prints fits: %t", made, ok)
+		t.Errorf("the first -admin root creates %+v, and its password matches: %t; want an active admin and true", made, ok)
 	}
 	for _, args := range []string{"-admin root", "-admin ROOT"} {
 		if stdout, now := admin(args, "ADMIN_PASSWORD=correct horse"); stdout != "" || now != made {
-			t.Errorf("the second time, %s prints %q and makes %+v; want nothing printed or changed", args, stdout, now)
+			t.Errorf("the second %s prints %q and leaves %+v; want nothing printed or changed", args, stdout, now)
 		}
 	}
 
-	// Not even one that is no admin any more.
+	// An account that is no longer an admin is not changed either.
 	store, err := OpenFileStore(t.Context(), file, testLife, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -415,7 +415,7 @@ func TestAdmin(t *testing.T) {
 	store.UpdateUser(t.Context(), Caller{}, made.ID, func(u *User) error { u.Role, u.Disabled = RoleUser, true; return nil })
 	store.Close()
 	if stdout, now := admin("-admin root"); stdout != "" || now.Role != RoleUser || !now.Disabled {
-		t.Errorf("-admin root for a disabled user prints %q and makes %+v; want nothing printed or changed", stdout, now)
+		t.Errorf("-admin root for a disabled user prints %q and leaves %+v; want nothing printed or changed", stdout, now)
 	}
 	if !strings.Contains(log, `level=WARN msg="the account of -admin exists, but is not an admin" account=root`) {
 		t.Errorf("-admin root for a user logs %s\nwant a warning", log)
@@ -451,7 +451,7 @@ func TestResetPassword(t *testing.T) {
 	}
 	store.Close()
 
-	// No SECRET_KEY is needed: no token is issued.
+	// No SECRET_KEY is required, as no token is issued.
 	status, stdout, stderr := runFor(t, 20*time.Second, []string{"-store", file, "-reset-password", "ada"}, "NEW_PASSWORD=correct horse")
 	if want := "set the password of Ada; its sessions have ended\n"; status != 0 || stdout != want || stderr != "" {
 		t.Errorf("-reset-password ada = %d, %q, %q; want 0, %q, nothing", status, stdout, stderr, want)
@@ -466,7 +466,7 @@ func TestResetPassword(t *testing.T) {
 	for name, password := range map[string]string{"ada": "correct horse", "bob": m[1]} {
 		u, _ := after.UserByName(t.Context(), name)
 		if ok, weak := (Hasher{Iterations: DefaultIterations}).Check(password, u.PasswordHash); !ok || weak || u.Disabled || u.Epoch == 0 {
-			t.Errorf("%s = %+v; want the password %q, enabled, in the next epoch", name, u, password)
+			t.Errorf("%s = %+v; want an enabled account with the password %q and a new epoch", name, u, password)
 		}
 	}
 	if list, err := after.Sessions(t.Context(), 1); len(list) != 0 || err != nil {
@@ -476,7 +476,7 @@ func TestResetPassword(t *testing.T) {
 	absent := filepath.Join(t.TempDir(), "absent.jsonl")
 	status, _, stderr = runFor(t, 20*time.Second, []string{"-store", absent, "-reset-password", "ada"})
 	if _, err := os.Stat(absent); status != 2 || !strings.HasPrefix(stderr, "stdauth: -store: ") || err == nil {
-		t.Errorf("-reset-password in a file that is not there = %d, %q, and the file is there: %t; want 2, -store, false", status, stderr, err == nil)
+		t.Errorf("-reset-password in a file that does not exist = %d, %q, and the file exists then: %t; want 2, -store, false", status, stderr, err == nil)
 	}
 }
 
@@ -492,7 +492,7 @@ func TestImport(t *testing.T) {
 	store.DeleteUser(t.Context(), Caller{}, 2)
 	store.DeleteUser(t.Context(), Caller{}, 4)
 	want, _ := store.Users(t.Context(), 0, 10)
-	// It may be in use.
+	// The imported file may be in use.
 	args := []string{"-store", to, "-import", from}
 	status, stdout, stderr := runFor(t, 20*time.Second, args)
 	if status != 0 || stdout != "imported 2 accounts\n" || stderr != "" {
@@ -508,7 +508,7 @@ func TestImport(t *testing.T) {
 		t.Errorf("the accounts before (-) and after (+) the import:\n%s", diff)
 	}
 	if next, err := store.CreateUser(t.Context(), Caller{}, User{Username: "new", Role: RoleUser}); next.ID != 5 || err != nil {
-		t.Errorf("CreateUser after the import gives the id %d, %v; want 5: those of deleted accounts are never used again", next.ID, err)
+		t.Errorf("CreateUser after the import = ID %d, %v; want 5: a deleted account had 4", next.ID, err)
 	}
 	store.Close()
 }
@@ -518,7 +518,7 @@ func TestClosedRegistration(t *testing.T) {
 	s := launch(t, []string{"-registration", "closed"})
 	ada := `{"username":"ada","password":"analytical engine"}`
 	if got := s.do("POST", "/users/", "", ada); got.status != 401 {
-		t.Errorf("POST /users/ by nobody = %d %s, want 401", got.status, got.body)
+		t.Errorf("POST /users/ without a token = %d %s, want 401", got.status, got.body)
 	}
 	if got := s.do("POST", "/users/", s.login("johndoe"), ada); got.status != 403 {
 		t.Errorf("POST /users/ by johndoe = %d %s, want 403", got.status, got.body)
@@ -529,8 +529,8 @@ func TestClosedRegistration(t *testing.T) {
 	s.stop()
 }
 
-// With the old key as SECRET_KEY_PREVIOUS nobody is logged out; without it,
-// everybody is.
+// TestKeyRotation: a new key ends no session if the old one is SECRET_KEY_PREVIOUS, and
+// all sessions otherwise.
 func TestKeyRotation(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users.jsonl")
@@ -544,13 +544,13 @@ func TestKeyRotation(t *testing.T) {
 		env  []string
 		want int
 	}{
-		{"the same key", []string{oldKey}, 200},
-		{"a new key beside the old", []string{newKey, strings.Replace(oldKey, "KEY", "KEY_PREVIOUS", 1)}, 200},
-		{"a new key alone", []string{newKey}, 401},
+		{"a token is accepted after a restart with the same key", []string{oldKey}, 200},
+		{"a token is accepted after a restart with a new key and its key as the previous one", []string{newKey, strings.Replace(oldKey, "KEY", "KEY_PREVIOUS", 1)}, 200},
+		{"a token is refused after a restart with a new key alone", []string{newKey}, 401},
 	} {
 		s := launch(t, []string{"-store", file}, test.env...)
 		if got := s.do("GET", "/users/me/", token, ""); got.status != test.want {
-			t.Errorf("after a restart with %s: GET /users/me/ = %d %s, want %d", test.name, got.status, got.body, test.want)
+			t.Errorf("%s: GET /users/me/ = %d %s, want %d", test.name, got.status, got.body, test.want)
 		}
 		s.stop()
 	}
@@ -561,7 +561,7 @@ func TestTLS(t *testing.T) {
 	cert, key := writeCertificate(t)
 	s := launch(t, []string{"-tls-cert", cert, "-tls-key", key})
 	if !strings.HasPrefix(s.url, "https://127.0.0.1:") {
-		t.Errorf("it says that it listens on %s, want https://", s.url)
+		t.Errorf("the server logs that it listens on %s, want https://", s.url)
 	}
 	got := s.do("GET", "/healthz", "", "")
 	if got.status != 200 || got.proto != "HTTP/2.0" || got.header.Get("Strict-Transport-Security") != "max-age=31536000" {
@@ -571,7 +571,7 @@ func TestTLS(t *testing.T) {
 	for version, want := range map[uint16]bool{tls.VersionTLS10: false, tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
 		conn, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version})
 		if (err == nil) != want {
-			t.Errorf("a handshake with %s: %v; want it to succeed: %t", tls.VersionName(version), err, want)
+			t.Errorf("a handshake with %s: %v, want success: %t", tls.VersionName(version), err, want)
 		}
 		if err == nil {
 			conn.Close()
@@ -581,13 +581,13 @@ func TestTLS(t *testing.T) {
 
 	plain := launch(t, nil)
 	if got := plain.do("GET", "/healthz", "", ""); got.header.Get("Strict-Transport-Security") != "" {
-		t.Errorf("GET /healthz without TLS sends HSTS %q: over HTTP it means nothing (RFC 6797, section 7.2)", got.header.Get("Strict-Transport-Security"))
+		t.Errorf("GET /healthz without TLS sends HSTS %q, want none (RFC 6797, section 7.2)", got.header.Get("Strict-Transport-Security"))
 	}
 	plain.stop()
 }
 
-// A renewed certificate is used from the next handshake on. No connection is lost, and
-// a broken pair changes nothing.
+// TestRenewedCertificate: a renewed certificate is used from the next handshake on. No
+// connection is closed, and a certificate that does not match its key is not used.
 func TestRenewedCertificate(t *testing.T) {
 	t.Parallel()
 	certFile, keyFile := writeCertificate(t)
@@ -615,7 +615,7 @@ func TestRenewedCertificate(t *testing.T) {
 		t.Error("a certificate without its key is used")
 	}
 	if got := s.stderr.String(); !strings.Contains(got, "cannot use the new certificate; the old one stays in use") {
-		t.Errorf("the log says nothing of a certificate without its key:\n%s", got)
+		t.Errorf("the log does not have the certificate without its key:\n%s", got)
 	}
 	replace(keyFile, readText(t, newKey))
 	_, renewed := dial()
@@ -629,12 +629,12 @@ func TestRenewedCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, got := dial(); got != renewed {
-		t.Error("without the file, the certificate is not the one in use before")
+		t.Error("after the file was removed, the certificate in use has changed")
 	}
 	fmt.Fprint(before, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
 	line := make([]byte, len("HTTP/1.1 200"))
 	if _, err := io.ReadFull(before, line); err != nil || string(line) != "HTTP/1.1 200" {
-		t.Errorf("a connection from before the renewal: %q, %v; want an answer", line, err)
+		t.Errorf("a request on a connection from before the renewal: %q, %v; want a 200", line, err)
 	}
 	s.stop()
 }
@@ -651,7 +651,7 @@ func TestDebugListener(t *testing.T) {
 
 	m := regexp.MustCompile(`msg=debugging metrics=(\S+)/metrics`).FindStringSubmatch(s.stderr.String())
 	if m == nil {
-		t.Fatalf("the log does not say where the debug listener is:\n%s", s.stderr)
+		t.Fatalf("the log does not have the address of the debug listener:\n%s", s.stderr)
 	}
 	s.url = m[1]
 	got := s.do("GET", "/metrics", "", "")
@@ -672,7 +672,7 @@ func TestDebugListener(t *testing.T) {
 	if got := s.do("GET", "/debug/pprof/", "", ""); got.status != 200 {
 		t.Errorf("GET /debug/pprof/ = %d, want 200", got.status)
 	}
-	// DNS rebinding: a page that has its own name resolved to 127.0.0.1.
+	// DNS rebinding: a page makes its own name resolve to 127.0.0.1.
 	for host, want := range map[string]int{"evil.example.com": 421, "evil.example.com:6060": 421, "localhost:6060": 200, "[::1]:6060": 200} {
 		r, _ := http.NewRequestWithContext(t.Context(), "GET", s.url+"/debug/vars", nil)
 		r.Host = host
@@ -689,7 +689,7 @@ func TestDebugListener(t *testing.T) {
 	s.stop()
 }
 
-// What is not a terminal gets the greeting as lines of the log.
+// TestLog: if the output is not a terminal, the greeting is lines of the log.
 func TestLog(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -704,7 +704,7 @@ func TestLog(t *testing.T) {
 		s.do("GET", "/healthz", "", "")
 		s.stop()
 		if s.stdout.String() != "" {
-			t.Errorf("run(%s) prints %q to what is not a terminal, want nothing", test.args, s.stdout)
+			t.Errorf("run(%s) prints %q to standard output, want nothing", test.args, s.stdout)
 		}
 		for _, want := range test.want {
 			if !strings.Contains(s.stderr.String(), want) {
@@ -717,14 +717,14 @@ func TestLog(t *testing.T) {
 			}
 		}
 	}
-	// From warn on, all that is well goes without saying.
+	// At the level warn, a server without problems logs nothing.
 	status, stdout, stderr := runFor(t, 200*time.Millisecond, []string{"-addr=127.0.0.1:0", "-log-level=warn"})
 	if status != 0 || stdout+stderr != "" {
 		t.Errorf("run(-log-level=warn) = %d, %q, %q; want 0, nothing, nothing", status, stdout, stderr)
 	}
 }
 
-// The last lines are not lost, however slowly somebody reads them.
+// TestTheEndWaitsForItsLog: the last lines of the log are not lost if its reader is slow.
 func TestTheEndWaitsForItsLog(t *testing.T) {
 	t.Parallel()
 	var got, out bytes.Buffer
@@ -738,11 +738,11 @@ func TestTheEndWaitsForItsLog(t *testing.T) {
 		t.Errorf("run = %d, want 0", status)
 	}
 	if !strings.Contains(got.String(), "msg=stopping\n") {
-		t.Errorf("the log lacks its end:\n%s", &got)
+		t.Errorf("the log does not have its last line:\n%s", &got)
 	}
 }
 
-// The command of the greeting is to be pasted.
+// TestGreetingsCommandWorks: the command in the greeting works as printed.
 func TestGreetingsCommandWorks(t *testing.T) {
 	t.Parallel()
 	s := launch(t, nil)
@@ -766,7 +766,7 @@ func TestURL(t *testing.T) {
 		{false, "127.0.0.1:8000", "http://127.0.0.1:8000"},
 		{true, "127.0.0.1:8443", "https://127.0.0.1:8443"},
 		{false, "[::1]:80", "http://[::1]:80"},
-		{false, "0.0.0.0:80", "http://localhost:80"}, // 0.0.0.0 is no place to go to
+		{false, "0.0.0.0:80", "http://localhost:80"}, // a browser cannot open 0.0.0.0
 		{false, "[::]:80", "http://localhost:80"},
 	} {
 		addr, err := net.ResolveTCPAddr("tcp", test.addr)
@@ -779,7 +779,7 @@ func TestURL(t *testing.T) {
 	}
 }
 
-// A request that is under way when the signal comes is answered.
+// TestGracefulStop: a request under way when the signal arrives is completed.
 func TestGracefulStop(t *testing.T) {
 	t.Parallel()
 	s := launch(t, []string{"-demo=false"})
@@ -797,21 +797,21 @@ func TestGracefulStop(t *testing.T) {
 	}
 
 	s.end()
-	for dials := 0; ; dials++ { // until nobody else is let in
+	for dials := 0; ; dials++ { // until no new connection is accepted
 		c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 		if err != nil {
 			break
 		}
 		c.Close()
 		if dials > 1000 {
-			t.Fatal("the server accepts connections after it was told to stop")
+			t.Fatal("the server accepts connections after the signal")
 		}
 		time.Sleep(time.Millisecond)
 	}
 	io.WriteString(conn, body)
 	rest, err := io.ReadAll(conn)
 	if err != nil || !strings.HasPrefix(string(rest), "HTTP/1.1 200 ") {
-		t.Errorf("POST /revoke, under way when the server was told to stop: %q, %v; want 200", rest, err)
+		t.Errorf("POST /revoke, under way at the signal: %q, %v; want 200", rest, err)
 	}
 	s.stop()
 }
@@ -831,23 +831,23 @@ func TestAStopTakes10sAtMost(t *testing.T) {
 			t.Errorf("shutDown with a request that never ends took %v, want 10s", took)
 		}
 		if n, err := client.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("after that, the client reads %d bytes, %v; want its connection to be closed", n, err)
+			t.Errorf("after shutDown, the client reads %d bytes, %v; want a closed connection", n, err)
 		}
 		client.Close()
 	})
 }
 
-// A client that sends next to nothing cannot hold a connection for long.
+// TestSlowClients: a client that sends too little cannot keep a connection.
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name, sends string
 		want        time.Duration
 	}{
-		{"nothing at all", "", 10 * time.Second},
-		{"half a header", "GET / HTTP/1.1\r\nHost: ", 10 * time.Second},
-		{"half a body", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf", 30 * time.Second},
-		{"nothing after an answer", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 2 * time.Minute},
+		{"a client that sends nothing is disconnected after 10 s", "", 10 * time.Second},
+		{"a client that sends half a header is disconnected after 10 s", "GET / HTTP/1.1\r\nHost: ", 10 * time.Second},
+		{"a client that sends half a body is disconnected after 30 s", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf", 30 * time.Second},
+		{"a client that sends nothing after a response is disconnected after 2 minutes", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 2 * time.Minute},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
@@ -863,14 +863,14 @@ func TestSlowClients(t *testing.T) {
 			go io.WriteString(client, test.sends)
 			io.Copy(io.Discard, client)
 			if took := time.Since(start); took < test.want || took > test.want+time.Second {
-				t.Errorf("a client that sends %s is cut off after %v, want %v", test.name, took, test.want)
+				t.Errorf("%s: it took %v, want %v", test.name, took, test.want)
 			}
 			server.Close()
 		})
 	}
 }
 
-// settingsKey is a SECRET_KEY of exactly the least length.
+// settingsKey is a SECRET_KEY of the minimum length.
 const settingsKey = "0123456789abcdef0123456789abcdef"
 
 func envOf(pairs ...string) func(string) string {
@@ -882,7 +882,7 @@ func envOf(pairs ...string) func(string) string {
 	return func(name string) string { return env[name] }
 }
 
-// runFor is run, ended after a while if it does not end by itself.
+// runFor calls run and ends it after d, unless it returns before.
 func runFor(t *testing.T, d time.Duration, args []string, env ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
@@ -892,7 +892,7 @@ func runFor(t *testing.T, d time.Duration, args []string, env ...string) (status
 	return status, out.String(), err.String()
 }
 
-// A launched server is one that run serves, in this process.
+// A launched server is run in this process.
 type launched struct {
 	t              *testing.T
 	url            string
@@ -922,11 +922,11 @@ func launch(t *testing.T, args []string, env ...string) *launched {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	t.Fatalf("run(%q) does not say that it listens\n%s", args, s.stderr)
+	t.Fatalf("run(%q) does not log that it listens\n%s", args, s.stderr)
 	return nil
 }
 
-// stop ends the server and wants it to say that all went well.
+// stop ends the server and checks that its exit status is 0.
 func (s *launched) stop() {
 	s.t.Helper()
 	s.end()
@@ -940,7 +940,7 @@ func (s *launched) stop() {
 	}
 }
 
-// A reply is what a test wants to know of an answer.
+// A reply has the parts of a response that tests check.
 type reply struct {
 	status int
 	proto  string
@@ -948,7 +948,7 @@ type reply struct {
 	body   string
 }
 
-// do sends a request; the body is JSON, or else a form.
+// do sends a request. A body that begins with { is JSON, and any other a form.
 func (s *launched) do(method, path, token, body string) reply {
 	s.t.Helper()
 	r, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, strings.NewReader(body))
@@ -976,7 +976,7 @@ func (s *launched) do(method, path, token, body string) reply {
 	return reply{resp.StatusCode, resp.Proto, resp.Header, string(b)}
 }
 
-// client returns a client that speaks HTTP/2 where there is TLS.
+// client returns a client that uses HTTP/2 with TLS.
 func (s *launched) client() *http.Client {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}}
 }
@@ -985,16 +985,16 @@ func (s *launched) client() *http.Client {
 func (s *launched) login(username string) (token string) {
 	s.t.Helper()
 	got := s.do("POST", "/token", "", "username="+username+"&password=secret")
-	var answer struct {
+	var response struct {
 		Token string `json:"access_token"`
 	}
-	if err := json.Unmarshal([]byte(got.body), &answer); err != nil || got.status != 200 {
+	if err := json.Unmarshal([]byte(got.body), &response); err != nil || got.status != 200 {
 		s.t.Fatalf("login of %s: %d %s", username, got.status, got.body)
 	}
-	return answer.Token
+	return response.Token
 }
 
-// printed is what a program has printed, and may be read while it runs.
+// printed has the output of a program, and may be read while the program runs.
 type printed struct {
 	mu sync.Mutex
 	b  strings.Builder
@@ -1012,7 +1012,7 @@ func (p *printed) String() string {
 	return p.b.String()
 }
 
-// A pipeListener has connections whose time is that of testing/synctest.
+// A pipeListener has connections that work in testing/synctest.
 type pipeListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -1046,7 +1046,7 @@ func (l *pipeListener) Close() error {
 
 func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// writeAccounts makes a file store that holds users, with ids from 1 on.
+// writeAccounts creates a file store with users, whose IDs count up from 1.
 func writeAccounts(t *testing.T, file string, users ...User) {
 	t.Helper()
 	store, err := OpenFileStore(t.Context(), file, testLife, slog.New(slog.DiscardHandler))
