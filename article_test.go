@@ -19,8 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The tests of this file are those that docs/article.md names: each shows that what
-// the article gets wrong is right here.
+// docs/article.md names the tests of this file. Each shows that a mistake of the article
+// is corrected here.
 
 func TestArticlePageNamesItsTests(t *testing.T) {
 	t.Parallel()
@@ -35,7 +35,7 @@ func TestArticlePageNamesItsTests(t *testing.T) {
 	slices.Sort(there)
 	slices.Sort(named)
 	if diff := cmp.Diff(there, slices.Compact(named)); diff != "" {
-		t.Errorf("the tests of the article that are there (-), and those that docs/article.md names (+):\n%s", diff)
+		t.Errorf("the tests of this file (-), and those that docs/article.md names (+):\n%s", diff)
 	}
 }
 
@@ -53,7 +53,7 @@ func TestArticleHashNeverLeavesTheServer(t *testing.T) {
 	} {
 		got := a.do(request.method, request.path, request.token, request.body)
 		if got.status >= 300 || strings.Contains(got.body, "hash") || strings.Contains(got.body, "pbkdf2") {
-			t.Errorf("%s %s = %d %s, want an answer without any hash", request.method, request.path, got.status, got.body)
+			t.Errorf("%s %s = %d %s, want a response without a hash", request.method, request.path, got.status, got.body)
 		}
 	}
 }
@@ -62,19 +62,19 @@ func TestArticleTokenIsSignedNotEncrypted(t *testing.T) {
 	t.Parallel()
 	a := readArticle(t)
 	part := strings.Split(a.login("johndoe", "secret"), ".")
-	payload, err := base64.RawURLEncoding.DecodeString(part[1]) // no key is needed
+	payload, err := base64.RawURLEncoding.DecodeString(part[1]) // without a key
 	var claims map[string]any
 	if err != nil || json.Unmarshal(payload, &claims) != nil {
-		t.Fatalf("the payload is %q, %v; want JSON that anybody can read", payload, err)
+		t.Fatalf("the payload is %q, %v; want JSON", payload, err)
 	}
 	var names []string
 	for name := range claims {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	// What is in here, every holder of the token can read: nothing but this.
+	// Everyone who holds the token can read its claims.
 	if diff := cmp.Diff([]string{"aud", "exp", "iat", "iss", "role", "sid", "sub", "username"}, names); diff != "" {
-		t.Errorf("claims that a token should (-) and does (+) give away:\n%s", diff)
+		t.Errorf("the claims of a token (-want +got):\n%s", diff)
 	}
 }
 
@@ -91,7 +91,7 @@ func TestArticleBearerIsWrittenOnce(t *testing.T) {
 }
 
 func TestArticleUnknownUserTakesAsLong(t *testing.T) {
-	a := readArticle(t) // not parallel: it measures
+	a := readArticle(t) // not parallel, as it measures
 	a.server.passwords.Iterations = 20_000
 	a.server.store.UpdateUser(t.Context(), Caller{}, 1, func(u *User) error {
 		u.PasswordHash = Hasher{Iterations: 20_000}.Hash("secret")
@@ -100,7 +100,7 @@ func TestArticleUnknownUserTakesAsLong(t *testing.T) {
 	took := map[string][]time.Duration{}
 	for i := range 9 {
 		for _, name := range []string{"johndoe", "nobody"} {
-			a.from = fmt.Sprintf("192.0.2.%d:1", i) // the throttle is another matter
+			a.from = fmt.Sprintf("192.0.2.%d:1", i) // another address each time, which avoids the throttle
 			start := time.Now()
 			if got := a.do("POST", "/token", "", "username="+name+"&password=wrong"); got.status != 401 {
 				t.Fatalf("a wrong login as %s = %d, want 401", name, got.status)
@@ -111,9 +111,9 @@ func TestArticleUnknownUserTakesAsLong(t *testing.T) {
 	for _, list := range took {
 		slices.Sort(list)
 	}
-	// The article's server: 235 ms against 2.5 ms.
+	// The server of the article takes 235 ms and 2.5 ms.
 	if known, unknown := took["johndoe"][4], took["nobody"][4]; unknown < known/3 || known < unknown/3 {
-		t.Errorf("a wrong password takes %v, an unknown name %v; want the same", known, unknown)
+		t.Errorf("a login with a wrong password takes %v, one with an unknown username %v; want the same", known, unknown)
 	}
 }
 
@@ -130,7 +130,7 @@ func TestArticleNameThatIsRegisteredAgain(t *testing.T) {
 		t.Fatalf("POST /users/ with the name of a deleted account = %d %s, want 201", got.status, got.body)
 	}
 	if got := a.do("GET", "/users/me/", old, ""); got.status != 401 {
-		t.Errorf("GET /users/me/ with a token of the account before = %d %s, want 401", got.status, got.body)
+		t.Errorf("GET /users/me/ with a token of the deleted account = %d %s, want 401", got.status, got.body)
 	}
 }
 
@@ -140,7 +140,7 @@ func TestArticleIDsAreNeverUsedAgain(t *testing.T) {
 	a.do("POST", "/users/", "", `{"username":"third","password":"newpassword"}`)
 	a.do("DELETE", "/users/3", a.login("admin", "secret"), "")
 	if got := a.do("POST", "/users/", "", `{"username":"fourth","password":"newpassword"}`); got.header.Get("Location") != "/users/4" {
-		t.Errorf("the account after number 3, which is deleted, is %s; want /users/4", got.header.Get("Location"))
+		t.Errorf("the account created after the deletion of /users/3 is %s, want /users/4", got.header.Get("Location"))
 	}
 }
 
@@ -162,7 +162,7 @@ func TestArticleNameIsRegisteredOnce(t *testing.T) {
 		count[status]++
 	}
 	if diff := cmp.Diff(map[int]int{201: 1, 400: 49}, count); diff != "" {
-		t.Errorf("fifty registrations of one name at once: statuses want (-), got (+):\n%s", diff)
+		t.Errorf("the statuses of fifty registrations of one name at once (-want +got):\n%s", diff)
 	}
 }
 
@@ -173,15 +173,15 @@ func TestArticleAdminIsARoleNotAName(t *testing.T) {
 	a.do("PATCH", "/users/1", admin, `{"role":"admin"}`)
 	john := a.login("johndoe", "secret")
 	if got := a.do("GET", "/users/", john, ""); got.status != 200 {
-		t.Errorf("GET /users/ by johndoe, made an admin = %d %s, want 200", got.status, got.body)
+		t.Errorf("GET /users/ by johndoe after the promotion = %d %s, want 200", got.status, got.body)
 	}
-	// Whoever gets hold of the name has nothing by it.
+	// A new account with the username admin is not an admin.
 	a.do("DELETE", "/users/2", john, "")
 	a.do("POST", "/users/", "", `{"username":"admin","password":"newpassword"}`)
 	if got := a.do("GET", "/users/", a.login("admin", "newpassword"), ""); got.status != 403 {
-		t.Errorf("GET /users/ by somebody who registered as admin = %d %s, want 403", got.status, got.body)
+		t.Errorf("GET /users/ by a new account named admin = %d %s, want 403", got.status, got.body)
 	}
-	// Nor by what an older token says of a role.
+	// The role in an older token does not count either.
 	admin = john
 	a.do("POST", "/users/", "", `{"username":"second","password":"newpassword"}`)
 	a.do("PATCH", "/users/4", admin, `{"role":"admin"}`)
@@ -204,7 +204,7 @@ func TestArticleDisabledAccountGetsNoToken(t *testing.T) {
 			t.Errorf("%s %s of a disabled account = %d %s, want 400 Inactive user", request.method, request.path, got.status, got.body)
 		}
 	}
-	// Whoever does not know the password does not learn that either.
+	// The response to a wrong password does not tell that the account is disabled.
 	if got := a.do("POST", "/token", "", "username=johndoe&password=wrong"); got.status != 401 {
 		t.Errorf("a wrong login to a disabled account = %d %s, want 401", got.status, got.body)
 	}
@@ -213,9 +213,9 @@ func TestArticleDisabledAccountGetsNoToken(t *testing.T) {
 func TestArticleStateIsWhatEndsATokenAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, method, path, body string }{
-		{"logging out", "POST", "/revoke", "token=TOKEN"},
-		{"a change of password", "PUT", "/users/me/password", `{"current_password":"secret","new_password":"newpassword"}`},
-		{"the end of the account", "DELETE", "/users/me/", `{"password":"secret"}`},
+		{"a logout ends the token", "POST", "/revoke", "token=TOKEN"},
+		{"a password change ends the token", "PUT", "/users/me/password", `{"current_password":"secret","new_password":"newpassword"}`},
+		{"the deletion of the account ends the token", "DELETE", "/users/me/", `{"password":"secret"}`},
 	} {
 		a := readArticle(t)
 		token := a.login("johndoe", "secret")
@@ -223,7 +223,7 @@ func TestArticleStateIsWhatEndsATokenAtOnce(t *testing.T) {
 			t.Fatalf("%s: %s %s = %d %s", test.name, test.method, test.path, got.status, got.body)
 		}
 		if got := a.do("GET", "/users/me/", token, ""); got.status != 401 {
-			t.Errorf("GET /users/me/ after %s = %d %s, want 401", test.name, got.status, got.body)
+			t.Errorf("%s: GET /users/me/ = %d %s, want 401", test.name, got.status, got.body)
 		}
 	}
 }
@@ -236,12 +236,12 @@ func TestArticleStaysLoggedInByRefreshing(t *testing.T) {
 		for day := range 7 {
 			time.Sleep(24 * time.Hour)
 			if got := a.do("GET", "/users/me/", tokens.Access, ""); got.status != 401 {
-				t.Errorf("day %d: GET /users/me/ with yesterday's token = %d, want 401", day, got.status)
+				t.Errorf("day %d: GET /users/me/ with the token of the day before = %d, want 401", day, got.status)
 			}
 			used := tokens.Refresh
 			tokens = a.tokens("grant_type=refresh_token&refresh_token=" + used)
 			if got := a.do("GET", "/users/me/", tokens.Access, ""); got.status != 200 {
-				t.Errorf("day %d: GET /users/me/ after refreshing = %d %s, want 200", day, got.status, got.body)
+				t.Errorf("day %d: GET /users/me/ after a refresh = %d %s, want 200", day, got.status, got.body)
 			}
 		}
 	})
@@ -251,7 +251,7 @@ func TestArticleSecretIsNotInTheCode(t *testing.T) {
 	t.Parallel()
 	const published = "your-secret-key-keep-it-safe-and-dont-share-it-with-anyone"
 	if err := checkSecret(published); err == nil || err.Error() != "is a published example" {
-		t.Errorf("checkSecret(the article's) = %v, want it refused", err)
+		t.Errorf("checkSecret(the key of the article) = %v, want an error", err)
 	}
 	first, err1 := parseSettings(nil, envOf())
 	second, err2 := parseSettings(nil, envOf())
@@ -271,7 +271,7 @@ func TestArticleLongPasswordsAreNotCutOff(t *testing.T) {
 	a.login("newuser", same+"one")
 }
 
-// Each of these has the right signature, and python-jose accepts it.
+// TestArticleTokensThatItsLibraryAccepts: python-jose accepts each of these tokens. All have a valid signature.
 func TestArticleTokensThatItsLibraryAccepts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -287,16 +287,16 @@ func TestArticleTokensThatItsLibraryAccepts(t *testing.T) {
 			name, token string
 			want        int
 		}{
-			{"the token itself", signHS256(header, claims), 200},
-			{"no exp", signHS256(header, strings.Replace(claims, exp, "", 1)), 401},
-			{"two subs", signHS256(header, strings.Replace(claims, `{`, `{"sub":"2",`, 1)), 401},
-			{"a critical header that nobody understands", signHS256(`{"alg":"HS256","crit":["x"],"x":1}`, claims), 401},
-			{"padding", good + "=", 401},
-			{"a second spelling of the signature", good[:len(good)-1] + string(stray), 401},
-			{"no audience, no issuer", signHS256(header, regexp.MustCompile(`"iss":"stdauth","aud":"stdauth",`).ReplaceAllString(claims, "")), 401},
+			{"the unchanged token is accepted", signHS256(header, claims), 200},
+			{"a token without exp is refused", signHS256(header, strings.Replace(claims, exp, "", 1)), 401},
+			{"a token with two sub claims is refused", signHS256(header, strings.Replace(claims, `{`, `{"sub":"2",`, 1)), 401},
+			{"a token with an unknown critical header is refused", signHS256(`{"alg":"HS256","crit":["x"],"x":1}`, claims), 401},
+			{"a token with padding is refused", good + "=", 401},
+			{"a token with unused bits set in its signature is refused", good[:len(good)-1] + string(stray), 401},
+			{"a token without iss and aud is refused", signHS256(header, regexp.MustCompile(`"iss":"stdauth","aud":"stdauth",`).ReplaceAllString(claims, "")), 401},
 		} {
 			if got := a.do("GET", "/users/me/", test.token, ""); got.status != test.want {
-				t.Errorf("GET /users/me/ with %s = %d %s, want %d", test.name, got.status, got.body, test.want)
+				t.Errorf("%s: GET /users/me/ = %d %s, want %d", test.name, got.status, got.body, test.want)
 			}
 		}
 		time.Sleep(30*time.Minute - time.Nanosecond)
@@ -314,16 +314,16 @@ func TestArticleRegistrationHasRules(t *testing.T) {
 	t.Parallel()
 	a := readArticle(t)
 	for _, test := range []struct{ name, body, field string }{
-		{"an empty name", `{"username":"","password":"newpassword"}`, "username"},
-		{"an empty password", `{"username":"newuser","password":""}`, "password"},
-		{"a number for a password", `{"username":"newuser","password":12345678}`, "password"},
-		{"an address that is none", `{"username":"newuser","password":"newpassword","email":"nowhere"}`, "email"},
-		{"a field that would be dropped", `{"username":"newuser","password":"newpassword","disabled":true}`, "disabled"},
-		{"a field that nobody knows", `{"username":"newuser","password":"newpassword","role":"admin"}`, "role"},
+		{"an empty username is refused", `{"username":"","password":"newpassword"}`, "username"},
+		{"an empty password is refused", `{"username":"newuser","password":""}`, "password"},
+		{"a number is refused as password", `{"username":"newuser","password":12345678}`, "password"},
+		{"an invalid email is refused", `{"username":"newuser","password":"newpassword","email":"nowhere"}`, "email"},
+		{"the field disabled, which the article ignores, is refused", `{"username":"newuser","password":"newpassword","disabled":true}`, "disabled"},
+		{"the field role is refused", `{"username":"newuser","password":"newpassword","role":"admin"}`, "role"},
 	} {
 		got := a.do("POST", "/users/", "", test.body)
 		if got.status != 422 || !strings.Contains(got.body, `"field":"`+test.field+`"`) {
-			t.Errorf("POST /users/ with %s = %d %s, want 422 that names %s", test.name, got.status, got.body, test.field)
+			t.Errorf("%s: POST /users/ = %d %s, want a 422 that names %s", test.name, got.status, got.body, test.field)
 		}
 	}
 }
@@ -337,10 +337,10 @@ func TestArticleGuessingIsSlowedDown(t *testing.T) {
 			got = append(got, a.do("POST", "/token", "", "username=johndoe&password=wrong").status)
 		}
 		if diff := cmp.Diff([]int{401, 401, 401, 401, 401, 429}, got); diff != "" {
-			t.Errorf("six wrong logins: statuses want (-), got (+):\n%s", diff)
+			t.Errorf("the statuses of six wrong logins (-want +got):\n%s", diff)
 		}
 		a.from = "198.51.100.7:1"
-		a.login("johndoe", "secret") // from elsewhere: nobody is locked out
+		a.login("johndoe", "secret") // another address is not throttled
 	})
 }
 
@@ -348,13 +348,13 @@ func TestArticleAnswersSayWhatTheStandardsWant(t *testing.T) {
 	t.Parallel()
 	a := readArticle(t)
 	for _, test := range []struct{ name, method, path, token, body, header, want, inBody string }{
-		{"a token is never cached (RFC 6749, section 5.1)", "POST", "/token", "", "username=johndoe&password=secret", "Cache-Control", "no-store", `"expires_in":1800`},
-		{"an error has a code (RFC 6749, section 5.2)", "POST", "/token", "", "username=johndoe&password=wrong", "WWW-Authenticate", "Bearer", `"error":"invalid_grant"`},
-		{"nor a user", "GET", "/users/me/", a.login("johndoe", "secret"), "", "Cache-Control", "no-store", `"johndoe"`},
-		{"a bad token is told from none (RFC 6750, section 3.1)", "GET", "/users/me/", "nonsense", "", "WWW-Authenticate", `Bearer error="invalid_token"`, "Could not validate credentials"},
-		{"no token", "GET", "/users/me/", "", "", "WWW-Authenticate", "Bearer", "Not authenticated"},
-		{"something made has an address (RFC 9110, section 15.3.2)", "POST", "/users/", "", `{"username":"newuser","password":"newpassword"}`, "Location", "/users/3", `"id":3`},
-		{"a secret in a query is in a log by now (RFC 9700, section 4.3.2)", "GET", "/users/me/?access_token=x", "", "", "Content-Type", "application/problem+json", "query"},
+		{"a token must not be cached (RFC 6749, section 5.1)", "POST", "/token", "", "username=johndoe&password=secret", "Cache-Control", "no-store", `"expires_in":1800`},
+		{"a refused login has an error code (RFC 6749, section 5.2)", "POST", "/token", "", "username=johndoe&password=wrong", "WWW-Authenticate", "Bearer", `"error":"invalid_grant"`},
+		{"an account must not be cached", "GET", "/users/me/", a.login("johndoe", "secret"), "", "Cache-Control", "no-store", `"johndoe"`},
+		{"an invalid token gets the error invalid_token (RFC 6750, section 3.1)", "GET", "/users/me/", "nonsense", "", "WWW-Authenticate", `Bearer error="invalid_token"`, "Could not validate credentials"},
+		{"a request without a token gets no error code (RFC 6750, section 3.1)", "GET", "/users/me/", "", "", "WWW-Authenticate", "Bearer", "Not authenticated"},
+		{"a created account has an address (RFC 9110, section 15.3.2)", "POST", "/users/", "", `{"username":"newuser","password":"newpassword"}`, "Location", "/users/3", `"id":3`},
+		{"a token in the query, which may be logged, is refused (RFC 9700, section 4.3.2)", "GET", "/users/me/?access_token=x", "", "", "Content-Type", "application/problem+json", "query"},
 	} {
 		got := a.do(test.method, test.path, test.token, test.body)
 		if h := got.header.Get(test.header); h != test.want || !strings.Contains(got.body, test.inBody) {
@@ -363,12 +363,12 @@ func TestArticleAnswersSayWhatTheStandardsWant(t *testing.T) {
 	}
 }
 
-// An articleWorld is the article's server with its two accounts, as it is
-// here, with passwords that cost nothing.
+// An articleWorld is this server with the two accounts of the article, and with a low
+// cost of passwords.
 type articleWorld struct {
 	t      *testing.T
 	server *server
-	from   string // the client's address
+	from   string // the address of the client
 }
 
 func readArticle(t *testing.T) *articleWorld {
@@ -404,7 +404,7 @@ func (a *articleWorld) do(method, path, token, body string) reply {
 	return reply{w.Code, r.Proto, w.Header(), w.Body.String()}
 }
 
-// issued is the answer to a login or a refresh.
+// issued is the response to a login or a refresh.
 type issued struct {
 	Access  string `json:"access_token"`
 	Refresh string `json:"refresh_token"`

@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// Who may hash a password, and when. The rules of the throttle as a client sees
-// them are in handlers_test.go.
+// The tests of the queue for hashing, and of the throttle within. The rules of the
+// throttle for clients are in handlers_test.go.
 
-// One hash runs for each core and 128 wait, from many clients. A place in the queue
-// is free again when its client gives up or is done.
+// TestHashQueue: one hash runs for each core, and 128 wait. A place in the queue is free
+// again when its client has gone or its hash has ended.
 func TestHashQueue(t *testing.T) {
 	inQueue(t, func(q *queueTest) {
 		q.occupy()
@@ -26,44 +26,44 @@ func TestHashQueue(t *testing.T) {
 		}
 		for i, e := range waiting {
 			if e.done() {
-				t.Fatalf("number %d of 128 that should wait: enter() = %v", i+1, e.err)
+				t.Fatalf("enter() of number %d of 128 = %v, want it to wait", i+1, e.err)
 			}
 		}
 		if e := q.enter(q.ctx, "192.0.2.1"); !e.done() || e.err != ErrBusy {
-			t.Errorf("behind 128 that wait: enter() = %v, want ErrBusy", e.err)
+			t.Errorf("enter() after 128 that wait = %v, want ErrBusy", e.err)
 		}
 		giveUp()
 		synctest.Wait()
 		for _, e := range waiting {
 			if !e.done() || !errors.Is(e.err, context.Canceled) {
-				t.Errorf("a client that gives up: enter() = %v, want %v", e.err, context.Canceled)
+				t.Errorf("enter() of a client that has gone = %v, want %v", e.err, context.Canceled)
 			}
 		}
 		next := q.enter(q.ctx, "192.0.2.1")
 		if next.done() {
-			t.Fatalf("behind clients that have given up: enter() = %v, want it to wait", next.err)
+			t.Fatalf("enter() after all clients have gone = %v, want it to wait", next.err)
 		}
 		q.entries[0].end()
 		synctest.Wait()
 		if !next.done() || next.err != nil {
-			t.Errorf("after a hash has ended: enter() = %v, want the core", next.err)
+			t.Errorf("enter() after a hash has ended = %v, want nil", next.err)
 		}
 	})
 }
 
-// An address may have as many hashes waiting as there are places left.
+// TestHashQueueIsShared: the hashes of one address may use half of the free places.
 func TestHashQueueIsShared(t *testing.T) {
 	for _, test := range []struct {
 		name  string
-		came  []string // addresses that each ask for as much as they get
+		came  []string // addresses, each of which enters until it is refused
 		want  []int
 		total int
 	}{
 		{"one address gets half of the queue", []string{"192.0.2.1"}, []int{64}, 64},
-		{"the second gets half of what is left", []string{"192.0.2.1", "192.0.2.2"}, []int{64, 32}, 96},
-		{"the third gets half of that", []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}, []int{64, 32, 16}, 112},
-		{"of IPv6, a /64 is one address", []string{"2001:db8::1", "2001:db8::2"}, []int{64, 0}, 64},
-		{"the next /64 is another address", []string{"2001:db8::1", "2001:db8:0:1::1"}, []int{64, 32}, 96},
+		{"a second address gets half of the remaining places", []string{"192.0.2.1", "192.0.2.2"}, []int{64, 32}, 96},
+		{"a third address gets half of the then remaining places", []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}, []int{64, 32, 16}, 112},
+		{"an IPv6 /64 is one address", []string{"2001:db8::1", "2001:db8::2"}, []int{64, 0}, 64},
+		{"another IPv6 /64 is another address", []string{"2001:db8::1", "2001:db8:0:1::1"}, []int{64, 32}, 96},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inQueue(t, func(q *queueTest) {
@@ -85,9 +85,9 @@ func TestHashQueueIsShared(t *testing.T) {
 	}
 }
 
-// Go has one thread more than cores from when the first hash begins to when the
-// last one ends. It is the number of the whole process, so no test beside this one
-// may hash meanwhile.
+// TestOneMoreThreadWhileHashing: GOMAXPROCS is one more than the number of cores while
+// any hash runs. It belongs to the process, and this test must not run in parallel with
+// another one that hashes.
 func TestOneMoreThreadWhileHashing(t *testing.T) {
 	before := runtime.GOMAXPROCS(0)
 	hashBegins()
@@ -100,12 +100,12 @@ func TestOneMoreThreadWhileHashing(t *testing.T) {
 	after := runtime.GOMAXPROCS(0)
 	got := fmt.Sprint(during-before, both-before, one-before, after-before)
 	if want := "1 1 1 0"; got != want {
-		t.Errorf("threads more than before, with 1, 2, 1 and 0 hashes: %s, want %s", got, want)
+		t.Errorf("GOMAXPROCS above its initial value with 1, 2, 1 and 0 hashes = %s, want %s", got, want)
 	}
 }
 
-// The wait begins with the answer to the last try. Behind a long queue, that may be
-// long after the try was reserved.
+// TestThrottleWaitsFromTheAnswer: the wait begins with the response to the last attempt,
+// which a long queue may delay long after the attempt was reserved.
 func TestThrottleWaitsFromTheAnswer(t *testing.T) {
 	p, keys := NewPasswords(1), throttleKeys("johndoe", netip.MustParseAddr("192.0.2.1"))
 	came := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -124,22 +124,22 @@ func TestThrottleWaitsFromTheAnswer(t *testing.T) {
 	}
 }
 
-// Only ASCII letters are folded: nobody shares a name's failures by another name
-// that some function takes for the same.
+// TestThrottleKeysFoldASCII: only ASCII letters are folded. The failures of a name do
+// not count for another one that Unicode folds to it.
 func TestThrottleKeysFoldASCII(t *testing.T) {
 	addr := netip.MustParseAddr("192.0.2.1")
 	john := throttleKeys("johndoe", addr)
 	for name, want := range map[string]bool{"JohnDOE": true, "johndoe ": false, "ſohndoe": false} {
 		if got := throttleKeys(name, addr) == john; got != want {
-			t.Errorf("the key of %q is that of johndoe: %v, want %v", name, got, want)
+			t.Errorf("the key of %q equals that of johndoe: %v, want %v", name, got, want)
 		}
 	}
 	if throttleKeys("admİn", addr) == throttleKeys("admin", addr) || throttleKeys("\u212A", addr) == throttleKeys("k", addr) {
-		t.Error("a name with a letter of another script has the key of one in ASCII")
+		t.Error("a name with a letter of another script has the key of an ASCII name")
 	}
 }
 
-// A queueTest is a queue in synthetic time.
+// A queueTest is a queue in a synctest bubble.
 type queueTest struct {
 	t       *testing.T
 	ctx     context.Context
@@ -158,7 +158,7 @@ func inQueue(t *testing.T, test func(q *queueTest)) {
 			e.end()
 		}
 		if q.queue.total != 0 || len(q.queue.waiting) != 0 || len(q.queue.running) != 0 {
-			t.Errorf("after all have left, %d wait (%v) and %d run", q.queue.total, q.queue.waiting, len(q.queue.running))
+			t.Errorf("after all hashes have ended, %d wait (%v) and %d run, want none", q.queue.total, q.queue.waiting, len(q.queue.running))
 		}
 	})
 }
@@ -199,7 +199,7 @@ func (e *entry) done() bool {
 	}
 }
 
-// end ends the hash, if it runs.
+// end ends the hash if it runs.
 func (e *entry) end() {
 	if e.leave != nil {
 		e.leave()

@@ -29,9 +29,8 @@ import (
 	"time"
 )
 
-// BenchmarkReadMe is GET /users/me/ through the whole chain, beside a bare
-// handler that writes the same bytes in the same run: "ratio" is how much longer
-// it takes; over a socket, its inverse is the share of bare net/http.
+// BenchmarkReadMe measures GET /users/me/ through all middleware, and in the same run a
+// bare handler that writes the same bytes. "ratio" is the quotient of the times.
 func BenchmarkReadMe(b *testing.B) {
 	w := benchWorld(b)
 	r := w.request(b.Context(), "GET /users/me/ as john")
@@ -55,8 +54,7 @@ func BenchmarkReadMe(b *testing.B) {
 	})
 }
 
-// BenchmarkBadToken is what a flood of forged tokens costs. They are refused by
-// their MAC, and nothing is looked up.
+// BenchmarkBadToken measures a forged token. It is refused by its MAC, without a lookup.
 func BenchmarkBadToken(b *testing.B) {
 	w := benchWorld(b)
 	token := w.vars["john"]
@@ -70,26 +68,26 @@ func BenchmarkBadToken(b *testing.B) {
 	sideBySide(b, serving(b, bare, r, 401), serving(b, w.handler, r, 401))
 }
 
-// BenchmarkRefreshOverHTTP is POST /token with a refresh token on the memory
-// store over a connection, each time with the successor of the one before, beside
-// GET /users/me/: "ratio" is how much longer it takes.
+// BenchmarkRefreshOverHTTP measures POST /token over a connection, with the memory store
+// and each time the successor of the last refresh token, and in the same run
+// GET /users/me/. "ratio" is the quotient of the times.
 func BenchmarkRefreshOverHTTP(b *testing.B) {
 	w := benchWorld(b)
 	server := func() *http.Server { return httpServer(b, w) }
 	talk, refresh := talking(b, server(), loopback(b)), w.vars["john.refresh"]
 	sideBySide(b, asking(b, server(), loopback(b), w.vars["john"]), func() {
 		body := "grant_type=refresh_token&refresh_token=" + url.QueryEscape(refresh)
-		answer := talk(fmt.Sprintf("POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
-		_, next, _ := strings.Cut(strings.TrimSuffix(answer, "\"}\n"), `"refresh_token":"`)
+		response := talk(fmt.Sprintf("POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+		_, next, _ := strings.Cut(strings.TrimSuffix(response, "\"}\n"), `"refresh_token":"`)
 		if next == refresh || next == "" {
-			b.Fatalf("POST /token answers %s", answer)
+			b.Fatalf("POST /token returns %s", response)
 		}
 		refresh = next
 	})
 }
 
-// BenchmarkWorstBody is what the costliest bodies of the largest size cost, which
-// anybody may send: "response-bytes" is the size of the answer.
+// BenchmarkWorstBody measures the most expensive bodies of the maximum size, which need
+// no token. "response-bytes" is the size of the response.
 func BenchmarkWorstBody(b *testing.B) {
 	w := benchWorld(b)
 	fill := func(open, part, end string) string {
@@ -101,9 +99,9 @@ func BenchmarkWorstBody(b *testing.B) {
 	}
 	const form = "application/x-www-form-urlencoded"
 	for _, row := range []struct{ name, path, contentType, body string }{
-		{"a name and password of normal size", "/users/", "application/json", `{"username":"x","password":"short"}`},
+		{"a username and a password of normal size", "/users/", "application/json", `{"username":"x","password":"short"}`},
 		{"unknown fields", "/users/", "application/json", "{" + strings.TrimSuffix(distinct.String(), ",") + "}"},
-		{"one field again and again", "/users/", "application/json", fill("{", `"a":0,`, `"a":0}`)},
+		{"a repeated field", "/users/", "application/json", fill("{", `"a":0,`, `"a":0}`)},
 		{"nested arrays", "/users/", "application/json", fill(`{"email":`, "[", "")},
 		{"a string of escapes", "/users/", "application/json", fill(`{"full_name":"`, `\u0041`, `"}`)},
 		{"an email address", "/users/", "application/json", fill(`{"email":"`, `(`, `"}`)},
@@ -124,12 +122,12 @@ func BenchmarkWorstBody(b *testing.B) {
 	}
 }
 
-// httpServer is the server as main configures it.
+// httpServer returns a server with the configuration of main.
 func httpServer(b *testing.B, w *world) *http.Server {
 	return new(settings).httpServer(w.handler, w.server.log)
 }
 
-// sideBySide measures ours, and in the same run, a part at a time, bare.
+// sideBySide measures ours and bare in turns, in the same run.
 func sideBySide(b *testing.B, bare, ours func()) {
 	b.Helper()
 	var before, after runtime.MemStats
@@ -165,27 +163,27 @@ func sideBySide(b *testing.B, bare, ours func()) {
 	b.ReportMetric(math.Round(ourAllocs/measured), "our-allocs/op")
 }
 
-// serving calls a handler, with nothing of net/http around it.
+// serving returns a function that calls a handler without the server of net/http.
 func serving(b *testing.B, h http.Handler, r *http.Request, status int) func() {
 	w := &nullWriter{header: http.Header{}}
 	return func() {
 		clear(w.header)
 		h.ServeHTTP(w, r)
 		if w.status != status {
-			b.Fatalf("answers %d, want %d", w.status, status)
+			b.Fatalf("the handler returns %d, want %d", w.status, status)
 		}
 	}
 }
 
-// asking asks a server over one connection, again and again.
+// asking returns a function that sends GET /users/me/ over one connection.
 func asking(b *testing.B, srv *http.Server, listener net.Listener, token string) func() {
 	talk := talking(b, srv, listener)
 	request := "GET /users/me/ HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\n\r\n"
 	return func() { talk(request) }
 }
 
-// talking sends requests to a server over one connection, and returns the
-// answers, which are 200 and small enough to come in one piece.
+// talking returns a function that sends a request over one connection and returns its
+// response, which must be a 200 and fit in one read.
 func talking(b *testing.B, srv *http.Server, listener net.Listener) func(request string) string {
 	go srv.Serve(listener)
 	b.Cleanup(func() { srv.Close() })
@@ -194,16 +192,16 @@ func talking(b *testing.B, srv *http.Server, listener net.Listener) func(request
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { conn.Close() })
-	answer := make([]byte, 4096)
+	response := make([]byte, 4096)
 	return func(request string) string {
 		if _, err := io.WriteString(conn, request); err != nil {
 			b.Fatal(err)
 		}
-		n, err := conn.Read(answer)
-		if err != nil || !bytes.HasPrefix(answer[:n], []byte("HTTP/1.1 200 OK")) || answer[n-1] != '\n' {
-			b.Fatalf("answers %q (%v)", answer[:n], err)
+		n, err := conn.Read(response)
+		if err != nil || !bytes.HasPrefix(response[:n], []byte("HTTP/1.1 200 OK")) || response[n-1] != '\n' {
+			b.Fatalf("the server returns %q (%v), want a 200", response[:n], err)
 		}
-		return string(answer[:n])
+		return string(response[:n])
 	}
 }
 
@@ -215,7 +213,7 @@ func loopback(b *testing.B) net.Listener {
 	return l
 }
 
-// benchWorld has no log, so that the figures are those of the API.
+// benchWorld returns a world without a log, which would count in the figures.
 func benchWorld(b *testing.B) *world {
 	w := newWorld(b)
 	w.server.log = slog.New(slog.DiscardHandler)
@@ -223,8 +221,7 @@ func benchWorld(b *testing.B) *world {
 	return w
 }
 
-// A nullWriter keeps the header and the status, as net/http does, and throws the
-// body away.
+// A nullWriter keeps the header and the status, as net/http does, and discards the body.
 type nullWriter struct {
 	header http.Header
 	status int
@@ -234,10 +231,10 @@ func (w *nullWriter) Header() http.Header         { return w.header }
 func (w *nullWriter) WriteHeader(status int)      { w.status = status }
 func (w *nullWriter) Write(b []byte) (int, error) { return len(b), nil }
 
-// The limit is what no signer or verifier can avoid: HMAC-SHA256 with a reused
-// hash and base64url, over the same bytes, with nothing parsed and nothing
-// kept. Sign, verify and reject report their cost in multiples of it, taken in
-// the same run: "x-limit". Sign should stay under 1.8, verify under 2.0.
+// The limit is the work that no signer or verifier can avoid: HMAC-SHA256 with a reused
+// hash, and base64url, over the same bytes. The benchmarks of tokens report their cost as
+// a multiple of it, measured in the same run: "x-limit". Sign should stay below 1.8, and
+// verify below 2.0.
 
 func BenchmarkSign(b *testing.B) {
 	tokens := NewTokens("stdauth", testSecret, "")
@@ -267,14 +264,14 @@ func BenchmarkVerify(b *testing.B) {
 	}, verifyLimit(b, token))
 }
 
-// A wrong signature: what an attacker's token costs.
+// BenchmarkReject measures a token with a wrong signature, as an attacker sends it.
 func BenchmarkReject(b *testing.B) {
 	tokens := NewTokens("stdauth", testSecret, "")
 	token := tokens.Access(johnClaims())
 	forged := token[:len(token)-43] + strings.Repeat("A", 43)
 	againstLimit(b, func() {
 		if _, err := tokens.VerifyAccess(forged, testNow); err == nil {
-			b.Fatal("a forged token passed")
+			b.Fatal("VerifyAccess() accepts a forged token")
 		}
 	}, verifyLimit(b, token))
 }
@@ -299,8 +296,8 @@ func verifyLimit(b *testing.B, token string) func() {
 	}
 }
 
-// againstLimit times work and limit in turns, a hundred calls each, and reports
-// medians: so a noisy neighbour meets both, or is left out.
+// againstLimit measures work and limit in turns of a hundred calls, and reports medians,
+// which other load on the machine hardly changes.
 func againstLimit(b *testing.B, work, limit func()) {
 	const turn = 100
 	var nanoseconds, ratios []float64
@@ -326,7 +323,7 @@ func againstLimit(b *testing.B, work, limit func()) {
 	b.ReportMetric(testing.AllocsPerRun(1000, work), "allocs")
 }
 
-// What a guess costs: DefaultIterations should take about 0.1 s.
+// BenchmarkHash measures one guess at a password. DefaultIterations should take about 0.1 s.
 func BenchmarkHash(b *testing.B) {
 	h := Hasher{Iterations: DefaultIterations}
 	for b.Loop() {
@@ -334,10 +331,11 @@ func BenchmarkHash(b *testing.B) {
 	}
 }
 
-// The disk decides what a change costs, and no two disks are alike. So these
-// benchmarks measure a bare equivalent in the same run, and report the ratio.
+// The cost of a change depends on the disk. These benchmarks measure the bare writes and
+// syncs in the same run, and report the ratio.
 
-// The cost of a registration's write does not depend on how many there were.
+// BenchmarkCreateUser shows that the cost of a registration does not depend on the number
+// of accounts.
 func BenchmarkCreateUser(b *testing.B) {
 	for _, accounts := range []int{1_000, 100_000} {
 		b.Run(fmt.Sprintf("file/accounts=%d", accounts), func(b *testing.B) {
@@ -413,24 +411,24 @@ func BenchmarkSession(b *testing.B) {
 	}
 }
 
-// Growth: the same at a thousand, a hundred thousand and a million accounts, each with
-// a session. docs/growth.md has the figures.
+// The benchmarks of growth run with a thousand, a hundred thousand and a million accounts,
+// each with a session. docs/growth.md has the figures.
 
-var million = flag.Bool("million", false, "run the benchmarks of growth with a million accounts, too, and for a whole day")
+var million = flag.Bool("million", false, "run the benchmarks of growth with a million accounts and for a whole day, too")
 
 func atEachSize(b *testing.B, run func(b *testing.B, accounts int)) {
 	for _, accounts := range []int{1_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("accounts=%d", accounts), func(b *testing.B) {
 			if accounts > 100_000 && !*million {
-				b.Skip("takes minutes: -million asks for it")
+				b.Skip("takes minutes; set -million to run it")
 			}
 			run(b, accounts)
 		})
 	}
 }
 
-// grownFile writes the file of a store with so many accounts. The first is an admin;
-// the password of all is "secret".
+// grownFile writes the file of a store with the given number of accounts. The first one is
+// an admin, and every password is "secret".
 func grownFile(b *testing.B, accounts int, withSessions bool) (path string, all []Session) {
 	b.Helper()
 	path = storePath(b)
@@ -467,7 +465,7 @@ func grownFile(b *testing.B, accounts int, withSessions bool) (path string, all 
 	return path, all
 }
 
-// Opening a store beside reading the same lines with encoding/json alone.
+// BenchmarkOpenFileStore compares opening a store with decoding its lines by encoding/json.
 func BenchmarkOpenFileStore(b *testing.B) {
 	atEachSize(b, func(b *testing.B, accounts int) {
 		path, _ := grownFile(b, accounts, true)
@@ -496,8 +494,8 @@ func BenchmarkOpenFileStore(b *testing.B) {
 	})
 }
 
-// Memory beside the bytes of the strings that an account consists of: of an open file
-// store, which has two states.
+// BenchmarkMemoryPerAccount compares the memory of an open file store, which has two
+// states, with the bytes of the strings of its accounts.
 func BenchmarkMemoryPerAccount(b *testing.B) {
 	atEachSize(b, func(b *testing.B, accounts int) {
 		perAccount := func(withSessions bool) float64 {
@@ -522,7 +520,7 @@ func BenchmarkMemoryPerAccount(b *testing.B) {
 	})
 }
 
-// A store that has grown, and what is asked of it one after the other.
+// growth measures sequential calls of a store at each size.
 func growth(b *testing.B, ask func(s openedFile, mine *Session) error) {
 	atEachSize(b, func(b *testing.B, accounts int) {
 		path, all := grownFile(b, accounts, true)
@@ -554,7 +552,7 @@ func refreshOnce(b *testing.B, s Store, mine *Session) error {
 	return err
 }
 
-// A page of the list of accounts, as an admin gets it.
+// BenchmarkGrowthPage measures a page of the list of accounts.
 func BenchmarkGrowthPage(b *testing.B) {
 	atEachSize(b, func(b *testing.B, accounts int) {
 		path, _ := grownFile(b, accounts, true)
@@ -569,7 +567,8 @@ func BenchmarkGrowthPage(b *testing.B) {
 	})
 }
 
-// A deletion moves all accounts with a higher ID, in both states: here all but one.
+// BenchmarkGrowthDelete measures the deletion of an early account. It moves all accounts
+// with higher IDs, in both states.
 func BenchmarkGrowthDelete(b *testing.B) {
 	atEachSize(b, func(b *testing.B, accounts int) {
 		path, _ := grownFile(b, accounts, true)
@@ -584,8 +583,8 @@ func BenchmarkGrowthDelete(b *testing.B) {
 	})
 }
 
-// A compaction, and how long clients wait before it and meanwhile: 16 that refresh, and
-// one that reads.
+// BenchmarkGrowthCompaction measures a compaction, and the latency of 16 clients that
+// refresh and one that reads, before and during it.
 func BenchmarkGrowthCompaction(b *testing.B) {
 	atEachSize(b, func(b *testing.B, accounts int) {
 		path, all := grownFile(b, accounts, true)
@@ -606,13 +605,13 @@ func BenchmarkGrowthCompaction(b *testing.B) {
 	})
 }
 
-// waits are how long requests took.
+// waits has the durations of requests.
 type waits struct {
 	mu               sync.Mutex
 	refreshes, reads []time.Duration
 }
 
-// during refreshes and reads while goOn.
+// during makes refreshes and reads while goOn returns true.
 func (w *waits) during(b *testing.B, s openedFile, all []Session, goOn func() bool) {
 	const clients = 17
 	errs := atOnce(clients, func(client int) (err error) {
@@ -653,12 +652,12 @@ func (w *waits) report(b *testing.B, when string) {
 	}
 }
 
-// The size of the file during a day of refreshes: each session every half an hour for
-// eight hours.
+// BenchmarkGrowthDay measures the size of the file during a day: each session is refreshed
+// every half an hour for eight hours.
 func BenchmarkGrowthDay(b *testing.B) {
 	atEachSize(b, func(b *testing.B, accounts int) {
 		if accounts > 1_000 && !*million {
-			b.Skip("takes minutes: -million asks for it")
+			b.Skip("takes minutes; set -million to run it")
 		}
 		path, all := grownFile(b, accounts, true)
 		s := openFile(b, path)
@@ -704,7 +703,7 @@ func fill(b *testing.B, s Store, n int) []Session {
 		b.Fatal(err)
 	}
 	all := make([]Session, n)
-	errs := atOnce(256, func(client int) error { // so that they share syncs
+	errs := atOnce(256, func(client int) error { // concurrent, to share syncs
 		for i := client; i < n; i += 256 {
 			all[i] = newSession(User{ID: int64(i + 1)})
 			if err := s.CreateSession(b.Context(), all[i]); err != nil {
@@ -731,8 +730,8 @@ func numberedUsers(n int) []User {
 	return list
 }
 
-// reportRaw compares the benchmark so far with the least that durability costs
-// without sharing: a line appended and synced for each change.
+// reportRaw compares the benchmark with one append and one sync for each change, the least
+// that durability costs without sharing.
 func reportRaw(b *testing.B) {
 	b.StopTimer()
 	ours := float64(b.Elapsed()) / float64(b.N)

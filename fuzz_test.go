@@ -16,9 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// FuzzReadJSON: any body of PATCH /users/me/ is answered with a 200 or a 4xx in
-// the form of the contract; and one that is accepted means what encoding/json,
-// made strict, reads in it, and nothing else.
+// FuzzReadJSON: any body of PATCH /users/me/ gets a 200, or a 4xx in the form of an
+// error. A strict decoder of encoding/json reads the same values in an accepted body.
 func FuzzReadJSON(f *testing.F) {
 	for _, body := range []string{`{"email":"j@example.com","full_name":null}`, `{"email":null,"full_name":"J"}`, `{}`, `[]`} {
 		f.Add([]byte(body))
@@ -34,7 +33,7 @@ func FuzzReadJSON(f *testing.F) {
 			t.Fatalf("PATCH /users/me/ %q\n  got %s\n  want 200, 400, 413 or 422", body, w.show(a))
 		}
 		if valid := json.Valid(body) && utf8.Valid(body); len(body) <= maxBody && valid == (a.status == 400) {
-			t.Fatalf("PATCH /users/me/ %q\n  got %s\n  but that it is JSON is %v", body, w.show(a), valid)
+			t.Fatalf("PATCH /users/me/ %q\n  got %s\n  want 400 if and only if it is not JSON; it is: %v", body, w.show(a), valid)
 		}
 		if a.status != 200 {
 			return
@@ -48,7 +47,7 @@ func FuzzReadJSON(f *testing.F) {
 		d := json.NewDecoder(bytes.NewReader(body))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&want); err != nil || d.More() {
-			t.Fatalf("PATCH /users/me/ %q\n  got %s\n  but encoding/json says %v", body, w.show(a), err)
+			t.Fatalf("PATCH /users/me/ %q\n  got %s\n  want it refused, as encoding/json returns %v", body, w.show(a), err)
 		}
 		if want.FullName != nil && *want.FullName == "" {
 			want.FullName = nil
@@ -59,14 +58,13 @@ func FuzzReadJSON(f *testing.F) {
 		}
 		same := func(a, b *string) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
 		if !same(got.Email, want.Email) || !same(got.FullName, want.FullName) {
-			t.Fatalf("PATCH /users/me/ %q\n  got %s\n  want what encoding/json reads: %+v", body, w.show(a), want)
+			t.Fatalf("PATCH /users/me/ %q\n  got %s\n  want the values of encoding/json: %+v", body, w.show(a), want)
 		}
 	})
 }
 
-// FuzzForm: any body of POST /token is answered with a 200 or a 4xx in the form
-// of the contract; and the right name with the right password, once each, is
-// what logs in.
+// FuzzForm: any body of POST /token gets a 200, or a 4xx in the form of an error. It is
+// a 200 only for a right username with its right password, each given once.
 func FuzzForm(f *testing.F) {
 	for _, body := range []string{"username=johndoe&password=secret", "grant_type=refresh_token&refresh_token=x", "grant_type=password", "username=a&username=b"} {
 		f.Add([]byte(body))
@@ -88,23 +86,23 @@ func FuzzForm(f *testing.F) {
 		name, grant := strings.ToLower(form.Get("username")), form.Get("grant_type")
 		right := once && (name == "johndoe" || name == "admin") && form.Get("password") == "secret" && (grant == "" || grant == "password")
 		if right != (a.status == 200) {
-			t.Fatalf("POST /token %q\n  got %s\n  but that it is right is %v", body, w.show(a), right)
+			t.Fatalf("POST /token %q\n  got %s\n  want 200 if and only if the credentials are right; they are: %v", body, w.show(a), right)
 		}
 	})
 }
 
-// Properties of the cryptography over arbitrary input. The corpora are in
-// testdata/fuzz; run one further with: go test -fuzz FuzzClaims
+// The properties of the cryptography follow. The corpora are in testdata/fuzz. Extend
+// one with: go test -fuzz FuzzClaims
 
-// Property: no text makes a verifier panic; an accepted one has a MAC that the
-// key alone can make, is one kind of token only, and has no other spelling.
+// FuzzVerifyAccess: no text makes a verifier panic. An accepted one has a MAC made with
+// the key, is one kind of token only, and has no other spelling.
 func FuzzVerifyAccess(f *testing.F) {
 	f.Fuzz(func(t *testing.T, token string) {
 		tokens := testTokens()
 		_, accessErr := tokens.VerifyAccess(token, testNow)
 		r, refreshErr := tokens.VerifyRefresh(token)
 		if accessErr == nil && refreshErr == nil {
-			t.Fatalf("%q passes for both kinds of token", token)
+			t.Fatalf("%q is accepted as both kinds of token", token)
 		}
 		if refreshErr == nil && tokens.Refresh(r) != token {
 			t.Errorf("VerifyRefresh(%q) = %+v, which is signed as %q", token, r, tokens.Refresh(r))
@@ -117,13 +115,13 @@ func FuzzVerifyAccess(f *testing.F) {
 			t.Fatalf("VerifyAccess(%q) accepts %d parts, %d bytes", token, len(part), len(token))
 		}
 		if want := sign(testSecret, decode(t, part[0]), decode(t, part[1])); token != want {
-			t.Errorf("VerifyAccess(%q) accepts it, but its texts are signed as %q", token, want)
+			t.Errorf("VerifyAccess(%q) accepts it, but its header and payload are signed as %q", token, want)
 		}
 	})
 }
 
-// Property: a header and a payload signed with the right key are accepted only if
-// they are what this server writes for the claims that encoding/json reads there.
+// FuzzClaims: a header and a payload that are signed with the right key are accepted
+// only if this server writes them for the claims that encoding/json reads in them.
 func FuzzClaims(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header, payload string) {
 		token := sign(testSecret, header, payload)
@@ -153,8 +151,8 @@ func FuzzClaims(f *testing.F) {
 	})
 }
 
-// Property: a password hash that is read has one spelling, and parameters that
-// neither panic, nor match every password, nor keep the server busy.
+// FuzzPHC: a password hash that is parsed has one spelling. Its parameters do not panic,
+// do not match every password, and do not block the server.
 func FuzzPHC(f *testing.F) {
 	f.Fuzz(func(t *testing.T, phc string) {
 		iterations, salt, key, ok := parsePHC(phc)
@@ -173,13 +171,13 @@ func FuzzPHC(f *testing.F) {
 	})
 }
 
-// Property: what appendText writes, encoding/json reads as the same text.
+// FuzzAppendText: encoding/json reads the output of appendText as the same text.
 func FuzzAppendText(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		quoted := appendText(nil, text)
 		var got string
 		if err := json.Unmarshal(quoted, &got); err != nil {
-			t.Fatalf("appendText(%q) = %s, which is no JSON: %v", text, quoted, err)
+			t.Fatalf("appendText(%q) = %s, which is not JSON: %v", text, quoted, err)
 		}
 		if want := string([]rune(text)); got != want { // text, with U+FFFD for each byte that is not UTF-8
 			t.Errorf("appendText(%q) = %s, read as %q, want %q", text, quoted, got, want)
@@ -187,8 +185,8 @@ func FuzzAppendText(f *testing.F) {
 	})
 }
 
-// Property: what parseObject accepts is an object in valid UTF-8 that encoding/json
-// accepts too, and finds the same in; it refuses nothing else.
+// FuzzParseObject: parseObject accepts exactly the objects in valid UTF-8 that
+// encoding/json accepts, and reads the same members in them.
 func FuzzParseObject(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		before := slices.Clone(data)
@@ -205,7 +203,7 @@ func FuzzParseObject(f *testing.F) {
 		}
 		var want map[string]json.RawMessage // the last duplicate wins there
 		if err := json.Unmarshal(data, &want); err != nil {
-			t.Fatalf("parseObject(%q) accepts what encoding/json refuses: %v", data, err)
+			t.Fatalf("parseObject(%q) accepts it, but encoding/json returns %v", data, err)
 		}
 		got := map[string]json.RawMessage{}
 		for _, m := range list {
@@ -217,11 +215,11 @@ func FuzzParseObject(f *testing.F) {
 	})
 }
 
-// Property: a field of text is read as encoding/json reads it, or refused.
+// FuzzReadText: a field of text is read as encoding/json reads it, or refused.
 func FuzzReadText(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value string) {
 		if !utf8.ValidString(value) || !json.Valid([]byte(value)) {
-			return // parseObject lets none of these through
+			return // parseObject refuses these
 		}
 		var want *string
 		isText := json.Unmarshal([]byte(value), &want) == nil && want != nil
@@ -232,8 +230,8 @@ func FuzzReadText(f *testing.F) {
 	})
 }
 
-// Whatever is in the file: it is refused and left alone, or it means the same
-// today, tomorrow, and after a compaction.
+// FuzzJournal: any file is either refused and not changed, or has the same contents when
+// it is read, opened, and compacted.
 func FuzzJournal(f *testing.F) {
 	f.Fuzz(func(t *testing.T, file []byte) {
 		synctest.Test(t, func(t *testing.T) {
@@ -243,7 +241,7 @@ func FuzzJournal(f *testing.F) {
 			wantEqual(t, "the file after ReadFileStore", read(t, path), string(file))
 			store, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
 			if err != nil {
-				wantEqual(t, "the file that was refused", read(t, path), string(file))
+				wantEqual(t, "the refused file", read(t, path), string(file))
 				if readErr == nil {
 					t.Errorf("OpenFileStore: %v, but ReadFileStore read it", err)
 				}
@@ -259,7 +257,7 @@ func FuzzJournal(f *testing.F) {
 			}
 			opened.file.compact()
 			if !strings.Contains(<-opened.logs, "compacted the store") {
-				return // lines that fitted only as they were written by hand
+				return // a compaction may lengthen lines written by hand beyond the maximum
 			}
 			opened = opened.reopen()
 			wantEqual(t, "the store after a compaction", opened.contents(), want)

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// What this server reads more strictly than encoding/json.
+// These tests have what this server reads more strictly than encoding/json.
 
 func TestObjectKeepsOrderAndDuplicates(t *testing.T) {
 	type list = []member
@@ -19,16 +19,16 @@ func TestObjectKeepsOrderAndDuplicates(t *testing.T) {
 		name, data string
 		want       list
 	}{
-		{"an empty object", `{}`, nil},
-		{"white space around it", " \t\r\n{ } \n", nil},
-		{"members in their order", `{"b":1,"a":2}`, list{{"b", raw(`1`)}, {"a", raw(`2`)}}},
-		{"duplicates", `{"a":1,"a":2}`, list{{"a", raw(`1`)}, {"a", raw(`2`)}}},
-		{"names that differ in case", `{"a":1,"A":2}`, list{{"a", raw(`1`)}, {"A", raw(`2`)}}},
-		{"a name spelt with an escape", `{"\u0061":1}`, list{{"a", raw(`1`)}}},
-		{"an empty name", `{"":1}`, list{{"", raw(`1`)}}},
-		{"a null", `{"a":null}`, list{{"a", raw(`null`)}}},
-		{"values as they were written", `{"a": 1.0e0 ,"b": [ 1, {"c" :"\u0061"} ] }`, list{{"a", raw(`1.0e0`)}, {"b", raw(`[ 1, {"c" :"\u0061"} ]`)}}},
-		{"duplicates further in are kept in the value", `{"a":{"b":1,"b":2}}`, list{{"a", raw(`{"b":1,"b":2}`)}}},
+		{"an empty object has no members", `{}`, nil},
+		{"white space around an object is ignored", " \t\r\n{ } \n", nil},
+		{"members are returned in their order", `{"b":1,"a":2}`, list{{"b", raw(`1`)}, {"a", raw(`2`)}}},
+		{"members with the same name are both returned", `{"a":1,"a":2}`, list{{"a", raw(`1`)}, {"a", raw(`2`)}}},
+		{"members whose names differ in case are both returned", `{"a":1,"A":2}`, list{{"a", raw(`1`)}, {"A", raw(`2`)}}},
+		{"an escape in a name is decoded", `{"\u0061":1}`, list{{"a", raw(`1`)}}},
+		{"an empty name is a name", `{"":1}`, list{{"", raw(`1`)}}},
+		{"null is returned as a value", `{"a":null}`, list{{"a", raw(`null`)}}},
+		{"values are returned as they were written", `{"a": 1.0e0 ,"b": [ 1, {"c" :"\u0061"} ] }`, list{{"a", raw(`1.0e0`)}, {"b", raw(`[ 1, {"c" :"\u0061"} ]`)}}},
+		{"members of an inner object are a part of the value", `{"a":{"b":1,"b":2}}`, list{{"a", raw(`{"b":1,"b":2}`)}}},
 	} {
 		got, err := parseObject([]byte(test.data))
 		if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(member{})); diff != "" || err != nil {
@@ -42,29 +42,29 @@ func TestObjectSaysWhereItBroke(t *testing.T) {
 	for _, test := range []struct {
 		name, data, want string
 	}{
-		{"nothing", ``, "unexpected end of JSON input (byte 0)"},
-		{"white space alone", "  ", "unexpected end of JSON input (byte 2)"},
-		{"no end", `{"a":1`, "unexpected end of JSON input (byte 6)"},
-		{"trailing data", `{"a":1}x`, "invalid character 'x' after top-level value (byte 8)"},
-		{"a second object", `{} {}`, "invalid character '{' after top-level value (byte 4)"},
-		{"a comma too many", `{"a":1,}`, "invalid character '}' looking for beginning of object key string (byte 8)"},
-		{"a name without quotes", `{a:1}`, "invalid character 'a' looking for beginning of object key string (byte 2)"},
-		{"single quotes", `{'a':1}`, `invalid character '\'' looking for beginning of object key string (byte 2)`},
-		{"a number with a leading zero", `{"a":01}`, "invalid character '1' after object key:value pair (byte 7)"},
-		{"a line break in a string", "{\"a\":\"\n\"}", `invalid character '\n' in string literal (byte 7)`},
-		{"a form", `username=johndoe`, "invalid character 'u' looking for beginning of value (byte 1)"},
-		{"a byte order mark", "\ufeff{}", "invalid character 'ï' looking for beginning of value (byte 1)"},
+		{"an empty text is refused", ``, "unexpected end of JSON input (byte 0)"},
+		{"white space alone is refused", "  ", "unexpected end of JSON input (byte 2)"},
+		{"an object without its end is refused", `{"a":1`, "unexpected end of JSON input (byte 6)"},
+		{"a letter after an object is refused", `{"a":1}x`, "invalid character 'x' after top-level value (byte 8)"},
+		{"a second object is refused", `{} {}`, "invalid character '{' after top-level value (byte 4)"},
+		{"a comma after the last member is refused", `{"a":1,}`, "invalid character '}' looking for beginning of object key string (byte 8)"},
+		{"a name without quotes is refused", `{a:1}`, "invalid character 'a' looking for beginning of object key string (byte 2)"},
+		{"single quotes are refused", `{'a':1}`, `invalid character '\'' looking for beginning of object key string (byte 2)`},
+		{"a number with a leading zero is refused", `{"a":01}`, "invalid character '1' after object key:value pair (byte 7)"},
+		{"a line break in a string is refused", "{\"a\":\"\n\"}", `invalid character '\n' in string literal (byte 7)`},
+		{"a form is refused", `username=johndoe`, "invalid character 'u' looking for beginning of value (byte 1)"},
+		{"a byte order mark is refused", "\ufeff{}", "invalid character 'ï' looking for beginning of value (byte 1)"},
 
-		{"invalid UTF-8 in a value", "{\"a\":\"\xff\"}", "not valid UTF-8 (byte 7)"},
-		{"invalid UTF-8 in a name", "{\"\xff\":1}", "not valid UTF-8 (byte 3)"},
-		{"half of a surrogate pair in UTF-8", "{\"a\":\"\xed\xa0\x80\"}", "not valid UTF-8 (byte 7)"},
+		{"invalid UTF-8 in a value is refused", "{\"a\":\"\xff\"}", "not valid UTF-8 (byte 7)"},
+		{"invalid UTF-8 in a name is refused", "{\"\xff\":1}", "not valid UTF-8 (byte 3)"},
+		{"half of a surrogate pair in UTF-8 is refused", "{\"a\":\"\xed\xa0\x80\"}", "not valid UTF-8 (byte 7)"},
 
-		{"an array", `[{"a":1}]`, notObject},
-		{"a string", `"{}"`, notObject},
-		{"a number", `1`, notObject},
-		{"a number beyond any", `1e999`, notObject},
-		{"null", `null`, notObject},
-		{"true", `true`, notObject},
+		{"an array is refused", `[{"a":1}]`, notObject},
+		{"a string is refused", `"{}"`, notObject},
+		{"a number is refused", `1`, notObject},
+		{"a number that overflows is refused", `1e999`, notObject},
+		{"null is refused", `null`, notObject},
+		{"true is refused", `true`, notObject},
 	} {
 		got, err := parseObject([]byte(test.data))
 		p, _ := problemOf(err)
@@ -81,30 +81,30 @@ func TestKindOfAValue(t *testing.T) {
 		kind  kind
 		value string
 		want  any    // if it is accepted
-		wrong string // else
+		wrong string // if it is refused
 	}{
-		{"a string", text, `"secret"`, "secret", ""},
-		{"an empty string", text, `""`, "", ""},
-		{"every escape", text, `"\"\\\/\b\f\n\r\t\u0041"`, "\"\\/\b\f\n\r\tA", ""},
-		{"a pair of surrogates", text, `"\ud83d\udd11"`, "\U0001F511", ""},
-		{"a string or null", textOrNull, `"x"`, "x", ""},
-		{"null or a string", textOrNull, `null`, nil, ""},
-		{"true", boolean, `true`, true, ""},
-		{"false", boolean, `false`, false, ""},
+		{"a string is read", text, `"secret"`, "secret", ""},
+		{"an empty string is read", text, `""`, "", ""},
+		{"every escape is decoded", text, `"\"\\\/\b\f\n\r\t\u0041"`, "\"\\/\b\f\n\r\tA", ""},
+		{"a surrogate pair is one character", text, `"\ud83d\udd11"`, "\U0001F511", ""},
+		{"a string is read where null is allowed", textOrNull, `"x"`, "x", ""},
+		{"null is read where it is allowed", textOrNull, `null`, nil, ""},
+		{"true is read", boolean, `true`, true, ""},
+		{"false is read", boolean, `false`, false, ""},
 
-		{"the first half of a pair", text, `"\ud800"`, nil, lost},
-		{"the second half of a pair", textOrNull, `"\udc00"`, nil, lost},
-		{"the halves in the wrong order", text, `"\udd11\ud83d"`, nil, lost},
-		{"U+FFFD itself", text, `"\ufffd"`, nil, lost},
-		{"null for a string", text, `null`, nil, "must be a string"},
-		{"a number for a string", text, `1`, nil, "must be a string"},
-		{"a number beyond any", text, `1e999`, nil, "must be a string"},
-		{"a boolean for a string", text, `true`, nil, "must be a string"},
-		{"an array for a string or null", textOrNull, `["x"]`, nil, "must be a string or null"},
-		{"an object for a string or null", textOrNull, `{}`, nil, "must be a string or null"},
-		{"a string for a boolean", boolean, `"true"`, nil, "must be true or false"},
-		{"a number for a boolean", boolean, `1`, nil, "must be true or false"},
-		{"null for a boolean", boolean, `null`, nil, "must be true or false"},
+		{"a lone high surrogate is refused", text, `"\ud800"`, nil, lost},
+		{"a lone low surrogate is refused", textOrNull, `"\udc00"`, nil, lost},
+		{"a surrogate pair in the wrong order is refused", text, `"\udd11\ud83d"`, nil, lost},
+		{"U+FFFD is refused", text, `"\ufffd"`, nil, lost},
+		{"null is refused as a string", text, `null`, nil, "must be a string"},
+		{"a number is refused as a string", text, `1`, nil, "must be a string"},
+		{"a number that overflows is refused as a string", text, `1e999`, nil, "must be a string"},
+		{"a boolean is refused as a string", text, `true`, nil, "must be a string"},
+		{"an array is refused as a string or null", textOrNull, `["x"]`, nil, "must be a string or null"},
+		{"an object is refused as a string or null", textOrNull, `{}`, nil, "must be a string or null"},
+		{"a string is refused as a boolean", boolean, `"true"`, nil, "must be true or false"},
+		{"a number is refused as a boolean", boolean, `1`, nil, "must be true or false"},
+		{"null is refused as a boolean", boolean, `null`, nil, "must be true or false"},
 	} {
 		got, err := test.kind.read(raw(test.value))
 		if said(err) != test.wrong || err == nil && got != test.want {
@@ -123,7 +123,7 @@ func TestWholeNumber(t *testing.T) {
 	}
 }
 
-// A list of 8,187 unknown fields fits in a body. The answer names twenty.
+// TestInvalidFieldsAreBounded: 8,187 unknown fields fit in a body. The response names twenty.
 func TestInvalidFieldsAreBounded(t *testing.T) {
 	var bad invalid
 	for i := range 8187 {
@@ -132,20 +132,20 @@ func TestInvalidFieldsAreBounded(t *testing.T) {
 	bad.add("field1", "is not a field of this request")
 	_, fields := problemOf(bad.err())
 	if len(fields) != 20 || fields[19].Field != "field19" {
-		t.Errorf("%d fields are named, want the first 20: %v", len(fields), fields)
+		t.Errorf("the response names %d fields, want the first 20: %v", len(fields), fields)
 	}
 	var long invalid
 	long.add(strings.Repeat("ä", 100), "x")
 	if got := long[0].Field; got != strings.Repeat("ä", 50)+"..." {
-		t.Errorf("a name of 200 bytes is repeated as %q, want its first 100 bytes", got)
+		t.Errorf("the response has a name of 200 bytes as %q, want its first 100 bytes", got)
 	}
 }
 
 func raw(text string) json.RawMessage { return json.RawMessage(text) }
 
-// JSONTestSuite against the requests that take JSON. What is no JSON is a 400. What is
-// JSON is read: it is an empty patch, or a 422 that says what is wrong with it. No
-// text is too strange for an answer.
+// TestVectorsJSONTestSuite sends the texts of JSONTestSuite to every endpoint that takes
+// JSON. A text that is not JSON gets a 400. One that is JSON gets a 422, or a 200 if it is
+// an empty patch.
 func TestVectorsJSONTestSuite(t *testing.T) {
 	calls := []string{"POST /users/", "PATCH /users/me/ as john", "PUT /users/me/password as john", "DELETE /users/me/ as john", "PATCH /users/1 as admin"}
 	inWorld(t, func(w *world) {
@@ -171,18 +171,18 @@ func TestVectorsJSONTestSuite(t *testing.T) {
 				}
 			}
 		}
-		wantEqual(t, "the texts that are JSON, that are not, and that may be", read, map[byte]int{'y': 95, 'n': 188 + 2, 'i': 35})
+		wantEqual(t, "the number of texts that are JSON (y), are not (n), and may be (i)", read, map[byte]int{'y': 95, 'n': 188 + 2, 'i': 35})
 	})
 }
 
-// jsonTestSuite is what testdata/json_suite.txt holds. What is longer than a body may
-// be is there twice, the second time cut off.
+// jsonTestSuite returns the texts of testdata/json_suite.txt. A text that is longer than
+// a body may be occurs twice, once cut to the maximum.
 func jsonTestSuite(t *testing.T) (all []struct{ name, text string }) {
 	for line := range strings.Lines(readText(t, "testdata/json_suite.txt")) {
 		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		quoted, err := strconv.QuotedPrefix(rest)
 		if err != nil || name[1] != '_' {
-			continue // the source
+			continue // a line of the header
 		}
 		text, err := strconv.Unquote(quoted)
 		if err != nil {

@@ -22,17 +22,17 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The server is made of the standard library, and of nothing else.
+// TestStandardLibraryOnly: the server imports only the standard library.
 func TestStandardLibraryOnly(t *testing.T) {
 	if testing.Short() {
-		t.Skip("asks the go command")
+		t.Skip("runs the go command")
 	}
 	t.Parallel()
 	const template = "{{if not .Standard}}{{.ImportPath}}{{end}}"
 	for _, goos := range []string{"linux", "darwin", "windows"} {
 		got := goTool(t, []string{"GOOS=" + goos, "CGO_ENABLED=0"}, "list", "-deps", "-f", template, ".")
 		if want := "example.com/stdauth\n"; got != want {
-			t.Errorf("go list -deps, not standard, on %s:\n%swant only %s", goos, got, want)
+			t.Errorf("packages outside the standard library on %s:\n%swant only %s", goos, got, want)
 		}
 	}
 	direct := regexp.MustCompile(`(?m)^(?:tool|require|\t)\s*([^\s(]+)( v\S+)?$`).FindAllStringSubmatch(readText(t, "go.mod"), -1)
@@ -41,12 +41,12 @@ func TestStandardLibraryOnly(t *testing.T) {
 		got = append(got, m[1])
 	}
 	if diff := cmp.Diff([]string{"github.com/google/go-cmp", "gotest.tools/gotestsum"}, got); diff != "" {
-		t.Errorf("go.mod asks for other modules than the tests need:\n%s", diff)
+		t.Errorf("the modules that go.mod requires (-want +got):\n%s", diff)
 	}
 }
 
-// "go run ." works on a machine that has Go and nothing else: no module in a
-// cache, no way to download one.
+// TestNothingIsDownloaded: "go run ." works with an empty module cache and without a
+// network.
 func TestNothingIsDownloaded(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the server from nothing")
@@ -60,16 +60,16 @@ func TestNothingIsDownloaded(t *testing.T) {
 	if left, err := os.ReadDir(cache); err != nil || len(left) > 0 {
 		t.Errorf("the module cache holds %v, %v; want nothing", left, err)
 	}
-	// The same must fail for the tests, or it has shown nothing.
+	// The tests do need modules, which shows that the cache is in use.
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-test", "-deps", ".")
 	cmd.Env = append(os.Environ(), offline...)
 	if out, err := cmd.CombinedOutput(); err == nil {
-		t.Errorf("the tests need no module that is not in an empty cache:\n%s", out)
+		t.Errorf("go list of the tests succeeds with an empty cache, want an error:\n%s", out)
 	}
 }
 
-// Each file knows only what its chapter needs. A new file says here what it
-// must not know.
+// TestWhatEachFileMustNotKnow: a file uses only the packages and the names that its
+// layer may use. Each new file needs a row.
 func TestWhatEachFileMustNotKnow(t *testing.T) {
 	t.Parallel()
 	const (
@@ -123,33 +123,33 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 	for _, file := range productionFiles(t) {
 		row, ok := mustNot[file]
 		if !ok {
-			t.Errorf("%s is not in the table: what must it not know?", file)
+			t.Errorf("%s has no row in the table", file)
 		}
 		imports, names := fileKnows(t, file)
 		for name := range strings.FieldsSeq(row.imports) {
 			if imports[name] {
-				t.Errorf("%s imports %s, and must not", file, name)
+				t.Errorf("%s must not import %s", file, name)
 			}
 		}
 		for name := range strings.FieldsSeq(row.names) {
 			if names[name] {
-				t.Errorf("%s knows of %s, and must not", file, name)
+				t.Errorf("%s must not use %s", file, name)
 			}
 		}
 		maps.Copy(all, imports)
 		maps.Copy(all, names)
 	}
-	// A name that nobody has would forbid nothing.
+	// A row with a name that no longer exists would forbid nothing.
 	for file, row := range mustNot {
 		for name := range strings.FieldsSeq(row.imports + " " + row.names) {
 			if !all[name] {
-				t.Errorf("%s must not know of %s, but nothing is called so any more", file, name)
+				t.Errorf("the row of %s forbids %s, which no longer exists", file, name)
 			}
 		}
 	}
 }
 
-// pages are README.md and what it points to in docs/.
+// pages are README.md, SECURITY.md and the pages in docs/.
 func pages(t *testing.T) []string {
 	t.Helper()
 	docs, err := filepath.Glob("docs/*.md")
@@ -159,7 +159,7 @@ func pages(t *testing.T) []string {
 	return append([]string{"README.md", "SECURITY.md"}, docs...)
 }
 
-// allPages is the text of them all.
+// allPages returns the text of all pages.
 func allPages(t *testing.T) (text string) {
 	t.Helper()
 	for _, page := range pages(t) {
@@ -168,7 +168,7 @@ func allPages(t *testing.T) (text string) {
 	return text
 }
 
-// The reading order has every file, and no other.
+// TestReadmeReadingOrder: the reading order lists every file of the program once.
 func TestReadmeReadingOrder(t *testing.T) {
 	t.Parallel()
 	var listed []string
@@ -177,11 +177,11 @@ func TestReadmeReadingOrder(t *testing.T) {
 	}
 	slices.Sort(listed)
 	if diff := cmp.Diff(productionFiles(t), listed); diff != "" {
-		t.Errorf("the files there are (-), and those of README.md's reading order (+):\n%s", diff)
+		t.Errorf("the files of the program (-), and those in the reading order of README.md (+):\n%s", diff)
 	}
 }
 
-// The table of endpoints is the route table.
+// TestReadmeEndpoints: the table of endpoints lists the routes in their order.
 func TestReadmeEndpoints(t *testing.T) {
 	t.Parallel()
 	var want, got []string
@@ -192,11 +192,11 @@ func TestReadmeEndpoints(t *testing.T) {
 		got = append(got, m[1]+" by "+m[2])
 	}
 	if diff := cmp.Diff(want, slices.Compact(got)); diff != "" { // POST /token has two rows
-		t.Errorf("the routes (-), and README.md's table of endpoints (+):\n%s", diff)
+		t.Errorf("the routes (-), and the table of endpoints in README.md (+):\n%s", diff)
 	}
 }
 
-// The statuses and fields in it are those of openapi.json.
+// TestReadmeEndpointsFitOpenAPI: the table of endpoints has the statuses and fields of openapi.json.
 func TestReadmeEndpointsFitOpenAPI(t *testing.T) {
 	t.Parallel()
 	var api struct {
@@ -208,7 +208,7 @@ func TestReadmeEndpointsFitOpenAPI(t *testing.T) {
 	}
 	rows := regexp.MustCompile("(?m)^\\| `([A-Z]+) (/[^`]*)` \\| [^|]+ \\| ([^|]*)\\| ([^|]*)\\|$").FindAllStringSubmatch(readText(t, "README.md"), -1)
 	if len(rows) < 20 {
-		t.Fatalf("README.md has %d endpoints: is the search for them broken?", len(rows))
+		t.Fatalf("the test found %d endpoints in README.md, want 20 or more", len(rows))
 	}
 	for _, m := range rows {
 		if m[2] == "/" {
@@ -217,19 +217,19 @@ func TestReadmeEndpointsFitOpenAPI(t *testing.T) {
 		operation := string(api.Paths[m[2]][strings.ToLower(m[1])])
 		for _, status := range regexp.MustCompile(`\b[2-5]\d\d\b`).FindAllString(m[4], -1) {
 			if !strings.Contains(operation, `"`+status+`":`) {
-				t.Errorf("README.md says that %s %s answers %s, and openapi.json does not", m[1], m[2], status)
+				t.Errorf("README.md has for %s %s the status %s, which openapi.json does not have", m[1], m[2], status)
 			}
 		}
 		for _, field := range regexp.MustCompile("`(\\w+)").FindAllStringSubmatch(m[3], -1) {
 			if !strings.Contains(description, `"`+field[1]+`"`) {
-				t.Errorf("README.md says that %s %s takes %s, and openapi.json does not know it", m[1], m[2], field[1])
+				t.Errorf("README.md has for %s %s the field %s, which openapi.json does not have", m[1], m[2], field[1])
 			}
 		}
 	}
 }
 
-// The table of settings is what the program asks for: the flags with their
-// variables and defaults, and the secrets.
+// TestReadmeSettings: the tables of settings list all flags with their variables and
+// defaults, and the secrets.
 func TestReadmeSettings(t *testing.T) {
 	t.Parallel()
 	readme := allPages(t)
@@ -255,22 +255,22 @@ func TestReadmeSettings(t *testing.T) {
 	}
 	slices.Sort(flags)
 	if diff := cmp.Diff(flagNames(), flags); diff != "" {
-		t.Errorf("the flags (-), and README.md's (+):\n%s", diff)
+		t.Errorf("the flags (-), and those in the pages (+):\n%s", diff)
 	}
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|").FindAllStringSubmatch(readme, -1) {
 		variables = append(variables, m[1])
 	}
 	var asked []string
 	parseSettings(nil, func(name string) string { asked = append(asked, name); return "" })
-	asked = slices.DeleteFunc(asked, func(name string) bool { return name == "STDAUTH_SECRET_KEY" }) // a mistake that is pointed out
+	asked = slices.DeleteFunc(asked, func(name string) bool { return name == "STDAUTH_SECRET_KEY" }) // read only to report the mistake
 	slices.Sort(asked)
 	slices.Sort(variables)
 	if diff := cmp.Diff(asked, variables); diff != "" {
-		t.Errorf("the variables that are read (-), and README.md's (+):\n%s", diff)
+		t.Errorf("the variables that are read (-), and those in the pages (+):\n%s", diff)
 	}
 }
 
-// The table of limits gives the constants of the code.
+// TestPagesLimits: the table of limits has the values of the constants in the code.
 func TestPagesLimits(t *testing.T) {
 	t.Parallel()
 	constants := map[string]any{
@@ -292,7 +292,7 @@ func TestPagesLimits(t *testing.T) {
 			}
 		}
 		if value != want {
-			t.Errorf("the pages give the limit %s the value %s, and the code %s", name, value, want)
+			t.Errorf("the limit %s is %s in the pages, and %s in the code", name, value, want)
 		}
 	}
 	for name := range constants {
@@ -302,8 +302,8 @@ func TestPagesLimits(t *testing.T) {
 	}
 }
 
-// A number with a unit in the prose of a page is one of these, which are made from
-// the code or, where they are not ours, known here.
+// TestPagesNumbersInProse: each number with a unit in the prose of a page is in this
+// list, either made from the code or a fact about something else.
 func TestPagesNumbersInProse(t *testing.T) {
 	t.Parallel()
 	known := []string{
@@ -313,7 +313,7 @@ func TestPagesNumbersInProse(t *testing.T) {
 		fmt.Sprintf("an access token, which is valid for %d minutes", int(defaultSettings(t).AccessTTL.Minutes())),
 		fmt.Sprintf("the server finishes requests under way, for %d s at most", int(gracePeriod.Seconds())),
 
-		// Not ours: of the article's server, of etcd, of people.
+		// Facts about the server of the article, etcd and others.
 		"For an unknown name, no password is hashed: the response takes 2.5 ms instead of 235 ms.",
 		"bcrypt reads 72 bytes",
 		"etcd stores up to 2 GiB by default",
@@ -332,17 +332,17 @@ func TestPagesNumbersInProse(t *testing.T) {
 			}
 		}
 		for _, m := range unit.FindAllStringIndex(text, -1) {
-			t.Errorf("%s has a number that no test knows: ...%s...", page, text[max(0, m[0]-60):min(len(text), m[1]+40)])
+			t.Errorf("%s has a number that is not in the list: ...%s...", page, text[max(0, m[0]-60):min(len(text), m[1]+40)])
 		}
 	}
 	for _, fact := range known {
 		if !used[fact] {
-			t.Errorf("no page says %q any more", fact)
+			t.Errorf("no page has %q", fact)
 		}
 	}
 }
 
-// prose is a page without its code and tables, in one line.
+// prose returns a page without its code and tables, in one line.
 func prose(page string) string {
 	page = regexp.MustCompile("(?s)```.*?\n```").ReplaceAllString(page, "")
 	page = regexp.MustCompile(`(?m)^\|.*$`).ReplaceAllString(page, "")
@@ -358,7 +358,7 @@ func defaultSettings(t *testing.T) *settings {
 	return set
 }
 
-// The table of codes is that of http_errors.go, in its order.
+// TestReadmeCodes: the table of codes lists the codes of http_errors.go in their order.
 func TestReadmeCodes(t *testing.T) {
 	t.Parallel()
 	var want, got []string
@@ -371,11 +371,11 @@ func TestReadmeCodes(t *testing.T) {
 		got = append(got, m[1]+" "+m[2])
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("the codes with their status (-), and those of the pages (+):\n%s", diff)
+		t.Errorf("the codes with their status (-), and those in the pages (+):\n%s", diff)
 	}
 }
 
-// What the pages point to is there.
+// TestReadmeLinks: every link in a page leads to a file and a heading that exist.
 func TestReadmeLinks(t *testing.T) {
 	t.Parallel()
 	for _, page := range pages(t) {
@@ -385,15 +385,15 @@ func TestReadmeLinks(t *testing.T) {
 				file = page
 			}
 			if _, err := os.Stat(file); err != nil {
-				t.Errorf("%s points to %s: %v", page, m[1], err)
+				t.Errorf("%s links to %s: %v", page, m[1], err)
 			} else if anchor != "" && !slices.Contains(headings(readText(t, file)), anchor) {
-				t.Errorf("%s points to %s, want one of %v", page, m[0], headings(readText(t, file)))
+				t.Errorf("%s links to %s, want one of %v", page, m[0], headings(readText(t, file)))
 			}
 		}
 	}
 }
 
-// What the pages name in code is there: metrics, functions.
+// TestReadmeNames: the metrics and the functions that the pages name exist.
 func TestReadmeNames(t *testing.T) {
 	t.Parallel()
 	readme := allPages(t)
@@ -411,7 +411,7 @@ func TestReadmeNames(t *testing.T) {
 		}
 	}
 	if len(found) < 5 {
-		t.Errorf("the pages name the metrics %v, want more: is the search for them broken?", found)
+		t.Errorf("the test found the metrics %v in the pages, want 5 or more", found)
 	}
 
 	known := map[string]bool{}
@@ -419,7 +419,7 @@ func TestReadmeNames(t *testing.T) {
 		_, names := fileKnows(t, file)
 		maps.Copy(known, names)
 	}
-	// "`Tokens.Access` in `auth.go`": the last part is a name of ours.
+	// In "`Tokens.Access` in `auth.go`", Access is a name in the code.
 	mapping := section(t, readme, "From FastAPI to net/http")
 	names := 0
 	for row := range strings.SplitSeq(mapping, "\n| ") {
@@ -427,16 +427,16 @@ func TestReadmeNames(t *testing.T) {
 		for _, m := range regexp.MustCompile("`(?:[A-Z]\\w*\\.)?([A-Za-z][A-Za-z0-9]*)`").FindAllStringSubmatch(here, -1) {
 			names++
 			if !known[m[1]] {
-				t.Errorf("README.md maps the article to %s, which no file knows of", m[0])
+				t.Errorf("docs/article.md maps the article to %s, which no file has", m[0])
 			}
 		}
 	}
 	if names < 15 {
-		t.Errorf("README.md maps the article to %d names, want more: is the search for them broken?", names)
+		t.Errorf("the test found %d names in the table of docs/article.md, want 15 or more", names)
 	}
 }
 
-// Nothing is left to be done.
+// TestNothingIsLeftUndone: no file has a note of unfinished work.
 func TestNothingIsLeftUndone(t *testing.T) {
 	t.Parallel()
 	undone := regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|X` + `XX)\b`)
@@ -456,7 +456,7 @@ func TestNothingIsLeftUndone(t *testing.T) {
 		return nil
 	})
 	if err != nil || files < 20 {
-		t.Errorf("the search read %d files, %v; want more", files, err)
+		t.Errorf("the test read %d files, %v; want 20 or more", files, err)
 	}
 }
 
@@ -492,8 +492,8 @@ func productionFiles(t *testing.T) (files []string) {
 	return files
 }
 
-// fileKnows returns what a file imports, and all that it names, with what it
-// takes from packages ("time.Now").
+// fileKnows returns the imports of a file and the names that it uses, including those
+// with a package ("time.Now").
 func fileKnows(t *testing.T, name string) (imports, names map[string]bool) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
@@ -518,12 +518,12 @@ func fileKnows(t *testing.T, name string) (imports, names map[string]bool) {
 	return imports, names
 }
 
-// variableOf is the environment's name for a flag.
+// variableOf returns the environment variable of a flag.
 func variableOf(flag string) string {
 	return "STDAUTH" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// describeSettings returns all that the settings say, given args.
+// describeSettings returns all settings with the given args.
 func describeSettings(t *testing.T, args ...string) string {
 	t.Helper()
 	set, err := parseSettings(args, envOf("SECRET_KEY="+settingsKey))
@@ -534,7 +534,7 @@ func describeSettings(t *testing.T, args ...string) string {
 	return fmt.Sprintf("%+v", *set)
 }
 
-// usageDefault is what -help says that a flag is when absent.
+// usageDefault returns the default of a flag in -help.
 func usageDefault(name string) string {
 	_, usage, _ := strings.Cut(help, "\n  -"+name+" ")
 	usage, _, _ = strings.Cut(usage, "\n  -")
@@ -545,7 +545,7 @@ func usageDefault(name string) string {
 	return strings.Join(strings.Fields(m[1]), " ")
 }
 
-// headings returns the anchors of a page's headings.
+// headings returns the anchors of the headings of a page.
 func headings(page string) (anchors []string) {
 	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
 		anchor := strings.ReplaceAll(strings.ToLower(m[1]), " ", "-")
@@ -554,7 +554,7 @@ func headings(page string) (anchors []string) {
 	return anchors
 }
 
-// section is what follows a heading, up to the next of any level.
+// section returns the text from a heading to the next one of any level.
 func section(t *testing.T, page, heading string) string {
 	t.Helper()
 	_, after, ok := strings.Cut(page, heading)

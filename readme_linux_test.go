@@ -17,27 +17,27 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestReadme types the commands of README.md, and of each page in docs/, into a
-// shell, and compares what they print with what the page says they do. The server
-// prints to a terminal, as it would for the reader.
+// TestReadme runs the commands of README.md, and of each page in docs/, in a shell, and
+// compares their output with that in the page. The server prints to a terminal, as it
+// does for the reader.
 func TestReadme(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and starts the server many times")
 	}
 	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("the commands of README.md need curl")
+		t.Skip("curl is not installed")
 	}
 	all := 0
 	for _, page := range pages(t) {
 		sessions := consoleSessions(t, page)
 		all += len(sessions)
 		if len(sessions) > 0 {
-			t.Run(page, func(t *testing.T) { typeIn(t, page, sessions) })
+			t.Run("the commands in "+page+" print the output in the page", func(t *testing.T) { typeIn(t, page, sessions) })
 		}
 	}
 	if all < 12 {
-		t.Fatalf("the pages have %d terminal sessions, want 12 or more: is the search for them broken?", all)
+		t.Fatalf("the test found %d commands in the pages, want 12 or more", all)
 	}
 }
 
@@ -52,12 +52,12 @@ func typeIn(t *testing.T, page string, sessions []consoleSession) {
 		}
 		got = strings.ReplaceAll(got, sh.addr, "127.0.0.1:8000")
 		if diff := cmp.Diff(s.output, sameEveryTime(got)); diff != "" {
-			t.Fatalf("%s:%d: $ %s\nwhat it says (-) and what came (+):\n%s\nlog of the server:\n%s", page, s.line, s.command, diff, sh.log())
+			t.Fatalf("%s:%d: $ %s\noutput (-page +got):\n%s\nlog of the server:\n%s", page, s.line, s.command, diff, sh.log())
 		}
 	}
 }
 
-// sameEveryTime puts what README.md shows in place of what differs each time.
+// sameEveryTime replaces the values that differ each time by those in the pages.
 func sameEveryTime(output string) string {
 	for _, varying := range []struct{ pattern, shown string }{
 		{`eyJ[\w-]+\.[\w-]+\.[\w-]{43}`, `eyJ...`},
@@ -97,7 +97,7 @@ func consoleSessions(t *testing.T, file string) (sessions []consoleSession) {
 	return sessions
 }
 
-// A shell is a person with a server in one terminal and sh in another.
+// A shell runs a server in one terminal and sh in another, as a person would.
 type shell struct {
 	t      *testing.T
 	dir    string
@@ -111,12 +111,12 @@ func startShell(t *testing.T) *shell {
 	dir := t.TempDir()
 	sh := &shell{t: t, dir: dir, addr: freeAddr(t), screen: openTerminal(t)}
 
-	// "go run ." is the server, built already.
+	// "go run ." runs the server that the test has built.
 	command := fmt.Sprintf("#!/bin/sh\nshift 2\nexec %s \"$@\" >%s 2>>%s/log\n", buildServer(t), sh.screen.name, dir)
 	if err := os.WriteFile(filepath.Join(dir, "go"), []byte(command), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("sh") // ended by the cleanup, which t.Context would not wait for
+	cmd := exec.Command("sh") // the cleanup ends it; t.Context is canceled before
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir, "STDAUTH_ADDR=" + sh.addr}
 	in, err1 := cmd.StdinPipe()
@@ -140,13 +140,13 @@ func (sh *shell) run(command string) string {
 	fmt.Fprintf(sh.in, "%s\nprintf '\\036'\n", strings.ReplaceAll(command, "127.0.0.1:8000", sh.addr))
 	output, err := sh.out.ReadString(end[0])
 	if err != nil {
-		sh.t.Fatalf("%s: the shell has ended: %v", command, err)
+		sh.t.Fatalf("%s: the shell ended: %v", command, err)
 	}
 	return strings.TrimSuffix(output, end)
 }
 
-// serve stops the server that runs, starts another, and returns what it prints
-// until that is as long as want.
+// serve stops the running server, starts another one, and returns its output as soon as
+// that is as long as want.
 func (sh *shell) serve(command, want string) string {
 	sh.t.Helper()
 	sh.run("[ -z \"$server\" ] || { kill -INT $server; wait $server; }")
@@ -165,9 +165,9 @@ func (sh *shell) serve(command, want string) string {
 
 func (sh *shell) log() string { return readText(sh.t, filepath.Join(sh.dir, "log")) }
 
-// A terminal is a pseudo-terminal and what has been written to it.
+// A terminal is a pseudo-terminal and the text written to it.
 type terminal struct {
-	name string // what a program opens to write to it
+	name string // the file that a program opens to write to it
 	mu   sync.Mutex
 	seen strings.Builder
 }
@@ -203,8 +203,8 @@ func (term *terminal) clear() {
 	term.seen.Reset()
 }
 
-// freeAddr returns an address that nobody listens on, outside the range that
-// other tests are given theirs from.
+// freeAddr returns an address without a listener, outside the range of ports that the
+// system chooses for other tests.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	for port := 20000 + os.Getpid()%8000; port < 32000; port++ {

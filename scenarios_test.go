@@ -9,16 +9,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestScenarios runs the prose in testdata/scenarios, whose README.md explains
-// the format. With -update it writes what the server answers into the files:
-// read the difference before you believe it.
+// TestScenarios runs the scenarios in testdata/scenarios, whose README.md explains the
+// format. With -update it writes the responses of the server into the files. Review the
+// difference before you commit it.
 func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/scenarios/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("testdata/scenarios/*.txt: %d files (%v), want some", len(files), err)
 	}
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+		t.Run("the scenario "+strings.TrimSuffix(filepath.Base(file), ".txt")+" shows the responses of the server", func(t *testing.T) {
 			want, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -32,16 +32,15 @@ func TestScenarios(t *testing.T) {
 					return
 				}
 				if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
-					t.Errorf("%s does not show what the server does (-shown +answered):\n%s", file, diff)
+					t.Errorf("%s differs from the responses of the server (-shown +got):\n%s", file, diff)
 				}
 			})
 		})
 	}
 }
 
-// playScenario obeys the indented lines, and returns the text with the answers
-// that came. Lines that begin with "<" are answers shown before: what counts is
-// what the server says now.
+// playScenario runs the indented lines, and returns the text with the responses of the
+// server. Lines that begin with "<" are the expected responses, and are replaced.
 func playScenario(w *world, text string) string {
 	w.Helper()
 	var out []string
@@ -77,7 +76,7 @@ func playScenario(w *world, text string) string {
 	}
 	show()
 	if commands == 0 {
-		w.Errorf("a scenario without a command shows nothing; commands are indented by four spaces")
+		w.Errorf("the scenario has no command; commands are indented by four spaces")
 	}
 	return strings.Join(out, "\n")
 }

@@ -20,14 +20,13 @@ func TestNewSession(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("NewSession() (-want +got):\n%s", diff)
 	}
-	// 128 bits or more, of 5 a letter: nobody guesses one.
+	// A letter has 5 bits, and 26 letters have more than 128, which cannot be guessed.
 	if other := NewSession(u, testNow, monthLife); len(got.ID) < 26 || other.ID == got.ID {
-		t.Errorf("NewSession() twice has the ids %q and %q", got.ID, other.ID)
+		t.Errorf("two calls of NewSession() have the IDs %q and %q, want different ones of 26 letters", got.ID, other.ID)
 	}
 }
 
-// Each row presents the refresh token of some generation to a session that is at
-// generation 5 since its last rotation.
+// TestRotate: each row uses the refresh token of a generation on a session of generation 5.
 func TestRotate(t *testing.T) {
 	for _, test := range []struct {
 		name           string
@@ -35,19 +34,19 @@ func TestRotate(t *testing.T) {
 		after          time.Duration // since the last rotation
 		err            error
 		wantGeneration int64
-		moved          bool // the session is prolonged
+		moved          bool // the session is extended
 	}{
-		{"the current token moves the session on", 5, time.Hour, nil, 6, true},
-		{"the current token does so at once, too", 5, 0, nil, 6, true},
-		{"the token before it gets the same successor", 4, 0, nil, 5, false},
-		{"and for almost ten seconds", 4, 10*time.Second - 1, nil, 5, false},
-		{"even if the clock was set back", 4, -time.Minute, nil, 5, false},
+		{"the current token rotates the session", 5, time.Hour, nil, 6, true},
+		{"the current token rotates the session right after the last rotation", 5, 0, nil, 6, true},
+		{"the replaced token gets the same successor", 4, 0, nil, 5, false},
+		{"the replaced token gets the same successor just before ten seconds", 4, 10*time.Second - 1, nil, 5, false},
+		{"the replaced token gets the same successor if the clock was set back", 4, -time.Minute, nil, 5, false},
 
-		{"the token before it is a replay after ten seconds", 4, 10 * time.Second, ErrReplayed, 5, false},
-		{"the token before it is a replay after an hour", 4, time.Hour, ErrReplayed, 5, false},
+		{"the replaced token is a replay after ten seconds", 4, 10 * time.Second, ErrReplayed, 5, false},
+		{"the replaced token is a replay after an hour", 4, time.Hour, ErrReplayed, 5, false},
 		{"an older token is a replay at once", 3, 0, ErrReplayed, 5, false},
 		{"the first token is a replay", 1, time.Second, ErrReplayed, 5, false},
-		{"a token that is yet to come is of a store since lost", 6, 0, ErrNotFound, 5, false},
+		{"a token of a later generation is refused but is not a replay", 6, 0, ErrNotFound, 5, false},
 	} {
 		old := Session{ID: "S", UserID: 7, Epoch: 3, Generation: 5, CreatedAt: testNow, LastUsedAt: testNow, ExpiresAt: testNow.Add(monthLife.Idle)}
 		got, want, now := old, old, testNow.Add(test.after)
@@ -62,8 +61,8 @@ func TestRotate(t *testing.T) {
 	}
 }
 
-// Two tabs and a lost answer: the grace is for one step back, and starts anew
-// with each rotation.
+// TestRotateInTurns: two tabs use the tokens of one session. The grace period is for the
+// last replaced token only, and begins again with each rotation.
 func TestRotateInTurns(t *testing.T) {
 	s := NewSession(User{ID: 7}, testNow, monthLife)
 	for i, step := range []struct {
@@ -74,10 +73,10 @@ func TestRotateInTurns(t *testing.T) {
 	}{
 		{1, 0, nil, 2},
 		{1, 2 * time.Second, nil, 2}, // the second tab
-		{2, 3 * time.Second, nil, 3}, // goes on with what both were given
+		{2, 3 * time.Second, nil, 3}, // with the token that both tabs got
 		{2, 12 * time.Second, nil, 3},
-		{1, 12 * time.Second, ErrReplayed, 3}, // two steps back
-		{2, 13 * time.Second, ErrReplayed, 3}, // its ten seconds are over
+		{1, 12 * time.Second, ErrReplayed, 3}, // two rotations old
+		{2, 13 * time.Second, ErrReplayed, 3}, // ten seconds after it was replaced
 	} {
 		if err := s.Rotate(step.generation, testNow.Add(step.after), monthLife); !errors.Is(err, step.err) || s.Generation != step.want {
 			t.Errorf("step %d: Rotate(%d) after %v = %v, generation %d, want %v, %d", i+1, step.generation, step.after, err, s.Generation, step.err, step.want)
@@ -94,11 +93,11 @@ func TestSessionEndsWhenUnusedOrOld(t *testing.T) {
 		at      time.Duration // of a refresh, since the login
 		expires time.Duration // since the login
 	}{
-		{"a refresh prolongs the session", 10 * day, 40 * day},
-		{"and once more", 35 * day, 65 * day},
-		{"up to its greatest age", 60 * day, 90 * day},
-		{"and no further", 80 * day, 90 * day},
-		{"to the last moment", 90*day - time.Second, 90 * day},
+		{"a refresh extends the session by the idle lifetime", 10 * day, 40 * day},
+		{"a second refresh extends the session again", 35 * day, 65 * day},
+		{"a third refresh extends the session to its maximum lifetime", 60 * day, 90 * day},
+		{"a refresh does not extend the session beyond its maximum lifetime", 80 * day, 90 * day},
+		{"a refresh in the last second does not extend the session", 90*day - time.Second, 90 * day},
 	} {
 		if err := s.Rotate(s.Generation, testNow.Add(step.at), monthLife); err != nil {
 			t.Fatalf("%s: Rotate() = %v", step.name, err)
@@ -111,19 +110,19 @@ func TestSessionEndsWhenUnusedOrOld(t *testing.T) {
 
 	short := Lifetimes{Idle: 30 * day, Max: 10 * day}
 	if got, want := NewSession(u, testNow, short).ExpiresAt, testNow.Add(10*day); !got.Equal(want) {
-		t.Errorf("NewSession() with a greatest age below the idle time expires at %v, want %v", got, want)
+		t.Errorf("NewSession() with a maximum lifetime below the idle lifetime expires at %v, want %v", got, want)
 	}
 }
 
-// A change of password raises the account's epoch, and with it ends every
-// session of an older one.
+// TestSessionEndsWithTheEpochOfItsAccount: a password change increments the epoch of the
+// account, which ends every session of an older epoch.
 func TestSessionEndsWithTheEpochOfItsAccount(t *testing.T) {
 	u := User{ID: 7, Epoch: 3}
 	s := NewSession(u, testNow, monthLife)
 	for epoch, want := range map[int64]bool{2: false, 3: true, 4: false} {
 		u.Epoch = epoch
 		if got := s.Live(u.Epoch, testNow); got != want {
-			t.Errorf("Live() of a session of epoch 3 with the account at %d = %v, want %v", epoch, got, want)
+			t.Errorf("Live() of a session of epoch 3 of an account of epoch %d = %v, want %v", epoch, got, want)
 		}
 	}
 }

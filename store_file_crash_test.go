@@ -21,18 +21,19 @@ import (
 	"time"
 )
 
-// This file cuts the power, everywhere. A history of changes runs on a disk in
-// memory, which knows what it was told and what of that is durable. After each step
-// of the disk, the store is opened on every state that a power cut could leave there
-// (Pillai and others, "All File Systems Are Not Created Equal", OSDI 2014). What it
-// finds must be the store after a whole number of changes: all that were acknowledged
-// by then, and perhaps the next few.
+// This file simulates power cuts. A history of changes runs on a disk in memory, which
+// knows which writes are durable. After each step of the disk, the store is opened on
+// every state that a power cut could leave (Pillai and others, "All File Systems Are Not
+// Created Equal", OSDI 2014). It must hold all changes acknowledged by then, perhaps some
+// of the next ones, and no part of a change.
 
 var (
-	crashHistories = flag.Int("crashhistories", 4, "how many histories the power is cut in")
+	crashHistories = flag.Int("crashhistories", 4, "number of histories with power cuts")
 	crashBytes     = flag.Bool("crashbytes", false, "cut the power at every byte, not only around the ends of lines")
 )
 
+// TestNoCrashStateLosesWhatWasAcknowledged plays random histories on a disk that keeps
+// the promises of POSIX.
 func TestNoCrashStateLosesWhatWasAcknowledged(t *testing.T) {
 	var all history
 	for seed := range uint64(*crashHistories) {
@@ -48,31 +49,31 @@ func TestNoCrashStateLosesWhatWasAcknowledged(t *testing.T) {
 		"failed steps": all.failures, "batches of more than one change": all.shared, "refusals": all.refusals,
 	} {
 		if n == 0 {
-			t.Errorf("no %s: not much of a test", what)
+			t.Errorf("the histories have no %s, want some", what)
 		}
 	}
 }
 
-// A test that finds nothing shows something only if it finds what is there: each of
-// these disks breaks one rule that the store relies on.
+// TestCrashStatesFindAFaultyDisk shows that the test above can fail: each of these disks
+// breaks one promise that the store relies on.
 func TestCrashStatesFindAFaultyDisk(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		faults faults
 	}{
-		{"the sync of a file does nothing", faults{noSync: true}},
-		{"the sync of the folder does nothing when a file is replaced", faults{noFolderSync: true}},
-		{"a file is synced after it is renamed, not before", faults{lateSync: true}},
-		{"a file cannot be truncated", faults{noTruncate: true}},
+		{"a disk that does not sync files is found", faults{noSync: true}},
+		{"a disk that does not sync the directory after a rename is found", faults{noFolderSync: true}},
+		{"a disk that syncs a file after its rename instead of before is found", faults{lateSync: true}},
+		{"a disk that does not truncate files is found", faults{noTruncate: true}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			for seed := range uint64(50) {
 				if h, err := playHistory(t, seed, row.faults); err != nil {
-					t.Logf("found in history %d, of %v: %v", seed, h, err)
+					t.Logf("history %d, of %v: %v", seed, h, err)
 					return
 				}
 			}
-			t.Error("50 histories on this disk found nothing")
+			t.Error("50 histories on this disk have no error, want one")
 		})
 	}
 }
@@ -83,12 +84,12 @@ type history struct {
 	rng   *rand.Rand
 	disk  *disk
 	store *FileStore
-	as    *process // that the store runs in
+	as    *process // of the store
 
-	// The states of the model, from the last that is known to be durable to the
-	// newest. The store must be found in one of them.
+	// The states of the model, from the last one known to be durable to the newest. The
+	// contents of the store must be those of one of them.
 	versions []version
-	clients  []*client // whose changes are under way
+	clients  []*client // with changes under way
 	seen     map[uint64]string
 
 	changes, refusals, shared, compactions, restarts, kills, cuts, failures int
@@ -96,18 +97,18 @@ type history struct {
 	last                                                                    string // step of the disk
 }
 
-// A version is the model after a change, and all that can be read from it.
+// A version is the model after a change, with its contents as text.
 type version struct {
 	number int
 	model  *modelStore
 	text   string
 }
 
-// A client waits for the answer to a change.
+// A client waits for the result of a change.
 type client struct {
 	call    string
 	version int   // of the model, after the change
-	want    error // the model's answer
+	want    error // the result of the model
 	answer  chan error
 }
 
@@ -116,7 +117,7 @@ const (
 	crashFile     = "users.jsonl"
 )
 
-// playHistory returns what a power cut has broken, if anything.
+// playHistory returns an error if a power cut breaks a promise.
 func playHistory(t *testing.T, seed uint64, f faults) (h *history, err error) {
 	synctest.Test(t, func(t *testing.T) {
 		h = &history{t: t, rng: rand.New(rand.NewPCG(seed, 0)), disk: newDisk(nil), seen: map[uint64]string{}}
@@ -143,7 +144,7 @@ func (h *history) play() error {
 	return h.restart()
 }
 
-// next lets one thing happen.
+// next makes one random step.
 func (h *history) next() error {
 	idle := len(h.clients) == 0 && h.disk.waiting() == 0
 	switch n := h.rng.IntN(1000); {
@@ -173,13 +174,13 @@ func (h *history) next() error {
 func (h *history) sleep() {
 	time.Sleep(10 * time.Minute)
 	clear(h.seen)
-	v := &h.versions[len(h.versions)-1] // all are durable
+	v := &h.versions[len(h.versions)-1] // every change is durable now
 	v.text = contentsText(v.model, v.model.lastID)
 	h.versions = []version{*v}
 }
 
-// begin asks for a change. The store decides on it at once, as the model does, and
-// answers when it is durable.
+// begin starts a change. The store decides on it at once, as the model does, and returns
+// when it is durable.
 func (h *history) begin() error {
 	newest := h.versions[len(h.versions)-1]
 	op := randomOperation(h.rng, newest.model, 25)
@@ -204,7 +205,7 @@ func (h *history) begin() error {
 	return h.check()
 }
 
-// step lets the disk do one thing of those that it is asked for, or fail to.
+// step lets the disk do one of the operations that wait for it, or fail at it.
 func (h *history) step() error {
 	n := h.disk.waiting()
 	if n == 0 {
@@ -221,7 +222,7 @@ func (h *history) step() error {
 	return h.check()
 }
 
-// until steps until done, which the disk may have to work for.
+// until makes steps of the disk until done has a result.
 func (h *history) until(done <-chan error) error {
 	for {
 		synctest.Wait()
@@ -231,7 +232,7 @@ func (h *history) until(done <-chan error) error {
 		default:
 		}
 		if h.disk.waiting() == 0 {
-			return errors.New("nobody waits for the disk, and nothing goes on")
+			return errors.New("deadlock: no operation waits for the disk, and there is no result")
 		}
 		if err := h.step(); err != nil {
 			return err
@@ -239,7 +240,7 @@ func (h *history) until(done <-chan error) error {
 	}
 }
 
-// open opens the store, which takes over what it finds.
+// open opens the store on the files of the disk.
 func (h *history) open() error {
 	for {
 		h.as = &process{disk: h.disk}
@@ -252,7 +253,7 @@ func (h *history) open() error {
 		}()
 		err := h.until(done)
 		if err != nil && h.failures > failures && errors.Is(err, syscall.EIO) {
-			continue // a start that the disk refused: try again
+			continue // the disk failed; try again
 		}
 		if err != nil {
 			return err
@@ -267,7 +268,7 @@ func (h *history) open() error {
 	}
 }
 
-// restart closes the store in an orderly way.
+// restart closes the store and opens it again.
 func (h *history) restart() error {
 	h.restarts++
 	h.compactions += int(h.store.Metrics()["stdauth_store_compactions_total"])
@@ -280,13 +281,13 @@ func (h *history) restart() error {
 		return err
 	}
 	if len(h.clients) > 0 {
-		return fmt.Errorf("the store is closed, and has not answered %s", h.clients[0].call)
+		return fmt.Errorf("the store is closed, and %s has not returned", h.clients[0].call)
 	}
 	h.store = nil
 	return h.open()
 }
 
-// kill ends the process, and all that it has asked for.
+// kill ends the process and its operations on the disk.
 func (h *history) kill() {
 	h.disk.kill(h.as)
 	if h.store != nil {
@@ -294,14 +295,14 @@ func (h *history) kill() {
 		go h.store.Close()
 	}
 	synctest.Wait()
-	h.store, h.clients = nil, nil // nobody hears an answer
+	h.store, h.clients = nil, nil // the results are lost
 }
 
-// cutPower goes on with one of the states that a power cut may leave.
+// cutPower continues with one of the states that a power cut may leave.
 func (h *history) cutPower() error {
 	left := h.disk.leftovers(*crashBytes)
 	if len(left) == 1 {
-		return h.step() // to a point where something can be lost
+		return h.step() // until a power cut could lose something
 	}
 	h.cuts++
 	h.kill()
@@ -311,7 +312,7 @@ func (h *history) cutPower() error {
 	return h.open()
 }
 
-// check hears the answers that have come, and then cuts the power in every way.
+// check takes the results that have arrived, and then cuts the power in every way.
 func (h *history) check() error {
 	for i := len(h.clients) - 1; i >= 0; i-- {
 		c := h.clients[i]
@@ -328,7 +329,7 @@ func (h *history) check() error {
 		text := contentsText(h.store, h.store.shown.lastID)
 		i := h.version(text)
 		if i < 0 {
-			return h.unexpected("what readers see", text)
+			return h.unexpected("the store of the readers", text)
 		}
 		h.acknowledged(h.versions[i].number)
 	}
@@ -351,11 +352,12 @@ func (h *history) check() error {
 	return nil
 }
 
-// answered compares an answer with the model's. Any but "unavailable" promises that
-// the changes up to this one are durable: also a refusal, which may rest on them.
+// answered compares a result with that of the model. Every result but ErrUnavailable
+// promises that the changes up to this one are durable, even a refusal, which may depend
+// on them.
 func (h *history) answered(c *client, err error) error {
 	if errors.Is(err, ErrUnavailable) {
-		return nil // it may have happened or not
+		return nil // the outcome is unknown
 	}
 	if !errors.Is(err, c.want) {
 		return fmt.Errorf("%s: got error %v, want %v", c.call, err, c.want)
@@ -369,18 +371,18 @@ func (h *history) answered(c *client, err error) error {
 	return nil
 }
 
-// acknowledged forgets the versions before number: they must not be seen again.
+// acknowledged drops the versions before number, which must not be read again.
 func (h *history) acknowledged(number int) {
 	h.versions = slices.DeleteFunc(h.versions, func(v version) bool { return v.number < number })
 }
 
-// version returns the first version that reads like text, or -1.
+// version returns the index of the first version with this text, or -1.
 func (h *history) version(text string) int {
 	return slices.IndexFunc(h.versions, func(v version) bool { return v.text == text })
 }
 
 func (h *history) unexpected(what, text string) error {
-	return fmt.Errorf("%s is in none of the %d states from the last acknowledged change on. It is\n%s\nand was acknowledged as\n%s", what, len(h.versions), text, h.versions[0].text)
+	return fmt.Errorf("%s has none of the %d states since the last acknowledged change\n  got %s\n  acknowledged: %s", what, len(h.versions), text, h.versions[0].text)
 }
 
 func (h *history) add(other *history) {
@@ -406,7 +408,7 @@ func (m *modelStore) clone() *modelStore {
 	return &modelStore{accounts: maps.Clone(m.accounts), logins: slices.Clone(m.logins), lastID: m.lastID}
 }
 
-// contentsText is all that can be read from a store, and the last ID that it gave.
+// contentsText returns the accounts and sessions of a store, and its last ID, as text.
 func contentsText(s Reader, lastID int64) string {
 	var b strings.Builder
 	users, err := s.Users(context.Background(), 0, 1000)
@@ -421,7 +423,7 @@ func contentsText(s Reader, lastID int64) string {
 	return b.String()
 }
 
-// openLeftovers opens a store after a power cut, and returns what is in it.
+// openLeftovers opens a store after a power cut and returns its contents.
 func openLeftovers(t *testing.T, files map[string]string) (string, error) {
 	d := newDisk(files)
 	f, err := openInMemory(t, &process{disk: d})
@@ -430,7 +432,7 @@ func openLeftovers(t *testing.T, files map[string]string) (string, error) {
 	}
 	defer f.Close()
 	if left := d.leftovers(false); len(left) > 1 {
-		return "", fmt.Errorf("the store is open, but %d different states would be left by the next power cut", len(left))
+		return "", fmt.Errorf("the store is open, but the next power cut could leave %d different states, want 1", len(left))
 	}
 	return contentsText(f.shown, f.shown.lastID), nil
 }
@@ -443,42 +445,40 @@ func openInMemory(t *testing.T, p *process) (*FileStore, error) {
 	return f, err
 }
 
-// showTail is the end of a file, where what is wrong is.
+// showTail returns the end of a file, where the error is.
 func showTail(text string) string { return fmt.Sprintf("...%q", text[max(0, len(text)-2000):]) }
 
 var hashSeed = maphash.MakeSeed()
 
-// A disk is a folder in memory. Like a file system without a journal of data, it
-// promises what POSIX does and no more:
+// A disk is a directory in memory. Like a file system without a data journal, it keeps
+// the promises of POSIX and no more:
 //
-//   - What was written to a file, and its new length, may be lost in part or in whole
-//     until the file is synced: each sector by itself, and any part from the end on.
-//     A sector that was not written reads as what was there before, or as zero bytes
-//     where nothing was.
-//   - A new, renamed or removed name may or may not be there until the folder is
-//     synced, each by itself. Renaming is atomic.
-//   - After a failed sync of a file, reads return what was written, and the next sync
-//     succeeds without writing it (Rebello and others, "Can Applications Recover from
-//     fsync Failures?", USENIX ATC 2020). After a failed sync of the folder, the next
-//     one is about the same names: a file system whose own journal fails stops
-//     altogether.
+//   - Until a file is synced, its writes and its new length may be lost, in whole or in
+//     part: each sector on its own, and any part of the end. A lost sector has its former
+//     bytes, or zero bytes if it is new.
+//   - Until the directory is synced, each created, renamed or removed name may have its
+//     former state. A rename is atomic.
+//   - After a failed sync of a file, reads return the written bytes, and the next sync
+//     succeeds without writing them (Rebello and others, "Can Applications Recover from
+//     fsync Failures?", USENIX ATC 2020). After a failed sync of the directory, the next
+//     one syncs the same names, as a file system whose own journal fails stops completely.
 type disk struct {
 	faults
-	stepped bool // each change of the disk waits until a test lets it happen
+	stepped bool // each operation waits until the test releases it
 	shared  int  // writes of more than one line
 
 	mu      sync.Mutex
 	turns   []turn
-	names   map[string]*inode         // as they are read
-	durable map[string]*inode         // as they were at the last sync of the folder
-	changes []func(map[string]*inode) // from the one to the other
+	names   map[string]*inode         // as read
+	durable map[string]*inode         // as of the last sync of the directory
+	changes []func(map[string]*inode) // from durable to names
 }
 
 // faults are promises that a disk breaks.
 type faults struct{ noSync, noFolderSync, lateSync, noTruncate bool }
 
-// A turn is a process that waits for the disk. It is told to go on, or that the disk
-// has failed.
+// A turn is an operation that waits for the disk. It gets nil to proceed, or the error
+// of the disk.
 type turn struct {
 	step string
 	do   chan error
@@ -486,14 +486,14 @@ type turn struct {
 
 // An inode is the contents of a file.
 type inode struct {
-	cache []byte       // as they are read
-	disk  []byte       // as they are without what follows
+	cache []byte       // as read
+	disk  []byte       // as of the last sync
 	dirty map[int]bool // sectors that the next sync writes
-	lost  map[int]bool // sectors that a sync has failed to write, and no later one will
-	late  bool         // a sync was asked for, and comes late
+	lost  map[int]bool // sectors that a sync failed to write and no later sync will
+	late  bool         // the sync comes only after the rename
 }
 
-// A process sees the disk as a folder, until it is killed.
+// A process uses the disk as its folder until it is killed.
 type process struct {
 	*disk
 	dead bool
@@ -502,7 +502,7 @@ type process struct {
 // An openInode is a file that a process has opened.
 type openInode struct {
 	*inode
-	name string // as it was then
+	name string // when it was opened
 	by   *process
 }
 
@@ -546,7 +546,7 @@ func (d *disk) waiting() int {
 	return len(d.turns)
 }
 
-// let ends one of the waits, and returns the step that is done then.
+// let releases one of the waiting operations and returns its step.
 func (d *disk) let(i int, failure error) (step string) {
 	d.mu.Lock()
 	next := d.turns[i]
@@ -567,7 +567,7 @@ func (d *disk) kill(p *process) {
 	}
 }
 
-// rename changes the names: the file is known as to, if not empty, and not as from.
+// rename gives the file the name to, unless that is empty, and removes the name from.
 func (d *disk) rename(n *inode, from, to string) {
 	change := func(names map[string]*inode) {
 		if names[from] == n {
@@ -657,7 +657,7 @@ func (o *openInode) ReadAt(b []byte, offset int64) (int, error) {
 	return bytes.NewReader(o.cache).ReadAt(b, offset)
 }
 
-// WriteAt writes half of b if it is told to fail.
+// WriteAt writes half of b if the disk fails.
 func (o *openInode) WriteAt(b []byte, offset int64) (int, error) {
 	err := o.by.turn("write to " + o.name)
 	if err == errDead {
@@ -735,7 +735,7 @@ func (o *openInode) Stat() (fs.FileInfo, error) {
 func (o *openInode) Chmod(fs.FileMode) error { return nil }
 func (o *openInode) Close() error            { return nil }
 
-// An inodeInfo says what a FileStore asks for.
+// An inodeInfo has the properties of a file that a FileStore uses.
 type inodeInfo struct {
 	fs.FileInfo
 	size int64
@@ -744,8 +744,8 @@ type inodeInfo struct {
 func (i inodeInfo) Size() int64       { return i.size }
 func (i inodeInfo) Mode() fs.FileMode { return 0o600 }
 
-// leftovers are the states that a power cut may leave. Of the file that is not the
-// store, one will do: it is never read.
+// leftovers returns the states that a power cut may leave. One state of the other file is
+// enough, as it is never read.
 func (d *disk) leftovers(everyByte bool) (left []map[string]string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -779,7 +779,7 @@ func (d *disk) leftovers(everyByte bool) (left []map[string]string) {
 	return left
 }
 
-// leftovers are what a power cut may leave in the file.
+// leftovers returns the contents that a power cut may leave in the file.
 func (n *inode) leftovers(everyByte bool) (left [][]byte) {
 	unsynced := map[int]bool{}
 	maps.Copy(unsynced, n.dirty)
@@ -788,7 +788,7 @@ func (n *inode) leftovers(everyByte bool) (left [][]byte) {
 	if len(sectors) == 0 && len(n.cache) == len(n.disk) {
 		return append(left, n.disk)
 	}
-	// Cut off somewhere.
+	// The end of the file is lost.
 	if len(sectors) > 0 {
 		for _, end := range n.cuts(min(sectors[0]*sector, len(n.cache)), everyByte) {
 			text := n.with(unsynced, max(end, len(n.disk)))
@@ -796,7 +796,7 @@ func (n *inode) leftovers(everyByte bool) (left [][]byte) {
 			left = append(left, text)
 		}
 	}
-	// Written in part: any of few sectors, or all but one, one, the first, the last.
+	// Some sectors are lost: any of a few, or one, all but one, the first, the last ones.
 	for _, size := range []int{len(n.cache), len(n.disk)} {
 		for set := range subsets(len(sectors)) {
 			some := map[int]bool{}
@@ -811,7 +811,7 @@ func (n *inode) leftovers(everyByte bool) (left [][]byte) {
 	return left
 }
 
-// with is what is on the disk once these sectors of the cache are.
+// with returns the contents of the disk after these sectors of the cache are written.
 func (n *inode) with(sectors map[int]bool, size int) []byte {
 	text := make([]byte, size)
 	copy(text, n.disk)
@@ -824,8 +824,8 @@ func (n *inode) with(sectors map[int]bool, size int) []byte {
 	return text
 }
 
-// cuts are the places from start on where the power is cut: around the ends of lines,
-// and in between.
+// cuts returns the places from start on where the file may end: around the ends of lines,
+// and some in between.
 func (n *inode) cuts(start int, everyByte bool) (ends []int) {
 	for i := start; i <= len(n.cache); i++ {
 		near := n.cache[max(0, i-2):min(i+2, len(n.cache))]
@@ -836,7 +836,7 @@ func (n *inode) cuts(start int, everyByte bool) (ends []int) {
 	return ends
 }
 
-// subsets yields sets of the numbers up to n: all of them if there are not many.
+// subsets yields sets of the numbers below n: all of them if n is small.
 func subsets(n int) func(yield func(has func(int) bool) bool) {
 	return func(yield func(has func(int) bool) bool) {
 		if n <= 4 {

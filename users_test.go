@@ -5,9 +5,10 @@ import (
 	"testing"
 )
 
-// The rules for what people may choose, and the life of a session.
+// The rules for the values that people choose: username, password, email, full name
+// and role.
 
-// said returns what a rule says is wrong, or "".
+// said returns the text of the error of a rule, or "".
 func said(err error) string {
 	if err == nil {
 		return ""
@@ -20,32 +21,32 @@ func TestUsernameRules(t *testing.T) {
 	for _, test := range []struct {
 		name, username, want string
 	}{
-		{"the article's", "johndoe", ""},
-		{"capitals", "JohnDoe", ""},
-		{"the ends of the alphabet", "azAZ09", ""},
-		{"an email address", "john.doe+test@example-site.com", ""},
-		{"every sign", "@.+-_", ""},
-		{"one character", "j", ""},
-		{"64 characters", strings.Repeat("j", 64), ""},
+		{"the username of the article is accepted", "johndoe", ""},
+		{"capital letters are accepted", "JohnDoe", ""},
+		{"the first and last letters and digits are accepted", "azAZ09", ""},
+		{"an email address is accepted", "john.doe+test@example-site.com", ""},
+		{"every allowed punctuation is accepted", "@.+-_", ""},
+		{"a username of one character is accepted", "j", ""},
+		{"a username of 64 characters is accepted", strings.Repeat("j", 64), ""},
 
-		{"nothing", "", rule},
-		{"65 characters", strings.Repeat("j", 65), rule},
-		{"a space", "john doe", rule},
-		{"a space at the end", "johndoe ", rule},
-		{"a letter that looks like another", "jоhndoe", rule}, // Cyrillic о
-		{"a letter with an accent", "jöhndoe", rule},
-		{"a NUL", "johndoe\x00", rule},
-		{"a line break", "johndoe\n", rule},
-		{"invalid UTF-8", "john\xffdoe", rule},
-		{"a slash", "john/doe", rule},
-		{"a quote", `john"doe`, rule},
-		{"a percent sign", "john%20doe", rule},
-		{"before A", "@[", rule},
-		{"beyond Z", "Z[", rule},
-		{"before a", "a`", rule},
-		{"beyond z", "z{", rule},
-		{"before 0", "0/", rule},
-		{"beyond 9", "9:", rule},
+		{"an empty username is refused", "", rule},
+		{"a username of 65 characters is refused", strings.Repeat("j", 65), rule},
+		{"a space is refused", "john doe", rule},
+		{"a space at the end is refused", "johndoe ", rule},
+		{"a Cyrillic letter that looks like a Latin one is refused", "jоhndoe", rule}, // Cyrillic о
+		{"a letter with an accent is refused", "jöhndoe", rule},
+		{"NUL is refused", "johndoe\x00", rule},
+		{"a line break is refused", "johndoe\n", rule},
+		{"invalid UTF-8 is refused", "john\xffdoe", rule},
+		{"a slash is refused", "john/doe", rule},
+		{"a quote is refused", `john"doe`, rule},
+		{"a percent sign is refused", "john%20doe", rule},
+		{"an opening bracket after @, the character before A, is refused", "@[", rule},
+		{"an opening bracket, the character after Z, is refused", "Z[", rule},
+		{"a backquote, the character before a, is refused", "a`", rule},
+		{"an opening brace, the character after z, is refused", "z{", rule},
+		{"a slash, the character before 0, is refused", "0/", rule},
+		{"a colon, the character after 9, is refused", "9:", rule},
 	} {
 		if got := said(checkUsername(test.username)); got != test.want {
 			t.Errorf("%s: checkUsername(%q) = %q, want %q", test.name, test.username, got, test.want)
@@ -75,33 +76,33 @@ func TestPasswordRules(t *testing.T) {
 	for _, test := range []struct {
 		name, password, want string
 	}{
-		{"the article's", "newpassword", ""},
-		{"8 characters", "8 signs.", ""},
-		{"8 characters of two bytes", "öäüßÖÄÜé", ""},
-		{"1024 bytes", strings.Repeat("p", 1024), ""},
-		{"any characters", "\t \U0001F511 'or 1=1--", ""},
-		{"a part of the username", "john.do-correct", ""},
+		{"the password of the article is accepted", "newpassword", ""},
+		{"a password of 8 characters is accepted", "8 signs.", ""},
+		{"a password of 8 characters of two bytes is accepted", "öäüßÖÄÜé", ""},
+		{"a password of 1024 bytes is accepted", strings.Repeat("p", 1024), ""},
+		{"any characters are accepted", "\t \U0001F511 'or 1=1--", ""},
+		{"a part of the username is accepted", "john.do-correct", ""},
 
-		{"nothing", "", short},
-		{"7 characters", "7 signs", short},
-		{"7 characters in 14 bytes", "öäüßÖÄÜ", short},
-		{"1025 bytes", strings.Repeat("p", 1025), long},
-		{"a NUL at the end", "8 bytes.\x00", text},
-		{"invalid UTF-8", "8 bytes.\xff", text},
-		{"U+FFFD, which stands for what could not be read", "8 bytes.\uFFFD", text},
-		{"the username", "john.doe", name},
-		{"the username in another case", "JOHN.doe", name},
-		{"the username and more", "my john.doe 1", name},
-		{"the most common one", "password", common},
-		{"a common one in another case", "PassWord1", common},
-		{"a row of digits", "12345678", common},
-		{"a common one of the second thousand", "iloveyou1", common},
+		{"an empty password is refused", "", short},
+		{"a password of 7 characters is refused", "7 signs", short},
+		{"a password of 7 characters in 14 bytes is refused", "öäüßÖÄÜ", short},
+		{"a password of 1025 bytes is refused", strings.Repeat("p", 1025), long},
+		{"NUL at the end is refused", "8 bytes.\x00", text},
+		{"invalid UTF-8 is refused", "8 bytes.\xff", text},
+		{"U+FFFD, which replaces invalid characters, is refused", "8 bytes.\uFFFD", text},
+		{"the username is refused", "john.doe", name},
+		{"the username in another case is refused", "JOHN.doe", name},
+		{"a password that contains the username is refused", "my john.doe 1", name},
+		{"the most common password is refused", "password", common},
+		{"a common password in another case is refused", "PassWord1", common},
+		{"a row of digits is refused", "12345678", common},
+		{"a less common password on the list is refused", "iloveyou1", common},
 	} {
 		if got := said(checkPassword(test.password, "john.doe")); got != test.want {
 			t.Errorf("%s: checkPassword(%q) = %q, want %q", test.name, test.password, got, test.want)
 		}
 	}
-	// A short name is in many good passwords.
+	// A username of 3 characters occurs in many good passwords.
 	for username, want := range map[string]string{"hors": name, "hor": ""} {
 		if got := said(checkPassword("correct horse", username)); got != want {
 			t.Errorf("checkPassword(correct horse) of %q = %q, want %q", username, got, want)
@@ -109,8 +110,8 @@ func TestPasswordRules(t *testing.T) {
 	}
 }
 
-// A password that another rule refuses, or that is not in lower case, would be in
-// the list for nothing.
+// TestCommonPasswordsAreRefusedByTheListAlone: a password on the list that another rule
+// refuses, or that is not in lower case, would be useless there.
 func TestCommonPasswordsAreRefusedByTheListAlone(t *testing.T) {
 	if n := len(commonPasswords()); n != 3000 {
 		t.Errorf("the list has %d passwords, want 3000", n)
@@ -128,27 +129,27 @@ func TestEmailRules(t *testing.T) {
 	for _, test := range []struct {
 		name, email, want string
 	}{
-		{"an address", "johndoe@example.com", ""},
-		{"a tag and dots", "john.doe+tag@mail.example.com", ""},
-		{"an address of this host", "john@localhost", ""},
-		{"254 bytes", local + strings.Repeat("a", 254-len(local)), ""},
+		{"an email address is accepted", "johndoe@example.com", ""},
+		{"a tag and dots are accepted", "john.doe+tag@mail.example.com", ""},
+		{"an address of localhost is accepted", "john@localhost", ""},
+		{"an address of 254 bytes is accepted", local + strings.Repeat("a", 254-len(local)), ""},
 
-		{"255 bytes", local + strings.Repeat("a", 255-len(local)), rule},
-		{"nothing", "", rule},
-		{"no @", "johndoe", rule},
-		{"no host", "johndoe@", rule},
-		{"no name", "@example.com", rule},
-		{"two addresses", "john@example.com, jane@example.com", rule},
-		{"a name before it", "John <john@example.com>", rule},
-		{"angle brackets", "<john@example.com>", rule},
-		{"a comment", "john@example.com (John)", rule},
-		{"a space before it", " john@example.com", rule},
-		{"a line break behind it", "john@example.com\r\n", rule},
-		{"a header behind it", "john@example.com\r\nBcc: all@example.com", rule},
-		{"a NUL", "john@example.com\x00", rule},
-		{"a control character beyond ASCII", "jo\u009bhn@example.com", rule},
-		{"a line separator", "jo\u2028hn@example.com", rule},
-		{"a character that overrides the direction of text", "jo\u202ehn@example.com", rule},
+		{"an address of 255 bytes is refused", local + strings.Repeat("a", 255-len(local)), rule},
+		{"an empty address is refused", "", rule},
+		{"an address without an @ is refused", "johndoe", rule},
+		{"an address without a host is refused", "johndoe@", rule},
+		{"an address without a local part is refused", "@example.com", rule},
+		{"two addresses are refused", "john@example.com, jane@example.com", rule},
+		{"a display name is refused", "John <john@example.com>", rule},
+		{"angle brackets are refused", "<john@example.com>", rule},
+		{"a comment is refused", "john@example.com (John)", rule},
+		{"a leading space is refused", " john@example.com", rule},
+		{"a line break at the end is refused", "john@example.com\r\n", rule},
+		{"a header after the address is refused", "john@example.com\r\nBcc: all@example.com", rule},
+		{"NUL is refused", "john@example.com\x00", rule},
+		{"a control character beyond ASCII is refused", "jo\u009bhn@example.com", rule},
+		{"a line separator is refused", "jo\u2028hn@example.com", rule},
+		{"a direction override is refused", "jo\u202ehn@example.com", rule},
 	} {
 		if got := said(checkEmail(test.email)); got != test.want {
 			t.Errorf("%s: checkEmail(%q) = %q, want %q", test.name, test.email, got, test.want)
@@ -165,28 +166,28 @@ func TestFullNameRules(t *testing.T) {
 	for _, test := range []struct {
 		name, fullName, want string
 	}{
-		{"a name", "John Doe", ""},
-		{"a name of any script", "Πάτροκλος 山田 O’Neil-Śmigły", ""},
-		{"a name written from right to left", "\u05d3\u05d5\u05d3", ""},
-		{"200 characters", strings.Repeat("ö", 200), ""},
-		{"none", "", ""},
+		{"a full name is accepted", "John Doe", ""},
+		{"a full name of any script is accepted", "Πάτροκλος 山田 O’Neil-Śmigły", ""},
+		{"a full name written from right to left is accepted", "\u05d3\u05d5\u05d3", ""},
+		{"a full name of 200 characters is accepted", strings.Repeat("ö", 200), ""},
+		{"an empty full name is accepted", "", ""},
 
-		{"201 characters", strings.Repeat("o", 201), size},
-		{"a space", " ", spaces},
-		{"spaces of other kinds", "\u00a0\u3000", spaces},
-		{"a line break", "John\nDoe", text},
-		{"a NUL", "John\x00Doe", text},
-		{"an escape, as terminals obey", "\x1b[2JJohn", text},
-		{"the first control character beyond ASCII", "John\u0080Doe", text},
-		{"NEL", "John\u0085Doe", text},
-		{"CSI", "John\u009bDoe", text},
-		{"a line separator", "John\u2028Doe", text},
-		{"a paragraph separator", "John\u2029Doe", text},
-		{"the first override of direction", "John\u202aDoe", text},
-		{"the last override of direction", "John\u202eDoe", text},
-		{"the first isolate", "John\u2066Doe", text},
-		{"the last isolate", "John\u2069Doe", text},
-		{"invalid UTF-8", "John\xffDoe", text},
+		{"a full name of 201 characters is refused", strings.Repeat("o", 201), size},
+		{"a space alone is refused", " ", spaces},
+		{"spaces beyond ASCII alone are refused", "\u00a0\u3000", spaces},
+		{"a line break is refused", "John\nDoe", text},
+		{"NUL is refused", "John\x00Doe", text},
+		{"an escape sequence of a terminal is refused", "\x1b[2JJohn", text},
+		{"the first control character beyond ASCII is refused", "John\u0080Doe", text},
+		{"the control character NEL is refused", "John\u0085Doe", text},
+		{"the control character CSI is refused", "John\u009bDoe", text},
+		{"a line separator is refused", "John\u2028Doe", text},
+		{"a paragraph separator is refused", "John\u2029Doe", text},
+		{"the first direction override is refused", "John\u202aDoe", text},
+		{"the last direction override is refused", "John\u202eDoe", text},
+		{"the first direction isolate is refused", "John\u2066Doe", text},
+		{"the last direction isolate is refused", "John\u2069Doe", text},
+		{"invalid UTF-8 is refused", "John\xffDoe", text},
 	} {
 		if got := said(checkFullName(test.fullName)); got != test.want {
 			t.Errorf("%s: checkFullName(%q) = %q, want %q", test.name, test.fullName, got, test.want)

@@ -33,13 +33,12 @@ import (
 // testdata/scenarios/README.md explains. This file is what understands it: a
 // world is a server with some people in it, and its own time.
 
-var update = flag.Bool("update", false, "write the answers that the server gives into the scenarios")
+var update = flag.Bool("update", false, "write the responses of the server into the scenarios")
 
 const testKey = "the-key-that-signs-in-all-the-tests-of-the-api"
 
-// inWorld runs a test in a world of its own, and afterwards looks for secrets
-// in all that the server has logged and answered. The clock of a synctest bubble
-// starts on 2000-01-01 at 00:00 UTC.
+// inWorld runs a test in a world of its own, and afterwards searches the log and all
+// responses for secrets. The clock of a synctest bubble starts on 2000-01-01 at 00:00 UTC.
 func inWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -49,7 +48,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 	})
 }
 
-// A world is a server, what is known of its tokens, and what it has said so far.
+// A world is a server with its clients: their tokens, the responses so far, and the log.
 type world struct {
 	testing.TB
 	memory     *MemoryStore
@@ -70,8 +69,8 @@ type world struct {
 	begun *begunRequest
 }
 
-// newWorld has the demo accounts: johndoe, who is user 1, and admin, user 2.
-// Passwords are hashed with one iteration, if nobody wants more.
+// newWorld returns a world with the demo accounts: johndoe, who is user 1, and admin, user
+// 2. The default is one iteration to hash a password.
 func newWorld(t testing.TB, iterations ...int) *world {
 	memory := NewMemoryStore(monthLife)
 	w := &world{TB: t, iterations: append(iterations, 1)[0], memory: memory, store: &stagedStore{Store: memory}, vars: map[string]string{}, secrets: map[string]bool{}, ids: map[string]bool{}}
@@ -84,7 +83,7 @@ func newWorld(t testing.TB, iterations ...int) *world {
 	return w
 }
 
-// addUser makes an account without the rules that hold for others.
+// addUser creates an account without the rules of registration.
 func (w *world) addUser(name, password string, changes ...func(*User)) User {
 	w.Helper()
 	u := User{Username: name, Role: RoleUser, CreatedAt: time.Now().UTC().Truncate(time.Second), PasswordHash: Hasher{Iterations: w.iterations}.Hash(password)}
@@ -98,8 +97,8 @@ func (w *world) addUser(name, password string, changes ...func(*User)) User {
 	return u
 }
 
-// restart puts a new server before the same store. The settings are flags, as
-// "-registration=closed", and variables, as "SECRET_KEY=...".
+// restart starts a new server on the same store. The settings are flags, such as
+// "-registration=closed", and variables, such as "SECRET_KEY=...".
 func (w *world) restart(settings ...string) {
 	w.Helper()
 	env := map[string]string{"SECRET_KEY": testKey}
@@ -131,8 +130,8 @@ func (w *world) start(config Config, tokens *Tokens) {
 	w.handler = w.server.handler()
 }
 
-// do obeys a line of commands with " ; " between them, and returns the last
-// answer as it is shown.
+// do runs a line of commands with " ; " between them, and returns the last response in
+// the form of show.
 func (w *world) do(line string) string {
 	w.Helper()
 	for command := range strings.SplitSeq(line, " ; ") {
@@ -141,14 +140,14 @@ func (w *world) do(line string) string {
 	return w.show(w.last)
 }
 
-// obey does one command.
+// obey runs one command.
 func (w *world) obey(command string) {
 	w.Helper()
 	keyword, rest, _ := strings.Cut(command, " ")
 	switch keyword {
 	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS":
 		w.last = w.send(w.Context(), command)
-	case "login": // login NAME as VAR: what everybody begins with
+	case "login": // login NAME as VAR
 		name, as, _ := strings.Cut(rest, " as ")
 		w.login(as, name, "secret")
 	case "keep":
@@ -186,7 +185,7 @@ func (w *world) obey(command string) {
 			release := w.occupyHashing(maxWaiting)
 			w.Cleanup(release)
 		default:
-			w.Fatalf("%s: the queue fills", command)
+			w.Fatalf("%s: the form is: queue fills", command)
 		}
 	case "end":
 		if w.begun == nil {
@@ -204,14 +203,14 @@ func (w *world) obey(command string) {
 		case "works":
 			w.store.err, w.store.readErr = nil, nil
 		default:
-			w.Fatalf("%s: the store fails, vanishes or works", command)
+			w.Fatalf("%s: the form is: store fails, store vanishes or store works", command)
 		}
 	default:
 		w.Fatalf("%s: unknown keyword", command)
 	}
 }
 
-// A begunRequest is held where it writes.
+// A begunRequest is held before its write.
 type begunRequest struct {
 	held chan struct{}
 	done chan *answered
@@ -233,7 +232,7 @@ func (w *world) begin(request string) {
 	select {
 	case <-held.reached:
 	default:
-		w.Fatalf("begin %s: was not held, it never came to write", request)
+		w.Fatalf("begin %s: the request was not held, as it did not write", request)
 	}
 }
 
@@ -252,17 +251,17 @@ func (w *world) keepTokens(as string) {
 	w.vars[as], w.vars[as+".refresh"] = w.field("access_token"), w.field("refresh_token")
 	claims, err := w.server.tokens.VerifyAccess(w.vars[as], time.Now())
 	if err != nil {
-		w.Fatalf("%s: the access token of the answer is refused: %v", w.last.call, err)
+		w.Fatalf("%s: the access token of the response is refused: %v", w.last.call, err)
 	}
 	w.vars[as+".sid"] = claims.SessionID
 }
 
-// field finds "access_token", or "0.id", in the last answer.
+// field returns the value of "access_token", or "0.id", in the last response.
 func (w *world) field(where string) string {
 	w.Helper()
 	var v any
 	if err := json.Unmarshal([]byte(w.last.body), &v); err != nil {
-		w.Fatalf("keep %s: %s\n  got %s\n  which is not JSON: %v", where, w.last.call, w.show(w.last), err)
+		w.Fatalf("keep %s: %s\n  got %s\n  want JSON: %v", where, w.last.call, w.show(w.last), err)
 	}
 	for part := range strings.SplitSeq(where, ".") {
 		switch parent := v.(type) {
@@ -271,7 +270,7 @@ func (w *world) field(where string) string {
 		case []any:
 			i, err := strconv.Atoi(part)
 			if err != nil || i < 0 || i >= len(parent) {
-				w.Fatalf("keep %s: there is no %s in %s", where, part, w.last.body)
+				w.Fatalf("keep %s: no %s in %s", where, part, w.last.body)
 			}
 			v = parent[i]
 		}
@@ -282,11 +281,11 @@ func (w *world) field(where string) string {
 	case float64:
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	}
-	w.Fatalf("keep %s: is not in %s", where, w.last.body)
+	w.Fatalf("keep %s: no string or number in %s", where, w.last.body)
 	return ""
 }
 
-// An answered request is what was asked and what came.
+// An answered request has a call and its response.
 type answered struct {
 	call   string
 	path   string
@@ -295,13 +294,13 @@ type answered struct {
 	body   string
 }
 
-// send makes one request: METHOD PATH [as NAME] [from ADDRESS] [with "Header: value"] [BODY].
+// send sends one request: METHOD PATH [as NAME] [from ADDRESS] [with "Header: value"] [BODY].
 func (w *world) send(ctx context.Context, call string) *answered {
 	w.Helper()
 	return w.serve(w.request(ctx, call), call)
 }
 
-// serve is send for a request that is made already.
+// serve is like send, for a request that exists.
 func (w *world) serve(r *http.Request, call string) *answered {
 	w.Helper()
 	rec := httptest.NewRecorder()
@@ -312,15 +311,15 @@ func (w *world) serve(r *http.Request, call string) *answered {
 	}
 	if page := a.path == "/openapi.json" || strings.HasPrefix(a.path, "/docs"); a.body != "" && (!page || a.status >= 400) {
 		if a.body, _ = strings.CutSuffix(a.body, "\n"); len(a.body) == rec.Body.Len() && a.header.Get("Location") == "" {
-			w.Errorf("%s\n  got a body without a line break at its end: %q", call, a.body)
+			w.Errorf("%s\n  got %q\n  want a line break at the end of the body", call, a.body)
 		}
 	}
 	w.check(a)
 	return a
 }
 
-// request reads a call. A body goes as a form to the OAuth endpoints, as a merge
-// patch with PATCH, and as JSON otherwise, unless "with" says what it is.
+// request returns the request of a call. A body is a form for the OAuth endpoints, a merge
+// patch with PATCH, and JSON otherwise, unless "with" sets its Content-Type.
 func (w *world) request(ctx context.Context, call string) *http.Request {
 	w.Helper()
 	method, rest, ok := strings.Cut(call, " ")
@@ -338,7 +337,7 @@ func (w *world) request(ctx context.Context, call string) *http.Request {
 			word, after, _ = strings.Cut(after, " ")
 			token, known := w.vars[word]
 			if !known {
-				w.Fatalf("%s: nobody has kept %s", call, word)
+				w.Fatalf("%s: no value has the name %s", call, word)
 			}
 			header.Add("Authorization", "Bearer "+token)
 		case "from":
@@ -346,7 +345,7 @@ func (w *world) request(ctx context.Context, call string) *http.Request {
 		case "with":
 			quoted, err := strconv.QuotedPrefix(after)
 			if err != nil {
-				w.Fatalf("%s: a header stands in quotes: %v", call, err)
+				w.Fatalf("%s: a header must be quoted: %v", call, err)
 			}
 			after = strings.TrimPrefix(after[len(quoted):], " ")
 			line, _ := strconv.Unquote(quoted)
@@ -384,19 +383,19 @@ func (w *world) request(ctx context.Context, call string) *http.Request {
 
 var variableName = regexp.MustCompile(`\$[a-z][a-z0-9.-]*[a-z0-9]|\$[a-z]`)
 
-// expand puts in the values of variables.
+// expand replaces variables by their values.
 func (w *world) expand(text string) string {
 	w.Helper()
 	return variableName.ReplaceAllStringFunc(text, func(name string) string {
 		value, ok := w.vars[name[1:]]
 		if !ok {
-			w.Fatalf("%s: nobody has kept %s", text, name)
+			w.Fatalf("%s: no value has the name %s", text, name)
 		}
 		return value
 	})
 }
 
-// shownHeaders are those that say something the status and the body do not.
+// shownHeaders are the headers with information that is not in the status or the body.
 var shownHeaders = []string{"WWW-Authenticate", "Location", "Link", "Retry-After", "Allow"}
 
 const sessionIDSize = 26
@@ -407,8 +406,8 @@ var (
 	someSession      = regexp.MustCompile(`[A-Z2-7]{26}`)
 )
 
-// show writes an answer down: the status, the headers that matter, the body.
-// What is known by a name is shown by its name, and other tokens as what they are.
+// show returns a response as text: the status, shownHeaders and the body. The values of
+// variables are replaced by their names, and other tokens by their kind.
 func (w *world) show(a *answered) string {
 	var b strings.Builder
 	fmt.Fprint(&b, a.status)
@@ -438,11 +437,11 @@ func (w *world) show(a *answered) string {
 	byName(sessionIDSize + 1) // tokens
 	text = someAccessToken.ReplaceAllString(text, "<access token>")
 	text = someRefreshToken.ReplaceAllString(text, "<refresh token>")
-	byName(sessionIDSize) // an ID such as 1 is its own best name
+	byName(sessionIDSize) // not an ID such as 1
 	return someSession.ReplaceAllString(text, "<session>")
 }
 
-// check finds what no answer may be, whatever was asked.
+// check checks the rules for all responses.
 func (w *world) check(a *answered) {
 	w.Helper()
 	wrong := func(format string, args ...any) {
@@ -456,7 +455,7 @@ func (w *world) check(a *answered) {
 	w.answers = append(w.answers, a)
 	w.mu.Unlock()
 	if id == "" || repeated {
-		wrong("X-Request-Id: %q, want one of its own, to find in the log", id)
+		wrong("X-Request-Id: %q, want a unique one", id)
 	}
 	if got := a.header.Get("X-Content-Type-Options"); got != "nosniff" {
 		wrong("X-Content-Type-Options: %q, want nosniff", got)
@@ -471,7 +470,7 @@ func (w *world) check(a *answered) {
 	oauth := (a.path == "/token" || a.path == "/revoke" || a.path == "/introspect") && a.status != 405
 	want := ""
 	switch {
-	case a.status == statusClientGone: // nobody reads it
+	case a.status == statusClientGone: // no client reads it
 	case a.status >= 400 && !oauth:
 		want = "application/problem+json"
 	case a.status >= 400, a.body != "" && a.status < 300:
@@ -481,7 +480,7 @@ func (w *world) check(a *answered) {
 		wrong("Content-Type: %q, want %q", got, want)
 	}
 	if a.status == 401 && !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer") {
-		wrong("a 401 has a WWW-Authenticate (RFC 9110, section 15.5.2)")
+		wrong("want a WWW-Authenticate with a 401 (RFC 9110, section 15.5.2)")
 	}
 	if a.status < 400 || a.body == "" {
 		return
@@ -498,23 +497,23 @@ func (w *world) check(a *answered) {
 	d := json.NewDecoder(strings.NewReader(a.body))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&body); err != nil {
-		wrong("not the form of an error: %v", err)
+		wrong("want the form of an error: %v", err)
 	}
 	switch {
 	case oauth && (body.Error == "" || body.Description != body.Detail || body.Title != "" || body.Status != 0):
-		wrong("not the form of an OAuth error (RFC 6749, section 5.2)")
+		wrong("want the form of an OAuth error (RFC 6749, section 5.2)")
 	case !oauth && (body.Status != a.status || body.Title != http.StatusText(a.status) || body.Error != ""):
-		wrong("not the form of a problem (RFC 9457)")
+		wrong("want the form of a problem (RFC 9457)")
 	case body.Detail == "":
-		wrong("no detail")
+		wrong("want a detail")
 	case !slices.ContainsFunc(problems, func(p problem) bool { return p.code == body.Code && p.status == a.status }):
-		wrong("no code that goes with the status")
+		wrong("want a code with this status from the table of problems")
 	case (len(body.Errors) > 0) != (a.status == 422):
-		wrong("errors belong to a 422, and only there")
+		wrong("want errors with a 422, and only there")
 	}
 }
 
-// note remembers secrets, to look for them later.
+// note records secrets for searchForSecrets.
 func (w *world) note(secrets ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -547,8 +546,8 @@ func (w *world) noteRequest(r *http.Request, body string) {
 	}
 }
 
-// searchForSecrets looks for every secret of this world in its log and in its
-// answers. A token may be in the answer that hands it out, and nowhere else.
+// searchForSecrets searches the log and the responses for every secret of this world. A
+// token may be in the response that issues it, and nowhere else.
 func (w *world) searchForSecrets() {
 	w.Helper()
 	w.store.err, w.store.readErr = nil, nil
@@ -579,7 +578,7 @@ func (w *world) searchForSecrets() {
 		}
 		for _, a := range w.answers {
 			handsOut := a.status == 200 && strings.HasPrefix(a.body, `{"access_token":`)
-			// "secret", the demo password, is also a word that an answer may use.
+			// "secret", the demo password, is also a word that a response may use.
 			if secret == "secret" || handsOut {
 				continue
 			}
@@ -590,18 +589,18 @@ func (w *world) searchForSecrets() {
 	}
 }
 
-// A stagedStore is a store that can be told to fail, to vanish, and to hold a request where
-// it writes.
+// A stagedStore is a store that a test can make fail at writes, or at reads as well, and
+// that can hold a request before its write.
 type stagedStore struct {
 	Store
-	err     error // what every write answers, if not nil
-	readErr error // and every read
+	err     error // if not nil, the error of every write
+	readErr error // if not nil, the error of every read
 }
 
 type holdKey struct{}
 
 type hold struct {
-	writes           atomic.Int64 // until the one that is held
+	writes           atomic.Int64 // number of writes up to the one that is held
 	reached, release chan struct{}
 }
 

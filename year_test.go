@@ -16,13 +16,13 @@ import (
 	"time"
 )
 
-// This file is a company that lives with the server for a year, in simulated time. Its
-// people log in, refresh, lose answers, forget passwords, come and go; thieves use what
-// they have stolen; the server is restarted with rotated keys. A model keeps count: it
-// is the contract's rules for tokens, and nothing of the code. Each answer must be the
-// model's, and each evening the sessions, the memory and the log are compared.
+// This file simulates a company that uses the server for a year. Its people log in,
+// refresh, lose responses, forget passwords, join and leave; thieves use stolen tokens;
+// the server is restarted with rotated keys. A model has the rules of the contract for
+// tokens and shares no code with the server. Each response must be that of the model, and
+// each evening the sessions, the memory and the log are compared.
 
-var years = flag.Int("years", 1, "how many years the company lives")
+var years = flag.Int("years", 1, "number of simulated years")
 
 const (
 	companySize = 200
@@ -47,28 +47,28 @@ func TestAYearOfASmallCompany(t *testing.T) {
 		t.Logf("%d days: %v", days, c)
 		for what, n := range c.happened {
 			if n == 0 && !testing.Short() {
-				t.Errorf("%s: never happened", what)
+				t.Errorf("the simulation has no event %q, want some", what)
 			}
 		}
 	})
 }
 
-// A company is a world, and what its people and the thieves know.
+// A company is a world with the tokens and passwords of its people and of the thieves.
 type company struct {
 	*world
 	rng      *rand.Rand
-	people   []*person    // also those who have left
-	boss     *person      // an admin who stays
-	tokens   []*heldToken // all that were ever issued
-	verified int          // of them, up to last night
+	people   []*person    // including those who have left
+	boss     *person      // an admin who never leaves
+	tokens   []*heldToken // all tokens ever issued
+	verified int          // number of tokens verified by the last evening
 	stolen   []*device
-	key      int                       // that signs, counted from 0
-	oldest   int                       // that still verifies
-	failures map[string]wrongPasswords // by what they are counted for
+	key      int                       // the signing key, counted from 0
+	oldest   int                       // the oldest key that verifies
+	failures map[string]wrongPasswords // by address, and by address and username
 	want     strings.Builder           // the log of the day
-	expired  [7]int                    // sessions that expired, in each of the last days
-	known    map[*companySession]bool  // that were live last night
-	happened map[string]int            // what a year must have
+	expired  [7]int                    // sessions that expired on each of the last days
+	known    map[*companySession]bool  // live on the last evening
+	happened map[string]int            // events, each of which a year must have
 	requests int
 }
 
@@ -82,7 +82,7 @@ type person struct {
 	devices        []*device
 }
 
-// A companySession is a session as the contract has it.
+// A companySession is a session by the rules of the contract.
 type companySession struct {
 	of            *person
 	id            string
@@ -100,17 +100,17 @@ type heldToken struct {
 	key        int
 }
 
-// A device remembers the newest tokens that it got.
+// A device has the newest tokens that it received.
 type device struct {
 	access, refresh *heldToken
 	owner           *person
 	ip              string
 }
 
-// wrongPasswords are those in a row.
+// wrongPasswords counts the wrong passwords in a row.
 type wrongPasswords struct {
 	count int
-	until time.Time // no try before this
+	until time.Time // the end of the wait
 }
 
 func newCompany(t *testing.T) *company {
@@ -119,11 +119,11 @@ func newCompany(t *testing.T) *company {
 		happened: map[string]int{},
 	}
 	for _, what := range []string{
-		"a login", "a wrong password", "a guess that must wait", "a refresh", "a lost answer, asked for again in time", "a replay",
-		"a thief is served", "a thief is found out", "a session expired", "a session was too many", "a rotation of the keys",
-		"a token of a key that is gone", "a login of a disabled account", "a token of a disabled account", "a new password", "a reset password",
-		"a logout", "others logged out", "an account disabled", "an account enabled", "an account deleted", "an account deletes itself",
-		"an admin made", "an admin demoted", "a user refused", "an account logged out by an admin", "a hire",
+		"a login", "a wrong password", "a guess that must wait", "a refresh", "a retry after a lost response", "a replay",
+		"a thief gets tokens", "a thief causes a replay", "a session expired", "a session above the limit", "a rotation of the keys",
+		"a token of a removed key", "a login of a disabled account", "a token of a disabled account", "a new password", "a reset password",
+		"a logout", "other sessions ended", "an account disabled", "an account enabled", "an account deleted", "an account deletes itself",
+		"an admin promoted", "an admin demoted", "a user refused as an admin", "an account logged out by an admin", "a hire",
 	} {
 		c.happened[what] = 0
 	}
@@ -146,7 +146,7 @@ func (c *company) String() string {
 	return b.String()
 }
 
-// The rules. They say what must be, from what has happened so far.
+// The methods below are the rules of the model.
 
 func (s *companySession) expires() time.Time {
 	idle, old := s.used.Add(30*24*time.Hour), s.created.Add(90*24*time.Hour)
@@ -156,7 +156,8 @@ func (s *companySession) expires() time.Time {
 	return idle
 }
 
-// isThere: a session of a disabled account is there, but cannot be used.
+// isThere reports whether the session exists. One of a disabled account does, but cannot
+// be used.
 func (s *companySession) isThere() bool {
 	return !s.ended && !s.of.left && time.Now().Before(s.expires())
 }
@@ -171,7 +172,7 @@ func (c *company) isLive(t *heldToken) bool {
 	return t.generation == t.of.generation || t.superseded()
 }
 
-// superseded: the answer with its successor may have been lost.
+// superseded reports whether a refresh token was replaced within the grace period.
 func (t *heldToken) superseded() bool {
 	return t.generation == t.of.generation-1 && time.Since(t.of.used) < 10*time.Second
 }
@@ -198,7 +199,7 @@ func (c *company) sessions() (list []*companySession) {
 	return list
 }
 
-// mustWait says whether one more try of a password is a 429.
+// mustWait reports whether another attempt at a password gets a 429.
 func (c *company) mustWait(name, ip string) bool {
 	now := time.Now()
 	return now.Before(c.failures[ip+" "+name].until) || now.Before(c.failures[ip].until)
@@ -219,9 +220,10 @@ func (c *company) tried(name, ip string, right bool) {
 	}
 }
 
-// The requests. Each is compared with the rules, and written into the log of the day.
+// The methods below send requests. Each response is compared with the rules, and each
+// request is added to the expected log.
 
-// A call is a request, and what the log must say of it.
+// A call is a request with its expected status and log.
 type call struct {
 	method, path, route string
 	token               *heldToken
@@ -254,7 +256,7 @@ func (c *company) ask(a call) string {
 	return rec.Body.String()
 }
 
-// expectLog writes the lines that the server must have written.
+// expectLog adds the lines that the server must have logged.
 func (c *company) expectLog(a call, rec *httptest.ResponseRecorder) {
 	now := time.Now().Format("2006-01-02T15:04:05.000Z07:00")
 	if a.replay != 0 {
@@ -270,8 +272,8 @@ func (c *company) expectLog(a call, rec *httptest.ResponseRecorder) {
 	fmt.Fprintf(&c.want, " bytes=%d took=0\n", rec.Body.Len())
 }
 
-// as sends a request with an access token. If the rules let the token pass, the
-// answer has the given status, else the one that refuses it. It returns whether.
+// as sends a request with an access token, and returns whether the rules accept the token.
+// If they do, the response must have the given status, and otherwise a 400 or 401.
 func (c *company) as(t *heldToken, ip string, a call) bool {
 	a.token, a.ip = t, ip
 	passes := c.isLive(t)
@@ -285,7 +287,7 @@ func (c *company) as(t *heldToken, ip string, a call) bool {
 		a.status = 401
 	}
 	if t.key < c.oldest {
-		c.happened["a token of a key that is gone"]++
+		c.happened["a token of a removed key"]++
 	}
 	if !passes || !t.of.of.admin {
 		a.target = 0
@@ -331,7 +333,7 @@ func (c *company) login(d *device, name, password string) bool {
 	return a.status == 200
 }
 
-// start notes a new session. An account keeps the newest 100.
+// start records a new session. An account keeps its newest 100.
 func (c *company) start(d *device, body string) {
 	p := d.owner
 	s := &companySession{of: p, created: time.Now(), used: time.Now(), generation: 1}
@@ -340,11 +342,11 @@ func (c *company) start(d *device, body string) {
 	p.sessions = append(p.sessions, s)
 	if there := p.there(); len(there) > 100 {
 		there[0].ended = true
-		c.happened["a session was too many"]++
+		c.happened["a session above the limit"]++
 	}
 }
 
-// keep stores the tokens of an answer.
+// keep records the tokens of a response.
 func (c *company) keep(d *device, s *companySession, body string) {
 	var got struct {
 		Access  string `json:"access_token"`
@@ -352,14 +354,14 @@ func (c *company) keep(d *device, s *companySession, body string) {
 		Expires int    `json:"expires_in"`
 	}
 	if err := json.Unmarshal([]byte(body), &got); err != nil || got.Expires < 1 || got.Expires > 1800 {
-		c.Fatalf("not the tokens of a session: %s (%v)", body, err)
+		c.Fatalf("got %s (%v), want the tokens of a session", body, err)
 	}
 	d.access = &heldToken{text: got.Access, of: s, expires: time.Now().Add(time.Duration(got.Expires) * time.Second), key: c.key}
 	d.refresh = &heldToken{text: got.Refresh, of: s, generation: s.generation, key: c.key}
 	c.tokens = append(c.tokens, d.access, d.refresh)
 }
 
-// refresh returns whether the device got tokens, even if the answer is lost.
+// refresh returns whether the server issued tokens, even if the response is lost.
 func (c *company) refresh(d *device, lost bool) bool {
 	t := d.refresh
 	s, now := t.of, time.Now()
@@ -370,7 +372,7 @@ func (c *company) refresh(d *device, lost bool) bool {
 	next := *s
 	switch {
 	case t.key < c.oldest:
-		c.happened["a token of a key that is gone"]++
+		c.happened["a token of a removed key"]++
 	case !s.isThere():
 	case t.generation == s.generation:
 		next.generation, next.used = s.generation+1, now
@@ -380,7 +382,7 @@ func (c *company) refresh(d *device, lost bool) bool {
 	case t.superseded():
 		if !s.of.disabled {
 			a.status = 200
-			c.happened["a lost answer, asked for again in time"]++
+			c.happened["a retry after a lost response"]++
 		}
 	default:
 		s.ended, a.replay = true, s.of.id
@@ -401,7 +403,7 @@ func (c *company) refresh(d *device, lost bool) bool {
 	return a.status == 200
 }
 
-// introspect asks, as an admin, whether a token is live, which changes nothing.
+// introspect compares the result of /introspect with the rules, which changes nothing.
 func (c *company) introspect(t *heldToken) {
 	admin := c.admin(c.boss)
 	body := c.ask(call{method: "POST", path: "/introspect", route: "/introspect", token: admin, ip: c.boss.ip, body: "token=" + t.text, status: 200, user: c.boss.id})
@@ -410,7 +412,7 @@ func (c *company) introspect(t *heldToken) {
 	}
 }
 
-// admin returns a live access token of an admin, who logs in if need be.
+// admin returns a live access token of an admin, after a login if necessary.
 func (c *company) admin(p *person) *heldToken {
 	d := p.devices[0]
 	if d.access == nil || !c.isLive(d.access) {
@@ -419,11 +421,11 @@ func (c *company) admin(p *person) *heldToken {
 	return d.access
 }
 
-// What people do.
+// The methods below are the actions of the people.
 
 func (c *company) chance(p float64) bool { return c.rng.Float64() < p }
 
-// anybody returns somebody who works here, but not the boss.
+// anybody returns a random person of the company other than the boss.
 func (c *company) anybody() *person {
 	for {
 		if p := c.people[c.rng.IntN(len(c.people))]; !p.left && p != c.boss && len(p.devices) > 0 {
@@ -447,13 +449,13 @@ func (c *company) hire() {
 
 func (c *company) newPassword() string { return fmt.Sprintf("correct horse %d", c.rng.Uint64()) }
 
-// open gets a device a live access token, by a refresh or else by a login.
+// open gets a device a live access token by a refresh, or otherwise by a login.
 func (c *company) open(d *device) bool {
 	if d.refresh != nil {
 		if c.chance(0.05) && c.refresh(d, true) {
 			wait := time.Duration(1+c.rng.IntN(9)) * time.Second
 			if c.chance(0.2) {
-				wait = 11 * time.Second // too late
+				wait = 11 * time.Second // after the grace period
 			}
 			time.Sleep(wait)
 		}
@@ -484,14 +486,14 @@ func (c *company) work(p *person) {
 	case n < 30:
 		c.newOwnPassword(d)
 	case n < 40:
-		c.happened["others logged out"]++
+		c.happened["other sessions ended"]++
 		p.endSessions()
 		d.access.of.ended = false
 		c.as(d.access, d.ip, call{method: "DELETE", path: "/users/me/sessions", route: "/users/me/sessions", status: 204})
 	case n < 50:
 		c.endOne(d)
 	case n < 60 && !p.admin:
-		c.happened["a user refused"]++
+		c.happened["a user refused as an admin"]++
 		c.as(d.access, d.ip, call{method: "GET", path: "/users/", route: "/users/", status: 403})
 	case n < 70:
 		c.as(d.access, d.ip, call{method: "PATCH", path: "/users/me/", route: "/users/me/", body: `{"full_name":"A New Name"}`, status: 200})
@@ -546,19 +548,19 @@ func (c *company) endOne(d *device) {
 	c.whoAmI(d.access, d.ip)
 }
 
-// workLate uses an access token until it expires, and then once more.
+// workLate uses an access token just before it expires, and when it has expired.
 func (c *company) workLate() {
 	t := c.admin(c.boss)
 	time.Sleep(time.Until(t.expires.Truncate(time.Second)) - 1)
 	for _, want := range []bool{true, false} {
 		if c.whoAmI(t, c.boss.ip) != want {
-			c.Errorf("%v: the token that expires at %v works: want %v", time.Now(), t.expires, want)
+			c.Errorf("%v: a token that expires at %v: want accepted: %v", time.Now(), t.expires, want)
 		}
 		time.Sleep(time.Nanosecond)
 	}
 }
 
-// administer is what an admin does to somebody's account.
+// administer makes a random change of an account by an admin.
 func (c *company) administer() {
 	admin, p := c.boss, c.anybody()
 	disabled := func(p *person) bool { return p.disabled && !p.left }
@@ -598,7 +600,7 @@ func (c *company) administer() {
 		c.as(t, admin.ip, change)
 		p.admin = false
 	case n < 8:
-		c.happened["an admin made"]++
+		c.happened["an admin promoted"]++
 		change.body = `{"role":"admin"}`
 		c.as(t, admin.ip, change)
 		p.admin = true
@@ -616,7 +618,7 @@ func (c *company) administer() {
 	}
 }
 
-// steal uses what was stolen, if the owner has not been quicker.
+// steal uses a pair of stolen tokens.
 func (c *company) steal() {
 	if len(c.stolen) == 0 {
 		return
@@ -625,11 +627,11 @@ func (c *company) steal() {
 	c.whoAmI(d.access, d.ip)
 	replays := c.happened["a replay"]
 	if c.refresh(d, false) {
-		c.happened["a thief is served"]++
+		c.happened["a thief gets tokens"]++
 		c.whoAmI(d.access, d.ip)
 		return
 	}
-	c.happened["a thief is found out"] += c.happened["a replay"] - replays
+	c.happened["a thief causes a replay"] += c.happened["a replay"] - replays
 	c.stolen = slices.DeleteFunc(c.stolen, func(other *device) bool { return other == d })
 }
 
@@ -641,7 +643,7 @@ func (c *company) guess() {
 	}
 }
 
-// rotate restarts the server with a new key. The one before still verifies.
+// rotate restarts the server with a new key. The previous one still verifies.
 func (c *company) rotate() {
 	c.happened["a rotation of the keys"]++
 	key := func(n int) string { return fmt.Sprintf("the key number %d of a year in the life of a company", n) }
@@ -652,10 +654,10 @@ func (c *company) rotate() {
 		settings[2] = "SECRET_KEY_PREVIOUS=" + testKey
 	}
 	c.restart(settings...)
-	clear(c.failures) // which the server has in memory only
+	clear(c.failures) // a restart resets the throttle
 }
 
-// live is a day, from midnight to midnight.
+// live simulates a day, from midnight to midnight.
 func (c *company) live(day int) {
 	morning := time.Now()
 	type event struct {
@@ -688,13 +690,13 @@ func (c *company) live(day int) {
 	if day%45 == 44 || day%200 == 20 {
 		plan(12*time.Hour, 13*time.Hour, c.rotate)
 	}
-	if day%45 == 44 { // a script logs in each time that it runs
+	if day%45 == 44 { // a script that logs in at each run
 		p := c.anybody()
 		for range 130 {
 			plan(0, 12*time.Hour, func() { c.login(&device{owner: p, ip: p.ip}, p.name, p.password) })
 		}
 	}
-	if day%200 == 20 { // a key was lost: all its tokens must go
+	if day%200 == 20 { // a leaked key: a second rotation ends all its tokens
 		plan(13*time.Hour, 14*time.Hour, c.rotate)
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return int(a.at - b.at) })
@@ -721,13 +723,13 @@ func (c *company) evening() {
 	c.verified = len(c.tokens)
 	c.checkMemory(len(live))
 	if got, want := c.log.String(), c.want.String(); got != want {
-		c.Errorf("the log of the day is not what has happened:\n%s", firstDifference(got, want))
+		c.Errorf("the log of the day differs:\n%s", firstDifference(got, want))
 	}
 	c.log.Reset()
 	c.want.Reset()
 }
 
-// checkSessions: those that are there are the ones that must be.
+// checkSessions compares the sessions of a person with the rules.
 func (c *company) checkSessions(p *person) {
 	var got, want []string
 	list, err := c.store.Sessions(c.Context(), p.id)
@@ -742,7 +744,7 @@ func (c *company) checkSessions(p *person) {
 	}
 }
 
-// countExpired finds what was live last night, and was ended by nobody.
+// countExpired counts the sessions that have expired since the last evening.
 func (c *company) countExpired(live []*companySession) {
 	copy(c.expired[1:], c.expired[:])
 	c.expired[0] = 0
@@ -758,7 +760,7 @@ func (c *company) countExpired(live []*companySession) {
 	}
 }
 
-// checkMemory: the server remembers what is there, and what has expired for a few days.
+// checkMemory: the server holds the live sessions, and expired ones for a few days at most.
 func (c *company) checkMemory(live int) {
 	stored, expired, here := 0, 0, 0
 	for _, a := range c.memory.accounts {
@@ -773,21 +775,21 @@ func (c *company) checkMemory(live int) {
 		}
 	}
 	if stored < live || stored > live+expired {
-		c.Errorf("the store holds %d sessions, want the %d that are live, and at most the %d that expired in the last days", stored, live, expired)
+		c.Errorf("the store holds %d sessions, want the %d live ones, and at most the %d that expired on the last days", stored, live, expired)
 	}
 	if len(c.memory.accounts) != here || len(c.memory.names) != here {
 		c.Errorf("the store holds %d accounts and %d names, want %d", len(c.memory.accounts), len(c.memory.names), here)
 	}
 	throttle := &c.server.passwords.throttle
 	if got := len(throttle.newer) + len(throttle.older); got != len(c.failures) {
-		c.Errorf("the throttle remembers %d failures, want %d", got, len(c.failures))
+		c.Errorf("the throttle holds %d failures, want %d", got, len(c.failures))
 	}
 	if got := c.server.passwords.Waiting(); got != 0 {
-		c.Errorf("%d passwords wait to be hashed at night", got)
+		c.Errorf("%d passwords wait to be hashed in the evening, want none", got)
 	}
 }
 
-// verify asks what a token is worth, in a way that changes nothing.
+// verify compares the validity of a token with the rules, which changes nothing.
 func (c *company) verify(t *heldToken) {
 	if t.generation == 0 {
 		c.whoAmI(t, "192.0.2.9")
@@ -796,7 +798,7 @@ func (c *company) verify(t *heldToken) {
 	}
 }
 
-// verifyAll asks for every token that was ever issued.
+// verifyAll verifies every token that was ever issued.
 func (c *company) verifyAll() {
 	for _, t := range c.tokens {
 		c.verify(t)
