@@ -1003,9 +1003,9 @@ func TestReadingOrder(t *testing.T) {
 	}
 	var b strings.Builder
 	b.WriteString("# Reading the code, request by request\n\n" +
-		"Each request below passes the functions under it, in this order. A function that an earlier request\n" +
-		"has passed is not shown again. The page at `/docs` shows the same ways with their source, under each request\n" +
-		"that it sends. `go test -run ReadingOrder -update` makes this file from `web/ways.json`.\n")
+		"Each request below passes the functions under it, in this order. Functions that an earlier request\n" +
+		"has passed are left out. The page at `/docs` shows the same functions with their source, under each request\n" +
+		"that it sends. `go test -run ReadingOrder -update` writes this file from `web/ways.json`.\n")
 	line := func(h hop) {
 		f := book.Files[files[h.name]][h.name]
 		fmt.Fprintf(&b, "%s- `%s` in [%s](../%s): %s\n", strings.Repeat("  ", h.depth), h.name, files[h.name], files[h.name], f.Says)
