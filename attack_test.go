@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -25,10 +26,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -1312,39 +1313,59 @@ func TestAttackLoginsOfAVisitor(t *testing.T) {
 // TestAttackPlantedLink: an attacker who can write to the directory of the store plants
 // a symbolic link where the store writes next.
 func TestAttackPlantedLink(t *testing.T) {
-	for _, name := range []string{".new", ".lock"} {
-		f := filledStore(t)
-		want := f.contents()
-		f.close()
-		target := filepath.Join(t.TempDir(), "precious")
-		write(t, target, "precious")
-		os.Remove(f.path + name)
-		if err := os.Symlink(target, f.path+name); err != nil {
-			t.Skip("no symbolic links here:", err)
-		}
-		again, err := OpenFileStore(t.Context(), f.path, testLife, slog.New(slog.DiscardHandler))
-		if err == nil {
-			if err := os.Symlink(target, f.path+".new"); err != nil {
-				t.Fatal(err)
-			}
-			again.compact()
-			wantEqual(t, "the store beside a planted "+name, testedStore{again, t}.contents(), want)
-			again.Close()
-		} else if name != ".lock" {
-			t.Errorf("OpenFileStore beside a planted %s: %v", name, err)
-		}
-		wantEqual(t, "the file behind a planted "+name, read(t, target), "precious")
+	f := filledStore(t)
+	want := f.contents()
+	target := filepath.Join(t.TempDir(), "precious")
+	write(t, target, "precious")
+	if err := os.Symlink(target, f.path+".new"); err != nil {
+		t.Skip("no symbolic links here:", err)
 	}
-	path, made := filepath.Join(t.TempDir(), "users.jsonl"), filepath.Join(t.TempDir(), "made")
-	if err := os.Symlink(made, path+".lock"); err != nil {
-		t.Fatal(err)
+	f.compactNow()
+	wantEqual(t, "the store beside a planted link", f.reopen().contents(), want)
+	wantEqual(t, "the file behind a planted link", read(t, target), "precious")
+}
+
+// TestAttackSecondName: the file of a running store has a second name, so another
+// process could use it without finding a lock beside it.
+func TestAttackSecondName(t *testing.T) {
+	f := filledStore(t)
+	second := filepath.Join(t.TempDir(), "second.jsonl")
+	if err := os.Link(f.path, second); err != nil {
+		t.Skip("no hard links here:", err)
 	}
-	if f, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler)); err == nil {
-		f.Close()
+	_, err := OpenFileStore(t.Context(), second, testLife, slog.New(slog.DiscardHandler))
+	wantErr(t, "OpenFileStore by a second name", err, errLocked)
+	f.compactNow()
+	_, err = OpenFileStore(t.Context(), f.path, testLife, slog.New(slog.DiscardHandler))
+	wantErr(t, "OpenFileStore after a compaction", err, errLocked)
+}
+
+// TestAttackDescriptors: clients take every file descriptor that a compaction frees. It
+// needs one for the new file, and none once the old file is no longer in use.
+func TestAttackDescriptors(t *testing.T) {
+	f := filledStore(t)
+	few := &fewDescriptors{folder: f.file.folder, left: 1}
+	f.file.folder = few
+	f.compactNow()
+	wantErr(t, "Ready after a compaction with one descriptor", f.Ready(t.Context()), nil)
+	f.file.compact()
+	f.logs.await("could not compact the store")
+	f.create(newUser("late"))
+	want := f.contents()
+	wantEqual(t, "the store opened again", f.reopen().contents(), want)
+}
+
+// A fewDescriptors opens only so many files.
+type fewDescriptors struct {
+	folder
+	left int
+}
+
+func (d *fewDescriptors) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	if d.left--; d.left < 0 {
+		return nil, syscall.EMFILE
 	}
-	if _, err := os.Lstat(made); err == nil && runtime.GOOS != "windows" {
-		t.Error("a .lock that links to an absent file made that file")
-	}
+	return d.folder.OpenFile(name, flag, perm)
 }
 
 // TestAttackReplacedFile: the file is replaced or removed while the store runs. Writes
@@ -1354,6 +1375,15 @@ func TestAttackReplacedFile(t *testing.T) {
 		"replaced by another": func(path string) error { return os.Rename(path+".other", path) },
 		"removed":             os.Remove,
 		"replaced by a link":  func(path string) error { return errors.Join(os.Remove(path), os.Symlink(path+".other", path)) },
+		"truncated":           func(path string) error { return os.Truncate(path, 0) },
+		"appended to": func(path string) error {
+			other, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = other.WriteString("{}\n")
+			return errors.Join(err, other.Close())
+		},
 	} {
 		f := filledStore(t)
 		before := f.contents()

@@ -237,7 +237,7 @@ func FuzzJournal(f *testing.F) {
 		synctest.Test(t, func(t *testing.T) {
 			path := storePath(t)
 			write(t, path, string(file))
-			readOnly, readErr := ReadFileStore(t.Context(), path)
+			readOnly, readErr := ReadFileStore(t.Context(), path, slog.New(slog.DiscardHandler))
 			wantEqual(t, "the file after ReadFileStore", read(t, path), string(file))
 			store, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
 			if err != nil {

@@ -86,7 +86,7 @@ func (set *settings) start(ctx context.Context, stdout io.Writer, log *slog.Logg
 	}
 	switch {
 	case set.importFile != "":
-		err = set.importAccounts(ctx, store, stdout)
+		err = set.importAccounts(ctx, store, stdout, log)
 	case set.resetName != "":
 		err = set.resetPassword(ctx, store, stdout)
 	default:

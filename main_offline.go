@@ -15,8 +15,8 @@ import (
 // the demo accounts.
 
 // importAccounts copies the accounts of the file in -import into an empty store.
-func (set *settings) importAccounts(ctx context.Context, store Store, stdout io.Writer) error {
-	source, err := ReadFileStore(ctx, set.importFile)
+func (set *settings) importAccounts(ctx context.Context, store Store, stdout io.Writer, log *slog.Logger) error {
+	source, err := ReadFileStore(ctx, set.importFile, log)
 	if err != nil {
 		return set.bad("-import", err)
 	}

@@ -1066,7 +1066,7 @@ func writeAccounts(t *testing.T, file string, users ...User) {
 
 func accountsOf(t *testing.T, file string) *MemoryStore {
 	t.Helper()
-	store, err := ReadFileStore(t.Context(), file)
+	store, err := ReadFileStore(t.Context(), file, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

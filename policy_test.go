@@ -112,6 +112,7 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 
 		"store_file.go":              {http + "flag", secret + upper + "EtcdStore"},
 		"store_file_lines.go":        {http + system + logs, clock + secret + upper + "FileStore EtcdStore"},
+		"store_file_folder.go":       {http + logs + "flag", clock + secret + upper + stores + "FileStore EtcdStore Store User Session"},
 		"store_file_lock_unix.go":    {http + "flag", secret + upper + "Store User"},
 		"store_file_lock_windows.go": {http + "flag", secret + upper + "Store User"},
 

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 )
 
@@ -53,7 +52,6 @@ type FileStore struct {
 	folder       folder
 	name         string // of the file in the folder
 	log          *slog.Logger
-	unlock       func() error // releases the file to other processes
 
 	// Guarded by ahead.mu.
 	next   *batch // changes to write next
@@ -71,25 +69,6 @@ type FileStore struct {
 	compactions int
 }
 
-// A folder is what a FileStore uses of the file system. Tests use another one.
-type folder interface {
-	OpenFile(name string, flag int, perm fs.FileMode) (file, error)
-	Holds(name string, f file) (bool, error) // reports whether f has this name
-	Rename(from, to string) error
-	Remove(name string) error
-	Sync() error // makes the names of files durable
-}
-
-type file interface {
-	io.ReaderAt
-	io.WriterAt
-	io.Closer
-	Stat() (fs.FileInfo, error)
-	Chmod(fs.FileMode) error
-	Truncate(size int64) error
-	Sync() error
-}
-
 // A batch is changes that share a sync.
 type batch struct {
 	lines   []byte
@@ -102,36 +81,28 @@ type batch struct {
 // compacted.
 const compactSlack = 64 << 10 // bytes
 
-var errLocked = errors.New("another process is using it")
-
 // OpenFileStore opens the store in the file at path, which is created if absent.
 // Cancelling ctx stops the reading of a large file.
 func OpenFileStore(ctx context.Context, path string, life Lifetimes, log *slog.Logger) (*FileStore, error) {
 	// A compaction replaces the file, not a link to it.
-	if target, err := filepath.EvalSymlinks(path); err == nil {
+	target, err := filepath.EvalSymlinks(path)
+	if err == nil {
 		path = target
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	} else if _, exists := os.Lstat(path); exists == nil || !errors.Is(err, fs.ErrNotExist) {
+		return nil, err // perhaps a link to a file that is absent
 	}
-	root, err := os.OpenRoot(filepath.Dir(path))
+	folder, err := openFolder(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockFile(path + ".lock")
+	f, err := openFileStore(ctx, folder, filepath.Base(path), life, log)
 	if err != nil {
-		root.Close()
-		return nil, err
+		return nil, errors.Join(err, folder.Close())
 	}
-	unlock := func() error { return errors.Join(lock.Close(), root.Close()) }
-	f, err := openFileStore(ctx, osFolder{root}, filepath.Base(path), life, log)
-	if err != nil {
-		return nil, errors.Join(err, unlock())
-	}
-	f.unlock = unlock
 	return f, nil
 }
 
-// openFileStore opens the store in a file that is locked for this process.
+// openFileStore opens the store in a file of the folder, which it owns afterwards.
 func openFileStore(ctx context.Context, in folder, name string, life Lifetimes, log *slog.Logger) (*FileStore, error) {
 	f := &FileStore{
 		ahead: NewMemoryStore(life), folder: in, name: name, log: log, next: newBatch(), newest: newBatch(),
@@ -162,14 +133,7 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	info, err := f.file.Stat()
-	if err != nil {
-		return err
-	}
-	if size := info.Size(); size > found.whole {
-		f.log.Warn("dropped the last lines: they are incomplete and were never acknowledged",
-			"file", f.name, "line", found.lines+1, "bytes", size-found.whole)
-	}
+	found.warn(f.log, f.name)
 	if err := errors.Join(f.file.Truncate(found.whole), f.file.Chmod(0o600)); err != nil {
 		return err
 	}
@@ -191,12 +155,12 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 	}
 	f.size, f.live = found.whole, found.whole*needed/max(found.lines, needed)
 	f.folder.Remove(f.name + ".new") // of a compaction that was interrupted
-	return errors.Join(f.file.Sync(), f.folder.Sync())
+	return errors.Join(f.file.Sync(), f.folder.Sync(), f.ours())
 }
 
 // ReadFileStore reads the accounts of a file store that may be in use. It changes
 // nothing.
-func ReadFileStore(ctx context.Context, path string) (*MemoryStore, error) {
+func ReadFileStore(ctx context.Context, path string, log *slog.Logger) (*MemoryStore, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -207,18 +171,23 @@ func ReadFileStore(ctx context.Context, path string) (*MemoryStore, error) {
 	if err == nil && found.whole == 0 {
 		err = errors.New("the file is empty")
 	}
+	found.warn(log, path)
 	return m, err
+}
+
+// warn reports what was dropped.
+func (found replay) warn(log *slog.Logger, file string) {
+	if found.torn > 0 {
+		log.Warn("dropped the last lines: they are incomplete and were never acknowledged", "file", file, "line", found.lines+1, "bytes", found.torn)
+	}
 }
 
 func newBatch() *batch { return &batch{done: make(chan struct{})} }
 
 // record is ahead's record function: it adds a change to the next batch.
 func (f *FileStore) record(c change) (err error) {
-	switch {
-	case f.failed != nil:
-		return f.failed
-	case f.closed:
-		return fmt.Errorf("%w: it is closed", ErrUnavailable)
+	if err := f.usable(); err != nil {
+		return err
 	}
 	if f.next.lines, err = appendLine(f.next.lines, c, len(f.next.changes) > 0); err != nil {
 		return err
@@ -230,6 +199,37 @@ func (f *FileStore) record(c change) (err error) {
 	default: // the writer is awake
 	}
 	return nil
+}
+
+func (f *FileStore) usable() error {
+	if f.closed {
+		return fmt.Errorf("%w: it is closed", ErrUnavailable)
+	}
+	return f.failed
+}
+
+// Import replaces the empty file, as a compaction does. So an import that is interrupted
+// leaves nothing behind.
+func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) error {
+	whole := NewMemoryStore(f.ahead.life)
+	if err := whole.Import(ctx, users, lastID); err != nil {
+		return err
+	}
+	f.ahead.mu.Lock()
+	empty, err := f.ahead.lastID == 0, f.usable()
+	if empty && err == nil { // nothing was ever changed, so the writer does not use the file
+		if _, err = f.rewrite(whole); err == nil {
+			f.ahead.copy(whole)
+			f.shown.mu.Lock()
+			f.shown.copy(whole)
+			f.shown.mu.Unlock()
+		}
+	}
+	f.ahead.mu.Unlock()
+	if !empty {
+		return f.settle(ErrNotEmpty)
+	}
+	return err
 }
 
 // settle is ahead's settle function: it waits until all changes so far are durable, and
@@ -274,7 +274,7 @@ func (f *FileStore) Close() error {
 	}
 	close(f.wake)
 	<-f.stopped
-	return errors.Join(f.file.Close(), f.unlock())
+	return errors.Join(f.file.Close(), f.folder.Close())
 }
 
 // write is the writer. Until Close, nothing else touches the file.
@@ -302,7 +302,7 @@ func (f *FileStore) flush() (grown bool) {
 	if b.err = f.failed; b.err != nil { // set by the writer alone
 		return false
 	}
-	b.err = f.replaced()
+	b.err = f.ours()
 	if b.err == nil {
 		_, b.err = f.file.WriteAt(b.lines, f.size)
 	}
@@ -331,12 +331,19 @@ func (f *FileStore) fail(cause error) error {
 	return f.failed
 }
 
-// replaced returns an error if another file has the name of the store. The next start
-// would read that one and miss what is written to this one.
-func (f *FileStore) replaced() error {
-	ours, err := f.folder.Holds(f.name, f.file)
-	if err == nil && !ours {
-		err = errors.New("another file has taken its place")
+// ours returns an error if another program has replaced or changed the file. The next
+// start would miss what is written to it.
+func (f *FileStore) ours() error {
+	same, err := f.folder.Holds(f.name, f.file)
+	if err == nil && !same {
+		return errors.New("another file has taken its place")
+	}
+	if err != nil {
+		return err
+	}
+	info, err := f.file.Stat()
+	if err == nil && info.Size() != f.size {
+		err = errors.New("another program has changed it")
 	}
 	return err
 }
@@ -344,53 +351,49 @@ func (f *FileStore) replaced() error {
 // compact replaces the file by one without outdated lines. Changes wait meanwhile;
 // reads do not.
 func (f *FileStore) compact() {
-	size, err := f.writeNew()
-	if err != nil {
-		f.folder.Remove(f.name + ".new")
-		f.goOn(err)
-		return
-	}
-	if err := f.replaced(); err != nil {
+	before := f.size
+	if replaced, err := f.rewrite(f.shown); err != nil && replaced {
 		f.fail(err)
-		return
+	} else if err != nil {
+		f.log.Warn("could not compact the store; it goes on in the old file", "file", f.name, "error", err)
+		f.live = f.size // try again when it has doubled
+	} else {
+		f.shown.mu.Lock()
+		f.compactions++
+		f.shown.mu.Unlock()
+		f.log.Debug("compacted the store", "file", f.name, "from", before, "to", f.size)
 	}
-	f.file.Close() // Windows does not replace an open file
-	renamed := f.folder.Rename(f.name+".new", f.name)
-	file, err := f.folder.OpenFile(f.name, os.O_RDWR, 0) // the new or the old one
-	if err == nil {
-		f.file = file
+}
+
+// rewrite replaces the file by one with the contents of m. After an error, it reports
+// whether the file may have been replaced, and so whether the store has failed.
+func (f *FileStore) rewrite(m *MemoryStore) (replaced bool, err error) {
+	file, size, err := f.writeNew(m)
+	if err != nil {
+		return false, err
 	}
-	if renamed != nil && err == nil {
-		f.goOn(renamed)
-		return
+	if err := f.ours(); err != nil {
+		return true, errors.Join(err, file.Close())
 	}
+	if err := f.folder.Rename(f.name+".new", f.name); err != nil {
+		return false, errors.Join(err, file.Close(), f.folder.Remove(f.name+".new"))
+	}
+	f.file.Close()
+	f.shown.mu.Lock()
+	f.file, f.size, f.live = file, size, size
+	f.shown.mu.Unlock()
 	// The name must be durable before a change that only the new file has is
 	// acknowledged.
-	if err := errors.Join(renamed, err, f.folder.Sync()); err != nil {
-		f.fail(err)
-		return
-	}
-	before := f.size
-	f.shown.mu.Lock()
-	f.live, f.size = size, size
-	f.compactions++
-	f.shown.mu.Unlock()
-	f.log.Debug("compacted the store", "file", f.name, "from", before, "to", size)
+	return true, f.folder.Sync()
 }
 
-// goOn reports a compaction that failed before the old file was replaced.
-func (f *FileStore) goOn(cause error) {
-	f.log.Warn("could not compact the store; it goes on in the old file", "file", f.name, "error", cause)
-	f.live = f.size // try again when it has doubled
-}
-
-// writeNew writes what is shown to a new file and returns its size. The file is
-// created, so nothing is written through a link that has its name.
-func (f *FileStore) writeNew() (size int64, err error) {
+// writeNew writes the contents of m to a new file and returns it with its size. The
+// file is created, so nothing is written through a link that has its name.
+func (f *FileStore) writeNew(m *MemoryStore) (file file, size int64, err error) {
 	f.folder.Remove(f.name + ".new")
-	file, err := f.folder.OpenFile(f.name+".new", os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	file, err = f.folder.OpenFile(f.name+".new", os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	w := bufio.NewWriterSize(io.NewOffsetWriter(file, 0), 1<<20) // keeps its first error for Flush
 	n, err := w.WriteString(fileHeader)
@@ -404,7 +407,7 @@ func (f *FileStore) writeNew() (size int64, err error) {
 		}
 	}
 	now := time.Now()
-	for _, a := range f.shown.accounts {
+	for _, a := range m.accounts {
 		put(change{ID: a.user.ID, User: a.user})
 		for _, s := range a.sessions {
 			if s.Live(a.user.Epoch, now) {
@@ -412,42 +415,11 @@ func (f *FileStore) writeNew() (size int64, err error) {
 			}
 		}
 	}
-	if f.shown.lastID > 0 {
-		put(change{LastID: f.shown.lastID}) // last, because no new account may have an ID up to it
+	if m.lastID > 0 {
+		put(change{LastID: m.lastID}) // last, because no new account may have an ID up to it
 	}
-	return size, errors.Join(err, w.Flush(), file.Sync(), file.Close())
-}
-
-// osFolder is a folder on the disk. It follows no link that leads out of the folder.
-type osFolder struct{ *os.Root }
-
-func (d osFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
-	f, err := d.Root.OpenFile(name, flag, perm)
-	if wrong, ok := errors.AsType[*fs.PathError](err); ok {
-		wrong.Op, wrong.Path = "open", filepath.Join(d.Name(), name) // the whole path
+	if err := errors.Join(err, w.Flush(), file.Sync()); err != nil {
+		return nil, 0, errors.Join(err, file.Close(), f.folder.Remove(f.name+".new"))
 	}
-	if err != nil {
-		return nil, err
-	}
-	return f, nil
-}
-
-func (d osFolder) Holds(name string, f file) (bool, error) {
-	named, err := d.Lstat(name)
-	if err != nil {
-		return false, err
-	}
-	info, err := f.Stat()
-	return err == nil && os.SameFile(named, info), err
-}
-
-func (d osFolder) Sync() error {
-	if runtime.GOOS == "windows" {
-		return nil // where folders cannot be synced; NTFS has a journal
-	}
-	dir, err := d.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return file, size, nil
 }

@@ -438,11 +438,7 @@ func openLeftovers(t *testing.T, files map[string]string) (string, error) {
 }
 
 func openInMemory(t *testing.T, p *process) (*FileStore, error) {
-	f, err := openFileStore(t.Context(), p, crashFile, testLife, slog.New(slog.DiscardHandler))
-	if err == nil {
-		f.unlock = func() error { return nil }
-	}
-	return f, err
+	return openFileStore(t.Context(), p, crashFile, testLife, slog.New(slog.DiscardHandler))
 }
 
 // showTail returns the end of a file, where the error is.
@@ -602,6 +598,8 @@ func (p *process) OpenFile(name string, flag int, perm fs.FileMode) (file, error
 	p.rename(n, "", name)
 	return &openInode{n, name, p}, nil
 }
+
+func (p *process) Close() error { return nil }
 
 func (p *process) Holds(name string, f file) (bool, error) {
 	p.mu.Lock()

@@ -29,6 +29,7 @@ const (
 type replay struct {
 	lines, whole int64 // lines and bytes; the rest is torn
 	synced       int64 // bytes; the rest may never have been synced
+	torn         int64 // bytes that were dropped
 }
 
 // replayFile makes the changes in a file on m.
@@ -43,6 +44,7 @@ func replayFile(ctx context.Context, m *MemoryStore, file file) (replay, error) 
 	r := bufio.NewReaderSize(io.NewSectionReader(file, 0, math.MaxInt64), maxLine)
 	for found := (replay{}); ; found.lines++ {
 		line, err := r.ReadSlice('\n')
+		found.torn = info.Size() - found.whole
 		if err == io.EOF && (found.lines > 0 || strings.HasPrefix(fileHeader, string(bytes.TrimRight(line, "\x00")))) {
 			return found, nil
 		}

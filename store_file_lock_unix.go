@@ -7,19 +7,12 @@ import (
 	"syscall"
 )
 
-// lockFile opens a file, creating it if absent, and locks it for this process. The lock
-// ends with the process, even in a crash. A link in its place is refused.
-func lockFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
+// lock locks a file against other processes until it is closed. The lock also ends with
+// the process, even in a crash.
+func lock(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err == syscall.EWOULDBLOCK {
+		return errLocked
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		if err == syscall.EWOULDBLOCK {
-			return nil, errLocked
-		}
-		return nil, err
-	}
-	return f, nil
+	return err
 }

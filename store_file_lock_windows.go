@@ -3,22 +3,23 @@ package main
 import (
 	"os"
 	"syscall"
+	"unsafe"
 )
 
-// lockFile opens a file, creating it if absent, and shares it with no other process.
-// Windows closes it with the process, even in a crash.
-func lockFile(path string) (*os.File, error) {
-	name, err := syscall.UTF16PtrFromString(path)
-	if err != nil {
-		return nil, err
+var lockFileEx = syscall.NewLazyDLL("kernel32.dll").NewProc("LockFileEx")
+
+// lock locks a file against other processes until it is closed. Windows closes it with
+// the process, even in a crash. A locked byte cannot be read by others, so this is one
+// behind the end of any file.
+func lock(f *os.File) error {
+	const failImmediately, exclusive, lockViolation = 1, 2, syscall.Errno(33)
+	at := syscall.Overlapped{OffsetHigh: 1 << 30}
+	ok, _, err := lockFileEx.Call(f.Fd(), failImmediately|exclusive, 0, 1, 0, uintptr(unsafe.Pointer(&at)))
+	if ok == 0 && err == lockViolation {
+		return errLocked
 	}
-	const sharingViolation = syscall.Errno(32)
-	h, err := syscall.CreateFile(name, syscall.GENERIC_READ|syscall.GENERIC_WRITE, 0, nil, syscall.OPEN_ALWAYS, syscall.FILE_ATTRIBUTE_NORMAL, 0)
-	if err == sharingViolation {
-		return nil, errLocked
+	if ok == 0 {
+		return err
 	}
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	return os.NewFile(uintptr(h), path), nil
+	return nil
 }

@@ -325,7 +325,7 @@ func TestUnusableFilesAreRefusedAndLeftAlone(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("OpenFileStore: got error %v, want %q", err, row.want)
 			}
-			_, err = ReadFileStore(t.Context(), path)
+			_, err = ReadFileStore(t.Context(), path, slog.New(slog.DiscardHandler))
 			if err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("ReadFileStore: got error %v, want %q", err, row.want)
 			}
@@ -424,7 +424,7 @@ func TestOneFileHasOneStore(t *testing.T) {
 	f.create(newUser("johndoe2")) // the open store still works
 	want := f.contents()
 
-	m, err := ReadFileStore(t.Context(), link)
+	m, err := ReadFileStore(t.Context(), link, slog.New(slog.DiscardHandler))
 	wantErr(t, "ReadFileStore of a file in use", err, nil)
 	m.life = testLife // which an import does not need
 	wantEqual(t, "the store read while in use", testedStore{m, t}.contents(), want)
@@ -910,7 +910,7 @@ func TestReadingALargeFileCanBeStopped(t *testing.T) {
 
 func TestFileStoreIsImportedFromAnother(t *testing.T) {
 	source := filledStore(t)
-	m, err := ReadFileStore(t.Context(), source.path)
+	m, err := ReadFileStore(t.Context(), source.path, slog.New(slog.DiscardHandler))
 	wantErr(t, "ReadFileStore", err, nil)
 	target := openFile(t, storePath(t))
 	wantErr(t, "Import", target.Import(t.Context(), testedStore{m, t}.users(0, 100), m.lastID), nil)
@@ -921,12 +921,54 @@ func TestFileStoreIsImportedFromAnother(t *testing.T) {
 	if got := target.create(newUser("next")).ID; got != 6 {
 		t.Errorf("CreateUser = ID %d, want 6: the deleted account had 5", got)
 	}
-	_, err = ReadFileStore(t.Context(), filepath.Join(t.TempDir(), "none"))
+	var logs bytes.Buffer
+	cut := storePath(t)
+	write(t, cut, read(t, source.path)[:len(fileHeader)+10])
+	_, err = ReadFileStore(t.Context(), cut, slog.New(slog.NewTextHandler(&logs, nil)))
+	wantErr(t, "ReadFileStore of a file that was cut off", err, nil)
+	if !strings.Contains(logs.String(), "level=WARN msg=\"dropped the last lines") {
+		t.Errorf("ReadFileStore of a file that was cut off logs %q, want a warning", logs.String())
+	}
+	_, err = ReadFileStore(t.Context(), filepath.Join(t.TempDir(), "none"), slog.New(slog.DiscardHandler))
 	wantErr(t, "ReadFileStore of no file", err, os.ErrNotExist)
 	empty := storePath(t)
 	write(t, empty, "")
-	if _, err := ReadFileStore(t.Context(), empty); err == nil {
+	if _, err := ReadFileStore(t.Context(), empty, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("ReadFileStore of an empty file succeeded, want an error, as its name may be mistyped")
+	}
+}
+
+func TestInterruptedImportLeavesAnEmptyStore(t *testing.T) {
+	users := numberedUsers(1000)
+	for _, fails := range []string{"write", "sync", "rename"} {
+		t.Run("an import that fails at a "+fails, func(t *testing.T) {
+			f := openFile(t, storePath(t))
+			f.file.folder = brokenFolder{f.file.folder, fails}
+			if err := f.Import(t.Context(), users, 2000); err == nil {
+				t.Fatal("Import succeeded, want an error")
+			}
+			f = f.reopen()
+			wantEqual(t, "Users", f.users(0, 10), nil)
+			wantErr(t, "Import, again", f.Import(t.Context(), users, 2000), nil)
+			wantErr(t, "Import, once more", f.Import(t.Context(), users, 2000), ErrNotEmpty)
+			if got := f.create(newUser("next")).ID; got != 2001 {
+				t.Errorf("CreateUser = ID %d, want 2001", got)
+			}
+			want := f.contents()
+			wantEqual(t, "the store opened again", f.reopen().contents(), want)
+		})
+	}
+}
+
+func TestLinkToAnAbsentFileIsRefused(t *testing.T) {
+	path, absent := storePath(t), filepath.Join(t.TempDir(), "absent")
+	if err := os.Symlink(absent, path); err != nil {
+		t.Skip("no symbolic links here:", err)
+	}
+	_, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
+	wantErr(t, "OpenFileStore", err, os.ErrNotExist)
+	if _, err := os.Lstat(absent); err == nil {
+		t.Error("OpenFileStore created the file behind the link")
 	}
 }
 

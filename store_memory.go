@@ -41,8 +41,13 @@ func NewMemoryStore(life Lifetimes) *MemoryStore {
 // clone returns a store with the same contents.
 func (m *MemoryStore) clone() *MemoryStore {
 	c := NewMemoryStore(m.life)
-	c.accounts, c.names, c.lastID = slices.Clone(m.accounts), maps.Clone(m.names), m.lastID
+	c.copy(m)
 	return c
+}
+
+// copy gives m the contents of another store.
+func (m *MemoryStore) copy(from *MemoryStore) {
+	m.accounts, m.names, m.lastID = slices.Clone(from.accounts), maps.Clone(from.names), from.lastID
 }
 
 // change makes every change: it checks the caller and makes what decide returns, in one
