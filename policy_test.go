@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"go/ast"
@@ -212,8 +213,11 @@ func TestReadmeEndpointsFitOpenAPI(t *testing.T) {
 		t.Fatalf("the test found %d endpoints in README.md, want 20 or more", len(rows))
 	}
 	for _, m := range rows {
-		if m[2] == "/" {
-			continue // openapi.json leaves it out
+		if m[2] == "/" { // openapi.json leaves it out
+			if status := strconv.Itoa(readArticle(t).do("GET", "/", "", "").status); !strings.HasPrefix(m[4], status) {
+				t.Errorf("README.md says that GET / gets %q, but it gets %s", m[4], status)
+			}
+			continue
 		}
 		operation := string(api.Paths[m[2]][strings.ToLower(m[1])])
 		for _, status := range regexp.MustCompile(`\b[2-5]\d\d\b`).FindAllString(m[4], -1) {
@@ -257,6 +261,15 @@ func TestReadmeSettings(t *testing.T) {
 	slices.Sort(flags)
 	if diff := cmp.Diff(flagNames(), flags); diff != "" {
 		t.Errorf("the flags (-), and those in the pages (+):\n%s", diff)
+	}
+	few := regexp.MustCompile("(?m)^\\| `(-[a-z-]+) ([^`]+)` \\|").FindAllStringSubmatch(readText(t, "README.md"), -1)
+	for _, m := range few {
+		if _, err := parseSettings(m[1:], envOf("SECRET_KEY="+settingsKey)); err != nil {
+			t.Errorf("README.md recommends %s %s: %v", m[1], m[2], err)
+		}
+	}
+	if len(few) < 4 {
+		t.Errorf("the test found the settings %q in README.md, want 4 or more", few)
 	}
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|").FindAllStringSubmatch(readme, -1) {
 		variables = append(variables, m[1])
@@ -303,36 +316,95 @@ func TestPagesLimits(t *testing.T) {
 	}
 }
 
-// TestPagesNumbersInProse: each number with a unit in the prose of a page is in this
-// list, either made from the code or a fact about something else.
+// TestPagesNumbersInProse: each number with a unit, each status and each version in a page
+// is in this list, either made from the code or a fact about something else. Other tests
+// check the tables of README.md and docs/promises.md.
 func TestPagesNumbersInProse(t *testing.T) {
 	t.Parallel()
+	set := defaultSettings(t)
+	seconds := func(d time.Duration) int { return int(d.Seconds()) }
+	status := func(err error) int {
+		p, _ := problemOf(err)
+		return p.status
+	}
+	grouped := func(n int) string { return fmt.Sprintf("%d,%03d", n/1000, n%1000) }
+	_, goVersion, _ := strings.Cut(readText(t, "go.mod"), "\ngo ")
+	goVersion = regexp.MustCompile(`^\d+\.\d+`).FindString(goVersion)
+	_, imageUser, _ := strings.Cut(readText(t, "Dockerfile"), "\nUSER ")
+	imageUser, _, _ = strings.Cut(imageUser, ":")
 	known := []string{
-		fmt.Sprintf("with PBKDF2-HMAC-SHA256, %d,000 iterations", DefaultIterations/1000),
-		fmt.Sprintf("An access token lives %d minutes", int(defaultSettings(t).AccessTTL.Minutes())),
+		fmt.Sprintf("with PBKDF2-HMAC-SHA256, %s iterations", grouped(DefaultIterations)),
+		fmt.Sprintf("An access token lives %d minutes", int(set.AccessTTL.Minutes())),
+		fmt.Sprintf("an access token, which is valid for %d minutes", int(set.AccessTTL.Minutes())),
+		fmt.Sprintf("the %s most common", grouped(len(commonPasswords()))),
 		fmt.Sprintf("requires 15 characters where a password is the only factor; stdauth requires %d", minPassword),
-		fmt.Sprintf("an access token, which is valid for %d minutes", int(defaultSettings(t).AccessTTL.Minutes())),
-		fmt.Sprintf("the server finishes requests under way, for %d s at most", int(gracePeriod.Seconds())),
+		fmt.Sprintf("6.2.1 %d characters or more", minPassword),
+		fmt.Sprintf("up to %s bytes", grouped(maxPassword)),
+		fmt.Sprintf("dynamic tokens of 128 random bits | yes | session IDs have %d", 5*len(NewSession(User{}, time.Now(), Lifetimes{}).ID)), // base32
+		fmt.Sprintf("recommends at most 30 days where a password is the only factor; the default is %d", int(set.Sessions.Max.Hours()/24)),
+		fmt.Sprintf("rotation with %d s of grace", seconds(refreshGrace)),
+		fmt.Sprintf("each attempt after the %s must wait", map[int]string{5: "fifth"}[freeTries]),
+		fmt.Sprintf("the body is over %d KiB", maxBody>>10),
+		fmt.Sprintf("the request did not arrive within %d s", seconds(requestTimeout)),
+		fmt.Sprintf("the server finishes requests under way, for %d s at most", seconds(gracePeriod)),
 
-		// Facts about the server of the article, etcd and others.
+		fmt.Sprintf("A %d also has `", status(errInvalidFields)),
+		fmt.Sprintf("A %d and a %d have `", status(ErrThrottled), status(ErrBusy)),
+		fmt.Sprintf("A %d has `", status(errNoCredentials)),
+		fmt.Sprintf("gets a %d with `: the first", status(ErrUnavailable)),
+		fmt.Sprintf("also gets a %d, although", status(ErrUnavailable)),
+		fmt.Sprintf("` responds with %d too", status(ErrUnavailable)),
+		fmt.Sprintf("Reads still work, and ` responds with %d", status(ErrUnavailable)),
+		fmt.Sprintf("takes no changes; ` responds with %d", status(ErrUnavailable)),
+		fmt.Sprintf("shows the same %d here", status(ErrToken)),
+		fmt.Sprintf("The %d for a disabled account is the article's, and kept", status(ErrInactive)),
+		"has an address (201 and `)", // TestRegister
+		"a status of 400 or above",
+
+		fmt.Sprintf("It needs Go %s and downloads nothing", goVersion),
+		fmt.Sprintf("needs only Go %s,", goVersion),
+		fmt.Sprintf("uses %s or later", tls.VersionName(new(certificate).config().MinVersion)),
+		fmt.Sprintf("runs as user ID %s.", imageUser),
+		"only its owner can read it (mode 0600)", // TestFileIsForItsOwnerOnly
+		"a start reads about 30 MB of it a second",
+
+		// Facts about the server of the article, etcd, systemd and others.
+		"` responds with 401 to the login that the article shows",
+		"and the response is 401",
+		"Python 3.11, FastAPI",
+		"deprecated since Python 3.12",
 		"For an unknown name, no password is hashed: the response takes 2.5 ms instead of 235 ms.",
 		"bcrypt reads 72 bytes",
+		"etcd 3.4 or later",
+		"From etcd 3.6 on",
 		"etcd stores up to 2 GiB by default",
+		"| | 2 GiB | 8 GiB |",
 		"An account takes about 510 bytes of it and a session 410",
 		"100 refreshes a second add 150 MB an hour",
+		"over 10 ms is slow",
+		"rates the exposure 1.3, of 10",
 		"90 days before you publish",
 	}
-	unit := regexp.MustCompile(`\b\d[\d,.]*[  -]?(s|ms|seconds?|minutes?|hours?|days?|bytes|bits|KiB|GiB|MB|GB|%|characters|sessions|iterations|tries|accounts|requests)\b`)
+	number := regexp.MustCompile(`\b\d[\d,.]*[  -]?(s|ms|seconds?|minutes?|hours?|days?|bytes|(random )?bits|KiB|GiB|MB|GB|%|characters|sessions|iterations|tries|accounts|requests|most common)\b` +
+		`|\bmode \d+|\bID \d+|\b(Go|etcd|Python|TLS|exposure) \d\.\d+|\b[2-5]\d\d\b`)
+	tested := regexp.MustCompile("RFC [0-9]+|pull request [0-9]+|` \\| [2-5][0-9][0-9] \\|") // the last: TestReadmeCodes
 	used := map[string]bool{}
 	for _, page := range pages(t) {
-		text := prose(readText(t, page))
+		text := readText(t, page)
+		if page == "docs/reading.md" {
+			continue // made from web/ways.json
+		}
+		if page == "README.md" || page == "docs/promises.md" {
+			text = regexp.MustCompile(`(?m)^\|.*$`).ReplaceAllString(text, "")
+		}
+		text = tested.ReplaceAllString(prose(text), "")
 		for _, fact := range known {
 			if strings.Contains(text, fact) {
 				used[fact] = true
 				text = strings.ReplaceAll(text, fact, "")
 			}
 		}
-		for _, m := range unit.FindAllStringIndex(text, -1) {
+		for _, m := range number.FindAllStringIndex(text, -1) {
 			t.Errorf("%s has a number that is not in the list: ...%s...", page, text[max(0, m[0]-60):min(len(text), m[1]+40)])
 		}
 	}
@@ -343,10 +415,9 @@ func TestPagesNumbersInProse(t *testing.T) {
 	}
 }
 
-// prose returns a page without its code and tables, in one line.
+// prose returns a page without its code, in one line.
 func prose(page string) string {
 	page = regexp.MustCompile("(?s)```.*?\n```").ReplaceAllString(page, "")
-	page = regexp.MustCompile(`(?m)^\|.*$`).ReplaceAllString(page, "")
 	return strings.Join(strings.Fields(regexp.MustCompile("`[^`]*`").ReplaceAllString(page, "`")), " ")
 }
 
@@ -394,7 +465,7 @@ func TestReadmeLinks(t *testing.T) {
 	}
 }
 
-// TestReadmeNames: the metrics and the functions that the pages name exist.
+// TestReadmeNames: the metrics, codes, functions and types that the pages name exist.
 func TestReadmeNames(t *testing.T) {
 	t.Parallel()
 	readme := allPages(t)
@@ -413,6 +484,11 @@ func TestReadmeNames(t *testing.T) {
 	}
 	if len(found) < 5 {
 		t.Errorf("the test found the metrics %v in the pages, want 5 or more", found)
+	}
+	for _, m := range regexp.MustCompile(`code="(\w+)"`).FindAllStringSubmatch(readme, -1) {
+		if !slices.ContainsFunc(problems, func(p problem) bool { return p.code == m[1] }) {
+			t.Errorf("a page names the code %s, which does not exist", m[1])
+		}
 	}
 
 	known := map[string]bool{}
@@ -434,6 +510,122 @@ func TestReadmeNames(t *testing.T) {
 	}
 	if names < 15 {
 		t.Errorf("the test found %d names in the table of docs/article.md, want 15 or more", names)
+	}
+	for _, m := range regexp.MustCompile("`(?:\\w+\\.)?(\\w+)` in\\s`(\\w+\\.go)`").FindAllStringSubmatch(readme, -1) {
+		if _, names := fileKnows(t, m[2]); !names[m[1]] {
+			t.Errorf("a page says %s, but nothing has that name", m[0])
+		}
+	}
+	_, types, _ := strings.Cut(readme, "only a few types: ")
+	types, _, _ = strings.Cut(types, ".\n")
+	if types == "" {
+		t.Error("README.md does not name the types")
+	}
+	var code strings.Builder
+	for _, file := range productionFiles(t) {
+		code.WriteString(readText(t, file))
+	}
+	for name := range strings.SplitSeq(types, ", ") {
+		if !strings.Contains(code.String(), "\ntype "+name+" ") {
+			t.Errorf("README.md names the type %s, which does not exist", name)
+		}
+	}
+}
+
+// TestPagesNameTests: the tests and benchmarks that the pages name, alone or in a command,
+// exist.
+func TestPagesNameTests(t *testing.T) {
+	t.Parallel()
+	functions := func(pattern string) (names []string) {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			for _, m := range regexp.MustCompile(`(?m)^func ((?:[Tt]est|Benchmark|Fuzz)\w+)\(`).FindAllStringSubmatch(readText(t, file), -1) {
+				names = append(names, m[1])
+			}
+		}
+		return names
+	}
+	ours, endToEnd := functions("*_test.go"), functions("e2e/*_test.go")
+	placeholders := []string{"TestName", "FuzzName", "TestMyStore"}
+	alone, commands := 0, 0
+	for _, page := range pages(t) {
+		text := readText(t, page)
+		for _, name := range regexp.MustCompile(`\b(?:[Tt]est|Fuzz)[A-Z]\w+`).FindAllString(text, -1) {
+			alone++
+			if !slices.Contains(slices.Concat(ours, endToEnd, placeholders), name) {
+				t.Errorf("%s names %s, which does not exist", page, name)
+			}
+		}
+		for _, command := range regexp.MustCompile("go (?:-C e2e )?test [^`\n#]*").FindAllString(text, -1) {
+			names := ours
+			if strings.Contains(command, "-C e2e") {
+				names = endToEnd
+			}
+			for _, m := range regexp.MustCompile(`-(run|bench|fuzz) '?([^' ]+)`).FindAllStringSubmatch(command, -1) {
+				kind := map[string]string{"run": "Test", "bench": "Benchmark", "fuzz": "Fuzz"}[m[1]]
+				pattern, _, _ := strings.Cut(strings.ReplaceAll(m[2], `\|`, "|"), "/")
+				for pattern := range strings.SplitSeq(pattern, "|") {
+					commands++
+					selects := func(name string) bool {
+						return strings.HasPrefix(name, kind) && regexp.MustCompile(pattern).MatchString(name)
+					}
+					if pattern != "^$" && !slices.ContainsFunc(append(placeholders, names...), selects) {
+						t.Errorf("%s: %q selects nothing", page, command)
+					}
+				}
+			}
+		}
+	}
+	if alone < 50 || commands < 15 {
+		t.Errorf("the test found %d names of tests and %d in commands, want 50 and 15 or more", alone, commands)
+	}
+}
+
+// TestPagesNameSettingsAndPaths: the flags, variables, paths, files and keys that the pages
+// name in passing exist.
+func TestPagesNameSettingsAndPaths(t *testing.T) {
+	t.Parallel()
+	variables := []string{"SSL_CERT_FILE"}
+	parseSettings(nil, func(name string) string { variables = append(variables, name); return "" })
+	paths := []string{"/metrics", "/debug/vars", "/debug/pprof/"}
+	for _, r := range new(server).routes() {
+		_, path, _ := strings.Cut(strings.TrimSuffix(r.pattern, "{$}"), " ")
+		paths = append(paths, path)
+	}
+	store := EtcdStore{prefix: "/stdauth/"}
+	keys := store.userKey(1) + store.nameKey("x") + store.adminKey(1) + store.sessionsOf(1)
+	elsewhere := regexp.MustCompile(`^/(data|etc|var|tmp|accounts|stdauth)/`) // files, and prefixes of keys
+	count := 0
+	for _, page := range pages(t) {
+		text := readText(t, page)
+		for _, m := range regexp.MustCompile("`((?:[A-Z]+ )?/[a-z][^` ]*|-[a-z][a-z-]*|[A-Z][A-Z_]{5,}|users\\.jsonl\\.\\w+)[` ]").FindAllStringSubmatch(text, -1) {
+			count++
+			name, ok := m[1][strings.IndexByte(m[1], ' ')+1:], false // without the method
+			switch name[0] {
+			case '-':
+				ok = slices.Contains(flagNames(), name)
+			case '/':
+				ok = slices.Contains(paths, name) || elsewhere.MatchString(name)
+			case 'u': // beside the file of a store
+				ok = strings.Contains(readText(t, "store_file.go"), strconv.Quote(strings.TrimPrefix(name, "users.jsonl")))
+			default:
+				ok = slices.Contains(variables, name)
+			}
+			if !ok {
+				t.Errorf("%s names %s, which does not exist", page, name)
+			}
+		}
+		for _, m := range regexp.MustCompile(`/stdauth/\w+/`).FindAllString(text, -1) {
+			if !strings.Contains(keys, m) {
+				t.Errorf("%s names the keys %s, which the store does not have", page, m)
+			}
+		}
+	}
+	if count < 80 {
+		t.Errorf("the test found %d settings and paths in the pages, want 80 or more", count)
 	}
 }
 
