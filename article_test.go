@@ -111,8 +111,9 @@ func TestArticleUnknownUserTakesAsLong(t *testing.T) {
 	for _, list := range took {
 		slices.Sort(list)
 	}
-	// The server of the article takes 235 ms and 2.5 ms.
-	if known, unknown := took["johndoe"][4], took["nobody"][4]; unknown < known/3 || known < unknown/3 {
+	// The server of the article takes 235 ms and 2.5 ms. This compares the fastest logins,
+	// because other programs can only slow logins down.
+	if known, unknown := took["johndoe"][0], took["nobody"][0]; unknown < known/3 || known < unknown/3 {
 		t.Errorf("a login with a wrong password takes %v, one with an unknown username %v; want the same", known, unknown)
 	}
 }
