@@ -45,10 +45,10 @@ func NewSession(u User, now time.Time, life Lifetimes) Session {
 	return s
 }
 
-// Rotate accepts a refresh token of the given generation. Afterwards s.Generation is
-// that of its successor. If a replaced token is used after the grace period, it has two
-// holders, and one of them is a thief: Rotate returns ErrReplayed, and the session must
-// end (RFC 9700, section 4.14.2).
+// Rotate accepts a refresh token of the given generation: the current one, or the one
+// before it in its grace period. Afterwards s.Generation is that of its successor. An
+// older token has two holders, and one of them is a thief: Rotate returns ErrReplayed,
+// and the session must end (RFC 9700, section 4.14.2).
 func (s *Session) Rotate(generation int64, now time.Time, life Lifetimes) error {
 	switch {
 	case generation == s.Generation:
