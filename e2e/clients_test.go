@@ -13,7 +13,7 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// decode reads the JSON of an answer that must have the wanted status.
+// decode reads the JSON of a response that must have the wanted status.
 func decode[T any](t testing.TB, resp *http.Response, want int) (v T) {
 	t.Helper()
 	if err := json.Unmarshal(readAll(t, resp, want), &v); err != nil {
@@ -22,10 +22,10 @@ func decode[T any](t testing.TB, resp *http.Response, want int) (v T) {
 	return v
 }
 
-// Go's own OAuth 2.0 package logs in, sends the token, and refreshes it without
-// being asked to.
+// TestOAuth2: Go's own OAuth 2.0 package logs in, sends the token, and refreshes it by
+// itself.
 func TestOAuth2(t *testing.T) {
-	// The package takes a token for expired 10 s early.
+	// The package treats a token as expired 10 s early.
 	s := startServer(t, "-access-ttl", "12s")
 	config := oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: s.URL + "/token"}}
 	first, err := config.PasswordCredentialsToken(t.Context(), "johndoe", "secret")
@@ -57,7 +57,7 @@ func TestOAuth2(t *testing.T) {
 	}
 }
 
-// What the package makes of a refusal.
+// TestOAuth2Error: the package reads the error of a refused login.
 func TestOAuth2Error(t *testing.T) {
 	s := startServer(t)
 	config := oauth2.Config{Endpoint: oauth2.Endpoint{TokenURL: s.URL + "/token", AuthStyle: oauth2.AuthStyleInParams}}
@@ -68,7 +68,7 @@ func TestOAuth2Error(t *testing.T) {
 	}
 }
 
-// claims are those that the libraries do not know.
+// claims has the claims that the libraries do not know.
 type claims struct {
 	jwt.RegisteredClaims
 	SessionID string `json:"sid"`
@@ -76,7 +76,7 @@ type claims struct {
 	Role      string `json:"role"`
 }
 
-// Whoever has the bytes of SECRET_KEY can verify a token with any library.
+// TestGolangJWT: a library that has the bytes of SECRET_KEY can verify a token.
 func TestGolangJWT(t *testing.T) {
 	s := startServer(t, "SECRET_KEY="+testKey, "-issuer", "https://auth.example.com")
 	access, refresh := logIn(t, s, "johndoe", "secret")
@@ -95,13 +95,13 @@ func TestGolangJWT(t *testing.T) {
 		t.Errorf("claims = %+v", c)
 	}
 	if life := c.ExpiresAt.Sub(c.IssuedAt.Time); life != 30*time.Minute {
-		t.Errorf("the token lives %v, want 30m", life)
+		t.Errorf("the lifetime of the token is %v, want 30m", life)
 	}
 	if _, err := parse(access, strings.ToUpper(testKey)); err == nil {
-		t.Error("verified under another key")
+		t.Error("the library accepts the token with another key, want an error")
 	}
 	if _, err := parse(refresh, testKey); err == nil {
-		t.Error("a refresh token passes for a JWT")
+		t.Error("the library accepts a refresh token as a JWT, want an error")
 	}
 }
 
@@ -128,16 +128,16 @@ func TestGoJOSE(t *testing.T) {
 		t.Errorf("claims = %+v", ours)
 	}
 	if err := token.Claims([]byte(strings.ToUpper(testKey)), &registered); err == nil {
-		t.Error("verified under another key")
+		t.Error("the library accepts the token with another key, want an error")
 	}
 }
 
-// The reverse: a token that a library has signed with the server's key is good if
-// it is, byte for byte, what the server would write.
+// TestTokenMadeByLibrary: a token that a library signed with the key of the server is
+// valid if it is, byte for byte, what the server writes.
 func TestTokenMadeByLibrary(t *testing.T) {
 	s := startServer(t, "SECRET_KEY="+testKey)
 	access, _ := logIn(t, s, "johndoe", "secret")
-	// The claims in the server's order, which a map would lose.
+	// The claims in the order of the server, which a map does not keep.
 	var c struct {
 		Issuer     string `json:"iss"`
 		Audience   string `json:"aud"`
@@ -167,11 +167,11 @@ func TestTokenMadeByLibrary(t *testing.T) {
 		claims jwt.Claims
 		status int
 	}{
-		{"HS256", jwt.SigningMethodHS256, []byte(testKey), c, http.StatusOK},
-		{"HS256, the claims in another order", jwt.SigningMethodHS256, []byte(testKey), inAnyOrder, http.StatusUnauthorized},
-		{"HS256 with another key", jwt.SigningMethodHS256, []byte(strings.ToUpper(testKey)), c, http.StatusUnauthorized},
-		{"HS512 with the same key", jwt.SigningMethodHS512, []byte(testKey), c, http.StatusUnauthorized},
-		{"no signature", jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, c, http.StatusUnauthorized},
+		{"a token with HS256 and the claims in order is accepted", jwt.SigningMethodHS256, []byte(testKey), c, http.StatusOK},
+		{"a token with the claims in another order is refused", jwt.SigningMethodHS256, []byte(testKey), inAnyOrder, http.StatusUnauthorized},
+		{"a token with another key is refused", jwt.SigningMethodHS256, []byte(strings.ToUpper(testKey)), c, http.StatusUnauthorized},
+		{"a token with HS512 and the same key is refused", jwt.SigningMethodHS512, []byte(testKey), c, http.StatusUnauthorized},
+		{"a token without a signature is refused", jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, c, http.StatusUnauthorized},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			token, err := jwt.NewWithClaims(test.method, test.claims).SignedString(test.key)
@@ -192,7 +192,7 @@ func TestTokenMadeByLibrary(t *testing.T) {
 	}
 }
 
-// openid-client is the OAuth 2.0 client of npm that is certified for OpenID Connect.
+// TestOpenIDClient uses openid-client, an OAuth 2.0 client of npm that is certified for OpenID Connect.
 func TestOpenIDClient(t *testing.T) {
 	s := startServer(t)
 	npm(t)
@@ -206,8 +206,8 @@ func TestRequestsOAuthlib(t *testing.T) {
 		nil, pythonWith(t, "requests_oauthlib", "apt-get install python3-requests-oauthlib"), "client/requests-oauthlib.py", checked(t, s))
 }
 
-// pythonWith is a Python that has a package. Debian's is at /usr/bin, whichever comes
-// first in the path.
+// pythonWith returns a Python that has a package. That of Debian is in /usr/bin, which
+// may not be first in the path.
 func pythonWith(t testing.TB, module, install string) string {
 	t.Helper()
 	for _, python := range []string{"python3", "/usr/bin/python3"} {

@@ -21,22 +21,22 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// The figures are measured on wish only, since they say little about a machine
-// that does something else at the same time:
+// The figures are measured on request only, as other load on the machine would spoil
+// them:
 //
 //	go test -v -run TestClusterFigures -etcd.figures 5s .
 //	go test -v -run TestClusterSizes -etcd.figures 1s .
 var clusterFigures = flag.Duration("etcd.figures", 0, "how long to measure each figure of the etcd store, in each of three rounds")
 
-// Authenticated requests at one copy and at two, beside the same with a file,
-// and beside what the cluster itself gives: the same transaction by HTTP, and a
-// range by etcd's own client.
+// TestClusterFigures measures authenticated requests to one copy and to two. For
+// comparison it measures them with a file, the same transaction by HTTP, and a range by
+// etcd's own client.
 func TestClusterFigures(t *testing.T) {
 	if *clusterFigures == 0 {
 		t.Skip("needs -etcd.figures")
 	}
-	// Each copy knows a member of its own, neither of which is the leader, and
-	// the transaction goes to the first of them: so that like is beside like.
+	// To make the figures comparable, each copy uses a member of its own that is not
+	// the leader, and the transaction goes to the first of these members.
 	c := &cluster{etcd: startEtcd(t, 3)}
 	var endpoints []string
 	for _, n := range c.etcd.nodes {
@@ -129,7 +129,7 @@ func clusterMeasure(t *testing.T, clients int, call func(n int) error) clusterFi
 	wg.Wait()
 	slices.Sort(all)
 	if len(all) == 0 {
-		t.Fatal("nothing was measured")
+		t.Fatal("no call was measured")
 	}
 	return clusterFigure{float64(len(all)) / time.Since(start).Seconds(), all[len(all)/2], all[len(all)*99/100]}
 }
@@ -154,13 +154,13 @@ func clusterSession(t *testing.T, c *etcdCluster) (key, value string) {
 		t.Fatal(err)
 	}
 	if len(found.Kvs) != 1 {
-		t.Fatalf("there are %d sessions, want 1", len(found.Kvs))
+		t.Fatalf("etcd has %d sessions, want 1", len(found.Kvs))
 	}
 	return string(found.Kvs[0].Key), string(found.Kvs[0].Value)
 }
 
-// What an account and a session cost etcd: on disk, of which it has 2 GiB unless
-// told otherwise, and in memory.
+// TestClusterSizes measures the size of an account and of a session in etcd: on disk,
+// where its default limit is 2 GiB, and in memory.
 func TestClusterSizes(t *testing.T) {
 	if *clusterFigures == 0 {
 		t.Skip("needs -etcd.figures")
@@ -170,8 +170,7 @@ func TestClusterSizes(t *testing.T) {
 	clusterWriteAccounts(t, file, accounts)
 	c := startEtcd(t, 1)
 	n := c.nodes[0]
-	// What a member needs that has just started is not blurred by what it needed
-	// for a moment.
+	// The member is restarted before each measurement, which frees its temporary memory.
 	measure := func() (size, memory int64, start time.Time) {
 		size = c.size(t)
 		n.kill()
@@ -182,7 +181,7 @@ func TestClusterSizes(t *testing.T) {
 	}
 	said := func(what string, count int, size, memory int64, took time.Duration) {
 		newSize, newMemory, _ := measure()
-		t.Logf("%-34s %4d bytes on disk, %4d in memory; %d made in %v", what, (newSize-size)/int64(count), (newMemory-memory)/int64(count), count, took.Round(time.Millisecond))
+		t.Logf("%-34s %4d bytes on disk, %4d in memory; %d created in %v", what, (newSize-size)/int64(count), (newMemory-memory)/int64(count), count, took.Round(time.Millisecond))
 	}
 
 	size, memory, start := measure()
@@ -195,7 +194,7 @@ func TestClusterSizes(t *testing.T) {
 	clusterRegister(t, copy.url, "johndoe")
 	copy.stop(t)
 	key, value := clusterSession(t, c)
-	t.Logf("a session's key and value are %d and %d bytes", len(key), len(value))
+	t.Logf("the key and the value of a session have %d and %d bytes", len(key), len(value))
 	prefix := key[:len(key)-10]
 	size, memory, start = measure()
 	for i := 0; i < sessions; i += 100 {
@@ -215,8 +214,8 @@ func etcdMust(t testing.TB, err error) {
 	}
 }
 
-// etcdMemory returns the bytes of main memory that a member takes, without those
-// of its file, which the system keeps there while there is room.
+// etcdMemory returns the main memory of a member in bytes, without the pages of its file,
+// which the system caches.
 func etcdMemory(t testing.TB, n *etcdNode) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))
@@ -230,7 +229,7 @@ func etcdMemory(t testing.TB, n *etcdNode) int64 {
 	return kib << 10
 }
 
-// clusterWriteAccounts writes a file store by hand, as its format allows.
+// clusterWriteAccounts writes the file of a store by hand.
 func clusterWriteAccounts(t testing.TB, path string, n int) {
 	t.Helper()
 	var b bytes.Buffer

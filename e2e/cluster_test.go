@@ -18,9 +18,8 @@ import (
 	"time"
 )
 
-// Two copies of the server and three members of etcd, all processes of their
-// own on this machine, and what happens when some of them are killed.
-
+// A cluster is two copies of the server and three members of etcd, each of which is a
+// process on this machine and may be killed.
 type cluster struct {
 	etcd   *etcdCluster
 	copies []*clusterCopy
@@ -35,7 +34,7 @@ func startCluster(t testing.TB, args ...string) *cluster {
 	return c
 }
 
-// url returns that of one copy or the other.
+// url returns the URL of one of the copies.
 func (c *cluster) url(n int) string { return c.copies[n%len(c.copies)].url }
 
 func TestClusterOneNameIsGivenOnce(t *testing.T) {
@@ -61,7 +60,7 @@ func TestClusterOneNameIsGivenOnce(t *testing.T) {
 	}
 
 	u := clusterLogin(t, c.url(0), "johndoe")
-	t.Run("fifty refreshes have one successor", func(t *testing.T) {
+	t.Run("fifty refreshes at two copies get one successor", func(t *testing.T) {
 		for range 5 {
 			var successors sync.Map
 			var wg sync.WaitGroup
@@ -83,26 +82,26 @@ func TestClusterOneNameIsGivenOnce(t *testing.T) {
 				return true
 			})
 			if count != 1 {
-				t.Fatalf("50 refreshes of one token at two copies have %d successors", count)
+				t.Fatalf("50 refreshes of one token at two copies return %d successors, want 1", count)
 			}
 		}
 	})
-	t.Run("who logs out at one copy is out at the other", func(t *testing.T) {
+	t.Run("a logout at one copy ends the session at the other", func(t *testing.T) {
 		for n := range 6 {
 			u := clusterLogin(t, c.url(n), "johndoe")
 			if a := u.get(c.url(n+1), "/users/me/"); a.status != 200 {
-				t.Fatalf("a token of one copy at the other: %v", a)
+				t.Fatalf("a token of one copy at the other: %v, want 200", a)
 			}
 			clusterCall("POST", c.url(n)+"/revoke", "", url.Values{"token": {u.access}})
 			if a := u.get(c.url(n+1), "/users/me/"); a.status != 401 {
-				t.Fatalf("after a logout at one copy, the other says %v, want 401", a)
+				t.Fatalf("GET /users/me/ at one copy after a logout at the other: %v, want 401", a)
 			}
 			if a := clusterRefresh(c.url(n+1), u.refresh); a.status != 400 {
-				t.Fatalf("after a logout at one copy, a refresh at the other is %v, want 400", a)
+				t.Fatalf("a refresh at one copy after a logout at the other: %v, want 400", a)
 			}
 		}
 	})
-	t.Run("an old refresh token ends the session at both", func(t *testing.T) {
+	t.Run("the replay of a refresh token ends the session at both copies", func(t *testing.T) {
 		u := clusterLogin(t, c.url(0), "johndoe")
 		first := u.refresh
 		for n := range 2 {
@@ -113,19 +112,19 @@ func TestClusterOneNameIsGivenOnce(t *testing.T) {
 			u.take(a)
 		}
 		if a := clusterRefresh(c.url(0), first); a.status != 400 {
-			t.Errorf("an old refresh token: %v, want 400", a)
+			t.Errorf("a refresh token two rotations old: %v, want 400", a)
 		}
 		if a := u.get(c.url(1), "/users/me/"); a.status != 401 {
-			t.Errorf("after it, the session at the other copy: %v, want 401", a)
+			t.Errorf("GET /users/me/ at the other copy after the replay: %v, want 401", a)
 		}
 	})
-	t.Run("a copy of the server is killed under load", func(t *testing.T) {
+	t.Run("no acknowledged change is lost when a copy is killed", func(t *testing.T) {
 		load := c.startLoad(t, 4)
 		time.Sleep(time.Second)
 		c.copies[0].kill()
 		time.Sleep(2 * time.Second)
 		load.stop(t)
-		t.Logf("%d changes acknowledged, the longest pause %v", load.acknowledged.Load(), load.longest())
+		t.Logf("%d changes acknowledged, and at most %v without one", load.acknowledged.Load(), load.longest())
 	})
 }
 
@@ -146,7 +145,7 @@ func TestClusterAdminIsMadeOnce(t *testing.T) {
 			told.WriteString(c.stdout.String())
 		}
 		if strings.Count(told.String(), "created the admin root") != 1 {
-			t.Errorf("two copies started at once said:\n%s\nwant one admin", told.String())
+			t.Errorf("two copies started at once print:\n%s\nwant one created admin", told.String())
 		}
 	}
 	store := etcd.address() + "/round0"
@@ -157,11 +156,11 @@ func TestClusterAdminIsMadeOnce(t *testing.T) {
 	c := startCopy(t, nil, "-store", store)
 	u := clusterLogin(t, c.url, "root")
 	if a := u.get(c.url, "/users/"); a.status != 200 || len(a.list) != 1 {
-		t.Errorf("the accounts: %v", a)
+		t.Errorf("GET /users/: %v, want one account", a)
 	}
 }
 
-// A file store moves over with its accounts, IDs and passwords.
+// TestClusterImport: an import from a file keeps the accounts, their IDs and passwords.
 func TestClusterImport(t *testing.T) {
 	etcd := startEtcd(t, 1)
 	file := filepath.Join(t.TempDir(), "users.jsonl")
@@ -181,21 +180,20 @@ func TestClusterImport(t *testing.T) {
 		t.Fatalf("-import: status %d, %s", status, out)
 	}
 	if out, status := run("-store", etcd.address(), "-import", file); status != 2 || out != "stdauth: -import: the store already holds accounts\n" {
-		t.Errorf("-import once more: status %d, %s", status, out)
+		t.Errorf("a second -import: status %d, %s", status, out)
 	}
 	c := startCopy(t, nil, "-store", etcd.address())
 	after := clusterLogin(t, c.url, "root").get(c.url, "/users/").list
 	if fmt.Sprint(before) != fmt.Sprint(after) {
-		t.Errorf("before the move: %v\nafter: %v", before, after)
+		t.Errorf("the accounts before the import: %v\nafter: %v", before, after)
 	}
 	if a := clusterCall("POST", c.url+"/users/", "", map[string]string{"username": "next", "password": "correct horse"}); a.body["id"] != 5.0 {
 		t.Errorf("the next account: %v, want ID 5", a)
 	}
 }
 
-// The leader of etcd is killed while clients change things at both copies. The
-// changes stop until another is elected, and none that was acknowledged is
-// lost.
+// TestClusterLeaderDies: the leader of etcd is killed while clients make changes at both
+// copies. Changes stop until a new leader is elected, and no acknowledged one is lost.
 func TestClusterLeaderDies(t *testing.T) {
 	c := startCluster(t)
 	load := c.startLoad(t, 8)
@@ -208,15 +206,15 @@ func TestClusterLeaderDies(t *testing.T) {
 		c.etcd.wait(t)
 	}
 	load.stop(t)
-	t.Logf("the leader died twice: %d changes acknowledged, %d answers 503, the longest pause without any acknowledged %v",
+	t.Logf("the leader died twice: %d changes acknowledged, %d responses 503, and at most %v without an acknowledged change",
 		load.acknowledged.Load(), load.unavailable.Load(), load.longest().Round(10*time.Millisecond))
 	if longest := load.longest(); longest > 6*time.Second {
-		t.Errorf("the longest pause was %v", longest)
+		t.Errorf("%v passed without an acknowledged change, want at most 6s", longest)
 	}
 }
 
-// Two of three members die: no majority. Each request is answered within a few
-// seconds, and when one of them is back, all goes on without anybody's help.
+// TestClusterWithoutMajority: two of three members die. Each request gets a 503 within a
+// few seconds, and when one of the members is back, requests succeed again.
 func TestClusterWithoutMajority(t *testing.T) {
 	c := startCluster(t)
 	u := clusterRegister(t, c.url(0), "johndoe")
@@ -238,22 +236,22 @@ func TestClusterWithoutMajority(t *testing.T) {
 		}
 	}
 	if slowest > 6*time.Second {
-		t.Errorf("the slowest answer took %v", slowest)
+		t.Errorf("the slowest response took %v, want at most 6s", slowest)
 	}
 	c.etcd.nodes[1].start(t)
 	start := time.Now()
 	for end := start.Add(30 * time.Second); u.get(c.url(0), "/readyz").status != 200 || u.get(c.url(1), "/users/me/").status != 200; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("not back after 30 s")
+			t.Fatal("requests still fail 30 s after the member was started")
 		}
 	}
-	t.Logf("the slowest 503 took %v; back %v after the member was started", slowest.Round(10*time.Millisecond), time.Since(start).Round(10*time.Millisecond))
+	t.Logf("the slowest 503 took %v; requests succeeded %v after the member was started", slowest.Round(10*time.Millisecond), time.Since(start).Round(10*time.Millisecond))
 	time.Sleep(time.Second)
 	load.stop(t)
 }
 
-// A clusterLoad is clients, each of which changes its account, refreshes its
-// token, and knows what was acknowledged.
+// A clusterLoad has clients, each of which changes its account, refreshes its token, and
+// records the acknowledged changes.
 type clusterLoad struct {
 	c                         *cluster
 	end                       chan struct{}
@@ -282,8 +280,8 @@ func (c *cluster) startLoad(t testing.TB, clients int) *clusterLoad {
 	return l
 }
 
-// client changes one thing after the other until the end, and then looks
-// whether what was acknowledged is there.
+// client makes one change after the other until the end, and then checks that the
+// acknowledged ones are there.
 func (l *clusterLoad) client(n int, u *clusterUser) {
 	acknowledged, sent := 0, 0
 	for turn := 0; ; turn++ {
@@ -310,7 +308,7 @@ func (l *clusterLoad) client(n int, u *clusterUser) {
 			l.success()
 		case 503:
 			l.unavailable.Add(1)
-		case 0: // that copy was killed
+		case 0: // the copy was killed
 		default:
 			l.fail("client %d at %s: %v", n, at, a)
 			return
@@ -349,14 +347,14 @@ func (l *clusterLoad) check(n int, u *clusterUser, acknowledged, sent int) {
 		copies++
 		name, _ := a.body["full_name"].(string)
 		if got, err := strconv.Atoi(name); err != nil || got < acknowledged || got > sent {
-			l.fail("client %d: %d was acknowledged, %d the last sent, and there is %v", n, acknowledged, sent, a)
+			l.fail("client %d: change %d was acknowledged and %d was sent, and the account is %v", n, acknowledged, sent, a)
 		}
 		if a := clusterRefresh(l.c.url(i), u.refresh); a.status != 200 {
 			l.fail("client %d: the newest refresh token is refused: %v", n, a)
 		}
 	}
 	if copies == 0 || acknowledged == 0 {
-		l.fail("client %d: %d copies answered, %d changes acknowledged", n, copies, acknowledged)
+		l.fail("client %d: %d copies respond, and %d changes are acknowledged; want some of each", n, copies, acknowledged)
 	}
 }
 
@@ -369,7 +367,7 @@ func (l *clusterLoad) stop(t testing.TB) {
 	}
 }
 
-// A clusterUser is a client that is logged in.
+// A clusterUser has the tokens of a session.
 type clusterUser struct {
 	access, refresh string
 }
@@ -408,14 +406,14 @@ func clusterRefresh(at, token string) clusterAnswer {
 	return clusterCall("POST", at+"/token", "", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}})
 }
 
-// A clusterAnswer has status 0 if none came.
+// A clusterAnswer is a response. Its status is 0 if there is none.
 type clusterAnswer struct {
 	status int
 	header http.Header
 	body   map[string]any
 	list   []any
 	text   string
-	err    error // why none came
+	err    error // if there is no response
 }
 
 func (a clusterAnswer) String() string { return fmt.Sprint(a.status, " ", a.text) }
@@ -472,7 +470,7 @@ func clusterTrusting(t testing.TB, pem []byte) *http.Client {
 	t.Helper()
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		t.Fatal("not a certificate")
+		t.Fatalf("%q is not a certificate", pem)
 	}
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 }

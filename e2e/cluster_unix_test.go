@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// The leader of etcd freezes: its connections stay open, and nothing is ever
-// answered. When it thaws, it still takes itself for the leader for a moment,
-// and must not tell anybody what was so before.
+// TestClusterLeaderFreezes: the leader of etcd freezes with its connections open, and
+// responds to nothing. When it continues, it believes for a moment that it is still the
+// leader, and must not return old values.
 func TestClusterLeaderFreezes(t *testing.T) {
 	c := startCluster(t)
 	load := c.startLoad(t, 8)
@@ -24,15 +24,15 @@ func TestClusterLeaderFreezes(t *testing.T) {
 	}
 	time.Sleep(time.Second)
 	load.stop(t)
-	t.Logf("the leader froze twice: %d changes acknowledged, %d answers 503, the longest pause without any acknowledged %v",
+	t.Logf("the leader froze twice: %d changes acknowledged, %d responses 503, and at most %v without an acknowledged change",
 		load.acknowledged.Load(), load.unavailable.Load(), load.longest().Round(10*time.Millisecond))
 	if longest := load.longest(); longest > 6*time.Second {
-		t.Errorf("the longest pause was %v", longest)
+		t.Errorf("%v passed without an acknowledged change, want at most 6s", longest)
 	}
 }
 
-// A copy whose member of etcd has been away asks it for a token that was revoked
-// in the meantime. The member must find out before it answers.
+// TestClusterLogoutWhileAMemberIsAway: a token is revoked while a member of etcd is
+// frozen. The member must learn of that before it responds to its copy.
 func TestClusterLogoutWhileAMemberIsAway(t *testing.T) {
 	c := &cluster{etcd: startEtcd(t, 3)}
 	leader := c.etcd.leader(t)
@@ -49,12 +49,12 @@ func TestClusterLogoutWhileAMemberIsAway(t *testing.T) {
 		}
 		away.cmd.Process.Signal(syscall.SIGSTOP)
 		clusterCall("POST", here.url+"/revoke", "", url.Values{"token": {u.access}})
-		answer := make(chan clusterAnswer, 1)
-		go func() { answer <- u.get(there.url, "/users/me/") }()
+		response := make(chan clusterAnswer, 1)
+		go func() { response <- u.get(there.url, "/users/me/") }()
 		time.Sleep(100 * time.Millisecond)
 		away.cmd.Process.Signal(syscall.SIGCONT)
-		if a := <-answer; a.status != 401 {
-			t.Errorf("a token that was revoked at the other copy: %v, want 401", a)
+		if a := <-response; a.status != 401 {
+			t.Errorf("GET /users/me/ with a token that was revoked at the other copy: %v, want 401", a)
 		}
 	}
 }

@@ -16,9 +16,8 @@ import (
 	"testing"
 )
 
-// TestEtcdPage pastes the commands of docs/etcd.md into one shell, from top to
-// bottom, with a real etcd and its etcdctl, and compares what they print with what
-// the page shows.
+// TestEtcdPage runs the commands of docs/etcd.md in one shell, from top to bottom, with a
+// real etcd and its etcdctl, and compares their output with that in the page.
 func TestEtcdPage(t *testing.T) {
 	for _, tool := range []struct{ name, install string }{
 		{"etcd", "apt-get install etcd-server"}, {"etcdctl", "apt-get install etcd-client"}, {"curl", "apt-get install curl"}, {"openssl", "apt-get install openssl"},
@@ -26,14 +25,14 @@ func TestEtcdPage(t *testing.T) {
 		find(t, tool.install, tool.name)
 	}
 	sh := startPaste(t)
-	// Who has a file imports it. The admin that the page makes is in it already.
+	// The page imports a file. This one has the admin that the page would create.
 	if out, err := run(t, sh.dir, []string{"SECRET_KEY=" + testKey, "NEW_PASSWORD=staple battery"}, "sh", "-c",
 		binary+" -addr 127.0.0.1:0 -store users.jsonl -admin root >/dev/null 2>log & until grep -q listening log; do sleep 0.1; done; kill $!; wait"); err != nil {
 		t.Fatalf("a file of accounts: %v\n%s", err, out)
 	}
 	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```(?:\n\n```text\n(.*?)```)?").FindAllStringSubmatch(repoFile(t, "docs/etcd.md"), -1)
 	if len(blocks) < 12 {
-		t.Fatalf("docs/etcd.md has %d blocks of commands, want 12 or more: is the search for them broken?", len(blocks))
+		t.Fatalf("the test found %d blocks of commands in docs/etcd.md, want 12 or more", len(blocks))
 	}
 	for _, block := range blocks {
 		commands, want := block[1], block[2]
@@ -42,15 +41,15 @@ func TestEtcdPage(t *testing.T) {
 		case status != 0:
 			t.Fatalf("%s\nended with status %d:\n%s\n%s", commands, status, got, sh.stderr)
 		case want != "" && got != want:
-			t.Fatalf("%s\nprints (+), and the page says (-):\n- %s\n+ %s\n%s", commands, want, got, sh.stderr)
+			t.Fatalf("%s\noutput (-page +got):\n- %s\n+ %s\n%s", commands, want, got, sh.stderr)
 		case strings.Contains(commands, "-import ") && got != "imported 1 accounts\n":
 			t.Fatalf("-import prints %q", got)
 		}
 	}
 }
 
-// A paster is somebody with a shell, who pastes the blocks of a page into it. Ports and
-// the folder of the page are exchanged for others, so that nothing is in the way.
+// A paster runs the blocks of a page in a shell. It replaces the ports and the directory
+// of the page by free ones.
 type paster struct {
 	t       *testing.T
 	dir     string
@@ -62,7 +61,7 @@ type paster struct {
 
 func startPaste(t *testing.T) *paster {
 	dir := t.TempDir()
-	// "go build" gives the server that is built already.
+	// "go build" copies the server that the test has built.
 	writeFile(t, filepath.Join(dir, "go"), "#!/bin/sh\n[ \"$*\" = 'build -o stdauth .' ] && cp "+binary+" stdauth\n")
 	if err := os.Chmod(filepath.Join(dir, "go"), 0o700); err != nil {
 		t.Fatal(err)
@@ -84,13 +83,13 @@ func startPaste(t *testing.T) *paster {
 	p.in, p.out = in, bufio.NewReader(out)
 	t.Cleanup(func() {
 		in.Close()
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // and what a failed test has left
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // including processes of a failed test
 		cmd.Wait()
 	})
 	return p
 }
 
-// paste returns what a block prints, and the status of its last command.
+// paste returns the output of a block and the status of its last command.
 func (p *paster) paste(block string) (printed string, status int) {
 	p.t.Helper()
 	const end = "\x1e"
@@ -98,13 +97,13 @@ func (p *paster) paste(block string) (printed string, status int) {
 	printed, err1 := p.out.ReadString(end[0])
 	last, err2 := p.out.ReadString('\n')
 	if _, err := fmt.Sscan(last, &status); err1 != nil || err2 != nil || err != nil {
-		p.t.Fatalf("%s\nthe shell has ended: %v %v %v\n%s\n%s", block, err1, err2, err, printed, p.stderr)
+		p.t.Fatalf("%s\nthe shell ended: %v %v %v\n%s\n%s", block, err1, err2, err, printed, p.stderr)
 	}
 	printed = strings.ReplaceAll(strings.TrimSuffix(printed, end), filepath.Join(p.dir, "etcd"), "/tmp/etcd")
 	return regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`).ReplaceAllString(printed, "2026-01-02T03:04:05Z"), status
 }
 
-// freeDigit is one that makes the page's six ports free ones.
+// freeDigit returns a digit with which the six ports of the page are free.
 func freeDigit(t *testing.T) string {
 	t.Helper()
 	for _, digit := range []string{"4", "5", "6"} {
@@ -120,6 +119,6 @@ func freeDigit(t *testing.T) string {
 			return digit
 		}
 	}
-	t.Fatal("the ports of docs/etcd.md are taken")
+	t.Fatal("the ports of docs/etcd.md are in use with every digit")
 	return ""
 }

@@ -21,9 +21,8 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
-// The etcd of these tests is the current one, from its Go module, so nothing
-// has to be installed. Each member is a process of its own, this test binary
-// started once more, so that one can be killed.
+// The etcd of these tests is from its Go module and needs no installation. Each member is
+// a process that runs this test binary, and can be killed.
 
 const etcdNodeVariable = "STDAUTH_E2E_ETCD_NODE"
 
@@ -33,13 +32,13 @@ type etcdNode struct {
 	Known                   string // the address at which the others reach Peer
 	Cluster                 string // name=url,name=url,...
 	TLS                     bool   // between members and clients, self-signed
-	Again                   bool   // its data is there already
+	Again                   bool   // its data exists
 
 	cmd   *exec.Cmd
 	stdin io.Closer
 }
 
-// Before any test: is this process to be a member?
+// init makes this process a member if the environment has one.
 func init() {
 	text := os.Getenv(etcdNodeVariable)
 	if text == "" {
@@ -54,8 +53,8 @@ func init() {
 	os.Exit(1)
 }
 
-// serve is a member. It ends with the process that started it, whose end of
-// the standard input is closed then.
+// serve runs a member. It ends with the process that started it, which closes the standard
+// input.
 func (n *etcdNode) serve() error {
 	scheme := "http://"
 	if n.TLS {
@@ -92,7 +91,7 @@ func (n *etcdNode) serve() error {
 	return <-e.Err()
 }
 
-// start starts the member's process, without waiting until it serves.
+// start starts the process of the member, and does not wait until it serves.
 func (n *etcdNode) start(t testing.TB) {
 	t.Helper()
 	text, err := json.Marshal(n)
@@ -111,7 +110,7 @@ func (n *etcdNode) start(t testing.TB) {
 	n.Again = true
 }
 
-// kill is kill -9.
+// kill kills the member (kill -9).
 func (n *etcdNode) kill() {
 	if n.cmd == nil {
 		return
@@ -124,7 +123,7 @@ func (n *etcdNode) kill() {
 
 func (n *etcdNode) signal(s os.Signal) { n.cmd.Process.Signal(s) }
 
-// An etcdCluster is members that are started and stopped one by one.
+// An etcdCluster has members that can be started and stopped one by one.
 type etcdCluster struct {
 	nodes []*etcdNode
 }
@@ -134,8 +133,8 @@ func startEtcd(t testing.TB, members int) *etcdCluster {
 	return startEtcdNodes(t, members, false, nil)
 }
 
-// startEtcdNodes starts a cluster whose members reach each other at the addresses
-// that between returns, if it is not nil.
+// startEtcdNodes starts a cluster. If between is not nil, the members reach each other at
+// the addresses that it returns.
 func startEtcdNodes(t testing.TB, members int, tls bool, between func(*etcdNode) string) *etcdCluster {
 	t.Helper()
 	c := &etcdCluster{}
@@ -160,7 +159,7 @@ func startEtcdNodes(t testing.TB, members int, tls bool, between func(*etcdNode)
 	return c
 }
 
-// address is what -store takes.
+// address returns the value of -store for the cluster.
 func (c *etcdCluster) address() string {
 	var list []string
 	for _, n := range c.nodes {
@@ -169,21 +168,21 @@ func (c *etcdCluster) address() string {
 	return "etcd://" + strings.Join(list, ",")
 }
 
-// wait waits until each member that runs answers for the whole cluster.
+// wait waits until each running member responds for the whole cluster.
 func (c *etcdCluster) wait(t testing.TB) {
 	t.Helper()
 	end := time.Now().Add(time.Minute)
 	for _, n := range c.nodes {
 		for n.cmd != nil && etcdCall(n, "/v3/kv/range", map[string]any{"key": "eA=="}, nil) != nil {
 			if time.Now().After(end) {
-				t.Fatalf("the etcd member %s does not answer", n.Name)
+				t.Fatalf("the etcd member %s does not respond", n.Name)
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
 	}
 }
 
-// leader returns the member that leads.
+// leader returns the leader.
 func (c *etcdCluster) leader(t testing.TB) *etcdNode {
 	t.Helper()
 	for _, n := range c.nodes {
@@ -195,7 +194,7 @@ func (c *etcdCluster) leader(t testing.TB) *etcdNode {
 	return nil
 }
 
-// leads reports whether the member takes itself for the leader.
+// leads reports whether the member believes that it is the leader.
 func (n *etcdNode) leads() bool {
 	var status struct {
 		Header struct {
@@ -207,8 +206,7 @@ func (n *etcdNode) leads() bool {
 	return err == nil && status.Leader == status.Header.MemberID
 }
 
-// size returns how many bytes the newest values take in the database of a
-// member, once all older ones are gone.
+// size returns the size of the database of a member, after older values are removed.
 func (c *etcdCluster) size(t testing.TB) int64 {
 	t.Helper()
 	n := c.leader(t)
@@ -245,14 +243,14 @@ func etcdCall(n *etcdNode, path string, in, out any) error {
 		return err
 	}
 	defer w.Body.Close()
-	answer, err := io.ReadAll(w.Body)
+	response, err := io.ReadAll(w.Body)
 	if err == nil && w.StatusCode != 200 {
-		err = fmt.Errorf("%s: %s", path, answer)
+		err = fmt.Errorf("%s: %s", path, response)
 	}
 	if err != nil || out == nil {
 		return err
 	}
-	return json.Unmarshal(answer, out)
+	return json.Unmarshal(response, out)
 }
 
 func etcdFreeAddress(t testing.TB) string {
@@ -315,7 +313,7 @@ func (c *clusterCopy) wait(t testing.TB) {
 	t.Fatalf("the server does not listen:\n%s", c.stderr.String())
 }
 
-// stop ends the copy as an operator does, and complains if it does not go.
+// stop ends the copy with SIGTERM, and fails the test if it does not end.
 func (c *clusterCopy) stop(t testing.TB) {
 	if c.cmd.ProcessState != nil {
 		return
@@ -334,7 +332,7 @@ func (c *clusterCopy) kill() {
 	c.cmd.Wait()
 }
 
-// The contract test of the stores, against this etcd.
+// TestEtcdContract runs the contract test of the stores on this etcd.
 func TestEtcdContract(t *testing.T) {
 	c := startEtcd(t, 1)
 	test := exec.Command("go", "test", "-count=1", "-v", "-run", "TestEtcdStoreOnARealCluster", ".")
@@ -347,9 +345,9 @@ func TestEtcdContract(t *testing.T) {
 	t.Logf("%d rules hold", bytes.Count(out, []byte("--- PASS: TestEtcdStoreOnARealCluster/")))
 }
 
-// A cluster that is run as it should be: TLS, and a user for the server who may
-// do nothing but read and write its keys. The members forget the token of the
-// user when they restart.
+// TestEtcdWithTLSAndUsers: the cluster has TLS, and a user for the server that may only
+// read and write the keys of the server. A member forgets the token of the user when it
+// restarts.
 func TestEtcdWithTLSAndUsers(t *testing.T) {
 	c := startEtcdNodes(t, 1, true, nil)
 	certificate := filepath.Join(c.nodes[0].Dir, "fixtures", "client", "cert.pem")
@@ -360,7 +358,7 @@ func TestEtcdWithTLSAndUsers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	tls := "SSL_CERT_FILE=" + certificate // takes the place of the system's roots
+	tls := "SSL_CERT_FILE=" + certificate // replaces the roots of the system
 	store := "etcds" + strings.TrimPrefix(c.address(), "etcd")
 	etcdSetUpUsers(t, c.nodes[0])
 	for _, test := range []struct{ env, want string }{
@@ -374,16 +372,16 @@ func TestEtcdWithTLSAndUsers(t *testing.T) {
 		cmd := clusterCommand(t, append(env, strings.Fields(test.env)...))
 		out, err := cmd.CombinedOutput()
 		if cmd.ProcessState.ExitCode() != 2 || bytes.Count(out, []byte("\n")) != 1 || !bytes.HasPrefix(out, []byte("stdauth: -store (STDAUTH_STORE): ")) || !bytes.Contains(out, []byte(test.want)) {
-			t.Errorf("with %s the server ended with %v and said\n%s\nwant status 2 and one line with: %s", test.env, err, out, test.want)
+			t.Errorf("with %s the server ended with %v and printed\n%s\nwant status 2 and one line with: %s", test.env, err, out, test.want)
 		}
 	}
 	copy := startCopy(t, []string{tls, "STDAUTH_ETCD_USERNAME=stdauth", "STDAUTH_ETCD_PASSWORD=hunter2"}, "-store", store)
 	c0 := clusterRegister(t, copy.url, "johndoe")
 	if a := clusterRefresh(copy.url, c0.refresh); a.status != 200 {
-		t.Errorf("a refresh with the rights of the server's user: %v", a)
+		t.Errorf("a refresh with the rights of the user: %v, want 200", a)
 	}
 	if log := copy.stderr.String(); strings.Contains(log, "permission denied") {
-		t.Errorf("the user may not do all that is needed:\n%s", log)
+		t.Errorf("the log has a refused call of etcd:\n%s", log)
 	}
 	c.nodes[0].kill()
 	c.nodes[0].start(t)
@@ -392,13 +390,12 @@ func TestEtcdWithTLSAndUsers(t *testing.T) {
 		if status == 200 {
 			break
 		} else if status != 503 || time.Now().After(end) {
-			t.Fatalf("after the member restarted: %d", status)
+			t.Fatalf("GET /users/me/ after the member restarted = %d, want 503 and then 200", status)
 		}
 	}
 }
 
-// etcdSetUpUsers does what the page about users in etcd's documentation does
-// with etcdctl.
+// etcdSetUpUsers creates the users, as the documentation of etcd does with etcdctl.
 func etcdSetUpUsers(t *testing.T, n *etcdNode) {
 	t.Helper()
 	pem, err := os.ReadFile(filepath.Join(n.Dir, "fixtures", "client", "cert.pem"))
@@ -427,12 +424,12 @@ func etcdSetUpUsers(t *testing.T, n *etcdNode) {
 		for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
 			w, err := client.Post("https://"+n.Client+call.path, "application/json", bytes.NewReader(body))
 			if err == nil {
-				answer, _ := io.ReadAll(w.Body)
+				response, _ := io.ReadAll(w.Body)
 				w.Body.Close()
 				if w.StatusCode == 200 {
 					break
 				}
-				err = fmt.Errorf("%s", answer)
+				err = fmt.Errorf("%s", response)
 			}
 			if time.Now().After(end) {
 				t.Fatalf("%s: %v", call.path, err)

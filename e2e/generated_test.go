@@ -9,12 +9,12 @@ import (
 	"testing"
 )
 
-// Clients that three generators make from openapi.json, in Go and in TypeScript. None
-// is kept in the repository: a test generates it with the command in docs/clients.md,
-// compiles it with the strictest settings, and goes through the whole article with it.
-// A proxy holds each request and answer against openapi.json.
+// Three generators make clients from openapi.json, in Go and in TypeScript. None is in the
+// repository: each test generates one with the command in docs/clients.md, compiles it
+// with the strictest settings, and runs all steps of the article with it. A proxy checks
+// each request and response against openapi.json.
 
-// article is what each of the programs in client/ prints.
+// article is the output of each of the programs in client/.
 const article = `register: newuser 3 user
 register again: username_taken
 register badly: invalid_fields password email
@@ -30,8 +30,8 @@ delete: 204
 who am I, after it: invalid_token
 `
 
-// generator is the command of docs/clients.md that starts so, for a server of the
-// test's own.
+// generator returns the command of docs/clients.md with this start, for the server of the
+// test.
 func generator(t *testing.T, s *server, start string) string {
 	t.Helper()
 	for line := range strings.Lines(repoFile(t, "docs/clients.md")) {
@@ -43,7 +43,7 @@ func generator(t *testing.T, s *server, start string) string {
 	return ""
 }
 
-// The generated file stands beside client/main.go only for the compiler.
+// TestGeneratedGo: an overlay puts the generated file beside client/main.go for the compiler.
 func TestGeneratedGo(t *testing.T) {
 	s := startServer(t)
 	dir := t.TempDir()
@@ -53,7 +53,7 @@ func TestGeneratedGo(t *testing.T) {
 	if out, err := run(t, "", nil, "go", "list", "-m", "-f", "{{.Version}}", "github.com/oapi-codegen/oapi-codegen/v2"); err != nil || strings.TrimSpace(out) != version {
 		t.Errorf("docs/clients.md names version %s of oapi-codegen, and go.mod %s (%v)", version, out, err)
 	}
-	// The version that is tested, which the module has already.
+	// The version in go.mod is the one that is tested.
 	generated := filepath.Join(dir, "client.gen.go")
 	args = strings.NewReplacer("-package client", "-package main", "client.gen.go", generated).Replace(args)
 	if out, err := run(t, "", nil, "go", append([]string{"tool", "oapi-codegen"}, strings.Fields(args)...)...); err != nil {
@@ -63,7 +63,7 @@ func TestGeneratedGo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// With it, what the page shows of it.
+	// The snippet in the page is compiled too.
 	snippet := filepath.Join(dir, "snippet.go")
 	writeFile(t, snippet, "package main\n"+`import ("context"; "strings"; "github.com/oapi-codegen/runtime")
 func snippet(ctx context.Context, api *ClientWithResponses) error {
@@ -100,7 +100,7 @@ func TestGeneratedHeyAPI(t *testing.T) {
 	prints(t, article, nil, node(t), filepath.Join(dir, "hey-api.js"), checked(t, s))
 }
 
-// typescript is a folder with a program and what npm has installed.
+// typescript returns a directory with a program and the installed packages of npm.
 func typescript(t *testing.T, program string) (dir string) {
 	t.Helper()
 	modules, err := filepath.Abs(npm(t))
@@ -121,12 +121,12 @@ func typescript(t *testing.T, program string) (dir string) {
 func compile(t *testing.T, dir string) {
 	t.Helper()
 	if !regexp.MustCompile(`"strict": true`).MatchString(repoFile(t, "e2e/tsconfig.json")) {
-		t.Error("tsconfig.json is not strict")
+		t.Error("tsconfig.json does not have \"strict\": true")
 	}
 	shell(t, dir, "npx tsc -p .")
 }
 
-// shell runs a line as a reader would type it.
+// shell runs a line in a shell, as a reader would.
 func shell(t testing.TB, dir, command string) string {
 	t.Helper()
 	out, err := run(t, dir, nil, "sh", "-c", command)
@@ -136,7 +136,7 @@ func shell(t testing.TB, dir, command string) string {
 	return out
 }
 
-// repoFile is a file of the repository.
+// repoFile returns the text of a file of the repository.
 func repoFile(t testing.TB, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", name))

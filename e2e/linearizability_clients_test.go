@@ -20,14 +20,14 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// A plan says what clients do, and how often.
+// A plan has the actions of clients and their frequencies.
 type plan struct {
-	reads      []choice      // and what makes sessions and keeps them
-	changes    []choice      // on the beat
-	rest       time.Duration // of a client after each answer, at most
-	previous   int           // percent of the refreshes are of the token before the current one
-	operations int           // a history has so many at most
-	once       bool          // there is one history in a trial
+	reads      []choice      // and actions that create sessions or keep them
+	changes    []choice      // at each beat
+	rest       time.Duration // the longest pause of a client after a response
+	previous   int           // percentage of refreshes with the replaced token
+	operations int           // the maximum of a history
+	once       bool          // a trial has one history
 	begin      func(*history)
 }
 
@@ -36,11 +36,11 @@ type choice struct {
 	action action
 }
 
-// beat is the time between two moments at which all clients send what ends
-// sessions, so that it meets. In between they see what came of it.
+// beat is the interval at which all clients send requests that end sessions, which makes
+// them concurrent. Between beats the clients read the results.
 const beat = 100 * time.Millisecond
 
-// oneAccount is a plan for an account to which everything may happen.
+// oneAccount is a plan with all actions on one account.
 var oneAccount = plan{
 	reads: []choice{{30, doReadMe}, {30, doRefresh}, {10, doListSessions}, {10, doIntrospect}, {5, doReadUser}},
 	changes: []choice{
@@ -51,15 +51,15 @@ var oneAccount = plan{
 	begin: (*history).beginUnregistered,
 }
 
-// patient is a plan for sessions that are used so seldom that the grace period of
-// a refresh token often ends.
+// patient is a plan for sessions with long pauses, in which the grace period of a refresh
+// token often ends.
 var patient = plan{
 	reads: []choice{{40, doReadMe}, {4, doRefresh}, {4, doIntrospect}},
 	rest:  time.Second, previous: 50, operations: 500,
 	begin: (*history).beginUnregistered,
 }
 
-// twoAdmins is a plan for two admins who are the only ones.
+// twoAdmins is a plan for the only two admins.
 var twoAdmins = plan{
 	reads:   []choice{{20, doReadMe}, {20, doReadUser}, {10, doRefresh}, {5, doPromote}, {5, doEnable}},
 	changes: []choice{{10, doDemote}, {6, doDisable}, {3, doEndAll}, {2, doEndOthers}, {1, doDeleteUser}},
@@ -67,7 +67,7 @@ var twoAdmins = plan{
 	once: true, begin: (*history).beginWithTwoAdmins,
 }
 
-// planted is a plan for servers with a bug. A hundred operations show it.
+// planted is a plan for a server with a planted bug, which a hundred operations show.
 var planted = plan{
 	reads:   []choice{{30, doReadMe}, {30, doRefresh}, {10, doListSessions}},
 	changes: []choice{{3, doEndOthers}, {1, doRevoke}},
@@ -89,8 +89,8 @@ func pick(rnd *rand.Rand, choices []choice) action {
 	panic("unreachable")
 }
 
-// A history is what clients did with one account, or with two that belong
-// together, and what they know of it: most of what they ask shall make sense.
+// A history has the operations of clients on one account, or on two related ones, and what
+// the clients know of the accounts. With that knowledge most requests make sense.
 type history struct {
 	tr    *trial
 	plan  plan
@@ -100,33 +100,33 @@ type history struct {
 	mu         sync.Mutex
 	operations []porcupine.Operation
 	number     int // of the newest request
-	passwords  int // how many there are
+	passwords  int // number of passwords so far
 	hashing    int // requests under way that hash a password
-	lost, made int // answers lost, sessions made
+	lost, made int // responses lost, sessions created
 	accounts   []known
 	sessions   []*held
 }
 
-// known is what the clients believe of an account.
+// known has what the clients believe about an account.
 type known struct {
 	name     string
-	id       int64 // 0 if there seems to be none
-	password int   // 0 if nobody knows it
+	id       int64 // 0 if there seems to be no account
+	password int   // 0 if it is unknown
 	forgot   bool  // the password seems to be wrong
 	disabled bool
 }
 
-// held is a session of which the clients have the tokens.
+// held is a session whose tokens the clients have.
 type held struct {
 	name, account int
 	id, access    string
-	refresh       []string // the first is of generation 1
-	over          bool     // it seems to have ended
+	refresh       []string // from generation 1 on
+	over          bool     // the session seems to have ended
 }
 
 const (
-	maxLost = 6  // the states that porcupine looks at may double with each
-	maxMade = 90 // sessions: an account keeps its newest hundred
+	maxLost = 6  // each may double the number of states for porcupine
+	maxMade = 90 // sessions, as an account keeps its newest hundred
 )
 
 func newHistory(tr *trial, p plan, name string) *history {
@@ -140,8 +140,7 @@ func (h *history) beginUnregistered() {
 	h.accounts = []known{{name: h.name}}
 }
 
-// beginWithTwoAdmins begins with root itself, and with another whom root has made
-// an admin.
+// beginWithTwoAdmins begins with root and another account that root has promoted.
 func (h *history) beginWithTwoAdmins() {
 	at := h.tr.copies[0].Load().url
 	want := func(status int, reply clusterAnswer) clusterAnswer {
@@ -165,7 +164,7 @@ func (h *history) beginWithTwoAdmins() {
 	want(200, clusterCall("PATCH", fmt.Sprint(at, "/users/", h.accounts[1].id), h.tr.root, map[string]string{"role": "admin"}))
 }
 
-// live has so many clients use the account until the history is long enough.
+// live makes a number of clients use the account until the history is long enough.
 func (h *history) live(clients int, rnd *rand.Rand) {
 	var wg sync.WaitGroup
 	for n := range clients {
@@ -195,7 +194,7 @@ func (h *history) goesOn() bool {
 	return h.tr.goesOn() && len(h.operations) < h.plan.operations && h.lost < maxLost && h.made < maxMade
 }
 
-// choose says what a client asks next, if anything.
+// choose returns the next request of a client, if any.
 func (h *history) choose(rnd *rand.Rand, choices []choice) (o operation, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -209,12 +208,12 @@ func (h *history) choose(rnd *rand.Rand, choices []choice) (o operation, ok bool
 	case s == nil:
 		return o, false
 	default:
-		// A password costs a tenth of a second of a core. Mostly one client at a
-		// time waits for that, and the others do the rest.
+		// Hashing a password takes a tenth of a second of a core. Usually one client
+		// at a time waits for it, and the others send other requests.
 		o.action = doRefresh
 	}
 	if s != nil && s.over && !o.action.hashes() && !o.action.admins() && rnd.IntN(8) > 0 {
-		return o, false // somebody is about to log in
+		return o, false // another client is about to log in
 	}
 	h.number++
 	o.number = h.number
@@ -222,8 +221,8 @@ func (h *history) choose(rnd *rand.Rand, choices []choice) (o operation, ok bool
 	return o, true
 }
 
-// sensible returns an action, or another one that makes more sense for the
-// account. The session is one of the account's, or nil if it never had any.
+// sensible returns the action, or another one that makes more sense for the account. The
+// session is one of the account, or nil if it never had any.
 func (h *history) sensible(rnd *rand.Rand, a action, account int, s *held) action {
 	k := &h.accounts[account]
 	switch {
@@ -243,7 +242,7 @@ func (h *history) sensible(rnd *rand.Rand, a action, account int, s *held) actio
 	return a
 }
 
-// fillIn says who asks, and with which token and password.
+// fillIn sets the caller, the token and the password of a request.
 func (h *history) fillIn(rnd *rand.Rand, o *operation, s *held) {
 	k := &h.accounts[o.account]
 	o.id, o.password = k.id, k.password
@@ -276,7 +275,7 @@ func (h *history) fillIn(rnd *rand.Rand, o *operation, s *held) {
 	}
 }
 
-// hashes reports whether a request costs the hash of a password.
+// hashes reports whether a request hashes a password.
 func (a action) hashes() bool {
 	return slices.Contains([]action{doRegister, doLogin, doChangePassword, doDeleteMe, doReset}, a)
 }
@@ -286,8 +285,8 @@ func (h *history) newPassword() int {
 	return h.passwords
 }
 
-// session picks one of an account's newest sessions, mostly one that is not
-// over, or nil if it never had any.
+// session picks one of the newest sessions of an account, usually one that is not over. It
+// returns nil if the account never had any.
 func (h *history) session(rnd *rand.Rand, account int) *held {
 	var all, live []*held
 	for _, s := range h.sessions {
@@ -317,7 +316,7 @@ func (h *history) liveSessions(account int) (n int) {
 	return n
 }
 
-// generation picks one of a session's refresh tokens, mostly the newest.
+// generation picks one of the refresh tokens of a session, usually the newest.
 func (h *history) generation(rnd *rand.Rand, s *held) int {
 	newest := len(s.refresh)
 	switch n := rnd.IntN(100); {
@@ -329,8 +328,8 @@ func (h *history) generation(rnd *rand.Rand, s *held) int {
 	return newest
 }
 
-// do sends a request to one of the copies, writes down what came of it, and
-// reports whether it was answered.
+// do sends a request to one of the copies, records the operation, and reports whether there
+// was a response.
 func (h *history) do(rnd *rand.Rand, client int, o operation) bool {
 	method, path, token, body := h.request(o)
 	copies := h.tr.copies
@@ -338,7 +337,7 @@ func (h *history) do(rnd *rand.Rand, client int, o operation) bool {
 		copies = copies[:h.tr.writers]
 	}
 	r := clusterRequest(method, copies[rnd.IntN(len(copies))].Load().url+path, token, body)
-	r.Header.Set("User-Agent", strconv.Itoa(o.number)) // names the session in the account's list
+	r.Header.Set("User-Agent", strconv.Itoa(o.number)) // identifies the session in the list
 	r.Header.Set("X-Forwarded-For", fmt.Sprintf("10.%d.%d.%d", rnd.IntN(256), rnd.IntN(256), rnd.IntN(256)))
 	o.begin = h.tr.now()
 	reply := clusterSend(h.tr.client, r)
@@ -349,8 +348,8 @@ func (h *history) do(rnd *rand.Rand, client int, o operation) bool {
 	if o.action.hashes() {
 		h.hashing--
 	}
-	// What failed in the dial was never sent. (net/http sends a request again after
-	// it has sent it once only if it is a GET.)
+	// A request whose dial failed was never sent, as net/http sends only a GET a second
+	// time.
 	if dial, ok := errors.AsType[*net.OpError](reply.err); ok && dial.Op == "dial" {
 		return false
 	}
@@ -360,7 +359,7 @@ func (h *history) do(rnd *rand.Rand, client int, o operation) bool {
 	return !out.lost()
 }
 
-// write writes down a request and its answer, if they say anything.
+// write records a request and its response, unless they carry no information.
 func (h *history) write(client int, o operation, out answer) {
 	h.tr.count(out)
 	if (out.lost() || out.status == http.StatusOK) && (o.action == doLogin || o.action == doChangePassword) {
@@ -368,7 +367,7 @@ func (h *history) write(client int, o operation, out answer) {
 	}
 	p := porcupine.Operation{ClientId: client, Call: int64(o.begin), Return: int64(o.end)}
 	switch {
-	case out.status == http.StatusTooManyRequests: // has done nothing, and does not say why
+	case out.status == http.StatusTooManyRequests: // no effect, and no information
 		return
 	case out.lost() && o.action.reads():
 		return
@@ -380,7 +379,7 @@ func (h *history) write(client int, o operation, out answer) {
 	h.operations = append(h.operations, p)
 }
 
-// request says an operation in HTTP.
+// request returns the HTTP request of an operation.
 func (h *history) request(o operation) (method, path, token string, body any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -405,8 +404,7 @@ func (h *history) request(o operation) (method, path, token string, body any) {
 	return method, path, token, requestBody(o, h.accounts[o.account].name, named)
 }
 
-// requestBody returns the body of a request, for an account of that name or with
-// the token that it names.
+// requestBody returns the body of a request, with the username or the token.
 func requestBody(o operation, username, token string) any {
 	type object = map[string]any
 	password, next := passwordText(o.password), passwordText(o.next)
@@ -442,10 +440,10 @@ func (h *history) held(name int) *held {
 	return h.sessions[i]
 }
 
-// understand says a reply in the terms of the model, and keeps what it brought.
+// understand returns a response in the terms of the model, and records its tokens.
 func (h *history) understand(o *operation, reply clusterAnswer) answer {
 	if reply.err != nil || reply.status == http.StatusServiceUnavailable {
-		return answer{} // nobody knows what came of it
+		return answer{} // the outcome is unknown
 	}
 	out := answer{status: reply.status}
 	if detail, _ := reply.body["detail"].(string); slices.Contains([]string{inactive, wrongPassword, forbidden}, detail) {
@@ -479,8 +477,8 @@ func (h *history) understand(o *operation, reply clusterAnswer) answer {
 	return out
 }
 
-// refreshed returns the generation of the refresh token in a reply, or -1 if it
-// is not the successor of the one that was sent.
+// refreshed returns the generation of the refresh token in a response, or -1 if it is not
+// the successor of the one in the request.
 func (h *history) refreshed(o *operation, reply clusterAnswer) int {
 	s := h.held(o.session)
 	token, _ := reply.body["refresh_token"].(string)
@@ -496,7 +494,7 @@ func (h *history) refreshed(o *operation, reply clusterAnswer) int {
 	return len(s.refresh)
 }
 
-// tokenClaims returns the account and the session of the access token in a reply.
+// tokenClaims returns the account and the session of the access token in a response.
 func tokenClaims(reply clusterAnswer) (id int64, sid string) {
 	token, _ := reply.body["access_token"].(string)
 	_, payload, _ := strings.Cut(token, ".")
@@ -523,13 +521,13 @@ func listed(reply clusterAnswer) string {
 	return sessionList(names, current)
 }
 
-// learn is what the clients make of an answer. They may be wrong: it only says
-// what is worth trying.
+// learn updates what the clients believe after a response. It may be wrong, as it only
+// selects requests that make sense.
 func (h *history) learn(o operation, out answer) {
 	k := &h.accounts[o.account]
 	switch {
 	case out.lost() && o.action == doRegister && k.id == 0:
-		k.password = o.password // if it has happened after all
+		k.password = o.password // an earlier lost change took effect
 	case out.lost() && o.next != 0:
 		k.password = o.next
 	case out.lost():
@@ -584,7 +582,7 @@ func (h *history) learnSuccess(o operation, k *known) {
 	}
 }
 
-// over notes that sessions seem to have ended.
+// over records that sessions seem to have ended.
 func (h *history) over(which func(*held) bool) {
 	for _, s := range h.sessions {
 		s.over = s.over || which(s)

@@ -11,9 +11,8 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// explain says where a history leaves the contract: the first answer that cannot
-// be, what was asked and answered while it was awaited, and what may have been
-// so before.
+// explain returns where a history breaks the contract: the first impossible response, the
+// requests and responses during its request, and the possible states before.
 func explain(first state, operations []porcupine.Operation) string {
 	history := slices.SortedFunc(slices.Values(operations), func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
 	before := follow([]moment{{state: first.clone().settled()}}, history)
@@ -25,8 +24,8 @@ func explain(first state, operations []porcupine.Operation) string {
 	moments := before[since]
 	part := slices.DeleteFunc(history[since:], func(p porcupine.Operation) bool { return p.Call > wrong.Return })
 	for _, p := range part {
-		// Without a read it is easier to find an order. If there is none still, the
-		// read is not the reason.
+		// An order is easier to find without a read. If there is still none, the read
+		// is not the reason.
 		less := slices.DeleteFunc(slices.Clone(part), func(q porcupine.Operation) bool {
 			return q == p && q != wrong && q.Input.(operation).action.reads()
 		})
@@ -38,14 +37,14 @@ func explain(first state, operations []porcupine.Operation) string {
 }
 
 const (
-	unexplained = "It cannot be said in short why."
+	unexplained = "There is no short explanation."
 
-	// There may be very many moments when many requests were under way at once.
+	// Many requests at once may cause very many moments.
 	maxMoments = 100_000
 )
 
-// A moment is a state in which a history may be, and the requests which have
-// happened then although they are not answered yet.
+// A moment is a possible state of a history, with the requests that have taken effect
+// before their response.
 type moment struct {
 	state *state
 	done  []int
@@ -53,14 +52,12 @@ type moment struct {
 
 func (m moment) key() string { return fmt.Sprint(m.state.key, m.done) }
 
-// follow goes through a history in the order of the answers. It returns the
-// moments that are possible before each of them, and last those at the end, or
-// stops before an answer at which none is possible. If there are too many, it
-// returns nil.
+// follow goes through a history in the order of the responses. It returns the possible
+// moments before each of them, and at last those at the end. It stops before an impossible
+// response, and returns nil if there are too many moments.
 //
-// This is the just-in-time linearizability of Lowe, "Testing for linearizability"
-// (2017): before an answer, its request must have happened, and perhaps others
-// that were under way.
+// This is the just-in-time linearizability of Lowe, "Testing for linearizability" (2017):
+// before a response, its request must have taken effect, and perhaps others under way.
 func follow(moments []moment, history []porcupine.Operation) [][]moment {
 	before := [][]moment{moments}
 	for i, p := range history {
@@ -99,7 +96,7 @@ func follow(moments []moment, history []porcupine.Operation) [][]moment {
 	return before
 }
 
-// describe says a part of a history in lines, in the order of the requests.
+// describe returns a part of a history as lines, in the order of the requests.
 func describe(before []moment, part []porcupine.Operation, wrong porcupine.Operation) string {
 	var b strings.Builder
 	states := map[string]bool{}
@@ -117,7 +114,7 @@ func describe(before []moment, part []porcupine.Operation, wrong porcupine.Opera
 	for _, p := range part {
 		mark := ""
 		if p == wrong {
-			mark = "   <- cannot be"
+			mark = "   <- impossible"
 		}
 		fmt.Fprintf(&b, "%.4f to %.4f s, client %d: %v = %v%s\n", time.Duration(p.Call).Seconds(), time.Duration(p.Return).Seconds(), p.ClientId, p.Input, p.Output, mark)
 	}

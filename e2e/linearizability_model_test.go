@@ -13,14 +13,14 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// This file is the contract as a state machine: what one account may answer to
-// each request, and what becomes of it. Porcupine compares histories with it.
+// This file has the contract as a state machine: the possible responses to each request
+// about an account, and the state after it. Porcupine compares histories with it.
 //
-// The machine knows no text. Passwords are numbers, a session is the number of
-// the request that made it, and a token is a session with a generation: 1 for
-// the first refresh token and 0 for an access token.
+// The machine has no text. A password is a number, a session is the number of the request
+// that created it, and a token is a session with a generation: 1 for the first refresh
+// token and 0 for an access token.
 
-// An action is what a request asks for.
+// An action is the kind of a request.
 type action string
 
 const (
@@ -36,7 +36,7 @@ const (
 	doChangePassword action = "PUT /users/me/password"
 	doDeleteMe       action = "DELETE /users/me/"
 
-	// An admin's.
+	// The actions of an admin.
 	doReadUser   action = "GET /users/{id}"
 	doDisable    action = "PATCH /users/{id} disabled=true"
 	doEnable     action = "PATCH /users/{id} disabled=false"
@@ -46,46 +46,45 @@ const (
 	doEndAll     action = "DELETE /users/{id}/sessions"
 	doDeleteUser action = "DELETE /users/{id}"
 
-	// No request: the only copy of the server was killed.
+	// A crash is not a request: the only copy of the server is killed.
 	crash action = "kill -9"
 )
 
-// reads reports whether a request changes nothing, whatever its answer.
+// reads reports whether a request changes nothing, whatever its response.
 func (a action) reads() bool {
 	return slices.Contains([]action{doIntrospect, doReadMe, doListSessions, doReadUser}, a)
 }
 
-// admins reports whether it is for admins, about an account of which they know
-// the ID.
+// admins reports whether a request is for admins, and names an account by its ID.
 func (a action) admins() bool {
 	return slices.Contains([]action{doReadUser, doDisable, doEnable, doPromote, doDemote, doReset, doEndAll, doDeleteUser}, a)
 }
 
-// root stands for the session of an admin who is outside of the history, so that
-// nothing ever happens to it.
+// root stands for the session of an admin outside of the history, which no request of the
+// history changes.
 const root = -1
 
-// An operation is one request, and what is known of it afterwards.
+// An operation is one request, with what its response has told about it.
 type operation struct {
-	number     int // of the request; and of the session, if it makes one
+	number     int // of the request, and of the session that it creates
 	action     action
-	account    int   // which of the history's accounts it is about
-	id         int64 // of that account: in the path, or in the answer; 0 if in neither
-	by         int   // the session whose access token it carries, or root
-	session    int   // the session that it names
-	generation int   // of the token that it names
-	password   int   // which it presents
-	next       int   // and which it sets
+	account    int   // the index of the account in the history
+	id         int64 // of the account, in the path or in the response; 0 if in neither
+	by         int   // the session of the access token, or root
+	session    int   // the session in the request
+	generation int   // of the token in the request
+	password   int   // the current password in the request
+	next       int   // the new password in the request
 	begin, end time.Duration
 }
 
-// An answer is the part of an answer that the contract decides.
+// An answer is the part of a response that the contract decides.
 type answer struct {
-	status          int    // 0 if it was lost
-	detail          string // where two refusals share a status
-	generation      int    // of the refresh token in it
-	disabled, admin bool   // of the user in it
-	sessions        string // the list in it, the current one with a star
+	status          int    // 0 if the response was lost
+	detail          string // if two refusals have the same status
+	generation      int    // of the refresh token
+	disabled, admin bool   // of the user
+	sessions        string // the list, with a star after the current one
 	active          bool
 }
 
@@ -95,35 +94,35 @@ const (
 	forbidden     = "Not enough permissions"
 )
 
-// impossible is an answer that no server gives.
+// impossible is a response that no server sends.
 var impossible = answer{status: -1}
 
-// lost reports whether nobody knows if the request has happened: no answer came,
-// or a 503.
+// lost reports whether the outcome of the request is unknown: there was no response, or a
+// 503.
 func (a answer) lost() bool { return a.status == 0 }
 
-// forever is when a request ends whose answer was lost.
+// forever is the end of a request whose response was lost.
 const forever = time.Duration(1<<63 - 1)
 
 const (
 	grace = 10 * time.Second
 
-	// Copies of the server and this test look at the clock at different moments
-	// of a request, and the clock may be set. The model takes either side of the
-	// grace period for possible when its end is as near as this.
+	// Copies of the server and this test read the clock at different moments of a
+	// request, and the clock may be set. This close to the end of the grace period,
+	// the model allows both outcomes.
 	graceSlack = time.Second
 )
 
-// A state is what is so at one moment.
+// A state has the accounts at one moment.
 type state struct {
 	accounts []account
 
-	// Requests whose answer was lost, and which have not happened. Each of them
-	// may happen once, at any later moment, or never.
+	// Requests whose response was lost and which have not taken effect. Each may take
+	// effect once, at any later moment, or never.
 	pending []operation
 
-	lastID int64 // the highest ID that is known to have been given
-	root   bool  // there is one more admin
+	lastID int64 // the highest ID known to be used
+	root   bool  // root is an admin too
 	key    string
 }
 
@@ -131,21 +130,21 @@ type account struct {
 	id              int64 // 0 if there is no account
 	password        int
 	disabled, admin bool
-	sessions        []session // those that have not ended
+	sessions        []session // that have not ended
 }
 
-// unknownID is the ID of an account whose registration was not answered.
+// unknownID is the ID of an account whose registration had no response.
 const unknownID = -1
 
 type session struct {
 	name       int
 	generation int // of the current refresh token
 
-	// The server took the time of the last rotation between these.
+	// The server read the time of the last rotation between these.
 	from, to time.Duration
 }
 
-// newModel returns the model of a history that begins in the state.
+// newModel returns the model of a history with this first state.
 func newModel(first state) porcupine.Model {
 	first = *first.clone().settled()
 	seed := maphash.MakeSeed()
@@ -161,11 +160,11 @@ func newModel(first state) porcupine.Model {
 	return m.ToModel()
 }
 
-// step returns the states that may follow when o was answered with out.
+// step returns the states that may follow if the response to o is out.
 //
-// A lost request is pending from the moment at which it was sent, so that is where
-// it stands in the history, and it may happen before any later step. Porcupine
-// need not search for the moment: what is answered later rules states out.
+// A lost request is pending from the moment at which it was sent, which is its place in
+// the history, and may take effect before any later step. Porcupine need not search for
+// the moment, as later responses exclude states.
 func (s *state) step(o operation, out answer) (next []any) {
 	if out.lost() {
 		n := s.clone()
@@ -175,7 +174,7 @@ func (s *state) step(o operation, out answer) (next []any) {
 	for _, f := range s.futures(o.end) {
 		if o.action == crash {
 			n := f.clone()
-			n.pending = nil // what a dead process has not done, it never does
+			n.pending = nil // the requests of a dead process never take effect
 			next = append(next, n.settled())
 			continue
 		}
@@ -189,8 +188,8 @@ func (s *state) step(o operation, out answer) (next []any) {
 	return next
 }
 
-// futures returns the states that s may have become by now without any answer:
-// some of the pending requests have happened, in some order.
+// futures returns the states that may follow s without a response: some of the pending
+// requests have taken effect, in some order.
 func (s *state) futures(now time.Duration) []*state {
 	all := []*state{s}
 	known := map[string]bool{s.key: true}
@@ -211,15 +210,14 @@ func (s *state) futures(now time.Duration) []*state {
 	return all
 }
 
-// late returns what may be true of the refresh token in a request that happens
-// before end: that the grace period for the token before the current one is
-// over, or not. The server compares two times, that of the last rotation and
-// that of this request. The first lies in [from, to] and the second in
-// [begin, end], so their distance lies between begin-to and end-from.
+// late returns whether the grace period of a replaced refresh token may be over, and may
+// not be over, in a request that ends before end. The server compares the time of the last
+// rotation, which is in [from, to], with that of the request, which is in [begin, end].
+// Their distance is between begin-to and end-from.
 func (s *state) late(o operation, end time.Duration) []bool {
 	_, v := s.find(o.session)
 	if o.action != doRefresh && o.action != doIntrospect || v == nil || o.generation != v.generation-1 {
-		return []bool{false} // it does not matter
+		return []bool{false} // irrelevant
 	}
 	switch {
 	case end-v.from < grace-graceSlack:
@@ -230,8 +228,7 @@ func (s *state) late(o operation, end time.Duration) []bool {
 	return []bool{false, true}
 }
 
-// perform does what o asks for, as far as the contract allows it, and returns
-// the answer.
+// perform makes the change of o if the contract allows it, and returns the response.
 func (s *state) perform(o operation, late bool) answer {
 	a := &s.accounts[o.account]
 	switch o.action {
@@ -276,7 +273,7 @@ func (s *state) login(o operation, a *account) answer {
 	case a.disabled:
 		return answer{status: 400, detail: inactive}
 	case a.id == unknownID && o.id > s.lastID:
-		a.id, s.lastID = o.id, o.id // told by the token
+		a.id, s.lastID = o.id, o.id // from the claims of the token
 	case a.id != o.id && o.id != 0:
 		return impossible
 	}
@@ -303,8 +300,7 @@ func (s *state) refresh(o operation, late bool) answer {
 	return answer{status: 200, generation: v.generation}
 }
 
-// round widens an interval a little, so that states which differ by nothing else
-// are equal.
+// round widens an interval a little, to make states equal that differ by nothing else.
 func round(from, to time.Duration) (time.Duration, time.Duration) {
 	const step = 100 * time.Millisecond
 	if to < forever-step {
@@ -313,7 +309,7 @@ func round(from, to time.Duration) (time.Duration, time.Duration) {
 	return from.Truncate(step), to.Truncate(step)
 }
 
-// admit finds out who is calling, and whether it may.
+// admit returns the account of the caller, or the refusal.
 func (s *state) admit(o operation) (caller *account, refusal answer) {
 	if o.by == root {
 		return nil, answer{}
@@ -324,14 +320,14 @@ func (s *state) admit(o operation) (caller *account, refusal answer) {
 		refusal = answer{status: 401}
 	case a.disabled:
 		refusal = answer{status: 400, detail: inactive}
-	case o.action == doReadUser && o.id == a.id: // may be read by its user
+	case o.action == doReadUser && o.id == a.id: // a user may read their own account
 	case o.action.admins() && !a.admin:
 		refusal = answer{status: 403, detail: forbidden}
 	}
 	return a, refusal
 }
 
-// active is what an introspection says of a token.
+// active reports whether introspection returns active for a token.
 func (s *state) active(o operation, late bool) bool {
 	a, v := s.find(o.session)
 	if v == nil || a.disabled {
@@ -340,7 +336,7 @@ func (s *state) active(o operation, late bool) bool {
 	return o.generation == 0 || o.generation == v.generation || o.generation == v.generation-1 && !late
 }
 
-// own is what an account may do to itself.
+// own performs the actions of an account on itself.
 func (s *state) own(o operation, a *account) answer {
 	switch o.action {
 	case doReadMe:
@@ -375,11 +371,11 @@ func (s *state) own(o operation, a *account) answer {
 	panic("no such action: " + o.action)
 }
 
-// administer is what an admin may do to an account.
+// administer performs the actions of an admin on an account.
 func (s *state) administer(o operation, a *account, own bool) answer {
 	switch {
 	case own && (o.action == doReset || o.action == doDeleteUser):
-		return answer{status: 403} // there is another path for that
+		return answer{status: 403} // their own account has another path
 	case a.id == 0 || a.id != o.id:
 		return answer{status: 404}
 	case s.lastAdmin(a) && (o.action == doDisable || o.action == doDemote || o.action == doDeleteUser):
@@ -421,7 +417,7 @@ func (s *state) lastAdmin(a *account) bool {
 	return others == 0
 }
 
-// find returns a session that has not ended with its account, or nil.
+// find returns a session that has not ended, and its account, or nil.
 func (s *state) find(name int) (*account, *session) {
 	for i := range s.accounts {
 		a := &s.accounts[i]
@@ -441,8 +437,8 @@ func (s *state) end(name int) {
 	}
 }
 
-// list is the account's sessions in the order of their names, which is not
-// always that in which they were made.
+// list returns the sessions of an account in the order of their names, which may differ
+// from the order of their creation.
 func (a *account) list(current int) string {
 	var names []int
 	for _, v := range a.sessions {
@@ -472,8 +468,8 @@ func (s *state) clone() *state {
 	return n
 }
 
-// settled drops the pending requests that can do nothing any more, brings the
-// rest into one order, and makes the key by which states are compared.
+// settled drops the pending requests that can no longer take effect, sorts the rest, and
+// sets the key by which states are compared.
 func (s *state) settled() *state {
 	s.pending = slices.DeleteFunc(s.pending, s.hopeless)
 	for i := range s.accounts {
@@ -504,9 +500,9 @@ func (s *state) settled() *state {
 	return s
 }
 
-// hopeless reports whether a request can change nothing, whatever happens before
-// it: a session that has ended never comes back, nor does an account's ID. Its
-// token was known before the request was sent, so the session has been made.
+// hopeless reports whether a request can change nothing, whatever happens before it. An
+// ended session never becomes live again, and an ID is never reused. The session exists, as
+// its token was known before the request was sent.
 func (s *state) hopeless(o operation) bool {
 	gone := func(name int) bool {
 		_, v := s.find(name)
@@ -550,7 +546,7 @@ func (s *state) String() string {
 		b.WriteString(". ")
 	}
 	for _, o := range s.pending {
-		fmt.Fprintf(&b, "May still happen: %v. ", o)
+		fmt.Fprintf(&b, "Pending: %v. ", o)
 	}
 	return b.String()
 }
@@ -609,7 +605,8 @@ func (a answer) String() string {
 	return text
 }
 
-// Each row is a history of an account with the password 1 and the sessions 1 and 2.
+// TestModelTellsHistoriesThatTheContractAllows: each row is a history of an account with
+// the password 1 and the sessions 1 and 2.
 func TestModelTellsHistoriesThatTheContractAllows(t *testing.T) {
 	const second = 1000
 	first := state{root: true, lastID: 7, accounts: []account{{id: 7, password: 1, sessions: []session{{name: 1, generation: 1}, {name: 2, generation: 1}}}}}
@@ -659,50 +656,54 @@ func TestModelTellsHistoriesThatTheContractAllows(t *testing.T) {
 		history history
 	}{
 		{"a session is refused after a logout", true, history{revoke(0, 1, 200), me(2, 3, 1, 401)}},
-		{"a session is let in after a logout", false, history{revoke(0, 1, 200), me(2, 3, 1, 200)}},
-		{"a session is let in and then refused during a logout", true, history{revoke(0, 9, 200), me(1, 2, 1, 200), me(3, 4, 1, 401)}},
-		{"a session is refused and then let in during a logout", false, history{revoke(0, 9, 200), me(1, 2, 1, 401), me(3, 4, 1, 200)}},
+		{"a session is accepted after a logout", false, history{revoke(0, 1, 200), me(2, 3, 1, 200)}},
+		{"a session is accepted and then refused during a logout", true, history{revoke(0, 9, 200), me(1, 2, 1, 200), me(3, 4, 1, 401)}},
+		{"a session is refused and then accepted during a logout", false, history{revoke(0, 9, 200), me(1, 2, 1, 401), me(3, 4, 1, 200)}},
 
-		{"two sessions end all others at once, one is refused", true, history{endOthers(0, 2, 1, 204), endOthers(1, 3, 2, 401)}},
-		{"two sessions end all others at once, none is refused", false, history{endOthers(0, 2, 1, 204), endOthers(1, 3, 2, 204)}},
+		{"one of two sessions is refused if both end all others at once", true, history{endOthers(0, 2, 1, 204), endOthers(1, 3, 2, 401)}},
+		{"neither of two sessions is refused if both end all others at once", false, history{endOthers(0, 2, 1, 204), endOthers(1, 3, 2, 204)}},
 
-		{"a lost logout has happened", true, history{revoke(0, 1, lost), me(2, 3, 1, 401)}},
-		{"a lost logout happens late", true, history{revoke(0, 1, lost), me(2, 3, 1, 200), me(4, 5, 1, 401)}},
-		{"a lost logout never happens", true, history{revoke(0, 1, lost), me(2, 3, 1, 200), me(4, 5, 1, 200)}},
-		{"a lost logout is undone", false, history{revoke(0, 1, lost), me(2, 3, 1, 401), me(4, 5, 1, 200)}},
-		{"a lost login happens late", true, history{login(0, 1, 1, lost), list(2, 3, "1* 2"), list(4, 5, "1* 2 3")}},
-		{"a lost login happens twice", false, history{login(0, 1, 1, lost), list(2, 3, "1* 2 3"), endOthers(4, 5, 1, 204), list(6, 7, "1*"), list(8, 9, "1* 3")}},
+		{"a lost logout takes effect", true, history{revoke(0, 1, lost), me(2, 3, 1, 401)}},
+		{"a lost logout takes effect late", true, history{revoke(0, 1, lost), me(2, 3, 1, 200), me(4, 5, 1, 401)}},
+		{"a lost logout never takes effect", true, history{revoke(0, 1, lost), me(2, 3, 1, 200), me(4, 5, 1, 200)}},
+		{"a lost logout takes effect and is undone", false, history{revoke(0, 1, lost), me(2, 3, 1, 401), me(4, 5, 1, 200)}},
+		{"a lost login takes effect late", true, history{login(0, 1, 1, lost), list(2, 3, "1* 2"), list(4, 5, "1* 2 3")}},
+		{"a lost login takes effect twice", false, history{login(0, 1, 1, lost), list(2, 3, "1* 2 3"), endOthers(4, 5, 1, 204), list(6, 7, "1*"), list(8, 9, "1* 3")}},
 
-		{"a logout that was cut off by a crash has happened", true, history{revoke(0, 1, lost), killed(1, 2), me(3, 4, 1, 401)}},
-		{"a logout that was cut off by a crash happens afterwards", false, history{revoke(0, 1, lost), killed(1, 2), me(3, 4, 1, 200), me(5, 6, 1, 401)}},
-		{"a logout is forgotten in a crash", false, history{revoke(0, 1, 200), killed(1, 2), me(3, 4, 1, 200)}},
+		{"a logout that a crash interrupts takes effect", true, history{revoke(0, 1, lost), killed(1, 2), me(3, 4, 1, 401)}},
+		{"a logout that a crash interrupts takes effect after the crash", false, history{revoke(0, 1, lost), killed(1, 2), me(3, 4, 1, 200), me(5, 6, 1, 401)}},
+		{"a crash undoes a logout", false, history{revoke(0, 1, 200), killed(1, 2), me(3, 4, 1, 200)}},
 
 		{"two refreshes of one token have one successor", true, history{refresh(0, 2, 1, 2), refresh(1, 3, 1, 2)}},
 		{"two refreshes of one token have two successors", false, history{refresh(0, 2, 1, 2), refresh(1, 3, 1, 3)}},
-		{"the token before the current one is answered after 5 s", true, history{refresh(0, 1, 1, 2), refresh(5*second, 5*second+1, 1, 2)}},
-		{"the token before the current one is refused after 5 s", false, history{refresh(0, 1, 1, 2), refresh(5*second, 5*second+1, 1, 0)}},
-		{"the token before the current one is answered at 10 s", true, history{refresh(0, 1, 1, 2), refresh(10*second, 10*second+1, 1, 2)}},
-		{"the token before the current one is refused at 10 s", true, history{refresh(0, 1, 1, 2), refresh(10*second, 10*second+1, 1, 0)}},
-		{"the token before the current one is answered after 15 s", false, history{refresh(0, 1, 1, 2), refresh(15*second, 15*second+1, 1, 2)}},
-		{"the token before the current one ends its session after 15 s", true, history{refresh(0, 1, 1, 2), refresh(15*second, 15*second+1, 1, 0), me(16*second, 17*second, 1, 401)}},
-		{"the token before the current one is answered late after a long rotation", true, history{refresh(0, 8*second, 1, 2), refresh(15*second, 15*second+1, 1, 2)}},
-		{"an old token is refused and its session goes on", false, history{refresh(0, 1, 1, 2), refresh(2, 3, 2, 3), refresh(4, 5, 1, 0), me(6, 7, 1, 200)}},
+		{"a replaced refresh token is accepted after 5 s", true, history{refresh(0, 1, 1, 2), refresh(5*second, 5*second+1, 1, 2)}},
+		{"a replaced refresh token is refused after 5 s", false, history{refresh(0, 1, 1, 2), refresh(5*second, 5*second+1, 1, 0)}},
+		{"a replaced refresh token is accepted at 10 s", true, history{refresh(0, 1, 1, 2), refresh(10*second, 10*second+1, 1, 2)}},
+		{"a replaced refresh token is refused at 10 s", true, history{refresh(0, 1, 1, 2), refresh(10*second, 10*second+1, 1, 0)}},
+		{"a replaced refresh token is accepted after 15 s", false, history{refresh(0, 1, 1, 2), refresh(15*second, 15*second+1, 1, 2)}},
+		{"a replaced refresh token ends its session after 15 s", true, history{refresh(0, 1, 1, 2), refresh(15*second, 15*second+1, 1, 0), me(16*second, 17*second, 1, 401)}},
+		{"a replaced refresh token is accepted 7 s after a rotation that took 8 s", true, history{refresh(0, 8*second, 1, 2), refresh(15*second, 15*second+1, 1, 2)}},
+		{"a refresh token two rotations old is refused but its session stays", false, history{refresh(0, 1, 1, 2), refresh(2, 3, 2, 3), refresh(4, 5, 1, 0), me(6, 7, 1, 200)}},
 
-		{"a session sleeps while its account is disabled", true, history{admin(0, 1, doDisable, answer{status: 200, disabled: true}), event(2, 3, operation{action: doReadMe, by: 1}, answer{status: 400, detail: inactive})}},
-		{"a session survives that its account is disabled and enabled", false, history{admin(0, 1, doDisable, answer{status: 200, disabled: true}), admin(2, 3, doEnable, answer{status: 200}), me(4, 5, 1, 200)}},
-		{"enabling an account that is not disabled ends nothing", true, history{admin(0, 1, doEnable, answer{status: 200}), me(2, 3, 1, 200)}},
-		{"a reset ends all sessions", true, history{admin(0, 1, doReset, answer{status: 204}), me(2, 3, 1, 401), login(4, 5, 1, 401), login(6, 7, 2, 200)}},
-		{"a login with the old password ends after a reset", false, history{admin(0, 1, doReset, answer{status: 204}), login(2, 3, 1, 200)}},
-		{"a login is under way during a reset", true, history{admin(1, 2, doReset, answer{status: 204}), login(0, 3, 1, 200)}},
-		{"a password change ends the session that asks for it", true, history{change(0, 1, 1, 200), me(2, 3, 1, 401), me(4, 5, 2, 401), me(6, 7, 4, 200)}},
-		{"a password is changed by a session that has ended", false, history{revoke(0, 1, 200), change(2, 3, 1, 200)}},
-		{"a password is changed with a wrong one", false, history{change(0, 1, 5, 200)}},
-		{"a name is taken", true, history{register(0, 1, 8, 400), admin(2, 3, doDeleteUser, answer{status: 204}), register(4, 5, 8, 201)}},
-		{"a name is given twice", false, history{register(0, 1, 8, 201)}},
-		{"an ID is given twice", false, history{admin(0, 1, doDeleteUser, answer{status: 204}), register(2, 3, 7, 201)}},
-		{"a deleted account is there", false, history{admin(0, 1, doDeleteUser, answer{status: 204}), me(2, 3, 1, 200)}},
+		{"a session of a disabled account gets a 400", true, history{admin(0, 1, doDisable, answer{status: 200, disabled: true}), event(2, 3, operation{action: doReadMe, by: 1}, answer{status: 400, detail: inactive})}},
+		{"a session is accepted after its account was disabled and enabled", false, history{admin(0, 1, doDisable, answer{status: 200, disabled: true}), admin(2, 3, doEnable, answer{status: 200}), me(4, 5, 1, 200)}},
+		{"a session stays when its account is enabled without being disabled", true, history{admin(0, 1, doEnable, answer{status: 200}), me(2, 3, 1, 200)}},
+		{"a password reset ends all sessions", true, history{admin(0, 1, doReset, answer{status: 204}), me(2, 3, 1, 401), login(4, 5, 1, 401), login(6, 7, 2, 200)}},
+		{"a login with the old password succeeds after a password reset", false, history{admin(0, 1, doReset, answer{status: 204}), login(2, 3, 1, 200)}},
+		{"a login with the old password succeeds during a password reset", true, history{admin(1, 2, doReset, answer{status: 204}), login(0, 3, 1, 200)}},
+		{"a password change ends the calling session and creates a new one", true, history{change(0, 1, 1, 200), me(2, 3, 1, 401), me(4, 5, 2, 401), me(6, 7, 4, 200)}},
+		{"an ended session changes the password", false, history{revoke(0, 1, 200), change(2, 3, 1, 200)}},
+		{"a wrong current password changes the password", false, history{change(0, 1, 5, 200)}},
+		{"a username is taken until its account is deleted", true, history{register(0, 1, 8, 400), admin(2, 3, doDeleteUser, answer{status: 204}), register(4, 5, 8, 201)}},
+		{"two accounts have one username", false, history{register(0, 1, 8, 201)}},
+		{"a new account has the ID of a deleted one", false, history{admin(0, 1, doDeleteUser, answer{status: 204}), register(2, 3, 7, 201)}},
+		{"a session of a deleted account is accepted", false, history{admin(0, 1, doDeleteUser, answer{status: 204}), me(2, 3, 1, 200)}},
 	} {
-		t.Run(test.what, func(t *testing.T) {
+		verb := "rejects"
+		if test.allowed {
+			verb = "allows"
+		}
+		t.Run("the model "+verb+" that "+test.what, func(t *testing.T) {
 			number := 100
 			for i, p := range test.history {
 				o := p.Input.(operation)
@@ -712,16 +713,16 @@ func TestModelTellsHistoriesThatTheContractAllows(t *testing.T) {
 				test.history[i].Input = o
 			}
 			if got := porcupine.CheckOperations(newModel(first), test.history); got != test.allowed {
-				t.Errorf("allowed = %t, want %t", got, test.allowed)
+				t.Errorf("CheckOperations() = %t, want %t", got, test.allowed)
 			}
 			if explained := explain(first, test.history) != unexplained; explained == test.allowed {
-				t.Errorf("explained = %t, want %t", explained, !test.allowed)
+				t.Errorf("explain() has an explanation: %t, want %t", explained, !test.allowed)
 			}
 		})
 	}
 }
 
-// event is an operation between two milliseconds.
+// event returns an operation from one millisecond to another.
 func event(from, to int, o operation, out answer) porcupine.Operation {
 	o.begin, o.end = time.Duration(from)*time.Millisecond, time.Duration(to)*time.Millisecond
 	p := porcupine.Operation{Call: int64(o.begin), Return: int64(o.end)}

@@ -20,45 +20,44 @@ import (
 	"time"
 )
 
-// In these tests many clients use a few accounts at once, at random, while
-// processes are killed and frozen and connections are cut. All requests and
-// answers are written down, and porcupine looks for an order of the requests in
-// which the contract gives these answers, each request having happened at one
-// moment between its beginning and its end. A history that has such an order is
-// linearizable (Herlihy and Wing, 1990): nobody can tell the server from one that
-// does one thing at a time.
+// In these tests many clients send random requests about a few accounts at once, while
+// processes are killed and frozen and connections are cut. All requests and responses are
+// recorded. Porcupine searches an order of the requests in which the contract yields these
+// responses, with each request taking effect at one moment between its beginning and its
+// end. A history with such an order is linearizable (Herlihy and Wing, 1990): the server
+// cannot be told from one that handles one request at a time.
 //
 //	go -C e2e test -v -run 'Linearizable|Checker' -linearizability 1m
 
 var (
-	linearizabilityFor = flag.Duration("linearizability", 5*time.Second, "about how long each test of linearizability runs")
-	seedFlag           = flag.Uint64("seed", 0, "of the random choices in the tests of linearizability; 0 chooses one")
+	linearizabilityFor = flag.Duration("linearizability", 5*time.Second, "approximate duration of each test of linearizability")
+	seedFlag           = flag.Uint64("seed", 0, "seed of the tests of linearizability; 0 chooses a random one")
 )
 
-// A copy that is killed and started again on its file still has all that it has
-// acknowledged: its histories are durably linearizable.
+// TestHistoriesOfAFileStoreThatIsKilledAreLinearizable: a copy that is killed and started
+// again on its file has all acknowledged changes. Its histories are durably linearizable.
 func TestHistoriesOfAFileStoreThatIsKilledAreLinearizable(t *testing.T) {
 	tr := startFileTrial(t, *linearizabilityFor)
 	tr.run([]plan{oneAccount, oneAccount, oneAccount, patient}, 4, func(rnd *rand.Rand) { tr.crash(rnd, func() {}) })
 	tr.report()
 }
 
-// Two copies of the server use three members of etcd. Any of them may be killed
-// or frozen for a while, and any connection between two of them held back, in
-// one direction or in both.
+// TestHistoriesOfTwoCopiesOverThreeMembersAreLinearizable: two copies of the server use
+// three members of etcd. Any of them may be killed or frozen for a while, and any
+// connection between two of them may be held back, in one direction or in both.
 func TestHistoriesOfTwoCopiesOverThreeMembersAreLinearizable(t *testing.T) {
 	tr := startClusterTrial(t, *linearizabilityFor*3/2, everyMember)
 	tr.run([]plan{oneAccount, oneAccount, oneAccount, patient}, 4, tr.clusterFault)
 	tr.report()
 }
 
-// Two admins, with no other, demote and disable each other at once. One active
-// admin remains, and nobody acts as an admin after having been demoted.
+// TestHistoriesOfTwoAdminsAreLinearizable: the only two admins demote and disable each
+// other at once. One active admin stays, and a demoted one can no longer act as an admin.
 func TestHistoriesOfTwoAdminsAreLinearizable(t *testing.T) {
-	t.Run("on a file store", func(t *testing.T) {
+	t.Run("the histories of two admins on a file store are linearizable", func(t *testing.T) {
 		letTwoAdminsFight(t, func(left time.Duration) *trial { return startFileTrial(t, left) })
 	})
-	t.Run("on two copies over three members", func(t *testing.T) {
+	t.Run("the histories of two admins on two copies over three members are linearizable", func(t *testing.T) {
 		letTwoAdminsFight(t, func(left time.Duration) *trial { return startClusterTrial(t, left, everyMember) })
 	})
 }
@@ -72,8 +71,8 @@ func letTwoAdminsFight(t *testing.T, start func(left time.Duration) *trial) {
 	}
 }
 
-// A server that acknowledges before the sync loses, with the power, what the disk
-// has not written yet. Here the file loses its last lines.
+// TestCheckerFindsAnAcknowledgementBeforeTheSync: a server that acknowledges a change
+// before the sync loses it in a power cut. Here the file loses its last lines.
 func TestCheckerFindsAnAcknowledgementBeforeTheSync(t *testing.T) {
 	tr := startFileTrial(t, 20*time.Second)
 	tr.run([]plan{planted, planted}, 4, func(rnd *rand.Rand) {
@@ -94,9 +93,9 @@ func removeLines(t testing.TB, file string, n int) {
 	}
 }
 
-// A member of etcd that is cut off from the others does not know what they have
-// agreed on since. Here one of the copies asks such a member, and asks for what
-// it has instead of what a majority has.
+// TestCheckerFindsAReadFromAStaleMember: a member of etcd that is cut off from the others
+// has old values. Here one of the copies makes serializable reads from such a member,
+// which do not ask a majority.
 func TestCheckerFindsAReadFromAStaleMember(t *testing.T) {
 	var away *etcdNode
 	tr := startClusterTrial(t, 20*time.Second, func(n *etcdNode, copy int) string {
@@ -117,8 +116,8 @@ func TestCheckerFindsAReadFromAStaleMember(t *testing.T) {
 	tr.mustFail()
 }
 
-// readWhatIsThere makes the reads of a call serializable: the member answers with
-// what it has.
+// readWhatIsThere makes the reads of a call serializable: the member returns its own
+// values.
 func readWhatIsThere(r *http.Request, call map[string]any) {
 	r.Header.Del("Grpc-Metadata-Hasleader")
 	if strings.HasSuffix(r.URL.Path, "/range") {
@@ -131,8 +130,9 @@ func readWhatIsThere(r *http.Request, call map[string]any) {
 	}
 }
 
-// A transaction that renews a session compares whether the session is still as it
-// was read. Here it is sent again, a moment later, without that comparison.
+// TestCheckerFindsARefreshRetriedWithoutItsComparison: a transaction that refreshes a
+// session compares the session with the one that was read. Here the transaction is sent
+// again a moment later, without that comparison.
 func TestCheckerFindsARefreshRetriedWithoutItsComparison(t *testing.T) {
 	tr := startClusterTrial(t, 20*time.Second, func(n *etcdNode, _ int) string {
 		return etcdProxy(t, n.Client, func(r *http.Request, call map[string]any) {
@@ -147,7 +147,7 @@ func TestCheckerFindsARefreshRetriedWithoutItsComparison(t *testing.T) {
 	tr.mustFail()
 }
 
-// renewsSession reports whether a call writes a session's key that it compares.
+// renewsSession reports whether a call writes the key of a session, and compares it.
 func renewsSession(call map[string]any) bool {
 	for _, op := range objects(call["success"]) {
 		put, _ := op["request_put"].(map[string]any)
@@ -173,8 +173,8 @@ func objects(array any) (list []map[string]any) {
 	return list
 }
 
-// etcdProxy returns the address of a proxy before a member, which may change the
-// calls that it passes on.
+// etcdProxy returns the address of a proxy for a member, which changes the calls with
+// change.
 func etcdProxy(t testing.TB, member string, change func(r *http.Request, call map[string]any)) string {
 	t.Helper()
 	proxy := httptest.NewServer(&httputil.ReverseProxy{

@@ -22,7 +22,7 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// A trial is a server under clients and faults.
+// A trial is a server with clients and faults.
 type trial struct {
 	t      testing.TB
 	seed   uint64
@@ -31,12 +31,12 @@ type trial struct {
 	client *http.Client
 
 	copies  []*atomic.Pointer[clusterCopy]
-	writers int      // so many of them, the first, are asked for changes
-	stores  []string // of each copy
+	writers int      // number of copies that get changes, from the first on
+	stores  []string // the -store of each copy
 	root    string   // access token of an admin
 	endAll  bool     // the server has DELETE /users/{id}/sessions
 
-	file string // the store, or
+	file string // the store, or else etcd and net
 	etcd *etcdCluster
 	net  *proxyNet
 
@@ -47,7 +47,7 @@ type trial struct {
 	total    struct{ operations, histories, lost int }
 }
 
-// rootPassword is the number of root's password.
+// rootPassword is the number of the password of root.
 const rootPassword = 1
 
 func newTrial(t testing.TB, length time.Duration) *trial {
@@ -65,8 +65,8 @@ func startFileTrial(t testing.TB, length time.Duration) *trial {
 	return tr
 }
 
-// startClusterTrial starts three members of etcd and two copies. The function
-// returns the address at which a copy reaches a member, if it does.
+// startClusterTrial starts three members of etcd and two copies. The function returns the
+// address at which a copy reaches a member, or "" if it does not.
 func startClusterTrial(t testing.TB, length time.Duration, address func(n *etcdNode, copy int) string) *trial {
 	t.Helper()
 	tr := newTrial(t, length)
@@ -74,7 +74,7 @@ func startClusterTrial(t testing.TB, length time.Duration, address func(n *etcdN
 	var names sync.Map // of the members, by their addresses
 	tr.etcd = startEtcdNodes(t, 3, false, func(n *etcdNode) string {
 		address := tr.net.listen(t, n.Name, n.Peer, func(first []byte) string {
-			// A member says in its requests to others at which address they know it.
+			// A member sends its own address in its requests to others.
 			_, after, _ := strings.Cut(string(first), "X-Peerurls: http://")
 			address, _, _ := strings.Cut(after, "\r\n")
 			name, _ := names.Load(address)
@@ -116,17 +116,17 @@ func (tr *trial) startCopies(stores ...string) {
 	tr.endAll = strings.Contains(clusterCall("GET", at+"/openapi.json", "", nil).text, `"/users/{id}/sessions"`)
 }
 
-// startCopy starts one copy, at a new address. It believes each client to have
-// the address that it says, so that wrong passwords need not wait.
+// startCopy starts one copy at a new address. The copy trusts X-Forwarded-For, with which
+// the clients avoid the throttle.
 func (tr *trial) startCopy(n int) {
 	tr.t.Helper()
 	env := []string{"ADMIN_PASSWORD=" + passwordText(rootPassword)}
 	tr.copies[n].Store(startCopy(tr.t, env, "-store", tr.stores[n], "-admin", "root", "-trusted-proxy", "127.0.0.1/32", "-access-ttl", "24h"))
 }
 
-// run has so many clients use an account for each plan, one account after the
-// other, until the time is over or a history fails. Meanwhile, if it is not nil,
-// fault is called again and again.
+// run makes a number of clients use an account for each plan, one account after the other,
+// until the time is over or a history fails. Meanwhile it calls fault again and again, if
+// that is not nil.
 func (tr *trial) run(plans []plan, clients int, fault func(*rand.Rand)) {
 	tr.start = time.Now()
 	var wg sync.WaitGroup
@@ -148,7 +148,7 @@ func (tr *trial) run(plans []plan, clients int, fault func(*rand.Rand)) {
 
 func (tr *trial) now() time.Duration { return time.Since(tr.start) }
 
-// enough operations say something. A slow machine gets more time for them.
+// enough is the minimum number of operations. A slow machine gets more time for them.
 const enough = 200
 
 func (tr *trial) goesOn() bool {
@@ -161,7 +161,7 @@ func (tr *trial) goesOn() bool {
 	return tr.now() < length && len(tr.failures) == 0
 }
 
-// sleep waits for half of d at least, and for d at most.
+// sleep waits for a random time from d/2 to d.
 func (tr *trial) sleep(rnd *rand.Rand, d time.Duration) {
 	d = d/2 + time.Duration(rnd.Int64N(int64(d/2)))
 	for end := time.Now().Add(d); tr.goesOn() && time.Now().Before(end); {
@@ -169,8 +169,7 @@ func (tr *trial) sleep(rnd *rand.Rand, d time.Duration) {
 	}
 }
 
-// crash kills the only copy after a while, does something to its file, and starts
-// it again.
+// crash kills the only copy after a while, calls meanwhile, and starts the copy again.
 func (tr *trial) crash(rnd *rand.Rand, meanwhile func()) {
 	tr.sleep(rnd, 1500*time.Millisecond)
 	defer tr.fault("killed")()
@@ -184,8 +183,7 @@ func (tr *trial) crash(rnd *rand.Rand, meanwhile func()) {
 	tr.startCopy(0)
 }
 
-// fault notes what is done to the server, for the drawing. The function that it
-// returns is called when it is over.
+// fault records a fault for the drawing. The returned function ends it.
 func (tr *trial) fault(what string) (over func()) {
 	begin := tr.now()
 	return func() {
@@ -195,14 +193,13 @@ func (tr *trial) fault(what string) (over func()) {
 	}
 }
 
-// clusterFault does something to the cluster after a while, and after another
-// while undoes it.
+// clusterFault causes a random fault of the cluster after a while, and ends it later.
 func (tr *trial) clusterFault(rnd *rand.Rand) {
 	tr.sleep(rnd, time.Second)
 	tr.etcd.wait(tr.t)
 	l := slices.IndexFunc(tr.etcd.nodes, (*etcdNode).leads)
 	if l < 0 {
-		return // one is being elected
+		return // an election is under way
 	}
 	leader := tr.etcd.nodes[l]
 	i, n := rnd.IntN(3), rnd.IntN(2)
@@ -231,10 +228,10 @@ func (tr *trial) clusterFault(rnd *rand.Rand) {
 	defer tr.fault(f.what)()
 	f.do()
 	defer f.undo()
-	tr.sleep(rnd, 3*time.Second) // a new leader is elected after one or two
+	tr.sleep(rnd, 3*time.Second) // an election takes one or two seconds
 }
 
-// A way is that of the messages which are held back.
+// A way is the direction of the bytes that are held back.
 type way int
 
 const (
@@ -243,7 +240,7 @@ const (
 	to
 )
 
-// cut holds back what is sent between a member and all others.
+// cut holds back the bytes between a member and all others.
 func (tr *trial) cut(n *etcdNode, w way) {
 	for _, other := range tr.etcd.nodes {
 		if other != n {
@@ -252,7 +249,7 @@ func (tr *trial) cut(n *etcdNode, w way) {
 	}
 }
 
-// hold holds back what is sent from a to b, or to a from b, or both.
+// hold holds back the bytes from a to b, from b to a, or both.
 func (tr *trial) hold(a, b string, w way) {
 	if w != to {
 		tr.net.hold(direction{a, b})
@@ -262,16 +259,16 @@ func (tr *trial) hold(a, b string, w way) {
 	}
 }
 
-// checkFor is how long porcupine may take for one history.
+// checkFor is the time that porcupine has for one history.
 const checkFor = 30 * time.Second
 
-// A failure is a history that is not as it must be, and why.
+// A failure is a history that is not linearizable, with the reason.
 type failure struct {
 	history *history
 	why     string
 }
 
-// check has porcupine look at a history that is complete.
+// check checks a complete history with porcupine.
 func (tr *trial) check(h *history) {
 	tr.mu.Lock()
 	tr.total.histories++
@@ -281,12 +278,11 @@ func (tr *trial) check(h *history) {
 	case porcupine.Unknown:
 		tr.fail(h, "was not checked within %v", checkFor)
 	case porcupine.Illegal:
-		tr.fail(h, "is not linearizable, which was found after %v\n%s", tr.now().Round(time.Millisecond), explain(h.first, operations))
+		tr.fail(h, "is not linearizable, found after %v\n%s", tr.now().Round(time.Millisecond), explain(h.first, operations))
 	}
 }
 
-// withCrashes returns the operations of a history, and among them the crashes of
-// the server.
+// withCrashes returns the operations of a history and the crashes of the server.
 func (tr *trial) withCrashes(h *history) []porcupine.Operation {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -310,7 +306,7 @@ func (tr *trial) count(out answer) {
 }
 
 func (tr *trial) String() string {
-	return fmt.Sprintf("seed %d, %v: %d operations in %d histories, %d faults, %d answers lost",
+	return fmt.Sprintf("seed %d, %v: %d operations in %d histories, %d faults, %d responses lost",
 		tr.seed, tr.now().Round(time.Millisecond), tr.total.operations, tr.total.histories, len(tr.faults), tr.total.lost)
 }
 
@@ -318,7 +314,7 @@ func (tr *trial) String() string {
 func (tr *trial) report() {
 	tr.t.Helper()
 	for _, f := range tr.failures {
-		tr.t.Errorf("%s\nIt is drawn in %s", f.why, tr.draw(f.history))
+		tr.t.Errorf("%s\nA drawing is in %s", f.why, tr.draw(f.history))
 	}
 	tr.t.Log(tr)
 }
@@ -328,7 +324,7 @@ func (tr *trial) mustFail() {
 	tr.t.Helper()
 	tr.t.Log(tr)
 	if len(tr.failures) == 0 {
-		tr.t.Error("all histories were linearizable, although the server has a bug")
+		tr.t.Error("all histories are linearizable, want one that is not, as the server has a bug")
 		return
 	}
 	tr.t.Log(tr.failures[0].why)

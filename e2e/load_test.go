@@ -20,70 +20,69 @@ import (
 	"time"
 )
 
-// A storm: many clients log in without pause, each login costs a tenth of a
-// second of a core, and somebody with a token wants an answer meanwhile.
+// In a storm many clients log in without pause. Each login costs a tenth of a second of a
+// core, and requests with a token must be served meanwhile.
 
-// TestLoginStorm is what must hold on any machine, however slow. As many log in
-// as it takes for the server to turn one away; then all of them give up.
+// TestLoginStorm has the rules that hold on any machine. It starts logins until the server
+// refuses one; then all clients give up.
 func TestLoginStorm(t *testing.T) {
 	s := startServer(t, "-debug-addr", "127.0.0.1:0")
-	access, _ := logIn(t, s, "admin", "secret") // an account of its own: johndoe keeps only 100 sessions
+	access, _ := logIn(t, s, "admin", "secret") // another account, as the sessions of johndoe are limited to 100
 	probe := startProbe(t, s, access)
 
 	ctx, giveUp := context.WithCancel(t.Context())
 	defer giveUp()
 	clients := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
 	defer clients.CloseIdleConnections()
-	answers, started := make(chan loginAnswer, 1000), 0
+	responses, started := make(chan loginAnswer, 1000), 0
 	ended, turnedAway := 0, 0
-	for turnedAway == 0 && started < cap(answers) {
+	for turnedAway == 0 && started < cap(responses) {
 		select {
-		case a := <-answers:
+		case a := <-responses:
 			ended++
 			turnedAway += a.check(t)
 		default:
 			started++
-			go func() { answers <- tryLogin(ctx, clients, s) }()
-			time.Sleep(time.Millisecond) // or none but this loop would run
+			go func() { responses <- tryLogin(ctx, clients, s) }()
+			time.Sleep(time.Millisecond) // lets the clients run
 		}
 	}
 	if turnedAway == 0 {
-		t.Errorf("none of %d logins at once was turned away", started)
+		t.Errorf("none of %d logins at once was refused, want some", started)
 	}
 	giveUp()
 	for ; ended < started; ended++ {
-		if a := <-answers; !errors.Is(a.err, context.Canceled) {
+		if a := <-responses; !errors.Is(a.err, context.Canceled) {
 			a.check(t)
 		}
 	}
 
-	// Once the server has noticed, whoever comes waits for the hash under way, not
-	// for those who left.
+	// When the server has noticed, a new login waits for the running hash, and not for
+	// the clients that have gone.
 	for noticed := time.Now().Add(time.Minute); tryLogin(t.Context(), http.DefaultClient, s).check(t) > 0; {
 		if time.Now().After(noticed) {
-			t.Fatal("a minute after all have given up, logins are still turned away")
+			t.Fatal("logins are still refused a minute after all clients have gone")
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	if made := metric(t, s, `stdauth_logins_total{outcome="ok"}`); made > float64(started)/2 {
-		t.Errorf("%.0f logins were made for %d clients that gave up, want most of them to leave the queue", made, started)
+		t.Errorf("%.0f logins were completed for %d clients that have gone, want most of them out of the queue", made, started)
 	}
 	if asked, _ := probe.stop(); asked < 10 {
-		t.Errorf("GET /users/me/ was asked %d times in the storm: not much of a test", asked)
+		t.Errorf("the test sent %d GET /users/me/ in the storm, want 10 or more", asked)
 	}
 }
 
-// BenchmarkLoginStorm tells the figures: 64 clients log in without pause while
-// one asks GET /users/me/ every 5 ms; how long that takes, in the storm and
-// before it; and logins per second, beside those that the hash alone allows.
-// One iteration is one round; the medians of several rounds are told.
+// BenchmarkLoginStorm measures 64 clients that log in without pause, and one that sends
+// GET /users/me/ every 5 ms. It reports the latency of that request, in the storm and
+// before it, and the logins per second, compared with the rate of the hash alone. One
+// iteration is one round, and the figures are medians of the rounds.
 //
 //	go -C e2e test -run '^$' -bench LoginStorm -benchtime 3x
 //
-// On one core, the server and the bare hash are bound to the first with taskset
-// and the clients to the others. Without taskset, GOMAXPROCS=1 alone has to do:
-// then the server runs on one core at a time, but not always on the same, and
-// the clients are in its way.
+// On one core, taskset binds the server and the bare hash to the first core, and the
+// clients to the others. Without taskset, GOMAXPROCS=1 limits the server to one core at a
+// time, which it shares with the clients.
 func BenchmarkLoginStorm(b *testing.B) {
 	for cores := 1; cores <= min(2, runtime.NumCPU()); cores++ {
 		b.Run(fmt.Sprintf("cores=%d", cores), func(b *testing.B) {
@@ -123,9 +122,9 @@ func BenchmarkLoginStorm(b *testing.B) {
 	}
 }
 
-// BenchmarkVictimLogin tells which share of a victim's logins succeed while 300
-// connections try passwords for random names without pause, from one address or from
-// 300. Addresses are those that a trusted proxy would report.
+// BenchmarkVictimLogin measures the share of the logins of a victim that succeed while 300
+// connections try passwords for random names without pause, from one address or from 300.
+// The addresses are in X-Forwarded-For, as from a trusted proxy.
 //
 //	go -C e2e test -run '^$' -bench VictimLogin -benchtime 1x
 func BenchmarkVictimLogin(b *testing.B) {
@@ -144,7 +143,7 @@ func BenchmarkVictimLogin(b *testing.B) {
 					}
 				})
 			}
-			time.Sleep(3 * time.Second) // until the queue is what it will be
+			time.Sleep(3 * time.Second) // until the length of the queue is stable
 			tries, made, slowest := 0, 0, time.Duration(0)
 			for b.Loop() {
 				for range 30 {
@@ -166,8 +165,8 @@ func BenchmarkVictimLogin(b *testing.B) {
 	}
 }
 
-// storm lets so many clients log in without pause, and returns how many logins
-// a second succeeded.
+// storm makes a number of clients log in without pause, and returns the rate of successful
+// logins.
 func storm(t testing.TB, s *server, clients int, d time.Duration) (perSecond float64) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}, Timeout: time.Minute}
 	defer client.CloseIdleConnections()
@@ -192,7 +191,7 @@ func storm(t testing.TB, s *server, clients int, d time.Duration) (perSecond flo
 	return float64(made) / last.Sub(start).Seconds()
 }
 
-// A loginAnswer is what became of one try to log in.
+// A loginAnswer is the result of one login.
 type loginAnswer struct {
 	status int
 	header http.Header
@@ -204,7 +203,7 @@ func tryLogin(ctx context.Context, client *http.Client, s *server) loginAnswer {
 	return loginFrom(ctx, client, s, "", "johndoe", "secret")
 }
 
-// loginFrom tries to log in from an address behind a trusted proxy.
+// loginFrom logs in from an address behind a trusted proxy.
 func loginFrom(ctx context.Context, client *http.Client, s *server, address, username, password string) (a loginAnswer) {
 	form := url.Values{"username": {username}, "password": {password}}
 	req, err := http.NewRequestWithContext(ctx, "POST", s.URL+"/token", strings.NewReader(form.Encode()))
@@ -224,8 +223,8 @@ func loginFrom(ctx context.Context, client *http.Client, s *server, address, use
 	return loginAnswer{resp.StatusCode, resp.Header, string(body), err}
 }
 
-// check: a login with the right password succeeds, or is told when to come back.
-// It returns 1 if it was the latter.
+// check checks that a login with the right password succeeds or gets a Retry-After. It
+// returns 1 in the second case.
 func (a loginAnswer) check(t testing.TB) int {
 	t.Helper()
 	later := a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable
@@ -243,18 +242,17 @@ func (a loginAnswer) check(t testing.TB) int {
 	return 0
 }
 
-// A probe asks GET /users/me/ every 5 ms, and whether the answer is there or
-// not: a slow one does not keep the next from being asked.
+// A probe sends GET /users/me/ every 5 ms, without waiting for the last response.
 type probe struct {
 	quit func()         // may be called twice
-	done chan []float64 // ms, one for each request
+	done chan []float64 // the latencies in ms
 }
 
 func startProbe(t testing.TB, s *server, access string) *probe {
 	quit := make(chan struct{})
 	p := &probe{sync.OnceFunc(func() { close(quit) }), make(chan []float64, 1)}
 	ended := make(chan struct{})
-	t.Cleanup(func() { p.quit(); <-ended }) // a failed test stops no probe
+	t.Cleanup(func() { p.quit(); <-ended }) // a failed test does not call stop
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: time.Minute}
 	go func() {
 		defer close(ended)
@@ -285,7 +283,7 @@ func startProbe(t testing.TB, s *server, access string) *probe {
 	return p
 }
 
-// stop returns how often the probe has asked, and the times it took, in ms.
+// stop returns the number of requests of the probe, and their latencies in ms.
 func (p *probe) stop() (asked int, took []float64) {
 	p.quit()
 	took = <-p.done
@@ -318,11 +316,11 @@ func percentile(values []float64, p int) float64 {
 	return values[min(len(values)*p/100, len(values)-1)]
 }
 
-// onlyHash, in the environment, makes TestMain the process that only hashes.
+// onlyHash, in the environment, makes TestMain hash passwords and run no tests.
 const onlyHash = "STDAUTH_TEST_ONLY_HASH"
 
-// bareHashRate is how many passwords a second a process can hash that does
-// nothing else, on as many cores as the server has.
+// bareHashRate returns how many passwords a second a process can hash that does nothing
+// else, on as many cores as the server has.
 func bareHashRate(t testing.TB, bind []string, cores int) float64 {
 	command := append(slices.Clone(bind), os.Args[0])
 	cmd := exec.Command(command[0], command[1:]...)
@@ -338,7 +336,7 @@ func bareHashRate(t testing.TB, bind []string, cores int) float64 {
 	return rate
 }
 
-// hashOnly hashes for so long on all the cores it may use, and prints the rate.
+// hashOnly hashes for the duration on all its cores, and prints the rate.
 func hashOnly(duration string) int {
 	d, err := time.ParseDuration(duration)
 	if err != nil {
@@ -353,7 +351,7 @@ func hashOnly(duration string) int {
 			n := 0
 			for ; time.Since(start) < d; n++ {
 				if _, err := pbkdf2.Key(sha256.New, "secret", make([]byte, 16), 600_000, 32); err != nil {
-					panic(err) // only for lengths that are out of range
+					panic(err) // unreachable: only for invalid lengths
 				}
 			}
 			rates[i] = float64(n) / time.Since(start).Seconds()
@@ -368,7 +366,7 @@ func hashOnly(duration string) int {
 	return 0
 }
 
-// bindTo binds all threads of a process, and those to come, to some cores.
+// bindTo binds all threads of a process, including later ones, to some cores.
 func bindTo(t testing.TB, pid int, cores string) {
 	t.Helper()
 	if out, err := exec.Command("taskset", "-a", "-c", "-p", cores, strconv.Itoa(pid)).CombinedOutput(); err != nil {
@@ -376,7 +374,7 @@ func bindTo(t testing.TB, pid int, cores string) {
 	}
 }
 
-// debugURL is where the server's debug listener is.
+// debugURL returns the URL of the debug listener.
 func debugURL(t testing.TB, s *server) string {
 	t.Helper()
 	_, rest, found := strings.Cut(s.log.String(), "msg=debugging metrics=")
@@ -387,7 +385,7 @@ func debugURL(t testing.TB, s *server) string {
 	return at
 }
 
-// metric is a sample of /metrics, named with its labels.
+// metric returns the value of a sample of /metrics. Its name includes the labels.
 func metric(t testing.TB, s *server, sample string) float64 {
 	t.Helper()
 	resp, err := http.Get(debugURL(t, s) + "/metrics")

@@ -1,9 +1,8 @@
-// Package e2e drives the built server from outside, with clients that nobody
-// here wrote: Go's OAuth 2.0 package, JWT libraries, an OpenAPI validator, a
-// generated client, and a browser.
+// Package e2e tests the built server from outside, with the clients of others: Go's OAuth
+// 2.0 package, JWT libraries, an OpenAPI validator, generated clients, and a browser.
 //
-// It is a module of its own, so that the server's has no dependencies. Run it
-// from the root of the repository:
+// It is a module of its own, as the module of the server has no dependencies. Run it from
+// the root of the repository:
 //
 //	go -C e2e test ./...
 package e2e
@@ -55,7 +54,7 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// testKey is a SECRET_KEY for servers whose tokens are verified elsewhere.
+// testKey is a SECRET_KEY for servers whose tokens a test verifies or signs.
 const testKey = "a key for tests only, of more than 32 bytes"
 
 // A server is a running stdauth.
@@ -67,9 +66,9 @@ type server struct {
 	done chan error
 }
 
-// startServer starts the server on a free port of this machine, waits until it
-// is ready, and stops it when the test ends. The arguments are written as in a
-// shell: NAME=value first, then flags.
+// startServer starts the server on a free port of this machine, waits until it is ready,
+// and stops it when the test ends. The arguments are as in a shell: NAME=value first, then
+// flags.
 //
 //	startServer(t, "SECRET_KEY="+testKey, "-access-ttl", "10s")
 func startServer(t testing.TB, args ...string) *server {
@@ -90,7 +89,7 @@ func startServer(t testing.TB, args ...string) *server {
 	t.Cleanup(func() {
 		s.stop(t)
 		if t.Failed() {
-			t.Logf("the server's log:\n%s", s.log.end())
+			t.Logf("the log of the server:\n%s", s.log.end())
 		}
 	})
 	s.waitUntilReady(t)
@@ -102,7 +101,7 @@ var (
 	listening = regexp.MustCompile(`msg=listening url=(https?://(\S+))`)
 )
 
-// cleanEnv is the environment without any setting of the server's.
+// cleanEnv returns the environment without the settings of the server.
 func cleanEnv() []string {
 	var env []string
 	for _, v := range os.Environ() {
@@ -131,7 +130,7 @@ func (s *server) waitUntilReady(t testing.TB) {
 		}
 		s.URL, s.Addr = found[1], found[2]
 		if !strings.HasPrefix(s.URL, "http:") {
-			return // whoever starts it with a certificate knows how to ask it
+			return // the caller has the certificate
 		}
 		if resp, err := http.Get(s.URL + "/readyz"); err == nil {
 			resp.Body.Close()
@@ -143,10 +142,10 @@ func (s *server) waitUntilReady(t testing.TB) {
 	t.Fatalf("the server was not ready within 20 s\n%s", s.log)
 }
 
-// stop asks the server to end, and waits until it has. It may be called twice.
+// stop sends SIGTERM to the server and waits until it ends. It may be called twice.
 func (s *server) stop(t testing.TB) {
 	t.Helper()
-	if runtime.GOOS == "windows" { // has no signal to ask with
+	if runtime.GOOS == "windows" { // which has no SIGTERM
 		s.kill()
 		return
 	}
@@ -163,13 +162,13 @@ func (s *server) stop(t testing.TB) {
 	}
 }
 
-// kill ends the server as a power cut would.
+// kill kills the server (kill -9).
 func (s *server) kill() {
 	s.cmd.Process.Kill()
 	s.done <- <-s.done
 }
 
-// output keeps what a process prints.
+// output keeps the output of a process.
 type output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -187,7 +186,7 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// end is the last of what was printed: a busy server's log is long.
+// end returns the last part of the output, as the log of a busy server is long.
 func (o *output) end() string {
 	const most = 20 << 10
 	all := o.String()
@@ -197,8 +196,8 @@ func (o *output) end() string {
 	return "...\n" + all[len(all)-most:]
 }
 
-// missing ends a test that needs a tool which is not here. On a reader's
-// machine it is skipped; where CI is set nothing may be.
+// missing skips a test that needs a tool which is not installed. With CI in the
+// environment the test fails instead.
 func missing(t testing.TB, what, install string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -207,7 +206,7 @@ func missing(t testing.TB, what, install string) {
 	t.Skipf("%s is missing. To run this test, install it: %s", what, install)
 }
 
-// find is the path of the first of some programs that is installed.
+// find returns the path of the first of some programs that is installed.
 func find(t testing.TB, install string, names ...string) string {
 	t.Helper()
 	for _, name := range names {
@@ -219,8 +218,8 @@ func find(t testing.TB, install string, names ...string) string {
 	return ""
 }
 
-// npm makes sure that what package.json asks for is in node_modules, and
-// returns that folder.
+// npm makes sure that the packages in package.json are in node_modules, and returns that
+// directory.
 func npm(t testing.TB) string {
 	t.Helper()
 	path := find(t, "apt-get install npm, or https://nodejs.org", "npm")
@@ -249,7 +248,7 @@ var installed = func() func(npm string) error {
 	}
 }()
 
-// run runs a program to its end and returns what it printed.
+// run runs a program to its end and returns its output.
 func run(t testing.TB, dir string, env []string, name string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -260,7 +259,7 @@ func run(t testing.TB, dir string, env []string, name string, args ...string) (s
 	return string(out), err
 }
 
-// logIn returns the tokens for a password.
+// logIn returns the tokens of a login.
 func logIn(t testing.TB, s *server, username, password string) (access, refresh string) {
 	t.Helper()
 	resp, err := http.PostForm(s.URL+"/token", map[string][]string{"username": {username}, "password": {password}})
@@ -274,7 +273,7 @@ func logIn(t testing.TB, s *server, username, password string) (access, refresh 
 	return body.AccessToken, body.RefreshToken
 }
 
-// readAll reads the body of an answer that must have the wanted status.
+// readAll reads the body of a response that must have the wanted status.
 func readAll(t testing.TB, resp *http.Response, want int) []byte {
 	t.Helper()
 	defer resp.Body.Close()

@@ -18,7 +18,7 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// /metrics is written by hand, so Prometheus's own code reads it here.
+// The server writes /metrics by hand. These tests read it with the code of Prometheus.
 
 // scrape reads /metrics as Prometheus does, and returns the samples by their name and
 // labels.
@@ -30,7 +30,7 @@ func scrape(t testing.TB, s *server) (families map[string]*dto.MetricFamily, sam
 	}
 	defer resp.Body.Close()
 	if format := expfmt.ResponseFormat(resp.Header); format.FormatType() != expfmt.TypeTextPlain {
-		t.Errorf("/metrics has the Content-Type %q, which Prometheus does not know", resp.Header.Get("Content-Type"))
+		t.Errorf("/metrics has the Content-Type %q, want one that Prometheus knows", resp.Header.Get("Content-Type"))
 	}
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	families, err = parser.TextToMetricFamilies(resp.Body)
@@ -58,12 +58,12 @@ func scrape(t testing.TB, s *server) (families map[string]*dto.MetricFamily, sam
 				last := uint64(0)
 				for _, b := range m.Histogram.Bucket {
 					if b.GetCumulativeCount() < last {
-						t.Errorf("%s: the bucket up to %v has less than the one below", id, b.GetUpperBound())
+						t.Errorf("%s: the bucket up to %v has fewer observations than the one below", id, b.GetUpperBound())
 					}
 					last = b.GetCumulativeCount()
 				}
 				if last != m.Histogram.GetSampleCount() {
-					t.Errorf("%s: the last bucket has %d of %d", id, last, m.Histogram.GetSampleCount())
+					t.Errorf("%s: the last bucket has %d of %d observations", id, last, m.Histogram.GetSampleCount())
 				}
 			default:
 				t.Errorf("%s is of type %v", name, f.GetType())
@@ -93,7 +93,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 
-	// Each thing happens a number of times that nothing else does.
+	// The events below have different counts where a mistake could exchange them.
 	access, refresh := logIn(t, s, "root", "staple battery")
 	post := func(path string, form url.Values, want int) []byte {
 		t.Helper()
@@ -148,22 +148,22 @@ func TestMetrics(t *testing.T) {
 		`stdauth_sessions_ended_total`:                                        1,
 	}
 	if !maps.Equal(got, want) {
-		t.Errorf("what happened has changed\n%v, want\n%v", got, want)
+		t.Errorf("the changes of the samples are\n%v, want\n%v", got, want)
 	}
 	if took := after["stdauth_request_duration_seconds_sum"]; took < 0.1 || took > 60 {
 		t.Errorf("nine requests, three of them with a password, took %v s", took)
 	}
 	if after["stdauth_store_file_bytes"] <= before["stdauth_store_file_bytes"] {
-		t.Error("the file has not grown")
+		t.Error("stdauth_store_file_bytes has not grown")
 	}
 	missing := slices.DeleteFunc(slices.Sorted(maps.Keys(before)), func(id string) bool { _, there := after[id]; return there })
 	if len(missing) > 0 || len(before) != len(after) {
-		t.Errorf("%d samples at first and %d later; gone: %v", len(before), len(after), missing)
+		t.Errorf("/metrics has %d samples at first and %d later; missing: %v", len(before), len(after), missing)
 	}
 }
 
-// promtool is Prometheus's own judge: of the names, and of the expressions that the
-// pages alert on.
+// TestPromtool: promtool of Prometheus accepts the metrics, and the expressions for alerts
+// in the pages.
 func TestPromtool(t *testing.T) {
 	promtool := find(t, "apt-get install prometheus", "promtool")
 	s := startServer(t, "-debug-addr", "127.0.0.1:0")
@@ -190,6 +190,6 @@ func TestPromtool(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "rules.yml")
 	writeFile(t, file, strings.Join(rules, "\n"))
 	if out, err := run(t, "", nil, promtool, "check", "rules", file); err != nil || !strings.Contains(out, fmt.Sprintf("SUCCESS: %d rules found", found)) || found < 15 {
-		t.Errorf("promtool check rules, of %d: %v\n%s", found, err, out)
+		t.Errorf("promtool check rules of %d rules, want 15 or more: %v\n%s", found, err, out)
 	}
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/getkin/kin-openapi/routers/gorillamux"
 )
 
-// description loads the openapi.json that the server serves, examples and all.
+// description loads openapi.json from the server and validates it with its examples.
 func description(t testing.TB, s *server) *openapi3.T {
 	t.Helper()
 	from, err := url.Parse(s.URL + "/openapi.json")
@@ -37,7 +37,7 @@ func description(t testing.TB, s *server) *openapi3.T {
 	if err := doc.Validate(t.Context(), openapi3.EnableExamplesValidation()); err != nil {
 		t.Fatalf("openapi.json: %v", err)
 	}
-	// A client must bear with new fields; here one would be a mistake.
+	// Clients must accept new fields, but here a field that is not described is a mistake.
 	for name, schema := range doc.Components.Schemas {
 		if name != "PasswordGrant" && name != "RefreshGrant" && name != "TokenOnly" && schema.Value.Type.Is("object") {
 			schema.Value.AdditionalProperties = openapi3.BoolSchema{Has: new(bool)}
@@ -46,8 +46,8 @@ func description(t testing.TB, s *server) *openapi3.T {
 	return doc
 }
 
-// A checker is a transport that holds each request and answer against
-// openapi.json, and notes which answers it has seen.
+// A checker is a transport that checks each request and response against openapi.json, and
+// records the statuses of the responses.
 type checker struct {
 	t      testing.TB
 	router routers.Router
@@ -68,7 +68,7 @@ func newChecker(t testing.TB, doc *openapi3.T) *checker {
 	return &checker{t: t, router: router, seen: map[string]bool{}}
 }
 
-// illFormed are the statuses of requests that break the description on purpose.
+// illFormed has the statuses of requests that break the description on purpose.
 var illFormed = []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity}
 
 func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -85,9 +85,9 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, err := io.ReadAll(resp.Body)
+	text, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
-	resp.Body = io.NopCloser(bytes.NewReader(answer))
+	resp.Body = io.NopCloser(bytes.NewReader(text))
 	if err != nil {
 		return nil, err
 	}
@@ -104,16 +104,16 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true, MultiError: true}}
 	if !slices.Contains(illFormed, resp.StatusCode) {
 		if err := openapi3filter.ValidateRequest(req.Context(), input); err != nil {
-			c.t.Errorf("%s: the request does not fit openapi.json: %v", what, err)
+			c.t.Errorf("%s: the request does not match openapi.json: %v", what, err)
 		}
 	}
 	if err := openapi3filter.ValidateResponse(req.Context(), &openapi3filter.ResponseValidationInput{
-		RequestValidationInput: input, Status: resp.StatusCode, Header: resp.Header, Body: io.NopCloser(bytes.NewReader(answer)), Options: input.Options,
+		RequestValidationInput: input, Status: resp.StatusCode, Header: resp.Header, Body: io.NopCloser(bytes.NewReader(text)), Options: input.Options,
 	}); err != nil {
-		c.t.Errorf("%s: the answer does not fit openapi.json: %v\n%s", what, err, answer)
+		c.t.Errorf("%s: the response does not match openapi.json: %v\n%s", what, err, text)
 	}
 	if resp.StatusCode >= 400 {
-		c.checkCode(what, route.Operation, resp, answer)
+		c.checkCode(what, route.Operation, resp, text)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,7 +121,7 @@ func (c *checker) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// checkCode: openapi.json has an example for each code that an operation answers.
+// checkCode checks that openapi.json has an example with the code of the response.
 func (c *checker) checkCode(what string, op *openapi3.Operation, resp *http.Response, body []byte) {
 	c.t.Helper()
 	var got struct{ Code string }
@@ -130,7 +130,7 @@ func (c *checker) checkCode(what string, op *openapi3.Operation, resp *http.Resp
 	}
 	described := op.Responses.Status(resp.StatusCode)
 	if described == nil {
-		return // ValidateResponse has said so
+		return // ValidateResponse has reported it
 	}
 	var examples []string
 	for _, media := range described.Value.Content {
@@ -143,8 +143,8 @@ func (c *checker) checkCode(what string, op *openapi3.Operation, resp *http.Resp
 	}
 }
 
-// checked serves what s serves, and holds each request and answer against
-// openapi.json. It is for clients of which only the address can be chosen.
+// checked returns the URL of a proxy that checks each request and response against
+// openapi.json. It is for clients that can only be given an address.
 func checked(t testing.TB, s *server) string {
 	t.Helper()
 	to, err := url.Parse(s.URL)
@@ -165,29 +165,29 @@ func init() {
 	}
 }
 
-// Each operation is called with the parameters and the body that openapi.json
-// gives as examples, and then spoilt in one way for each error that it names.
-// What is answered must fit, down to the fields.
+// TestEveryAnswer calls each operation with the parameters and the body of the examples in
+// openapi.json, and with one change for each described error. The responses must match
+// the description, with all their fields.
 func TestEveryAnswer(t *testing.T) {
 	doc := description(t, startServer(t))
 	for path, item := range doc.Paths.Map() {
 		for method, op := range item.Operations() {
-			t.Run(op.OperationID, func(t *testing.T) {
+			t.Run("the operation "+op.OperationID+" returns each response in openapi.json", func(t *testing.T) {
 				t.Parallel()
 				c := newChecker(t, doc)
 				a := attempt{t: t, client: &http.Client{Transport: c}, method: method, path: path, op: op, parameters: append(slices.Clone(item.Parameters), op.Parameters...)}
 				for status := range op.Responses.Map() {
 					code, err := strconv.Atoi(status)
 					if err != nil {
-						t.Fatalf("a response named %q", status)
+						t.Fatalf("openapi.json has the status %q, want a number", status)
 					}
 					switch code {
 					case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusServiceUnavailable:
-						continue // not to be had for the asking
+						continue // no request can cause these
 					}
 					a.provoke(code)
 					if !c.seen[op.OperationID+" "+status] {
-						t.Errorf("%s %s never answered %s, which openapi.json says it can", method, path, status)
+						t.Errorf("%s %s never returned %s, which openapi.json has", method, path, status)
 					}
 				}
 			})
@@ -195,7 +195,7 @@ func TestEveryAnswer(t *testing.T) {
 	}
 }
 
-// An attempt is one operation, to be made to give its answers.
+// An attempt is one operation, of which a test provokes all responses.
 type attempt struct {
 	t            testing.TB
 	client       *http.Client
@@ -204,18 +204,17 @@ type attempt struct {
 	parameters   openapi3.Parameters
 }
 
-// A request is what an attempt sends.
+// A request is a request of an attempt.
 type request struct {
 	as          string // "", "johndoe" or "admin"
 	id, query   string
 	etag        string
-	site        string // Sec-Fetch-Site, of a browser
+	site        string // Sec-Fetch-Site
 	contentType string
 	body        string
 }
 
-// provoke sends the request that should get one of the answers, to a fresh
-// server.
+// provoke sends a request that should get the status to a fresh server.
 func (a *attempt) provoke(status int) {
 	a.t.Helper()
 	r := a.example()
@@ -278,7 +277,7 @@ func (a *attempt) provoke(status int) {
 	a.play(r, flags, times)
 }
 
-// play sends a request to a fresh server, some times.
+// play sends a request to a fresh server a number of times.
 func (a *attempt) play(r request, flags []string, times int) {
 	a.t.Helper()
 	s := startServer(a.t, flags...)
@@ -291,14 +290,14 @@ func (a *attempt) play(r request, flags []string, times int) {
 	}
 }
 
-// example is the request as openapi.json shows it.
+// example returns the request with the examples of openapi.json.
 func (a *attempt) example() request {
 	r := request{id: "1"}
 	if len(*a.op.Security) > 0 {
 		r.as = "admin"
 	}
 	if a.op.OperationID == "deleteMe" {
-		r.as = "johndoe" // the last admin may not
+		r.as = "johndoe" // the last admin cannot be deleted
 	}
 	if a.op.RequestBody == nil {
 		return r
@@ -331,7 +330,7 @@ func (a *attempt) example() request {
 	return r
 }
 
-// send returns the ETag of the answer.
+// send sends a request and returns the ETag of the response.
 func (a *attempt) send(s *server, r request, access string) string {
 	a.t.Helper()
 	path := a.path
@@ -386,7 +385,7 @@ func sessionOf(t testing.TB, s *server, access string) string {
 	return decode[[]struct{ ID string }](t, resp, http.StatusOK)[0].ID
 }
 
-// The page's files, each of them.
+// TestPageFiles: the response of each file of the page matches openapi.json.
 func TestPageFiles(t *testing.T) {
 	s := startServer(t)
 	api := checkedClient(t, s)
@@ -410,15 +409,14 @@ func TestPageFiles(t *testing.T) {
 	}
 }
 
-// Spectral and Redocly, two public linters, with all of their recommended rules.
-// There is one finding that stays: the article has its paths end in a slash,
-// and stdauth keeps them.
+// TestLint runs Spectral and Redocly, two public linters, with all recommended rules. One
+// finding stays: some paths end in a slash, as in the article.
 func TestLint(t *testing.T) {
 	modules := npm(t)
 	const document = "../web/openapi.json"
 	slash := []string{"/users/", "/users/me/"}
 
-	t.Run("spectral", func(t *testing.T) {
+	t.Run("spectral finds only the paths that end in a slash", func(t *testing.T) {
 		ruleset := filepath.Join(t.TempDir(), "spectral.json")
 		if err := os.WriteFile(ruleset, []byte(`{"extends": ["spectral:oas"]}`), 0o600); err != nil {
 			t.Fatal(err)
@@ -442,7 +440,7 @@ func TestLint(t *testing.T) {
 		}
 	})
 
-	t.Run("redocly", func(t *testing.T) {
+	t.Run("redocly finds only the paths that end in a slash", func(t *testing.T) {
 		out, _ := run(t, "", []string{"REDOCLY_TELEMETRY=off", "REDOCLY_SUPPRESS_UPDATE_NOTICE=true"}, filepath.Join(modules, ".bin", "redocly"), "lint", "--extends=recommended", "--format=json", document)
 		start := strings.Index(out, "{\n")
 		if start < 0 {
@@ -468,7 +466,7 @@ func TestLint(t *testing.T) {
 	})
 }
 
-// load reads a JSON file that a tool has written; out is what it said.
+// load reads a JSON file that a tool has written. The output of the tool is out.
 func load[T any](t testing.TB, file, out string) (v T) {
 	t.Helper()
 	b, err := os.ReadFile(file)

@@ -17,15 +17,14 @@ import (
 	"time"
 )
 
-// There is no Docker here. The test does what Docker would do with the Dockerfile:
-// the instructions are read from it, the build stage runs in a folder, and the other
-// one becomes the root of a process that sees nothing else.
+// TestDockerfile runs the instructions of the Dockerfile without Docker. The build stage
+// runs in a directory, and the other stage becomes the root directory of a process.
 func TestDockerfile(t *testing.T) {
 	if os.Getuid() != 0 {
-		missing(t, "root, who may chroot and take another uid,", "run the test as root")
+		missing(t, "the right of root to chroot and to change the uid", "run the test as root")
 	}
 	build, root := t.TempDir(), t.TempDir()
-	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil { // the process must get to its root
+	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil { // the process must reach its root directory
 		t.Fatal(err)
 	}
 	if err := os.Chmod(root, 0o755); err != nil {
@@ -47,9 +46,9 @@ func TestDockerfile(t *testing.T) {
 			if stage++; stage == 1 {
 				checkGoImage(t, args)
 			} else if args != "scratch" {
-				t.Errorf("the image is made FROM %s, want scratch", args)
+				t.Errorf("the image is FROM %s, want scratch", args)
 			}
-		case instruction == "WORKDIR" && stage == 1 && args == "/src": // is build
+		case instruction == "WORKDIR" && stage == 1 && args == "/src": // the directory build
 		case instruction == "COPY" && stage == 1 && args == ". .":
 			copyContext(t, build)
 		case instruction == "RUN" && stage == 1:
@@ -70,27 +69,27 @@ func TestDockerfile(t *testing.T) {
 			uid, gid, _ := strings.Cut(args, ":")
 			n, err := strconv.ParseUint(uid, 10, 32)
 			if err != nil || uid != gid {
-				t.Fatalf("USER %s, want a number for both: an empty image has no names", args)
+				t.Fatalf("USER %s, want the same number twice, as an empty image has no names", args)
 			}
 			user = uint32(n)
 		case instruction == "ENTRYPOINT":
 			if err := json.Unmarshal([]byte(args), &entrypoint); err != nil {
-				t.Fatalf("ENTRYPOINT %s, want a list: there is no shell", args)
+				t.Fatalf("ENTRYPOINT %s, want a list, as an empty image has no shell", args)
 			}
 		case instruction == "VOLUME", instruction == "EXPOSE", instruction == "HEALTHCHECK":
 		default:
-			t.Fatalf("the test does not know what Docker does with: %s", line)
+			t.Fatalf("the test does not know the instruction: %s", line)
 		}
 	}
 	if user != 65532 || seen["VOLUME"] != "/data" || seen["HEALTHCHECK"] != "NONE" || seen["EXPOSE"] != "8000" {
 		t.Errorf("USER %d, VOLUME %s, HEALTHCHECK %s, EXPOSE %s", user, seen["VOLUME"], seen["HEALTHCHECK"], seen["EXPOSE"])
 	}
 	if !strings.Contains(strings.Join(entrypoint, " "), "-addr :8000 -store /data/users.jsonl") {
-		t.Errorf("ENTRYPOINT %q lacks an address that can be reached, or the store on the volume", entrypoint)
+		t.Errorf("ENTRYPOINT %q, want -addr :8000 and a store on the volume", entrypoint)
 	}
 	checkStatic(t, filepath.Join(root, entrypoint[0]))
 
-	// A container, with the arguments and the environment of the page.
+	// start starts a container with the arguments and the environment in the page.
 	start := func(args ...string) *server {
 		t.Helper()
 		s := &server{log: &output{}, done: make(chan error, 1)}
@@ -112,7 +111,7 @@ func TestDockerfile(t *testing.T) {
 	s.stop(t)
 	s = start("-admin", "root")
 	if err := whoAmI(clusterClient, s.URL, first); err != nil {
-		t.Errorf("a token of before the restart: %v", err)
+		t.Errorf("a token from before the restart: %v", err)
 	}
 	s.stop(t)
 
@@ -121,7 +120,7 @@ func TestDockerfile(t *testing.T) {
 	if err := syscall.Stat(file, &status); err != nil || status.Uid != user || status.Mode&0o777 != 0o600 {
 		t.Errorf("%s belongs to %d and has mode %o (%v), want %d and 600", file, status.Uid, status.Mode&0o777, err, user)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // or it would serve for ever
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // ends a server that starts nevertheless
 	defer cancel()
 	cmd := exec.CommandContext(ctx, entrypoint[0], append(entrypoint[1:], "-addr", "127.0.0.1:0", "-store", "/users.jsonl")...)
 	cmd.Dir, cmd.Env = "/", []string{"SECRET_KEY=" + testKey}
@@ -131,17 +130,17 @@ func TestDockerfile(t *testing.T) {
 	}
 }
 
-// checkGoImage: the image is of the Go release that go.mod asks for.
+// checkGoImage checks that the image has the Go release in go.mod.
 func checkGoImage(t *testing.T, from string) {
 	t.Helper()
 	m := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(repoFile(t, "go.mod"))
 	if m == nil || from != "golang:"+m[1]+" AS build" {
-		t.Errorf("FROM %s, and go.mod asks for %v", from, m)
+		t.Errorf("FROM %s, and go.mod has %v", from, m)
 	}
 }
 
-// copyContext copies what .dockerignore leaves, as "COPY . ." does. The last pattern
-// that matches decides.
+// copyContext copies the files that .dockerignore does not exclude, as "COPY . ." does. The
+// last matching pattern decides.
 func copyContext(t *testing.T, to string) {
 	t.Helper()
 	var patterns []string
@@ -172,11 +171,11 @@ func copyContext(t *testing.T, to string) {
 		}
 	}
 	if files, _ := filepath.Glob(filepath.Join(to, "*_test.go")); len(files) > 0 {
-		t.Errorf(".dockerignore lets the tests into the image's build: %v", files)
+		t.Errorf(".dockerignore does not exclude the tests: %v", files)
 	}
 }
 
-// checkStatic: a program in an empty image can have no interpreter.
+// checkStatic checks that a program has no interpreter, as an empty image has none.
 func checkStatic(t *testing.T, file string) {
 	t.Helper()
 	f, err := elf.Open(file)
@@ -191,9 +190,9 @@ func checkStatic(t *testing.T, file string) {
 	}
 }
 
-// The unit is what systemd takes, and the commands of docs/operating.md install it. A
-// folder stands for the root of the machine, and the server is started as the unit
-// says.
+// TestSystemdUnit: systemd accepts the unit, and the commands of docs/operating.md install
+// it. A directory stands for the root of the machine, and the test starts the server with
+// the command in the unit.
 func TestSystemdUnit(t *testing.T) {
 	analyze := find(t, "apt-get install systemd", "systemd-analyze")
 	find(t, "apt-get install openssl", "openssl")
@@ -227,7 +226,7 @@ func TestSystemdUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, installed, here.Replace(string(unit))) // as it would be on the machine
+	writeFile(t, installed, here.Replace(string(unit))) // with the paths of the directory
 	if out, err := run(t, "", nil, analyze, "verify", "--man=no", installed); err != nil || out != "" {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
@@ -243,7 +242,7 @@ func TestSystemdUnit(t *testing.T) {
 		}
 	}
 	if stop, _ := strconv.Atoi(set["TimeoutStopSec"]); stop <= 10 {
-		t.Errorf("TimeoutStopSec=%d, want more than the 10 s that requests under way have", stop)
+		t.Errorf("TimeoutStopSec=%d, want more than the 10 s for requests under way", stop)
 	}
 
 	env, err := os.ReadFile(set["EnvironmentFile"])
@@ -251,7 +250,7 @@ func TestSystemdUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(set["EnvironmentFile"]); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%s is %v, want 0600: it holds the key", set["EnvironmentFile"], info.Mode())
+		t.Errorf("%s has mode %v, want 0600, as it has the key", set["EnvironmentFile"], info.Mode())
 	}
 	args := strings.Fields(set["ExecStart"])
 	s := &server{log: &output{}, done: make(chan error, 1)}
@@ -267,6 +266,6 @@ func TestSystemdUnit(t *testing.T) {
 	start := time.Now()
 	s.stop(t)
 	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("the server took %v to stop", took)
+		t.Errorf("the server took %v to stop, want at most 5s", took)
 	}
 }

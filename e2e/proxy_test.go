@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// A proxyNet is the connections between processes, each carried by a proxy in
-// this test. It can hold back what one process sends to another, in one
-// direction or in both. What it holds back arrives when the network is mended,
-// if both ends still wait for it: TCP repeats what a network loses.
+// A proxyNet has the connections between processes, each through a proxy in this test. It
+// can hold back the bytes from one process to another, in one direction or in both. They
+// arrive when the network is mended, if the connection is still open, as TCP repeats what
+// a network loses.
 type proxyNet struct {
 	mu      sync.Mutex
 	mended  *sync.Cond
@@ -33,7 +33,7 @@ func newProxyNet(t testing.TB) *proxyNet {
 	return n
 }
 
-// hold holds back, from now on, what is sent in these directions.
+// hold holds back all bytes in these directions until mend.
 func (n *proxyNet) hold(directions ...direction) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -42,7 +42,7 @@ func (n *proxyNet) hold(directions ...direction) {
 	}
 }
 
-// mend lets everything pass again.
+// mend releases all bytes.
 func (n *proxyNet) mend() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -95,14 +95,14 @@ func TestProxyNetHoldsBackOneDirection(t *testing.T) {
 	} {
 		n.hold(test.held)
 		if alice, bob := ask("alice"), ask("bob"); alice != test.alice || bob != test.bob {
-			t.Errorf("while %v is held back, alice gets %s and bob gets %s, want %s and %s", test.held, alice, bob, test.alice, test.bob)
+			t.Errorf("while %v is held, alice gets %s and bob gets %s, want %s and %s", test.held, alice, bob, test.alice, test.bob)
 		}
 		n.mend()
 	}
 }
 
-// listen returns an address at which others reach the process to, which listens
-// at target. From the first bytes of a connection, from tells whose it is.
+// listen returns an address of the proxy for the process to, which listens at target. The
+// function from returns the client of a connection from its first bytes.
 func (n *proxyNet) listen(t testing.TB, to, target string, from func(first []byte) string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -122,7 +122,7 @@ func (n *proxyNet) listen(t testing.TB, to, target string, from func(first []byt
 	return l.Addr().String()
 }
 
-// carry carries one connection.
+// carry copies the bytes of one connection.
 func (n *proxyNet) carry(client net.Conn, to, target string, from func(first []byte) string) {
 	defer n.drop(client)
 	if !n.keep(client) {
@@ -149,7 +149,7 @@ func (n *proxyNet) carry(client net.Conn, to, target string, from func(first []b
 	n.copy(server, io.MultiReader(bytes.NewReader(buf[:length]), client), there)
 }
 
-// copy is io.Copy that waits while the direction is held back.
+// copy is like io.Copy, but waits while the direction is held.
 func (n *proxyNet) copy(dst io.Writer, src io.Reader, d direction) {
 	buf := make([]byte, 32<<10)
 	for {
@@ -165,7 +165,7 @@ func (n *proxyNet) copy(dst io.Writer, src io.Reader, d direction) {
 	}
 }
 
-// keep has c closed at the end, or at once if this is the end.
+// keep records c to be closed at the end, or closes it if the network is closed.
 func (n *proxyNet) keep(c io.Closer) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

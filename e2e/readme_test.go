@@ -12,8 +12,7 @@ import (
 	"testing"
 )
 
-// snippets are the programs of docs/clients.md in one language, made to call the given
-// server.
+// snippets returns the programs of docs/clients.md in one language, for the given server.
 func snippets(t *testing.T, s *server, language string) (found []string) {
 	t.Helper()
 	for _, m := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(repoFile(t, "docs/clients.md"), -1) {
@@ -22,7 +21,7 @@ func snippets(t *testing.T, s *server, language string) (found []string) {
 	return found
 }
 
-// snippet is the nth of a language, written to a file.
+// snippet writes the nth snippet of a language to a file.
 func snippet(t *testing.T, s *server, language string, n int, name string) (file, text string) {
 	t.Helper()
 	list := snippets(t, s, language)
@@ -34,7 +33,7 @@ func snippet(t *testing.T, s *server, language string, n int, name string) (file
 	return file, list[n]
 }
 
-// prints fails unless a program ends well and prints what is wanted.
+// prints runs a program, which must succeed and print the wanted text.
 func prints(t *testing.T, want string, env []string, name string, args ...string) {
 	t.Helper()
 	out, err := run(t, "", env, name, args...)
@@ -49,8 +48,8 @@ func TestReadmeGo(t *testing.T) {
 	prints(t, "John Doe\n", nil, "go", "run", file)
 }
 
-// The service that verifies a token by itself is run as the page says, with the
-// module that the tests have.
+// TestReadmeGoVerify runs the service that verifies a token by itself, with the commands in
+// the page and the module that the tests use.
 func TestReadmeGoVerify(t *testing.T) {
 	s := startServer(t, "SECRET_KEY="+testKey)
 	find(t, "apt-get install curl", "curl")
@@ -74,14 +73,14 @@ func TestReadmeGoVerify(t *testing.T) {
 	if out, err := verify(`"$TOKEN"`); err != nil || !strings.HasSuffix(out, "\njohndoe user\n") {
 		t.Errorf("the commands of docs/clients.md print %q (%v), want johndoe user", out, err)
 	}
-	for name, arg := range map[string]string{"another signature": `"${TOKEN%????}AAAA"`, "no token": `"x"`} {
+	for name, arg := range map[string]string{"a token with another signature": `"${TOKEN%????}AAAA"`, "an invalid token": `"x"`} {
 		if out, err := verify(arg); err == nil {
-			t.Errorf("%s is accepted: %s", name, out)
+			t.Errorf("%s is accepted, want it refused: %s", name, out)
 		}
 	}
 }
 
-// TypeScript gets its types as the page says, compiles, and refreshes as well.
+// TestReadmeTypeScript: the client in TypeScript generates its types, compiles, and refreshes.
 func TestReadmeTypeScript(t *testing.T) {
 	s := startServer(t, "-access-ttl", "1s")
 	_, text := snippet(t, s, "ts", 0, "client.ts")
@@ -95,7 +94,7 @@ console.log((await api.GET("/users/me/")).response.status);
 	prints(t, "John Doe\nemail\n200\n", nil, node(t), filepath.Join(dir, "client.js"))
 }
 
-// The walk for editors. Its titles say which status comes.
+// TestHTTPFile runs the requests in stdauth.http. Their titles have the expected status.
 func TestHTTPFile(t *testing.T) {
 	s := startServer(t)
 	const local = "@host = http://127.0.0.1:8000\n"
@@ -106,7 +105,7 @@ func TestHTTPFile(t *testing.T) {
 	dir := typescript(t, "tsconfig.json")
 	writeFile(t, filepath.Join(dir, "stdauth.http"), strings.Replace(text, local, "@host = "+checked(t, s)+"\n", 1))
 	command := generator(t, s, "npx httpyac ")
-	for range 2 { // it can be repeated
+	for range 2 { // the requests can be repeated
 		out := shell(t, dir, command+" --json 2>/dev/null")
 		var report struct {
 			Requests []struct {
@@ -122,7 +121,7 @@ func TestHTTPFile(t *testing.T) {
 		}
 		for _, r := range report.Requests {
 			if _, want, _ := strings.Cut(r.Title, ": "); want != strconv.Itoa(r.Response.StatusCode) {
-				t.Errorf("%s, but the answer is %d", r.Title, r.Response.StatusCode)
+				t.Errorf("%s, but the response is %d", r.Title, r.Response.StatusCode)
 			}
 		}
 	}
@@ -134,8 +133,8 @@ func TestReadmePython(t *testing.T) {
 	prints(t, "John Doe\n", nil, find(t, "apt-get install python3", "python3", "python"), file)
 }
 
-// The same JavaScript runs in Node and in a browser. Both also refresh, once
-// the token has expired.
+// afterExpiry makes the JavaScript, which runs in Node and in a browser, refresh after the
+// token has expired.
 const afterExpiry = `
 await new Promise((resolve) => setTimeout(resolve, 1500));
 console.log((await call("/users/me/")).status);
@@ -150,17 +149,17 @@ func TestReadmeJavaScript(t *testing.T) {
 	prints(t, "John Doe\n200\n", nil, find(t, "apt-get install nodejs, or https://nodejs.org", "node"), file)
 }
 
-// A front end on another port: its page may call the server if its origin is
-// allowed, and otherwise the browser keeps the answers from it.
+// TestReadmeFrontEnd: a page of another origin may call the server if the origin is
+// allowed. Otherwise the browser withholds the responses.
 func TestReadmeFrontEnd(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		flags []string
 		want  string
 	}{
-		{"with the demo accounts any port of this machine may", []string{"-access-ttl", "1s"}, "John Doe 200"},
-		{"a named origin may", []string{"-access-ttl", "1s", "-cors-origin", "ORIGIN"}, "John Doe 200"},
-		{"any other may not", []string{"-cors-origin", "https://app.example.com"}, "failed"},
+		{"a front end on localhost may call a server with demo accounts", []string{"-access-ttl", "1s"}, "John Doe 200"},
+		{"a front end of an origin in -cors-origin may call the server", []string{"-access-ttl", "1s", "-cors-origin", "ORIGIN"}, "John Doe 200"},
+		{"a front end of another origin may not call the server", []string{"-cors-origin", "https://app.example.com"}, "failed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var script string
@@ -188,23 +187,22 @@ func TestReadmeFrontEnd(t *testing.T) {
 			b.visit(front.URL)
 			b.until(`document.body.dataset.said`)
 			if got := eval[string](b, `document.body.dataset.said`); got != test.want {
-				t.Errorf("the front end says %q, want %q", got, test.want)
+				t.Errorf("the front end prints %q, want %q", got, test.want)
 			}
 			if test.want == "failed" {
-				b.forgive() // the browser's word on CORS
+				b.forgive() // the error of the browser about CORS
 			}
 		})
 	}
 }
 
-// TestReadmeInAFreshClone runs README.md's walkthrough, in a real shell and with
-// a real curl, where there is nothing but what is committed. It is the server's
-// own test of the same name that knows how.
+// TestReadmeInAFreshClone runs TestReadme of the server in a fresh clone, which has only
+// the committed files.
 func TestReadmeInAFreshClone(t *testing.T) {
 	git := find(t, "apt-get install git", "git")
 	find(t, "apt-get install curl", "curl")
 	if _, err := os.Stat("../.git"); err != nil {
-		missing(t, "the repository", "clone it; an archive has no commits to try")
+		missing(t, "the repository", "clone it, as an archive has no commits")
 	}
 	clone := filepath.Join(t.TempDir(), "clone")
 	if out, err := run(t, "", nil, git, "clone", "-q", "..", clone); err != nil {
@@ -212,6 +210,6 @@ func TestReadmeInAFreshClone(t *testing.T) {
 	}
 	out, err := run(t, clone, nil, "go", "test", "-count=1", "-v", "-run", "^TestReadme$", ".")
 	if err != nil || !strings.Contains(out, "--- PASS: TestReadme ") {
-		t.Errorf("the walkthrough in a fresh clone: %v\n%s", err, out)
+		t.Errorf("TestReadme in a fresh clone: %v\n%s", err, out)
 	}
 }

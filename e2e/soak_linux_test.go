@@ -23,13 +23,13 @@ import (
 	"time"
 )
 
-var soakFor = flag.Duration("soak", 4*time.Second, "how long the soak lasts")
+var soakFor = flag.Duration("soak", 4*time.Second, "duration of the soak test")
 
-// TestSoak: people register, log in, refresh, replay, change, log out and go,
-// for as long as -soak says. In the first half the server is stopped or killed
-// (kill -9) again and again, in the second it is left alone. Whatever it has
-// acknowledged must be so ever after, and at the end it must hold no more
-// memory, goroutines and open files than in the middle.
+// TestSoak: people register, log in, refresh, replay, change their account, log out and
+// delete it, for the duration in -soak. In the first half the server is stopped or killed
+// (kill -9) again and again, and in the second half it runs on. All acknowledged changes
+// must stay, and at the end the server must have no more memory, goroutines and open files
+// than in the middle.
 //
 //	go -C e2e test -v -run TestSoak -soak 3m
 func TestSoak(t *testing.T) {
@@ -48,7 +48,7 @@ func TestSoak(t *testing.T) {
 			}
 		})
 	}
-	// A slow machine gets more time: some lives must be lived between two ends.
+	// A slow machine gets more time: a number of lives must end between two restarts.
 	after := func(d time.Duration, lives int64) {
 		lives += k.lives.Load()
 		for end := time.Now().Add(d); !t.Failed() && (time.Now().Before(end) || k.lives.Load() < lives && time.Since(end) < 2*time.Minute); {
@@ -79,7 +79,7 @@ func TestSoak(t *testing.T) {
 	t.Logf("%-12s %8s %8s", "", "middle", "end")
 	for _, row := range []struct {
 		what             string
-		middle, end, may int // grow by so much
+		middle, end, may int // the allowed growth
 	}{
 		{"RSS, KB", middle.rss, end.rss, middle.rss/4 + 8<<10},
 		{"heap, KB", middle.heap, end.heap, middle.heap/4 + 2<<10},
@@ -93,14 +93,13 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// A soak is a server that ends and starts again on the same file, and what its
-// clients remember.
+// A soak is a server that is restarted on the same file, with the memory of its clients.
 type soak struct {
 	t      *testing.T
 	client *http.Client
 	file   string
 	server atomic.Pointer[server]
-	admin  string // an access token: it outlives every restart
+	admin  string // an access token, which survives every restart
 	lives  atomic.Int64
 
 	mu    sync.Mutex
@@ -123,7 +122,7 @@ func (k *soak) start() {
 		"-store", k.file, "-admin", "root", "-debug-addr", "127.0.0.1:0"))
 }
 
-// restart ends the server in the middle of its work and starts it again.
+// restart ends the server during requests and starts it again.
 func (k *soak) restart(kill bool) {
 	k.t.Helper()
 	if s := k.server.Load(); kill {
@@ -134,7 +133,7 @@ func (k *soak) restart(kill bool) {
 	k.start()
 }
 
-// A person is one account, as far as the server has acknowledged it.
+// A person is one account with its acknowledged changes.
 type person struct {
 	name, password string
 	id             int64
@@ -142,11 +141,11 @@ type person struct {
 	sessions       []*login
 	gone           bool
 
-	// lost is the call that has had no answer, "" if none: what it wanted may
-	// have happened or not. It is always the last.
+	// lost is the call without a response, or "". It may or may not have taken effect.
+	// It is always the last call.
 	lost   string
-	wanted string   // the full name that it asked for
-	used   []*login // the sessions that it may have changed
+	wanted string   // the full name in that call
+	used   []*login // the sessions that the call may have changed
 }
 
 // A login is one session with its newest tokens.
@@ -155,10 +154,10 @@ type login struct {
 	ended           bool
 }
 
-// errLost is for a request without an answer: the server has ended meanwhile.
-var errLost = errors.New("no answer")
+// errLost is the error of a request without a response, as the server has ended.
+var errLost = errors.New("no response")
 
-// live is a life: all that one does with an account, to its end or nearly so.
+// live is a life: all requests of a person, up to the deletion of the account or nearly so.
 func (k *soak) live(name string) {
 	p := &person{name: name, password: "a password for person " + strings.ReplaceAll(name, ".", "-")}
 	err := k.liveOn(p)
@@ -205,7 +204,7 @@ func (k *soak) liveOn(p *person) error {
 		return err
 	}
 	if rand.IntN(4) == 0 {
-		return nil // stays, logged in
+		return nil // the account stays with a live session
 	}
 	if rand.IntN(2) == 0 {
 		if err := k.end(p, first, "log out", func() error {
@@ -258,11 +257,11 @@ func (k *soak) rename(p *person, name string) error {
 	return nil
 }
 
-// againFor is well within the 10 s for which a refresh token may be used again.
+// againFor is well within the grace period of 10 s of a refresh token.
 const againFor = 5 * time.Second
 
-// renew refreshes a session. If the answer is lost, it asks the next server
-// again, as any client would: the lost answer and this one are the same.
+// renew refreshes a session. If the response is lost, it sends the request again to the
+// next server, as any client would. Both responses have the same successor.
 func (k *soak) renew(p *person, s *login) error {
 	p.lost, p.used = "refresh", []*login{s}
 	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {s.refresh}}
@@ -279,13 +278,13 @@ func (k *soak) renew(p *person, s *login) error {
 	if err != nil {
 		return err
 	}
-	// And again: a second tab.
+	// A second tab sends the same request.
 	if time.Since(start) < againFor {
 		if err := k.call(200, &again, "POST", "/token", "", form); err != nil {
 			return err
 		}
 		if again.RefreshToken != got.RefreshToken {
-			return fmt.Errorf("the same refresh token was answered with %s and then with %s", got.RefreshToken, again.RefreshToken)
+			return fmt.Errorf("one refresh token has the successors %s and %s", got.RefreshToken, again.RefreshToken)
 		}
 	}
 	p.lost, s.access, s.refresh = "", got.AccessToken, got.RefreshToken
@@ -307,7 +306,7 @@ func (k *soak) replay(s *login) error {
 	return k.want(400, "POST", "/token", "", stolen)
 }
 
-// end is one of the ways in which a session ends.
+// end ends a session in one of several ways.
 func (k *soak) end(p *person, s *login, how string, do func() error) error {
 	p.lost, p.used = how, []*login{s}
 	if err := do(); err != nil {
@@ -317,7 +316,7 @@ func (k *soak) end(p *person, s *login, how string, do func() error) error {
 	return k.want(401, "GET", "/users/me/", s.access, nil)
 }
 
-// listed: a person sees the sessions that are not over, and its own name.
+// listed checks the sessions and the full name that a person reads.
 func (k *soak) listed(p *person, s *login) error {
 	var me struct {
 		FullName string `json:"full_name"`
@@ -338,19 +337,19 @@ func (k *soak) listed(p *person, s *login) error {
 	return nil
 }
 
-// retired are those whose lives are over, by name or by a lost answer.
+// retired returns the people whose lives have ended.
 func (k *soak) retired() []*person {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.past)
 }
 
-// check compares what was acknowledged to people with what is.
+// check compares the acknowledged changes of people with the server.
 func (k *soak) check(people []*person) {
 	k.t.Helper()
 	for _, p := range people {
 		if err := k.checkOne(p); err != nil {
-			k.t.Errorf("%s (lost answer: %q): %v", p.name, p.lost, err)
+			k.t.Errorf("%s (lost response: %q): %v", p.name, p.lost, err)
 		}
 	}
 }
@@ -376,26 +375,26 @@ func (k *soak) checkOne(p *person) error {
 	}
 	for i, s := range p.sessions {
 		if p.lost != "" && slices.Contains(p.used, s) {
-			continue // changed or not
+			continue // the outcome is unknown
 		}
 		var got struct{ Active bool }
 		if err := k.call(200, &got, "POST", "/introspect", k.admin, url.Values{"token": {s.refresh}}); err != nil {
 			return err
 		}
 		if got.Active == s.ended {
-			return fmt.Errorf("session %d: active is %t, but that it ended is %t", i, got.Active, s.ended)
+			return fmt.Errorf("session %d: active is %t, want %t", i, got.Active, !s.ended)
 		}
 	}
 	return nil
 }
 
-// want is call where only the status matters.
+// want is like call, without reading the response.
 func (k *soak) want(status int, method, path, token string, body any) error {
 	return k.call(status, nil, method, path, token, body)
 }
 
-// call sends a form or an object, and reads the answer, which must have the
-// wanted status, into v.
+// call sends a form or an object. The response must have the wanted status, and is decoded
+// into v.
 func (k *soak) call(want int, v any, method, path, token string, body any) error {
 	var text []byte
 	kind := "application/json"
@@ -422,7 +421,7 @@ func (k *soak) call(want int, v any, method, path, token string, body any) error
 		return errLost
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
+	response, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return errLost
 	}
@@ -430,15 +429,15 @@ func (k *soak) call(want int, v any, method, path, token string, body any) error
 	k.calls[fmt.Sprint(resp.StatusCode)]++
 	k.mu.Unlock()
 	if resp.StatusCode != want {
-		return fmt.Errorf("%s %s = %d %s, want %d", method, path, resp.StatusCode, answer, want)
+		return fmt.Errorf("%s %s = %d %s, want %d", method, path, resp.StatusCode, response, want)
 	}
 	if v != nil {
-		return json.Unmarshal(answer, v)
+		return json.Unmarshal(response, v)
 	}
 	return nil
 }
 
-// requests are the answers by their status.
+// requests returns the numbers of responses by status.
 func (k *soak) requests() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -449,7 +448,7 @@ func (k *soak) requests() string {
 	return strings.Join(list, ", ")
 }
 
-// awaitNext waits until a server answers again.
+// awaitNext waits until a server responds again.
 func (k *soak) awaitNext() {
 	for range 3000 {
 		if resp, err := k.client.Get(k.server.Load().URL + "/healthz"); err == nil {
@@ -458,10 +457,10 @@ func (k *soak) awaitNext() {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	k.t.Error("no server answers")
+	k.t.Error("no server responds")
 }
 
-// usage is what the server's process holds.
+// usage has the resources of the process of the server.
 type usage struct{ rss, heap, goroutines, files int }
 
 var (
@@ -470,7 +469,7 @@ var (
 	totalGoroutines = regexp.MustCompile(`^goroutine profile: total (\d+)`)
 )
 
-// measure looks at the server after a garbage collection.
+// measure returns the usage after a garbage collection.
 func (k *soak) measure() usage {
 	k.t.Helper()
 	s := k.server.Load()
