@@ -912,7 +912,7 @@ func TestAttackAlgorithmConfusion(t *testing.T) {
 	}
 	refuseAccess(t, "EdDSA with a key of the attacker", signed("EdDSA")+"."+encode(string(ed25519.Sign(private, []byte(signed("EdDSA"))))))
 
-	// The classic attack: a public key, which everybody has, used as an HMAC key.
+	// The classic attack: a public key, which everyone has, used as an HMAC key.
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)

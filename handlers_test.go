@@ -638,7 +638,7 @@ func TestCrossOrigin(t *testing.T) {
 	})
 }
 
-// TestEveryCodeHasARow: programs rely on the codes, so each is shown in a table above.
+// TestEveryCodeHasARow: programs rely on the codes, and a table above shows each.
 func TestEveryCodeHasARow(t *testing.T) {
 	manual := readText(t, "handlers_test.go")
 	for _, p := range problems {

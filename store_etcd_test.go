@@ -354,15 +354,15 @@ func TestEtcdFailOver(t *testing.T) {
 		fault fault
 		most  time.Duration
 	}{
-		{"a member that refuses the connection is replaced", refused, 0},
-		{"a member that closes the connection is replaced", loseAnswer, 0},
-		{"a member that never responds is replaced after a timeout", hang, etcdTry},
-		{"a member without a leader is replaced", noLeader, 0},
-		{"a member whose leader has changed is replaced", says(503, `{"code":14,"message":"etcdserver: leader changed"}`), 0},
-		{"a member that timed out is replaced", says(504, `{"code":14,"message":"etcdserver: request timed out"}`), 0},
-		{"a member with too many requests is replaced", says(429, `{"code":8,"message":"etcdserver: too many requests"}`), 0},
-		{"a member behind a failing proxy is replaced", says(502, "<html>bad gateway</html>"), 0},
-		{"a member whose response is not JSON is replaced", says(200, "<html>"), 0},
+		{"the client leaves a member that refuses the connection", refused, 0},
+		{"the client leaves a member that closes the connection", loseAnswer, 0},
+		{"the client leaves a member that does not respond in time", hang, etcdTry},
+		{"the client leaves a member without a leader", noLeader, 0},
+		{"the client leaves a member whose leader has changed", says(503, `{"code":14,"message":"etcdserver: leader changed"}`), 0},
+		{"the client leaves a member that timed out", says(504, `{"code":14,"message":"etcdserver: request timed out"}`), 0},
+		{"the client leaves a member with too many requests", says(429, `{"code":8,"message":"etcdserver: too many requests"}`), 0},
+		{"the client leaves a member behind a failing proxy", says(502, "<html>bad gateway</html>"), 0},
+		{"the client leaves a member whose response is not JSON", says(200, "<html>"), 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -29,9 +29,9 @@ import (
 	"time"
 )
 
-// The tables and the scenarios speak to the server in one small language, which
-// testdata/scenarios/README.md explains. This file is what understands it: a
-// world is a server with some people in it, and its own time.
+// The tables and the scenarios use one small language for requests, which
+// testdata/scenarios/README.md explains. This file runs it: a world is a server with its
+// clients and its own clock.
 
 var update = flag.Bool("update", false, "write the responses of the server into the scenarios")
 
