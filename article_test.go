@@ -272,7 +272,8 @@ func TestArticleLongPasswordsAreNotCutOff(t *testing.T) {
 	a.login("newuser", same+"one")
 }
 
-// TestArticleTokensThatItsLibraryAccepts: python-jose accepts each of these tokens. All have a valid signature.
+// TestArticleTokensThatItsLibraryAccepts: python-jose accepts each of these tokens. All
+// have a valid signature.
 func TestArticleTokensThatItsLibraryAccepts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -876,7 +876,8 @@ func refuseAccess(t *testing.T, attack, token string) {
 	}
 }
 
-// TestAttackAlgorithmNone: the header claims that no signature is needed (RFC 8725, section 2.1).
+// TestAttackAlgorithmNone: the header claims that no signature is needed (RFC 8725,
+// section 2.1).
 func TestAttackAlgorithmNone(t *testing.T) {
 	for _, alg := range []string{"none", "None", "NONE", "nOnE", "none ", "", "null"} {
 		header := `{"alg":"` + alg + `","typ":"JWT"}`
@@ -1047,7 +1048,8 @@ func TestAttackOtherEncodings(t *testing.T) {
 	refuseAccess(t, "payload in UTF-8 with a byte order mark", sign(testSecret, ourHeader, "\xef\xbb\xbf"+ourPayload))
 }
 
-// TestAttackSubstitution: a token for another server is sent to this one (RFC 8725, section 2.7).
+// TestAttackSubstitution: a token for another server is sent to this one (RFC 8725,
+// section 2.7).
 func TestAttackSubstitution(t *testing.T) {
 	refuseAccess(t, "a token of a server with another key", NewTokens("stdauth", "another key of thirty-two bytes or so", "").Access(johnClaims()))
 	refuseAccess(t, "a token of a server with the same key and another name", NewTokens("billing", testSecret, "").Access(johnClaims()))

@@ -795,7 +795,8 @@ func TestMalformedHashMatchesNothing(t *testing.T) {
 	}
 }
 
-// TestGreatestCostIsTenTimesTodays parses the greatest cost. Hashing with it would take a second.
+// TestGreatestCostIsTenTimesTodays parses the greatest cost. Hashing with it would take a
+// second.
 func TestGreatestCostIsTenTimesTodays(t *testing.T) {
 	for iterations, want := range map[int]bool{10 * 600_000: true, 10*600_000 + 1: false} {
 		if _, _, _, ok := parsePHC(formatPHC(iterations, make([]byte, 16), make([]byte, 32))); ok != want {

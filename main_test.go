@@ -32,7 +32,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestEachFlagAndItsVariable checks the default of each flag, and that its variable has the same effect.
+// TestEachFlagAndItsVariable checks the default of each flag, and that its variable has
+// the same effect.
 func TestEachFlagAndItsVariable(t *testing.T) {
 	t.Parallel()
 	cert, key := writeCertificate(t)
@@ -311,7 +312,8 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestWarningsAtTheStart: a setting that is valid but probably a mistake causes a one-line warning.
+// TestWarningsAtTheStart: a setting that is valid but probably a mistake causes a one-line
+// warning.
 func TestWarningsAtTheStart(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users.jsonl")

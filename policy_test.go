@@ -198,7 +198,8 @@ func TestReadmeEndpoints(t *testing.T) {
 	}
 }
 
-// TestReadmeEndpointsFitOpenAPI: the table of endpoints has the statuses and fields of openapi.json.
+// TestReadmeEndpointsFitOpenAPI: the table of endpoints has the statuses and fields of
+// openapi.json.
 func TestReadmeEndpointsFitOpenAPI(t *testing.T) {
 	t.Parallel()
 	var api struct {

@@ -347,7 +347,8 @@ func TestEtcdLongWait(t *testing.T) {
 	})
 }
 
-// TestEtcdFailOver: if a member fails, in whatever way, the next one is asked and stays the first.
+// TestEtcdFailOver: if a member fails, in whatever way, the next one is asked and stays
+// the first.
 func TestEtcdFailOver(t *testing.T) {
 	for _, test := range []struct {
 		name  string

@@ -345,7 +345,8 @@ func TestUnusableFilesAreRefusedAndLeftAlone(t *testing.T) {
 	})
 }
 
-// TestFileStoreRefusesWhatItCouldNotReplay: a change that could not be read again is not written.
+// TestFileStoreRefusesWhatItCouldNotReplay: a change that could not be read again is not
+// written.
 func TestFileStoreRefusesWhatItCouldNotReplay(t *testing.T) {
 	f := filledStore(t)
 	want := f.contents()

@@ -192,7 +192,8 @@ func TestTokenMadeByLibrary(t *testing.T) {
 	}
 }
 
-// TestOpenIDClient uses openid-client, an OAuth 2.0 client of npm that is certified for OpenID Connect.
+// TestOpenIDClient uses openid-client, an OAuth 2.0 client of npm that is certified for
+// OpenID Connect.
 func TestOpenIDClient(t *testing.T) {
 	s := startServer(t)
 	npm(t)
