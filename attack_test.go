@@ -1486,20 +1486,20 @@ func TestAttackDeadTokenOverHTTP(t *testing.T) {
 			r.ContentLength = int64(len(call.body))
 			r.Header.Set("Content-Type", "application/json")
 			r.Header.Set("Authorization", "Bearer "+token)
-			answered := make(chan *http.Response, 1)
+			responses := make(chan *http.Response, 1)
 			go func() {
 				resp, err := s.client().Do(r)
 				if err != nil {
 					t.Error(err)
 				}
-				answered <- resp
+				responses <- resp
 			}()
 			io.WriteString(rest, call.body[:1])
 			time.Sleep(20 * time.Millisecond) // for a server that would admit the caller now
 			s.do("POST", "/revoke", "", "token="+token)
 			io.WriteString(rest, call.body[1:])
 			rest.Close()
-			resp := <-answered
+			resp := <-responses
 			if resp == nil {
 				continue
 			}

@@ -114,12 +114,12 @@ func TestThrottleWaitsFromTheAnswer(t *testing.T) {
 			t.Fatalf("take of one of the first %d tries = %v, want no wait", freeTries, err)
 		}
 	}
-	answered := came.Add(3 * time.Second)
-	p.throttle.failed(keys, answered)
-	if got := p.throttle.wait(keys, answered); got != (ThrottledError{time.Second}) {
+	returned := came.Add(3 * time.Second)
+	p.throttle.failed(keys, returned)
+	if got := p.throttle.wait(keys, returned); got != (ThrottledError{time.Second}) {
 		t.Errorf("wait after a fifth failure that took 3 s = %v, want 1s", got)
 	}
-	if got := p.throttle.take(keys, answered.Add(time.Second)); got != nil {
+	if got := p.throttle.take(keys, returned.Add(time.Second)); got != nil {
 		t.Errorf("take a second later = %v, want an attempt", got)
 	}
 }

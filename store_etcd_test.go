@@ -36,7 +36,7 @@ func TestEtcdStore(t *testing.T) {
 // TestEtcdStoreOnAFailingCluster: the contract holds while every fifth request to etcd
 // fails in some way. Only failures that leave the outcome of a write unknown are absent.
 func TestEtcdStoreOnAFailingCluster(t *testing.T) {
-	forReads := []fault{refused, loseAnswer, noLeader, hang, says(502, "<html>bad gateway</html>")}
+	forReads := []fault{refused, loseResponse, noLeader, hang, says(502, "<html>bad gateway</html>")}
 	forWrites := []fault{refused, noLeader} // known to have had no effect
 	rule := func(name string, test func(t *testing.T, s testedStore)) {
 		t.Run(name, func(t *testing.T) {
@@ -295,7 +295,7 @@ func TestEtcdAnswerLost(t *testing.T) {
 		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
 			if isWrite(path, body) {
 				writes++
-				return loseAnswer(c, host, path, body)
+				return loseResponse(c, host, path, body)
 			}
 			return nil
 		})
@@ -356,7 +356,7 @@ func TestEtcdFailOver(t *testing.T) {
 		most  time.Duration
 	}{
 		{"the client leaves a member that refuses the connection", refused, 0},
-		{"the client leaves a member that closes the connection", loseAnswer, 0},
+		{"the client leaves a member that closes the connection", loseResponse, 0},
 		{"the client leaves a member that does not respond in time", hang, etcdTry},
 		{"the client leaves a member without a leader", noLeader, 0},
 		{"the client leaves a member whose leader has changed", says(503, `{"code":14,"message":"etcdserver: leader changed"}`), 0},
@@ -858,32 +858,32 @@ func (c *fakeEtcd) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err == nil {
 		c.ServeHTTP(w, r)
 	} else {
-		c.answer(w, nil, err)
+		c.response(w, nil, err)
 	}
 	return w.Result(), nil
 }
 
 func (c *fakeEtcd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
-	var answer any
+	var response any
 	if err == nil {
-		answer, err = c.handle(r.URL.Path, body, r.Header.Get("Authorization"))
+		response, err = c.handle(r.URL.Path, body, r.Header.Get("Authorization"))
 	}
-	c.answer(w, answer, err)
+	c.response(w, response, err)
 }
 
-func (c *fakeEtcd) answer(w http.ResponseWriter, answer any, err error) {
+func (c *fakeEtcd) response(w http.ResponseWriter, response any, err error) {
 	if refused, ok := errors.AsType[etcdRefusal](err); ok {
 		w.WriteHeader(refused.status)
-		if answer = refused; refused.Code == 0 {
+		if response = refused; refused.Code == 0 {
 			io.WriteString(w, refused.Message)
 			return
 		}
 	}
-	json.NewEncoder(w).Encode(answer)
+	json.NewEncoder(w).Encode(response)
 }
 
-func (c *fakeEtcd) handle(path string, body []byte, token string) (answer any, err error) {
+func (c *fakeEtcd) handle(path string, body []byte, token string) (response any, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, at := range c.leases {
@@ -1140,7 +1140,7 @@ func (c *fakeEtcd) forget(why etcdRefusal) {
 	c.token, c.forgotten = "forgotten", why
 }
 
-var errHang = errors.New("no answer")
+var errHang = errors.New("no response")
 
 func hang(*fakeEtcd, string, string, []byte) error { return errHang }
 
@@ -1152,8 +1152,8 @@ func noLeader(*fakeEtcd, string, string, []byte) error {
 	return etcdRefusal{503, 14, "etcdserver: no leader"}
 }
 
-// loseAnswer handles the request and closes the connection.
-func loseAnswer(c *fakeEtcd, host, path string, body []byte) error {
+// loseResponse handles the request and closes the connection.
+func loseResponse(c *fakeEtcd, host, path string, body []byte) error {
 	c.handle(path, body, "")
 	return io.ErrUnexpectedEOF
 }

@@ -109,7 +109,7 @@ type client struct {
 	call    string
 	version int   // of the model, after the change
 	want    error // the result of the model
-	answer  chan error
+	result  chan error
 }
 
 const (
@@ -187,11 +187,11 @@ func (h *history) begin() error {
 	if strings.HasPrefix(op.call, "UserByName") {
 		return nil // a read
 	}
-	c := &client{call: op.call, answer: make(chan error, 1)}
+	c := &client{call: op.call, result: make(chan error, 1)}
 	store := h.store
 	go func() {
 		_, err := op.do(store)
-		c.answer <- err
+		c.result <- err
 	}()
 	synctest.Wait()
 	model := newest.model.clone()
@@ -317,9 +317,9 @@ func (h *history) check() error {
 	for i := len(h.clients) - 1; i >= 0; i-- {
 		c := h.clients[i]
 		select {
-		case err := <-c.answer:
+		case err := <-c.result:
 			h.clients = slices.Delete(h.clients, i, i+1)
-			if err := h.answered(c, err); err != nil {
+			if err := h.finished(c, err); err != nil {
 				return err
 			}
 		default:
@@ -352,10 +352,10 @@ func (h *history) check() error {
 	return nil
 }
 
-// answered compares a result with that of the model. Every result but ErrUnavailable
+// finished compares a result with that of the model. Every result but ErrUnavailable
 // promises that the changes up to this one are durable, even a refusal, which may depend
 // on them.
-func (h *history) answered(c *client, err error) error {
+func (h *history) finished(c *client, err error) error {
 	if errors.Is(err, ErrUnavailable) {
 		return nil // the outcome is unknown
 	}
