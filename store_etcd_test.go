@@ -331,6 +331,23 @@ func TestEtcdClientHangsUpWhileReading(t *testing.T) {
 	}
 }
 
+// TestEtcdEmptyResponse: a program that is not etcd may respond at the address of a
+// member.
+func TestEtcdEmptyResponse(t *testing.T) {
+	for _, body := range []string{`{}`, `null`, `{"succeeded":true}`, `{"header":{"revision":"7"}}`} {
+		c := newFakeEtcd()
+		s := testedStore{c.open(t), t}
+		u := s.create(newUser("johndoe"))
+		made := s.login(u)
+		c.fails(says(200, body))
+		_, _, err := s.Session(t.Context(), made.UserID, made.ID)
+		wantErr(t, "Session of a member that responds with "+body, err, ErrUnavailable)
+		_, err = s.Users(t.Context(), 0, 10)
+		wantErr(t, "Users of a member that responds with "+body, err, ErrUnavailable)
+		wantErr(t, "EndSession at a member that responds with "+body, s.EndSession(t.Context(), Caller{}, made.UserID, made.ID), ErrUnavailable)
+	}
+}
+
 // TestEtcdLongWait: a call with a later deadline than usual waits until then.
 func TestEtcdLongWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -84,7 +84,9 @@ func (e *EtcdStore) txn(ctx context.Context, t etcdTxn, write bool) (etcdView, e
 	if answer.Succeeded {
 		asked = t.Success
 	}
-	if len(answer.Responses) != len(asked) {
+	// Whatever responds at the address of a member need not be one.
+	fits := answer.Header.Revision != 0 && (answer.Succeeded || len(t.Compare) > 0) && len(answer.Responses) == len(asked)
+	if !fits {
 		return etcdView{}, unavailable(errors.New("the response does not match the transaction"))
 	}
 	v := etcdView{succeeded: answer.Succeeded, revision: answer.Header.Revision}
