@@ -422,6 +422,7 @@ func TestAttackForwardedFor(t *testing.T) {
 		{"an IPv6 address is used", "10.0.0.1", "2001:db8::5", "2001:db8::5"},
 		{"the port of an IPv4 address is ignored", "10.0.0.1", "203.0.113.5:1234, 10.0.0.2:80", "203.0.113.5"},
 		{"the port of an IPv6 address is ignored", "10.0.0.1", "[2001:db8::5]:1234", "2001:db8::5"},
+		{"the brackets of an IPv6 address without a port are ignored", "10.0.0.1", "[2001:db8::5]", "2001:db8::5"},
 		{"the zone of an IPv6 address is ignored", "10.0.0.1", "fe80::1%eth0", "fe80::1"},
 		{"an IPv4-mapped IPv6 address is the IPv4 address", "10.0.0.1", "::ffff:203.0.113.5", "203.0.113.5"},
 		{"a trusted proxy may have an IPv4-mapped IPv6 address", "::ffff:10.0.0.1", "203.0.113.5", "203.0.113.5"},
@@ -1300,6 +1301,7 @@ func TestAttackLoginsOfAVisitor(t *testing.T) {
 		`with "Origin: https://evil.example"`,
 		`with "Origin: null"`,
 		`with "Sec-Fetch-Site: cross-site" with "Origin: http://localhost.evil.example:3000"`,
+		`with "Origin: http://example.com"`, // the Host: the page has made its name resolve to this machine
 	} {
 		inPeopledWorld(t, func(w *world) {
 			if got := w.do("repeat 6 POST /token " + headers + " username=johndoe&password=wrong"); got != refused {

@@ -30,7 +30,6 @@ var ErrToken = errors.New("invalid token")
 
 const (
 	maxToken = 4096 // bytes; ours are about 350
-	leeway   = 30   // seconds by which the clock of another copy of the server may be ahead
 
 	minSecret         = 32 // bytes: the size of the hash's output (RFC 7518, section 3.2)
 	minDifferentBytes = 8  // a random key of 32 bytes has fewer once in 10^25
@@ -74,7 +73,7 @@ type Claims struct {
 // ValidAt reports whether the token can be used at the given time.
 func (c Claims) ValidAt(now time.Time) bool {
 	// Expired at exp, not after it (RFC 7519, section 4.1.4).
-	return now.Unix() < c.ExpiresAt && c.IssuedAt <= now.Unix()+leeway
+	return now.Unix() < c.ExpiresAt && c.IssuedAt <= now.Add(leeway).Unix()
 }
 
 // A RefreshToken holds the contents of a refresh token: one generation of one session.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -90,12 +91,31 @@ func (s *server) cors(next http.Handler) http.Handler {
 func (s *server) sameOrigin(next http.Handler) http.Handler {
 	protection := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if protection.Check(r) != nil && !s.allowedOrigin(r.Header.Get("Origin")) {
+		if (protection.Check(r) != nil || s.rebound(r)) && !s.allowedOrigin(r.Header.Get("Origin")) {
 			s.fail(w.(*response), r, errCrossOrigin)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// rebound reports whether a page may have made its own name resolve to this machine (DNS
+// rebinding), so that its requests have one origin with the server. Everybody knows the
+// demo accounts, so they need this; without them, a proxy on this machine may pass on any
+// name.
+func (s *server) rebound(r *http.Request) bool {
+	safe := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
+	return s.Demo && !safe && r.Header.Get("Origin") != "" && !isLoopback(r.Host)
+}
+
+// isLoopback reports whether only this machine can reach an address, which may have a
+// port.
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		host = strings.Trim(addr, "[]")
+	}
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
 func (s *server) allowedOrigin(origin string) bool {
@@ -199,12 +219,12 @@ func (s *server) clientIP(r *http.Request) netip.Addr {
 	return addr
 }
 
-// parseHop parses an address. Some proxies add the port.
+// parseHop parses an address. Some proxies add the port, or brackets.
 func parseHop(s string) (netip.Addr, error) {
 	if hop, err := netip.ParseAddrPort(s); err == nil {
 		return hop.Addr(), nil
 	}
-	return netip.ParseAddr(s)
+	return netip.ParseAddr(strings.Trim(s, "[]"))
 }
 
 func (s *server) trusted(addr netip.Addr) bool {

@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return 0
 	}
-	fmt.Fprintln(stderr, "stdauth:", strings.ReplaceAll(err.Error(), "\n", "; "))
+	fmt.Fprintln(stderr, "stdauth:", quoted(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	if _, ok := errors.AsType[settingError](err); ok {
 		return 2
 	}
@@ -177,6 +177,9 @@ func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Se
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10, // four times the longest token
 		ErrorLog:          newErrorLog(log),
+
+		// A connection that leaves a block of headers unfinished responds to no ping.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: headerTimeout / 2, PingTimeout: headerTimeout / 2},
 
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" passes the middleware too
 	}

@@ -318,6 +318,9 @@ func TestTerminalLines(t *testing.T) {
 			l.Info("request", "method", "GET", "route", "/docs/{file}", "status", 200, "took", 0.1)
 		}, "GET /docs/{file} 200 0ms\n"},
 		{"a warning has its level and its attributes", slog.LevelInfo, true, func(l *slog.Logger) { l.Warn("the disk is full", "file", "users.jsonl") }, "WARN the disk is full file=users.jsonl\n"},
+		{"text that a terminal would not show as it is gets quoted", slog.LevelInfo, false, func(l *slog.Logger) {
+			l.Error("request failed", "error", "\x1b]0;title\anext\nline", "stack", "a\nb")
+		}, `ERROR request failed error="\x1b]0;title\anext\nline" stack=a` + "\nb\n"},
 		{"a message below the level is not shown", slog.LevelWarn, false, func(l *slog.Logger) { l.Info("stopping") }, ""},
 	} {
 		var out strings.Builder

@@ -45,7 +45,7 @@ func (set *settings) resetPassword(ctx context.Context, store Store, stdout io.W
 		return nil
 	})
 	if err == nil {
-		fmt.Fprintf(stdout, "set the password of %s%s; its sessions have ended\n", u.Username, shown)
+		_, err = fmt.Fprintf(stdout, "set the password of %s%s; its sessions have ended\n", u.Username, shown)
 	}
 	return err
 }
@@ -108,7 +108,7 @@ func (set *settings) createAdmin(ctx context.Context, store Store, stdout io.Wri
 		return nil // another copy of the server has just created it
 	}
 	if err == nil {
-		fmt.Fprintf(stdout, "created the admin %s and set its password%s\n", u.Username, shown)
+		_, err = fmt.Fprintf(stdout, "created the admin %s and set its password%s\n", u.Username, shown)
 	}
 	return err
 }

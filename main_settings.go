@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // settings are the flags and the environment. Secrets are in the environment only,
@@ -262,12 +263,20 @@ func (set *settings) addOrigins(list string) error {
 		if err == nil && u.Port() != "" {
 			_, err = net.LookupPort("tcp", u.Port())
 		}
-		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != base || strings.Contains(u.Host, "*") {
-			return errors.New("must be an origin, such as https://app.example.com or http://localhost:*")
+		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != base || strings.Contains(u.Host, "*") || !sentByBrowsers(u) {
+			return errors.New("must be an origin as browsers send it, such as https://app.example.com or http://localhost:*")
 		}
 		set.CORSOrigins = append(set.CORSOrigins, origin)
 	}
 	return nil
+}
+
+// sentByBrowsers reports whether browsers write an origin like this: without the default
+// port, and in ASCII (Fetch standard, "serializing a request origin").
+func sentByBrowsers(u *url.URL) bool {
+	port := u.Scheme + ":" + u.Port()
+	ascii := !strings.ContainsFunc(u.Host, func(c rune) bool { return c > unicode.MaxASCII })
+	return ascii && port != "http:80" && port != "https:443"
 }
 
 func (set *settings) addProxies(list string) error {
@@ -282,14 +291,4 @@ func (set *settings) addProxies(list string) error {
 		set.TrustedProxies = append(set.TrustedProxies, prefix.Masked())
 	}
 	return nil
-}
-
-// isLoopback reports whether only this machine can reach an address, which may have a
-// port.
-func isLoopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		host = strings.Trim(addr, "[]")
-	}
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -79,6 +80,15 @@ func (set *settings) newLog(w io.Writer, getenv func(string) string) *slog.Logge
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
+// quoted quotes text that a terminal would not show as it is. Another program may have
+// written it, such as an etcd member in an error.
+func quoted(text string) string {
+	if printable(text) {
+		return text
+	}
+	return strconv.Quote(text)
+}
+
 // A terminalHandler writes short lines, such as
 //
 //	06:51:39 POST /token 200 128ms user 1
@@ -98,7 +108,11 @@ func (h *terminalHandler) Handle(_ context.Context, r slog.Record) error {
 	attrs, rest := map[string]slog.Value{}, ""
 	r.Attrs(func(a slog.Attr) bool {
 		attrs[a.Key] = a.Value
-		rest += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		text := a.Value.String()
+		if a.Key != "stack" {
+			text = quoted(text)
+		}
+		rest += fmt.Sprintf(" %s=%s", a.Key, text)
 		return true
 	})
 	line := r.Message + rest

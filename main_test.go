@@ -25,6 +25,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -218,6 +219,9 @@ func TestRefusedSettings(t *testing.T) {
 		{"an issuer of 201 bytes is refused", "-issuer=" + strings.Repeat("x", 201), "", "-issuer: must be 1 to 200 bytes"},
 
 		{"the origin * is refused", "-cors-origin *", "", "-cors-origin: must be an origin"},
+		{"an origin with the default port of HTTP is refused", "-cors-origin http://a.example.com:80", "", "-cors-origin: must be an origin as browsers send it"},
+		{"an origin with the default port of HTTPS is refused", "-cors-origin https://a.example.com:443", "", "-cors-origin: must be an origin as browsers send it"},
+		{"an origin that is not ASCII is refused", "-cors-origin https://bücher.example", "", "-cors-origin: must be an origin as browsers send it"},
 		{"an origin with a path is refused", "-cors-origin https://a.example.com/", "", "-cors-origin: must be an origin"},
 		{"an origin with a port above 65535 is refused", "-cors-origin http://a.example.com:99999", "", "-cors-origin: must be an origin"},
 		{"an origin with a wildcard in its host is refused", "-cors-origin https://*.example.com", "", "-cors-origin: must be an origin"},
@@ -437,6 +441,28 @@ func TestAdminPassword(t *testing.T) {
 		t.Errorf("root = %+v, %v; want an account with the password from ADMIN_PASSWORD", u, err)
 	}
 }
+
+// TestLostPassword: a generated password that nobody can read is an error.
+func TestLostPassword(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	lost := func(args ...string) (status int, stderr string) {
+		var out bytes.Buffer
+		args = append(args, "-store", file, "-addr=127.0.0.1:0")
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		return run(ctx, args, envOf("SECRET_KEY="+settingsKey), brokenWriter{}, &out), out.String()
+	}
+	for _, args := range [][]string{{"-admin", "root"}, {"-reset-password", "root"}} {
+		if status, stderr := lost(args...); status != 1 || !strings.Contains(stderr, "no space") {
+			t.Errorf("%v with a standard output that is full = %d, %q; want 1 and the error", args, status, stderr)
+		}
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
 func TestResetPassword(t *testing.T) {
 	t.Parallel()

@@ -290,7 +290,7 @@ func TestPagesLimits(t *testing.T) {
 	t.Parallel()
 	constants := map[string]any{
 		"DefaultIterations": DefaultIterations, "minPassword": minPassword, "maxPassword": maxPassword,
-		"minSecret": minSecret, "minDifferentBytes": minDifferentBytes, "maxToken": maxToken, "leeway": leeway * time.Second,
+		"minSecret": minSecret, "minDifferentBytes": minDifferentBytes, "maxToken": maxToken, "leeway": leeway,
 		"refreshGrace": refreshGrace, "maxSessions": maxSessions, "freeTries": freeTries, "freeAddressTries": freeAddressTries,
 		"maxWait": maxWait, "maxWaiting": maxWaiting, "maxBody": maxBody, "maxInvalid": maxInvalid,
 		"headerTimeout": headerTimeout, "requestTimeout": requestTimeout, "idleTimeout": idleTimeout, "gracePeriod": gracePeriod,

@@ -32,6 +32,9 @@ const (
 	// After a lost response, or in a second tab, an honest client sends the refresh
 	// token that was just replaced. During this grace period it is accepted.
 	refreshGrace = 10 * time.Second
+
+	// The clock of another copy of the server may be this far ahead.
+	leeway = 30 * time.Second
 )
 
 // ErrReplayed means that a refresh token was used again after it was replaced.
@@ -66,7 +69,8 @@ func (s *Session) Rotate(generation int64, now time.Time, life Lifetimes) error 
 
 // Superseded reports whether generation is the previous one, in its grace period.
 func (s *Session) Superseded(generation int64, now time.Time) bool {
-	return generation == s.Generation-1 && now.Sub(s.LastUsedAt) < refreshGrace
+	age := now.Sub(s.LastUsedAt) // negative if it was replaced by a copy whose clock is ahead
+	return generation == s.Generation-1 && -leeway <= age && age < refreshGrace
 }
 
 // Live reports whether the session can be used at the given epoch of its account.

@@ -117,7 +117,7 @@ func TestCodeOfRefusals(t *testing.T) {
 	}{
 		{"403, not an admin", "[data-step=forbidden]", "Caller.Allowed", "return ErrNotAdmin", "server.listUsers"},
 		{"401, a forgery", "[data-step=forge]", "authentic", "match |= subtle.ConstantTimeCompare(m.sign()[dot:], []byte(token[dot:]))", "Tokens.readClaims"},
-		{"401, expired", "[data-step=expire]", "Claims.ValidAt", "return now.Unix() < c.ExpiresAt && c.IssuedAt <= now.Unix()+leeway", "MemoryStore.Session"},
+		{"401, expired", "[data-step=expire]", "Claims.ValidAt", "return now.Unix() < c.ExpiresAt && c.IssuedAt <= now.Add(leeway).Unix()", "MemoryStore.Session"},
 		{"401, the session has ended", "[data-step=replay]", "server.admit", "return ErrEnded", "Caller.Allowed"},
 		{"400, a replay", "[data-step=replay] .exchange:nth-of-type(2)", "Session.Rotate", "return ErrReplayed", "server.answerToken"},
 		{"422, a rule", send("createUser", map[string]string{"createUser-body": `{"username":"alice","password":"12345678"}`}), "checkPassword", `return errors.New("is one of the most common passwords")`, "Hasher.Hash"},
@@ -165,7 +165,7 @@ func TestCodeOfChecks(t *testing.T) {
 		"mac":      "authentic: match |= subtle.ConstantTimeCompare(m.sign()[dot:], []byte(token[dot:]))",
 		"header":   `Tokens.ReadAccess: encoded, ours := strings.CutPrefix(signed, jwtHeader+".")`,
 		"claims":   "Tokens.ReadAccess: if !bytes.Equal(t.appendClaims(written[:0], c), payload) {",
-		"exp":      "Claims.ValidAt: return now.Unix() < c.ExpiresAt && c.IssuedAt <= now.Unix()+leeway",
+		"exp":      "Claims.ValidAt: return now.Unix() < c.ExpiresAt && c.IssuedAt <= now.Add(leeway).Unix()",
 		"session":  "server.admit: return ErrEnded",
 		"audience": "Tokens.appendClaims: b = strconv.AppendInt(append(b, t.opening...), c.UserID, 10)",
 	} {
