@@ -97,25 +97,23 @@ func TestArticleUnknownUserTakesAsLong(t *testing.T) {
 		u.PasswordHash = Hasher{Iterations: 20_000}.Hash("secret")
 		return nil
 	})
-	took := map[string][]time.Duration{}
-	for i := range 9 {
-		for _, name := range []string{"johndoe", "nobody"} {
+	// The server of the article takes 235 ms and 2.5 ms. This compares the fastest logins,
+	// because other programs can only slow logins down, and goes on while they do.
+	fastest := map[string]time.Duration{"johndoe": time.Hour, "nobody": time.Hour}
+	for i := range 100 {
+		for name := range fastest {
 			a.from = fmt.Sprintf("192.0.2.%d:1", i) // another address each time, which avoids the throttle
 			start := time.Now()
 			if got := a.do("POST", "/token", "", "username="+name+"&password=wrong"); got.status != 401 {
 				t.Fatalf("a wrong login as %s = %d, want 401", name, got.status)
 			}
-			took[name] = append(took[name], time.Since(start))
+			fastest[name] = min(fastest[name], time.Since(start))
+		}
+		if known, unknown := fastest["johndoe"], fastest["nobody"]; i >= 8 && unknown >= known/3 && known >= unknown/3 {
+			return
 		}
 	}
-	for _, list := range took {
-		slices.Sort(list)
-	}
-	// The server of the article takes 235 ms and 2.5 ms. This compares the fastest logins,
-	// because other programs can only slow logins down.
-	if known, unknown := took["johndoe"][0], took["nobody"][0]; unknown < known/3 || known < unknown/3 {
-		t.Errorf("a login with a wrong password takes %v, one with an unknown username %v; want the same", known, unknown)
-	}
+	t.Errorf("the fastest logins with a wrong password and with an unknown username take %v; want the same", fastest)
 }
 
 func TestArticleNameThatIsRegisteredAgain(t *testing.T) {
