@@ -28,8 +28,8 @@ import (
 //     others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020). The
 //     store takes no more changes until it is opened again, which writes the last
 //     lines once more. It still serves reads.
-//   - Two processes never use one file. If another file takes its place, the store
-//     takes no more changes.
+//   - Two processes never use one file. If another program replaces or changes it, the
+//     store takes no more changes.
 //
 // The file is JSON Lines: a header, then one change on each line, in order. A line
 // begins with a checksum of the text that follows it. The checksum may be missing, so
@@ -348,7 +348,7 @@ func (f *FileStore) ours() error {
 	return err
 }
 
-// compact replaces the file by one without outdated lines. Changes wait meanwhile;
+// compact replaces the file with one without outdated lines. Changes wait meanwhile;
 // reads do not.
 func (f *FileStore) compact() {
 	before := f.size
@@ -365,8 +365,8 @@ func (f *FileStore) compact() {
 	}
 }
 
-// rewrite replaces the file by one with the contents of m. After an error, it reports
-// whether the file may have been replaced, and so whether the store has failed.
+// rewrite replaces the file with one that has the contents of m. After an error, it
+// reports whether the file may have been replaced, and so whether the store has failed.
 func (f *FileStore) rewrite(m *MemoryStore) (replaced bool, err error) {
 	file, size, err := f.writeNew(m)
 	if err != nil {
