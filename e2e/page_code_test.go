@@ -184,7 +184,7 @@ func TestCodeUnreadable(t *testing.T) {
 	b := openTab(t, 1280, 900, "light")
 	b.open(s)
 	b.click("[data-step=me] > button")
-	b.until(`document.querySelector("[data-step=me][data-state=done]")`)
+	b.until(`[...document.querySelectorAll("[data-step=me] .code-link")].at(-1)?.textContent.includes("functions")`)
 	s.stop(t)
 	b.do(js(`[...document.querySelectorAll("[data-step=me] .code-link")].at(-1).click()`))
 	b.until(`document.getElementById("code-title")?.textContent === "The code cannot be read"`)

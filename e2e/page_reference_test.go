@@ -39,7 +39,7 @@ func TestReference(t *testing.T) {
 		got := eval[string](b, fmt.Sprintf(`document.querySelector("#op-%s .exchange").innerText`, operation))
 		for _, want := range wants {
 			if !strings.Contains(got, want) {
-				t.Errorf("%s: the answer does not hold %q:\n%s", operation, want, got)
+				t.Errorf("%s: the response does not hold %q:\n%s", operation, want, got)
 			}
 		}
 		if !eval[bool](b, fmt.Sprintf(`document.activeElement === document.querySelector("#op-%s button[type=submit]")`, operation)) {
@@ -107,14 +107,14 @@ func TestSnippets(t *testing.T) {
 	}
 	hidden, shown = written("fetch")
 	for _, script := range []string{shown, "const token = '" + access + "';\n" + hidden} {
-		script = strings.Replace(script, "console.log(answer.status, await answer.text());", "return await answer.text();", 1)
+		script = strings.Replace(script, "console.log(response.status, await response.text());", "return await response.text();", 1)
 		if out := eval[string](b, "(async () => {"+script+"})()"); !strings.Contains(out, want) {
 			t.Errorf("%s\n%s\nwant %s", script, out, want)
 		}
 	}
 }
 
-// From nothing to an answer that is copied: five clicks.
+// From nothing to a response that is copied: five clicks.
 func TestFiveClicks(t *testing.T) {
 	s := startServer(t)
 	b := openTab(t, 1280, 900, "light")
@@ -131,7 +131,7 @@ func TestFiveClicks(t *testing.T) {
 }
 
 // The filter, links to one operation, who may call, and what openapi.json says of
-// bodies and answers.
+// bodies and responses.
 func TestReferenceSaysWhatTheDescriptionHas(t *testing.T) {
 	s := startServer(t, "-registration", "closed")
 	b := openTab(t, 1280, 900, "light")
@@ -216,14 +216,14 @@ func TestRulesOfAnOperation(t *testing.T) {
 		t.Errorf("the rule about the case of names says:\n%s", text)
 	}
 	b.do(js(rule+`.querySelector("button").focus()`), chromedp.KeyEvent(kb.Enter))
-	b.until(rule + `.querySelector(".verdict").textContent === "✓ The server answers as promised."`)
+	b.until(rule + `.querySelector(".verdict").textContent === "✓ The response is as promised."`)
 	if !eval[bool](b, `document.activeElement === `+rule+`.querySelector("button")`) {
 		t.Error("after Run, the focus is somewhere else")
 	}
 }
 
 // The filter over all rules: what matches is counted, by any word of sentence,
-// request or answer.
+// request or response.
 func TestRulesFilter(t *testing.T) {
 	s := startServer(t)
 	b := openTab(t, 1280, 900, "light")

@@ -63,7 +63,7 @@ func TestWalkthrough(t *testing.T) {
 		}
 	}
 	if text := eval[string](b, `document.body.textContent`); strings.Contains(text, "Not what was expected") {
-		t.Error("a step says that its answer was not expected")
+		t.Error("a step says that its response was not expected")
 	}
 	// The reason stands there without unfolding.
 	for step, reason := range map[string]string{"forbidden": "Not enough permissions.", "forge": "Could not validate credentials.", "replay": "The refresh token is not valid."} {
@@ -101,7 +101,7 @@ func usernames(t *testing.T, s *server) (names []string) {
 	return names
 }
 
-// One step, with the keyboard: the focus stays on its button, and the answer is
+// One step, with the keyboard: the focus stays on its button, and the response is
 // unfolded.
 func TestStepByKeyboard(t *testing.T) {
 	s := startServer(t)
@@ -113,7 +113,7 @@ func TestStepByKeyboard(t *testing.T) {
 		t.Error("after a step, the focus is somewhere else")
 	}
 	if !eval[bool](b, `document.querySelector("[data-step=me] .exchange:last-child .content").checkVisibility()`) {
-		t.Error("after a step, its answer is folded")
+		t.Error("after a step, its response is folded")
 	}
 	b.do(chromedp.Focus(chromedp.CSS("[data-step=me] .exchange-head")), chromedp.KeyEvent(" "))
 	b.until(`document.querySelector("[data-step=me] .exchange-head").getAttribute("aria-expanded") === "true"`)
@@ -132,14 +132,14 @@ func TestWalkthroughWithoutDemo(t *testing.T) {
 	b.click("#run-all")
 	b.until(question)
 	before := b.requests()
-	b.do(chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.Enter)) // over Go on, to Leave it
+	b.do(chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.Enter)) // over Continue, to Cancel
 	b.until(finished)
 	if after := b.requests(); after != before || eval[bool](b, `document.querySelector(".exchange") !== null`) {
 		t.Errorf("%d requests were sent although the user did not want them", after-before)
 	}
 	b.click("#run-all")
 	b.until(question)
-	b.do(chromedp.KeyEvent(kb.Enter)) // Go on has the focus
+	b.do(chromedp.KeyEvent(kb.Enter)) // Continue has the focus
 	b.until(`document.querySelectorAll("[data-state=done]").length >= 9 && ` + finished)
 	if got := eval[string](b, `document.getElementById("progress").textContent`); got != "9 of 10 done, 1 needs something" {
 		t.Errorf("the walkthrough ends with: %s", got)
@@ -177,6 +177,72 @@ func TestWalkthroughWithClosedRegistration(t *testing.T) {
 	b.until(`document.getElementById("chip-name").textContent === "root"`)
 	b.click("#run-all")
 	b.until(`document.getElementById("progress").textContent === "10 of 10 done" && ` + finished)
+}
+
+// What a visitor comes for, with the keyboard alone: only Tab, Enter and text.
+func TestFiveTasksByKeyboard(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	// to presses Tab until the focus is on an element, which is then in sight.
+	to := func(selector string) {
+		t.Helper()
+		for range 120 {
+			if b.do(chromedp.KeyEvent(kb.Tab)); eval[bool](b, fmt.Sprintf(`document.activeElement.matches(%q)`, selector)) {
+				const seen = `(({top, bottom}) => top >= 0 && bottom <= innerHeight)(document.activeElement.getBoundingClientRect())`
+				b.until(seen)
+				return
+			}
+		}
+		t.Fatalf("the Tab key does not come to %s; the focus is on %s", selector, eval[string](b, `document.activeElement.outerHTML.slice(0, 200)`))
+	}
+	press := func(selector string) {
+		t.Helper()
+		to(selector)
+		b.do(chromedp.KeyEvent(kb.Enter))
+	}
+
+	// Why is a forged token refused, and by which line?
+	press("[data-demo=johndoe]")
+	b.until(`document.getElementById("chip-name").textContent === "johndoe"`)
+	press("[data-step=forge] > button")
+	b.until(`document.querySelector("[data-step=forge][data-state=done]")`)
+	press("[data-step=forge] .code-link")
+	b.until(`document.querySelector("#code[open] .refusing")`)
+	if note := b.text("code-note"); note != "The check that failed: “The signature is valid”." {
+		t.Errorf("the panel says %q", note)
+	}
+	b.do(chromedp.KeyEvent(kb.Escape))
+
+	// A replay, and what happened.
+	press("[data-step=replay] > button")
+	b.until(`document.querySelector("[data-step=replay][data-state=done] figcaption")`)
+	if text := eval[string](b, `document.querySelector("[data-step=replay] figcaption").textContent`); !strings.Contains(text, "Then 1 was sent again, when 2 had been replaced too: a replay.") {
+		t.Errorf("the picture says %q", text)
+	}
+
+	// A fetch call that changes a password.
+	b.do(js(`document.querySelector("#reference").querySelector("a").focus()`))
+	to("#filter")
+	b.do(chromedp.KeyEvent("password"))
+	press("#op-changeMyPassword > summary")
+	b.until(`document.querySelector("#op-changeMyPassword form")`)
+	to("#op-changeMyPassword .snippet button:nth-child(2)")
+	b.do(js(`navigator.clipboard.writeText = async (text) => { window.copied = text; }`), chromedp.KeyEvent(kb.Enter))
+	press("#op-changeMyPassword .snippet .head > :last-child > :last-child")
+	b.until(`window.copied`)
+	if code := eval[string](b, `window.copied`); !strings.HasPrefix(code, "const response = await fetch(") || !strings.Contains(code, "/users/me/password") {
+		t.Errorf("what is copied is:\n%s", code)
+	}
+
+	// The rule about the case of usernames.
+	to("#rules-filter")
+	b.do(chromedp.KeyEvent("username case"))
+	const rule = `[...document.querySelectorAll("#rules-list .rule")].find((it) => it.innerText.includes('"username":"JohnDoe"'))`
+	b.until(rule)
+	eval[bool](b, rule+`.querySelector("button").matches("button") && (`+rule+`.id = "the-rule") !== ""`)
+	press("#the-rule button")
+	b.until(rule + `.querySelector(".verdict").textContent === "✓ The response is as promised."`)
 }
 
 // Signing in and out, with the keyboard alone.
@@ -234,17 +300,17 @@ func TestServerGone(t *testing.T) {
 	b.click("[data-step=me] > button")
 	b.until(`!document.getElementById("gone").hidden && document.querySelector("[data-step=me][data-state=failed]")`)
 	b.click("#sign-out")
-	b.until(`document.getElementById("sign-in-message").textContent.startsWith("The server did not answer")`)
+	b.until(`document.getElementById("sign-in-message").textContent.startsWith("The server did not respond")`)
 	again := startServer(t, "-addr", s.Addr)
 	b.click("#gone-retry")
 	b.until(`document.getElementById("gone").hidden`)
 	b.click("#ask")
-	b.until(`document.getElementById("token-source").textContent === "Yours, from before the server was started again: refused"`)
+	b.until(`document.getElementById("token-source").textContent === "Yours, from before the restart: refused"`)
 	checks := eval[string](b, `document.getElementById("check-mac").className + document.getElementById("check-session").className + document.getElementById("check-mac").innerText`)
 	if strings.Contains(checks, "pass") || strings.Contains(checks, "fail") || !strings.Contains(checks, "unless SECRET_KEY is set, it is signed with a key this server does not have any more") {
 		t.Errorf("after a restart, the checks say: %s", checks)
 	}
-	b.until(`document.getElementById("chip-name").textContent === "Not signed in" && document.getElementById("sign-in-message").textContent.startsWith("The server was started again")`)
+	b.until(`document.getElementById("chip-name").textContent === "Not signed in" && document.getElementById("sign-in-message").textContent.startsWith("The server was restarted")`)
 	b.signIn("johndoe")
 	if source := eval[string](b, `document.getElementById("token-source").textContent`); source != "Your access token" {
 		t.Errorf("after signing in again, the panel shows: %s", source)

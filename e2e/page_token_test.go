@@ -37,7 +37,7 @@ func TestExampleToken(t *testing.T) {
 	b := openTab(t, 1280, 900, "light")
 	b.open(s)
 	b.until(`document.getElementById("raw").textContent`)
-	if source := b.text("token-source"); source != "An example, not of this server" {
+	if source := b.text("token-source"); source != "An example, not issued here" {
 		t.Errorf("at first sight the panel shows: %s", source)
 	}
 	if f := b.failing(); len(f) != 0 {
@@ -55,9 +55,9 @@ func TestExampleToken(t *testing.T) {
 	// Its key is told, and makes its signature.
 	key := strings.TrimPrefix(b.text("key-says"), "The key of the example is ")
 	b.do(chromedp.SendKeys(chromedp.CSS("#key"), key))
-	b.until(`document.getElementById("key-says").textContent === "✓ This key makes this signature."`)
+	b.until(`document.getElementById("key-says").textContent === "✓ The signature matches this key."`)
 	b.do(chromedp.SendKeys(chromedp.CSS("#key"), "x"))
-	b.until(`document.getElementById("key-says").textContent === "✗ This key makes another signature."`)
+	b.until(`document.getElementById("key-says").textContent === "✗ The signature does not match this key."`)
 }
 
 // The token panel: one's own token, an edited one, and one from elsewhere.
@@ -87,13 +87,21 @@ func TestTokenPanel(t *testing.T) {
 	}
 	b.click("#ask")
 	b.until(`document.querySelector("#check-mac.fail")`)
-	if message := b.text("ask-message"); !strings.HasPrefix(message, "401") {
-		t.Errorf("the answer to the edited token is %q", message)
+	if message := b.text("ask-message"); !strings.HasPrefix(message, "401") || !strings.Contains(message, "It is “The signature is valid”.") {
+		t.Errorf("the response to the edited token is %q", message)
 	}
 	if focus := eval[string](b, `document.activeElement.id`); focus != "ask" {
 		t.Errorf("after asking, the focus is on %q", focus)
 	}
+	b.openCode("#ask-message")
+	if hop, lines := b.hop(), b.lines("refusing"); hop != "authentic" || len(lines) != 1 || b.text("code-note") != "The check that failed: “The signature is valid”." {
+		t.Errorf("the code that refused the edited token is %s with %q, and the panel says %q", hop, lines, b.text("code-note"))
+	}
+	b.click("#code-close")
 	b.click("[data-edit=none]")
+	if message := b.text("ask-message"); message != "" {
+		t.Errorf("of a token that has changed since, the panel says %q", message)
+	}
 	if f := b.failing(); !slices.Contains(f, "check-header") {
 		t.Errorf("with alg none, %q fail, want the header among them", f)
 	}
@@ -155,11 +163,11 @@ func TestSignWithAKey(t *testing.T) {
 	if class := eval[string](b, `document.getElementById("check-mac").className`); !strings.HasPrefix(class, "ask") {
 		t.Errorf("the signature under another key is said to be %q; the page cannot know", class)
 	}
-	if source := b.text("token-source"); source != "Signed by you, with the key you typed: refused" {
+	if source := b.text("token-source"); source != "Signed by you: refused" {
 		t.Errorf("the forgery is said to be: %s", source)
 	}
 	forge(testKey)
-	b.until(`document.getElementById("ask-message").textContent === "200: the server takes it. It is johndoe, role user, by the store."`)
+	b.until(`document.getElementById("ask-message").textContent.startsWith("200: the server accepts it. It is johndoe, with the role user in the store.")`)
 	if p := eval[int](b, `document.querySelectorAll("#checks .pass").length`); p != 10 {
 		t.Errorf("of a token under the right key, %d checks pass", p)
 	}
@@ -193,15 +201,15 @@ func TestSessionPicture(t *testing.T) {
 		t.Helper()
 		b.until(fmt.Sprintf(`document.querySelector("#session figcaption").textContent === %q`, want))
 	}
-	drawn("The session of johndoe: refresh token 1. It is alive.")
+	drawn("The session of johndoe: refresh token 1. The session is active.")
 	b.click("#refresh")
-	drawn("The session of johndoe: refresh tokens 1 to 2. It is alive.")
+	drawn("The session of johndoe: refresh tokens 1 to 2, each replaced by the next. The session is active.")
 	b.click("[data-step=refresh] > button")
-	drawn("The session of johndoe: refresh tokens 1 to 3. 2 was sent again at once, and got the same successor. It is alive.")
+	drawn("The session of johndoe: refresh tokens 1 to 3, each replaced by the next. A retry of 2, just after it was replaced, got 3 again. The session is active.")
 	b.click("[data-step=replay] > button")
 	b.until(`document.querySelector("[data-step=replay][data-state=done]")`)
-	const replayed = "The session of johndoe: refresh tokens 1 to 3. 2 was sent again at once, and got the same successor. " +
-		"1 was sent again when it was no longer the one just replaced: a replay. The session is over: ended by the replay."
+	const replayed = "The session of johndoe: refresh tokens 1 to 3, each replaced by the next. A retry of 2, just after it was replaced, got 3 again. " +
+		"Then 1 was sent again, when 2 had been replaced too: a replay. The session has ended: somebody else holds a copy of the token."
 	drawn(replayed)
 	if text := eval[string](b, `document.querySelector("[data-step=replay] figcaption").textContent`); text != replayed {
 		t.Errorf("the step's picture says %q", text)
@@ -223,7 +231,7 @@ func TestSessionPicture(t *testing.T) {
 	}
 	readAll(t, resp, http.StatusOK)
 	b.click("#ask")
-	drawn("The session of johndoe: refresh token 1. The session is over: ended elsewhere.")
+	drawn("The session of johndoe: refresh token 1. The session has ended: this page did not see why.")
 	if f := b.failing(); !slices.Equal(f, []string{"check-session"}) {
 		t.Errorf("of a token whose session has ended, %q fail", f)
 	}

@@ -13,9 +13,9 @@ export const settings = {demo: false, issuer: "stdauth", access_ttl: 1800, regis
 
 export async function loadSettings() {
   try {
-    const answer = await fetch("/docs/settings.json");
-    if (answer.ok) Object.assign(settings, await answer.json());
-    return answer.ok;
+    const response = await fetch("/docs/settings.json");
+    if (response.ok) Object.assign(settings, await response.json());
+    return response.ok;
   } catch {
     tell("gone");
     return false;
@@ -28,9 +28,9 @@ const loaded = new Map();
 
 export function load(path, kind = "json") {
   if (!loaded.has(path)) {
-    const file = fetch(path).then((answer) => {
-      if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-      return answer[kind]();
+    const file = fetch(path).then((response) => {
+      if (!response.ok) throw new Error(`${path}: ${response.status}`);
+      return response[kind]();
     });
     file.catch(() => loaded.delete(path));
     loaded.set(path, file);
@@ -39,22 +39,22 @@ export function load(path, kind = "json") {
 }
 
 // send makes one request and returns all there is to show of it. It does not
-// throw: when there is no answer, gone is true.
+// throw: when there is no response, gone is true.
 export async function send(method, path, {token, form, json, body, headers = {}} = {}) {
   headers = {...headers};
   if (token) headers.Authorization = `Bearer ${token}`;
   if (form) [body, headers["Content-Type"]] = [new URLSearchParams(form).toString(), "application/x-www-form-urlencoded"];
   if (json) [body, headers["Content-Type"]] = [JSON.stringify(json), "application/json"];
 
-  const exchange = {method, path, headers, body, token, status: 0, answerHeaders: {}, text: "", gone: false};
+  const exchange = {method, path, headers, body, token, status: 0, responseHeaders: {}, text: "", gone: false};
   const start = performance.now();
   try {
-    const answer = await fetch(location.origin + path, {method, headers, body, cache: "no-store", credentials: "omit"});
-    exchange.status = answer.status;
-    exchange.answerHeaders = Object.fromEntries(answer.headers);
-    exchange.text = await answer.text();
+    const response = await fetch(location.origin + path, {method, headers, body, cache: "no-store", credentials: "omit"});
+    exchange.status = response.status;
+    exchange.responseHeaders = Object.fromEntries(response.headers);
+    exchange.text = await response.text();
   } catch {
-    exchange.gone = true; // fetch fails only where there is no answer
+    exchange.gone = true; // fetch fails only where there is no response
   }
   exchange.ms = performance.now() - start;
   try { exchange.json = JSON.parse(exchange.text); } catch { /* not JSON */ }
@@ -78,7 +78,7 @@ export const issued = new Map();
 export const note = (json) => issued.set(json.access_token, settings.start);
 export const isFromBefore = (token) => issued.has(token) && issued.get(token) !== settings.start;
 
-// adopt makes the tokens of an answer the current ones.
+// adopt makes the tokens of a response the current ones.
 export function adopt(json) {
   note(json);
   Object.assign(session, {access: json.access_token, refresh: json.refresh_token, claims: payloadOf(json.access_token), over: false});
@@ -100,17 +100,17 @@ export async function signIn(username, password) {
 }
 
 export async function refresh() {
-  const answer = await send("POST", "/token", {form: {grant_type: "refresh_token", refresh_token: session.refresh}});
-  if (answer.status === 200) adopt(answer.json);
-  if (answer.status === 400) end();
-  return answer;
+  const response = await send("POST", "/token", {form: {grant_type: "refresh_token", refresh_token: session.refresh}});
+  if (response.status === 200) adopt(response.json);
+  if (response.status === 400) end();
+  return response;
 }
 
 // signOut tells the server, so that the tokens end there too.
 export async function signOut() {
-  const answer = await send("POST", "/revoke", {form: {token: session.refresh}});
-  if (answer.status === 200) forget();
-  return answer;
+  const response = await send("POST", "/revoke", {form: {token: session.refresh}});
+  if (response.status === 200) forget();
+  return response;
 }
 
 function end() {

@@ -21,7 +21,7 @@ async function submit(username, password) {
   message.textContent = "Signing in …";
   const login = await signIn(username, password);
   if (login.status !== 200) {
-    message.textContent = login.gone ? "The server did not answer." : `${login.json?.detail ?? login.status}${waitWords(login)}`;
+    message.textContent = login.gone ? "The server did not respond." : `${login.json?.detail ?? login.status}${waitWords(login)}`;
     $("password").focus();
     return;
   }
@@ -31,24 +31,24 @@ async function submit(username, password) {
   $("signed-in-title").focus({preventScroll: true});
 }
 
-const waitWords = ({answerHeaders}) => answerHeaders["retry-after"] ? `. Try again in ${answerHeaders["retry-after"]} s.` : "";
+const waitWords = ({responseHeaders}) => responseHeaders["retry-after"] ? `. Try again in ${responseHeaders["retry-after"]} s.` : "";
 
 action($("sign-in-button"), () => submit($("username").value, $("password").value), $("sign-in-form"));
 for (const button of document.querySelectorAll("[data-demo]")) action(button, () => submit(button.dataset.demo, "secret"));
 
 action($("refresh"), async () => {
   const {status, gone, json} = await refresh();
-  $("sign-in-message").textContent = status === 200 ? "Refreshed: a new pair of tokens." : gone ? "The server did not answer." : session.over ? ended() : json?.detail ?? `${status}`;
+  $("sign-in-message").textContent = status === 200 ? "Refreshed: a new pair of tokens." : gone ? "The server did not respond." : session.over ? ended() : json?.detail ?? `${status}`;
 });
 
 action($("sign-out"), async () => {
   const {status, gone} = await signOut();
-  $("sign-in-message").textContent = status === 200 ? "Signed out. Both tokens are dead." : gone ? "The server did not answer, so the tokens live on." : `${status}`;
+  $("sign-in-message").textContent = status === 200 ? "Signed out. Both tokens are refused from now on." : gone ? "The server did not respond, so the tokens are still valid." : `${status}`;
   if (status === 200) $("username").focus({preventScroll: true});
 });
 
 const ended = () => isFromBefore(session.access) ?
-  "The server was started again, and does not know that session any more. Sign in again." : "That session has ended. Sign in again.";
+  "The server was restarted and does not know that session any more. Sign in again." : "That session has ended. Sign in again.";
 
 // showSession says who is signed in.
 function showSession() {

@@ -4,6 +4,7 @@
 import {load, settings} from "/docs/api.js";
 import {$, el, statusChip} from "/docs/dom.js";
 import {colour, find, source} from "/docs/go.js";
+import {checks} from "/docs/jwt.js";
 
 const readBook = () => load("/docs/ways.json");
 
@@ -25,7 +26,7 @@ function wayOf(book, {method, path, body}) {
     .sort((a, b) => braces(a) - braces(b) || Boolean(b.when) - Boolean(a.when))[0] ?? book.ways.find(({route}) => route === "");
 }
 
-// refusals are the lines that gave an answer from 400 up, as far as it tells.
+// refusals are the lines that gave a response from 400 up, as far as it tells.
 function refusals(book, hops, {status, json, cause}) {
   if (status < 400) return [];
   const texts = json?.errors?.map(({message}) => message) ?? [json?.detail ?? ""];
@@ -57,11 +58,12 @@ export async function trace(exchange) {
 export async function openExchange(exchange) {
   await open(async () => {
     const way = await trace(exchange);
-    const {method, path, status, json} = exchange;
+    const {method, path, status, json, cause} = exchange;
     const row = status < 400 ? [] : [`"${json?.code}"`];
+    const failed = checks.find(({id}) => id === cause);
     return {...way, row, title: "The code that answered", at: way.lines[0]?.in,
       of: [el("code", {}, el("b", {}, method), ` ${path}`), statusChip(status)],
-      note: status >= 400 && way.lines.length === 0 ? "The answer does not tell which of these lines refused." : ""};
+      note: status >= 400 && way.lines.length === 0 ? "The response does not tell which of these lines refused the request." : failed ? `The check that failed: “${failed.title}”.` : ""};
   });
 }
 
@@ -83,7 +85,7 @@ async function open(read) {
     view = await read();
     for (const hop of view.hops) await locate(hop);
   } catch {
-    view = {book: {files: {}}, hops: [], lines: [], missed: [], row: [], title: "The code cannot be read", of: [], note: "The server does not answer. Close this and try again."};
+    view = {book: {files: {}}, hops: [], lines: [], missed: [], row: [], title: "The code cannot be read", of: [], note: "The server does not respond. Close this and try again."};
   }
   $("code-title").textContent = view.title;
   $("code-of").replaceChildren(...view.of.flatMap((part) => [part, " "]));

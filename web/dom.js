@@ -83,7 +83,7 @@ export function copyButton(text, what) {
       label.textContent = "Copied";
       say("Copied");
     } catch {
-      label.textContent = "Select it and copy by hand"; // not allowed without HTTPS
+      label.textContent = "Select and copy by hand"; // not allowed without HTTPS
     }
     setTimeout(() => { label.textContent = "Copy"; }, 2000);
   };
@@ -92,7 +92,7 @@ export function copyButton(text, what) {
 
 // statusChip shows a status with its name. HTTP/2 and later send none.
 export const statusChip = (status, bad = false) =>
-  el("span", {class: bad ? "status bad" : `status s${String(status)[0]}`}, status ? `${status} ${reasons[status] ?? ""}`.trim() : "no answer");
+  el("span", {class: bad ? "status bad" : `status s${String(status)[0]}`}, status ? `${status} ${reasons[status] ?? ""}`.trim() : "no response");
 
 const reasons = {
   200: "OK", 201: "Created", 204: "No Content", 304: "Not Modified", 307: "Temporary Redirect", 400: "Bad Request", 401: "Unauthorized",

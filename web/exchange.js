@@ -1,4 +1,4 @@
-// One request and its answer: what was sent, what came and why, the same as code,
+// One request and its response: what was sent, what came and why, the same as code,
 // and the way to the server's functions that answered.
 
 import {el, statusChip, tokenText} from "/docs/dom.js";
@@ -18,7 +18,7 @@ export function exchangeView(exchange, {expected = exchange.status, note = "", o
   const content = el("div", {class: "content", hidden: !open},
     el("div", {class: "two"},
       block("Request", `${method} ${path}`, headers, body),
-      block("Answer", chip.textContent, exchange.answerHeaders, gone ? "The server did not answer." : pretty(exchange))),
+      block("Response", chip.textContent, exchange.responseHeaders, gone ? "The server did not respond." : pretty(exchange))),
     snippetView(() => exchange).view);
   const fold = () => { content.hidden = head.getAttribute("aria-expanded") === "true"; head.setAttribute("aria-expanded", String(!content.hidden)); };
   const head = el("button", {type: "button", class: "exchange-head", "aria-expanded": String(open), click: fold},
@@ -35,22 +35,23 @@ export function unfold(view) {
   if (head) head.click();
 }
 
-// reason says why the answer is what it is: in the server's words, then in ours.
+// reason says why the response is what it is: in the server's words, then in ours.
 function reason({json, status, gone}, note) {
-  if (gone) return ["The server did not answer."];
+  if (gone) return ["The server did not respond."];
   const said = status < 400 ? "" : json?.errors?.map(({field, message}) => `${field} ${message}`.trim()).join("; ") ?? json?.detail ?? "";
   return [said ? el("b", {}, `${said}. `) : null, note];
 }
 
-const code = () => import("/docs/code.js"); // when the first answer comes
+const code = () => import("/docs/code.js"); // when the first response comes
 
-function codeLink(exchange) {
+// codeLink leads to the code that answered.
+export function codeLink(exchange) {
   const count = el("span", {});
   code().then(({trace}) => trace(exchange)).then(({hops}) => { count.textContent = `: ${hops.length} functions`; }, () => {});
   return el("button", {type: "button", class: "code-link", click: async () => (await code()).openExchange(exchange)}, "The code that answered", count);
 }
 
-function pretty({text, answerHeaders}) {
-  if (!/json/.test(answerHeaders["content-type"] ?? "")) return text;
+function pretty({text, responseHeaders}) {
+  if (!/json/.test(responseHeaders["content-type"] ?? "")) return text;
   try { return JSON.stringify(JSON.parse(text), null, 2); } catch { return text; }
 }

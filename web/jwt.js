@@ -60,34 +60,34 @@ const name = (value) => JSON.stringify(value) ?? "missing";
 // The checks, in the server's order. Each test returns what is wrong, in words, or
 // "". The two that need the server's key or its store have none.
 export const checks = [
-  {id: "size", title: "At most 4096 bytes", rfc: "this server's limit", why: "The server's own tokens have about 350. A longer text is not even hashed.",
+  {id: "size", title: "At most 4096 bytes", rfc: "this server's limit", why: "The server's own tokens have about 350 bytes. A longer one is refused before it is hashed.",
     test: ({token}) => new TextEncoder().encode(token).length > 4096 && "it is longer"},
   {id: "parts", title: "Three parts", rfc: "RFC 7515, 7.1", why: "Header, payload and signature, with two dots between them.",
     test: ({parts}) => parts.length !== 3 && `there ${parts.length === 1 ? "is 1" : `are ${parts.length}`}`},
-  {id: "mac", title: "The signature is right", rfc: "RFC 7515, 5.2", why: "Computed with HS256 and compared in constant time, before anything in the token is read. Only the server can tell: it has the key.", needs: "key"},
-  {id: "header", title: "The header is the server's own", rfc: "RFC 8725, 3.1", why: "{\"alg\":\"HS256\",\"typ\":\"JWT\"} to the byte. The server has chosen the algorithm; a token may not choose another.",
+  {id: "mac", title: "The signature is valid", rfc: "RFC 7515, 5.2", why: "Computed with HS256 and compared in constant time, before anything in the token is read. Only the server can check it: it has the key.", needs: "key"},
+  {id: "header", title: "The header is the server's own", rfc: "RFC 8725, 3.1", why: "Exactly {\"alg\":\"HS256\",\"typ\":\"JWT\"}. The server chooses the algorithm, never the token.",
     test: ({parts: [part]}) => part !== ourHeader && `it is ${textOf(part) ?? "not base64url"}`},
-  {id: "base64", title: "Strict base64url", rfc: "RFC 7515, 2", why: "No padding, no line breaks, no stray bits: each token has one spelling.",
-    test: ({parts}) => parts.some((part) => { try { decode(part); } catch { return true; } }) && "a part is not"},
-  {id: "claims", title: "The claims are those that the server writes", rfc: "RFC 8725, 3.10 and 3.11", why: "iss, aud, sub, sid, username, role, iat and exp, each once, in this order and spelling. No two readers can see different things in a token.",
+  {id: "base64", title: "Strict base64url", rfc: "RFC 7515, 2", why: "No padding, no line breaks, no stray bits: each token has one encoding.",
+    test: ({parts}) => parts.some((part) => { try { decode(part); } catch { return true; } }) && "a part is not base64url"},
+  {id: "claims", title: "The claims are exactly the server's", rfc: "RFC 8725, 3.10 and 3.11", why: "iss, aud, sub, sid, username, role, iat and exp, each once, in this order and encoding. So no two programs can read different claims from one token.",
     test({parts: [, part], claims}) {
       if (!claims) return "it is not a JSON object";
       const bad = Object.keys(types).find((name) => !types[name](claims[name]));
       if (bad) return `${bad} is ${name(claims[bad])}`;
       const other = Object.keys(claims).find((name) => !(name in types));
       if (other !== undefined) return `“${other}” is not one of them`;
-      return textOf(part) !== spell(claims) && "they are written in another way";
+      return textOf(part) !== spell(claims) && "they are encoded differently";
     }},
-  {id: "audience", title: "From this server, for this server", rfc: "RFC 7519, 4.1.1 and 4.1.3", why: "A token that another server issued, or that is meant for another service, is refused.",
+  {id: "audience", title: "Issued by this server, for this server", rfc: "RFC 7519, 4.1.1 and 4.1.3", why: "A token from another issuer, or for another audience, is refused.",
     test({claims: {iss, aud}, issuer}) {
       if (iss !== issuer) return `iss is ${name(iss)}`;
       return aud !== issuer && `aud is ${name(aud)}`;
     }},
-  {id: "exp", title: "Not expired", rfc: "RFC 7519, 4.1.4", why: "Refused from the very second in exp, by the server's clock. Here it is your browser's.",
-    test: ({claims: {exp}, now}) => !(now < exp) && "it is over"},
-  {id: "iat", title: "Not from the future", rfc: "RFC 7519, 4.1.6", why: "iat may lie 30 seconds ahead, for the clock of another copy of the server.",
-    test: ({claims: {iat}, now}) => !(iat <= now + leeway) && "iat is"},
-  {id: "session", title: "The session is still there", rfc: "RFC 7009, 2", why: "Logging out, a new password or a deleted account ends it, and the token with it. Only the server can tell: it has the store.", needs: "store"},
+  {id: "exp", title: "Not expired", rfc: "RFC 7519, 4.1.4", why: "Refused at exp, not after it. The server goes by its clock, this page by your browser's.",
+    test: ({claims: {exp}, now}) => !(now < exp) && "exp has passed"},
+  {id: "iat", title: "Not from the future", rfc: "RFC 7519, 4.1.6", why: "iat may be 30 seconds ahead, because clocks of servers differ.",
+    test: ({claims: {iat}, now}) => !(iat <= now + leeway) && "iat is too far ahead"},
+  {id: "session", title: "The session is active", rfc: "RFC 7009, 2", why: "A logout, a new password or deleting the account ends it, and the token with it. Only the server can check it: it has the store.", needs: "store"},
 ];
 
 // inspect runs the checks that a browser can, and returns for each "pass",

@@ -1,5 +1,5 @@
 // One operation of the reference: what it takes, to be tried; the same as code; what
-// it answers; and the rules that hold for it.
+// it returns; and the rules that hold for it.
 
 import {adopt, send, session, signedIn} from "/docs/api.js";
 import {action, el, say, statusChip, words} from "/docs/dom.js";
@@ -14,7 +14,7 @@ export function operationForm({method, path, item, operation}, who) {
   const inputs = parameters.map((parameter) => parameterInput(parameter, operationId));
   const body = operation.requestBody && bodyEditor(operation);
   const withToken = el("input", {type: "checkbox", checked: who !== "anyone"});
-  const out = el("div", {class: "out", role: "group", "aria-label": "Answer"});
+  const out = el("div", {class: "out", role: "group", "aria-label": "Response"});
   const button = el("button", {type: "submit", class: "primary"}, "Send");
 
   // request is what Send would send now.
@@ -30,7 +30,7 @@ export function operationForm({method, path, item, operation}, who) {
     const isTokens = exchange.status === 200 && exchange.json?.refresh_token !== undefined;
     if (isTokens) adopt(exchange.json);
     out.replaceChildren(exchangeView(exchange, {note: isTokens ? "This page uses these tokens from now on." : "", open: true}));
-    say(exchange.gone ? "The server did not answer." : `Answer: ${exchange.status}, after ${Math.round(exchange.ms)} milliseconds.`);
+    say(exchange.gone ? "The server did not respond." : `Response: ${exchange.status}, after ${Math.round(exchange.ms)} milliseconds.`);
   };
   const form = el("form", {class: "try", input: snippet.update, change: snippet.update, focusin: snippet.update},
     el("p", {}, ...words(operation.description)),
@@ -39,7 +39,7 @@ export function operationForm({method, path, item, operation}, who) {
     el("p", {class: "buttons"}, button, el("label", {class: "check"}, withToken, " with my access token, if I am signed in"), el("a", {href: `#op-${operationId}`}, "Link to this operation")),
     out,
     fold("As code", snippet.view, true),
-    fold(`Answers: ${Object.keys(operation.responses).join(", ")}`, el("div", {}, ...Object.entries(operation.responses).map(answer))),
+    fold(`Responses: ${Object.keys(operation.responses).join(", ")}`, el("div", {}, ...Object.entries(operation.responses).map(responseView))),
     rulesOf(operationId));
   action(button, submit, form);
   return form;
@@ -92,12 +92,12 @@ function bodyEditor({requestBody, operationId}) {
   };
 }
 
-// answer shows what a status means: headers, the shape of the body, examples.
-function answer([status, response]) {
+// responseView shows what a status means: headers, the shape of the body, examples.
+function responseView([status, response]) {
   const {description, headers, content} = deref(response);
   const [[type, media] = []] = Object.entries(content ?? {});
   const examples = media ? examplesOf(media) : [];
-  return el("details", {class: "fold answer"},
+  return el("details", {class: "fold response"},
     el("summary", {}, statusChip(Number(status)), el("span", {}, ...words(description))),
     type && el("p", {class: "because"}, el("code", {}, Object.keys(content).join(", "))),
     headers && el("dl", {class: "schema"}, ...Object.entries(headers).flatMap(([name, header]) => [el("dt", {}, el("code", {}, name)), el("dd", {}, ...words(deref(header).description))])),

@@ -34,24 +34,24 @@ wire.addEventListener("exchange", ({detail: exchange}) => {
   if (json?.code === "invalid_refresh_token") {
     const {session, at} = findRefresh(form.get("refresh_token"));
     exchange.cause = !session ? "" : session.ended ? "ended" : at < session.refresh.length - 1 ? "replayed" : "ended";
-    if (exchange.cause === "replayed") [session.replayed, session.ended] = [at, "ended by the replay"];
-    else if (session) session.ended ||= "ended elsewhere";
+    if (exchange.cause === "replayed") [session.replayed, session.ended] = [at, "somebody else holds a copy of the token"];
+    else if (session) session.ended ||= "this page did not see why";
   }
   if (path === "/revoke" && status === 200) {
     const session = findRefresh(form.get("token")).session ?? sessionOf(form.get("token") ?? "");
     if (session) session.ended ||= "logged out";
   }
-  if (status === 401 && issued.has(token) && secondsLeft(payloadOf(token)) > 1) sessionOf(token).ended ||= isFromBefore(token) ? "the server was started again" : "ended elsewhere";
-  if (method === "PUT" && path === "/users/me/password" && status === 200) sessionOf(token).ended ||= "ended by the new password";
+  if (status === 401 && issued.has(token) && secondsLeft(payloadOf(token)) > 1) sessionOf(token).ended ||= isFromBefore(token) ? "the server was restarted" : "this page did not see why";
+  if (method === "PUT" && path === "/users/me/password" && status === 200) sessionOf(token).ended ||= "the password was changed";
   if (method === "DELETE" && path === "/users/me/" && status === 204) sessionOf(token).ended ||= "the account was deleted";
 });
 
 // inWords describes a session.
 function inWords({username, refresh, again, replayed, ended}) {
-  return [`The session of ${username}: refresh token${refresh.length === 1 ? " 1" : `s 1 to ${refresh.length}`}.`,
-    ...again.map((at) => `${at + 1} was sent again at once, and got the same successor.`),
-    replayed >= 0 ? `${replayed + 1} was sent again when it was no longer the one just replaced: a replay.` : "",
-    ended ? `The session is over: ${ended}.` : "It is alive."].filter(Boolean).join(" ");
+  return [`The session of ${username}: refresh token${refresh.length === 1 ? " 1." : `s 1 to ${refresh.length}, each replaced by the next.`}`,
+    ...again.map((at) => `A retry of ${at + 1}, just after it was replaced, got ${at + 2} again.`),
+    replayed >= 0 ? `Then ${replayed + 1} was sent again, when ${replayed + 2} had been replaced too: a replay.` : "",
+    ended ? `The session has ended: ${ended}.` : "The session is active."].filter(Boolean).join(" ");
 }
 
 const [shown, gap, left, middle, radius] = [5, 68, 18, 52, 13]; // how many tokens on the line, and where they stand
@@ -74,8 +74,8 @@ export function picture(session) {
     svg("svg", {viewBox: `0 ${top} 366 ${(replayed >= 0 ? 105 : 70) - top}`, "aria-hidden": "true"},
       svg("line", {x1: left, y1: middle, x2: end, y2: middle}),
       ...places.map((at) => svg("g", {class: kind(at)}, svg("circle", {cx: x(at), cy: middle, r: radius}), svg("text", {x: x(at), y: middle + 4.5}, at + 1))),
-      ...again.filter((at) => places.includes(at) && places.includes(at + 1)).map((at) => arrow("same", x(at), x(at + 1), -1, "again")),
-      replayed >= 0 && arrow("replay", x(replayed), end, 1, `${replayed + 1} again: a replay`),
+      ...again.filter((at) => places.includes(at) && places.includes(at + 1)).map((at) => arrow("same", x(at), x(at + 1), -1, "retry")),
+      replayed >= 0 && arrow("replay", x(replayed), end, 1, `${replayed + 1} again: replay`),
       ended ? svg("text", {class: "cross", x: end, y: middle + 6}, "✗") : svg("path", {class: "open", d: `M ${end} ${middle - 5} l 8 5 l -8 5 z`})),
     el("figcaption", {}, inWords(session)));
 }

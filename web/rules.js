@@ -19,11 +19,11 @@ const titleOf = (test) => test.replace(/^Test/, "").replace(/([a-z])([A-Z])|([A-
 // opened.
 export function rulesOf(operationId) {
   const list = el("div", {});
-  const fold = el("details", {class: "fold rules"}, el("summary", {}, "Its rules, which are the server's tests"), list);
+  const fold = el("details", {class: "fold rules"}, el("summary", {}, "Its rules, which are the server's own tests"), list);
   fold.addEventListener("toggle", async () => {
     if (!fold.open || list.hasChildNodes()) return;
     await fill(list, (rule) => rule.operation === operationId);
-    fold.firstChild.textContent = `Its rules, which are the server's tests: ${list.querySelectorAll(".rule").length}`;
+    fold.firstChild.textContent = `Its rules, which are the server's own tests: ${list.querySelectorAll(".rule").length}`;
   });
   return fold;
 }
@@ -53,11 +53,11 @@ function ruleView(rule, {run, whyNot}) {
     el("p", {class: "sentence"}, rule.context ? el("span", {class: "because"}, `${rule.context}: `) : null, rule.rule), button,
     el("div", {class: "request"}, ...rule.do.split(" ; ").map((line) => el("code", {}, line))),
     el("details", {class: "promise"}, el("summary", {}, el("span", {class: `status s${status[0]}`}, status), ` ${said}`),
-      el("pre", {tabindex: "0", role: "group", "aria-label": "The whole answer"}, rule.want)),
+      el("pre", {tabindex: "0", role: "group", "aria-label": "The complete response"}, rule.want)),
     verdict);
 }
 
-// summary says in a line what an answer is.
+// summary says in a line what a response is.
 function summary(want) {
   const [status, ...rest] = want.split("\n");
   try {
@@ -67,17 +67,17 @@ function summary(want) {
   return {status, said: rest.join(" ")};
 }
 
-// judge runs a rule, and says whether the answer is the one promised.
+// judge runs a rule, and says whether the response is the one promised.
 async function judge(verdict, run) {
   verdict.className = "verdict";
   verdict.textContent = "Asking …";
   const {kept, got, trouble} = await run();
   verdict.className = `verdict ${kept ? "good" : "bad"}`;
-  verdict.replaceChildren(kept ? "✓ The server answers as promised." : trouble ?? el("span", {}, "✗ The server answers otherwise: ", el("code", {}, got)));
+  verdict.replaceChildren(kept ? "✓ The response is as promised." : trouble ?? el("span", {}, "✗ The response differs: ", el("code", {}, got)));
   say(verdict.textContent);
 }
 
-// filter shows the rules that have all the words, in their sentence, request or answer.
+// filter shows the rules that have all the words, in their sentence, request or response.
 async function filter() {
   const value = $("rules-filter").value;
   const words = value.toLowerCase().split(/\s+/);

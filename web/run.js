@@ -1,4 +1,4 @@
-// Running a rule: its one request is sent to this server, and the answer is compared
+// Running a rule: its one request is sent to this server, and the response is compared
 // with the one that the test wants.
 
 import {send} from "/docs/api.js";
@@ -60,7 +60,7 @@ export async function run({do: command, want}) {
   const names = namesIn(request, command);
   const values = {};
   for (const name of new Set(names)) Object.assign(values, await signIn(name));
-  if (names.some((name) => !values[name])) return {kept: false, trouble: "The demo accounts cannot log in as they should. Has somebody changed them, or failed too many logins?"};
+  if (names.some((name) => !values[name])) return {kept: false, trouble: "The demo accounts cannot log in. Were they changed, or were there too many failed logins?"};
   const put = (text) => expand(text).replace(/\$([a-z.]*[a-z])/g, (all, name) => values[name] ?? all);
   const body = put(request.body);
   const target = request.path.split("?")[0];
@@ -78,10 +78,10 @@ export async function run({do: command, want}) {
 
 // cleanUp deletes an account that the rule has made, ends its sessions, and lets a good
 // login take away the failed one before it.
-async function cleanUp({status, json, path, answerHeaders}, request, values) {
+async function cleanUp({status, json, path, responseHeaders}, request, values) {
   if (status === 201) {
     const admin = values.admin ?? (await signIn("admin")).admin;
-    await send("DELETE", answerHeaders.location, {token: admin});
+    await send("DELETE", responseHeaders.location, {token: admin});
     await send("POST", "/revoke", {form: {token: admin}});
   }
   if (json?.refresh_token) await send("POST", "/revoke", {form: {token: json.refresh_token}});
@@ -89,10 +89,10 @@ async function cleanUp({status, json, path, answerHeaders}, request, values) {
   for (const token of Object.entries(values).filter(([name]) => /refresh|again/.test(name)).map(([, token]) => token)) await send("POST", "/revoke", {form: {token}});
 }
 
-// show writes an answer down as the tests do: status, some headers, body.
-function show({status, method, text, answerHeaders}, values) {
+// show writes a response down as the tests do: status, some headers, body.
+function show({status, method, text, responseHeaders}, values) {
   const headers = ["WWW-Authenticate", "Location", "Link", "Retry-After", "Allow"]
-    .filter((name) => answerHeaders[name.toLowerCase()]).map((name) => `${name}: ${answerHeaders[name.toLowerCase()]}`);
+    .filter((name) => responseHeaders[name.toLowerCase()]).map((name) => `${name}: ${responseHeaders[name.toLowerCase()]}`);
   const body = method === "HEAD" ? "" : text.trimEnd();
   const shown = [status, ...headers, ...body ? [body.startsWith("[{") ? body.replaceAll("},{", "},\n{") : body] : []].join("\n");
   const named = (shown, isID) => Object.entries(values).filter(([name]) => name.endsWith(".sid") === isID).reduce((text, [name, value]) => text.replaceAll(value, `$${name}`), shown);

@@ -26,12 +26,12 @@ const languages = {
     const headers = entries(request).map(([name, value]) =>
       `    ${literal(name)}: ${isToken(name, value) && hidden ? "`Bearer ${token}`" : literal(value)},`);
     return [
-      `const answer = await fetch(${literal(url(request))}, {`,
+      `const response = await fetch(${literal(url(request))}, {`,
       `  method: ${literal(method)},`,
       ...headers.length ? ["  headers: {", ...headers, "  },"] : [],
       ...body === undefined ? [] : [`  body: ${literal(body)},`],
       "});",
-      "console.log(answer.status, await answer.text());"].join("\n");
+      "console.log(response.status, await response.text());"].join("\n");
   },
   Python(request, hidden) {
     const {method, body} = request;
@@ -42,9 +42,9 @@ const languages = {
       `request = urllib.request.Request(${literal(url(request))}, method=${literal(method)}, headers={`,
       ...headers,
       body === undefined ? "})" : `}, data=${literal(body)}.encode())`,
-      "try:", "    answer = urllib.request.urlopen(request)",
-      "except urllib.error.HTTPError as refusal:", "    answer = refusal",
-      "print(answer.status, answer.read().decode())"].join("\n");
+      "try:", "    response = urllib.request.urlopen(request)",
+      "except urllib.error.HTTPError as error:", "    response = error",
+      "print(response.status, response.read().decode())"].join("\n");
   },
 };
 

@@ -1,5 +1,5 @@
 // The ten steps of the walkthrough. Each is a function that sends requests and says
-// which status should come back, and why.
+// which status is expected, and why.
 
 import {adopt, forget, isAdmin, note, secondsLeft, session, settings, signedIn, wire} from "/docs/api.js";
 import {encode, payloadOf} from "/docs/jwt.js";
@@ -30,9 +30,9 @@ async function logIn(step, {username, password} = account()) {
 }
 
 async function refresh(step, words) {
-  const answer = await step.send(200, words, "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: session.refresh}});
-  adopt(answer.json);
-  return answer;
+  const response = await step.send(200, words, "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: session.refresh}});
+  adopt(response.json);
+  return response;
 }
 
 // token returns a live access token: the current one, the next, or a new one.
@@ -63,7 +63,7 @@ export const steps = {
     const admin = settings.registration === "closed" &&
       await adminToken(step, "Registration is closed on this server: only an admin may do this. Sign in as an admin above, and run this step again.");
     const it = {username: `newuser-${random(4)}`, password: random(20)};
-    await step.send(201, "The answer holds neither the password nor its hash. Step 10 deletes the account.", "POST", "/users/", {json: it, token: admin || undefined});
+    await step.send(201, "The response has neither the password nor its hash. Step 10 deletes the account.", "POST", "/users/", {json: it, token: admin || undefined});
     registered.push(it);
   },
 
@@ -76,7 +76,7 @@ export const steps = {
   },
 
   async forbidden(step) {
-    await step.send(403, "The token is good, and its account may not do this.", "GET", "/users/", {token: await userToken(step)});
+    await step.send(403, "The token is valid, but its account may not do this.", "GET", "/users/", {token: await userToken(step)});
   },
 
   async allowed(step) {
@@ -89,23 +89,23 @@ export const steps = {
     const claims = {...payloadOf(`.${payload}`), role: "admin"};
     const forged = [header, encode(JSON.stringify(claims)), signature].join(".");
     show(forged);
-    await step.send(401, "The signature belongs to another payload. The server has not even read this one.", "GET", "/users/", {token: forged});
+    await step.send(401, "The signature belongs to another payload. The server refuses the token before it reads this one.", "GET", "/users/", {token: forged});
   },
 
   async expire(step) {
     const {username, password} = account();
-    const {json} = await step.send(200, "A login of its own, for a token of a few seconds.", "POST", "/token",
+    const {json} = await step.send(200, "A separate login, for a token of a few seconds.", "POST", "/token",
       {form: {username, password, expires_in: Math.min(5, settings.access_ttl)}});
     note(json);
     await step.wait(json.expires_in);
-    await step.send(401, "The same token as a moment ago, one second too late.", "GET", "/users/me/", {token: json.access_token});
+    await step.send(401, "The token has expired. It is refused from the second in exp on.", "GET", "/users/me/", {token: json.access_token});
   },
 
   async refresh(step) {
     await token(step);
     const old = session.refresh;
     const first = await refresh(step, "A new access token, and the successor of the refresh token.");
-    const second = await step.send(200, "The old one again, within ten seconds: the very same successor.", "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: old}});
+    const second = await step.send(200, "The old token again, within ten seconds: the same successor.", "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: old}});
     note(second.json);
     step.draw(session.access);
     if (first.json.refresh_token !== second.json.refresh_token) throw new Stop("The successors differ.");
@@ -115,16 +115,16 @@ export const steps = {
     const access = await token(step);
     const {refresh: line} = sessionOf(access);
     while (line.length < 3) await refresh(step, "Refreshed once more: the first token is now older than the one just replaced.");
-    await step.send(400, "An old token again. Somebody has kept a copy, so the whole session ends.", "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: line.at(-3)}});
-    await step.send(401, "The thief's token is dead, and the owner's with it. The owner can log in again; the thief cannot.", "GET", "/users/me/", {token: session.access});
+    await step.send(400, "An old token again. Somebody has kept a copy, so the session ends.", "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: line.at(-3)}});
+    await step.send(401, "All tokens of the session are refused, the thief's and the owner's. The owner can log in again; the thief cannot.", "GET", "/users/me/", {token: session.access});
     step.draw(session.access);
   },
 
   async logout(step) {
     const access = await token(step);
-    await step.send(200, "Before: it works.", "GET", "/users/me/", {token: access});
-    await step.send(200, "Either token will do to log out.", "POST", "/revoke", {form: {token: session.refresh}});
-    await step.send(401, "After: the same token, the same second, refused.", "GET", "/users/me/", {token: access});
+    await step.send(200, "Before: the token is accepted.", "GET", "/users/me/", {token: access});
+    await step.send(200, "Either token ends the session.", "POST", "/revoke", {form: {token: session.refresh}});
+    await step.send(401, "After: the same token is refused.", "GET", "/users/me/", {token: access});
     step.draw(access);
     forget();
     await cleanUp(step);
@@ -136,7 +136,7 @@ export async function cleanUp(step) {
   while (registered.length > 0) {
     const {username, password} = registered.at(-1);
     const {json} = await step.send(200, `${username}, the account of step 1, logs in to delete itself.`, "POST", "/token", {form: {username, password}});
-    await step.send(204, "With the password once more. Nothing is left of the walkthrough.", "DELETE", "/users/me/", {json: {password}, token: json.access_token});
+    await step.send(204, "This needs the password once more. Nothing is left of the walkthrough.", "DELETE", "/users/me/", {json: {password}, token: json.access_token});
     registered.pop();
   }
 }

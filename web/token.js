@@ -2,10 +2,12 @@
 
 import {isFromBefore, issued, send, session, settings, wire} from "/docs/api.js";
 import {$, action, clock, copyButton, duration, el} from "/docs/dom.js";
+import {codeLink} from "/docs/exchange.js";
 import {canSign, checks, encode, inspect, mac, objectOf, ourHeader, payloadOf, spell, textOf} from "/docs/jwt.js";
 import {picture, sessionOf} from "/docs/picture.js";
 
 let token = ""; // what the panel shows
+let asked = ""; // what the server was last asked about, here
 let keyFits = null; // whether the typed key makes its signature; null without a key
 const verdicts = new Map(); // token -> whether the server took it, when last asked
 const made = new Map(); // tokens made here: token -> "edited", "signed" or "example"
@@ -29,11 +31,11 @@ function whose(token) {
 const sources = {
   none: "None yet",
   mine: "Your access token",
-  before: "Yours, from before the server was started again",
+  before: "Yours, from before the restart",
   edited: "Edited by you",
-  signed: "Signed by you, with the key you typed",
-  example: "An example, not of this server",
-  foreign: "From elsewhere: it is not sent anywhere",
+  signed: "Signed by you",
+  example: "An example, not issued here",
+  foreign: "From elsewhere: never sent",
 };
 
 // edit puts an edited token into the panel, unless it is somebody else's.
@@ -75,6 +77,7 @@ async function update() {
   const from = whose(token);
   const refused = verdicts.get(token) === false;
   const parts = token.split(".");
+  if (asked !== token) $("ask-message").replaceChildren();
   $("token-source").textContent = sources[from] + (refused ? ": refused" : "");
   $("token-source").className = `source ${refused ? "refused" : from}`;
   $("mine").disabled = !session.access || token === session.access;
@@ -85,7 +88,7 @@ async function update() {
     el("span", {class: `t-${["header", "payload", "signature"][i]}`}, part.length > 8 ? `${part.slice(0, 4)}…${part.slice(-2)}` : part)]));
   $("mini-source").textContent = $("token-source").textContent;
   const life = sessionOf(token) ?? sessionOf(session.access);
-  $("session").replaceChildren(life ? picture(life) : el("p", {class: "because"}, "Sign in, and your session is drawn here: one refresh token after the other, and what ends them."));
+  $("session").replaceChildren(life ? picture(life) : el("p", {class: "because"}, "Sign in to see a picture of your session here: its refresh tokens, and what ends it."));
   colour();
   showClaims();
   await verify(parts);
@@ -115,14 +118,14 @@ function colour() {
 
 const meanings = {
   iss: "Issuer: the server that made the token.",
-  aud: "Audience: for whom it is made. Others must refuse it.",
-  sub: "Subject: the account, by its ID.",
-  sid: "Session: the login. When it ends, the token is refused.",
+  aud: "Audience: who the token is for. Others must refuse it.",
+  sub: "Subject: the ID of the account.",
+  sid: "Session ID. When the session ends, the token is refused.",
   username: "The account's name, for other programs.",
   role: "The role at the time of issue. This server reads it from the store instead.",
-  iat: "Issued at: seconds since 1970.",
-  exp: "Expires: from this second on it is refused.",
-  nbf: "Not before: earlier it is refused. Not used here.",
+  iat: "Issued at, in seconds since 1970.",
+  exp: "Expires: refused from this second on.",
+  nbf: "Not before: refused until this second. Not used here.",
   jti: "The token's own ID. Not used here.",
 };
 
@@ -139,8 +142,8 @@ async function verify(parts) {
   if (shown !== token || secret !== $("key").value) return; // edited meanwhile
   keyFits = sum === null ? null : sum === parts[2];
   $("key-says").className = keyFits === null ? "because" : keyFits ? "good" : "bad";
-  $("key-says").textContent = !canSign ? "Browsers sign over HTTPS, or on this machine, only." :
-    keyFits === true ? "✓ This key makes this signature." : keyFits === false ? "✗ This key makes another signature." :
+  $("key-says").textContent = !canSign ? "Browsers verify and sign only over HTTPS or on localhost." :
+    keyFits === true ? "✓ The signature matches this key." : keyFits === false ? "✗ The signature does not match this key." :
     whose(token) === "example" ? `The key of the example is ${exampleKey}` : "It stays in this browser.";
 }
 
@@ -185,13 +188,13 @@ function settle(result, token) {
   if (from === "before") return settled("ask", result.check.id === "mac" ?
     "unless SECRET_KEY is set, it is signed with a key this server does not have any more" : "a store in memory has forgotten it");
   if (result.check.id === "mac") {
-    if (from === "mine") return settled("pass", "the server has signed it, and given it to this page");
-    if (verdict === true) return settled("pass", "the server has taken it");
-    if (from === "edited" && verdict === false) return settled("fail", "the server has refused it");
-    if (keyFits !== null) return settled("ask", keyFits ? "right under your key; whether that is the server's, it must say" : "wrong under your key");
+    if (from === "mine") return settled("pass", "the server issued it to this page");
+    if (verdict === true) return settled("pass", "the server accepted it");
+    if (from === "edited" && verdict === false) return settled("fail", "the server refused it");
+    if (keyFits !== null) return settled("ask", keyFits ? "valid with your key; only the server knows whether that is its key" : "invalid with your key");
   }
-  if (result.check.id === "session" && verdict === true) return settled("pass", "when last asked");
-  if (result.check.id === "session" && from === "mine" && verdict === false) return settled("fail", "the server has refused a token that passes all else");
+  if (result.check.id === "session" && verdict === true) return settled("pass", "when the server was last asked");
+  if (result.check.id === "session" && from === "mine" && verdict === false) return settled("fail", "the server refused a token that passes all other checks");
   return result;
 }
 
@@ -204,7 +207,7 @@ function showChecks(results) {
     const [mark, words] = marks[result];
     row.className = `${result} ${after ? "after" : ""}`;
     row.querySelector(".mark").textContent = mark;
-    row.querySelector(".unseen").textContent = ` ${words}${after ? ", but the server has stopped before" : ""}. `;
+    row.querySelector(".unseen").textContent = ` ${words}${after ? ", but the server stopped at an earlier check" : ""}. `;
     row.querySelector(".detail").textContent = detail ? ` – ${detail}` : "";
     for (const strip of document.querySelectorAll(`[data-check=${id}]`)) {
       strip.className = row.className;
@@ -218,10 +221,14 @@ function showChecks(results) {
 }
 
 async function ask() {
-  const {status, json, gone} = await send("GET", "/users/me/", {token});
-  $("ask-message").textContent = gone ? "The server did not answer." :
-    status === 401 ? "401 Could not validate credentials. It does not say which check failed: that would help a forger." :
-    `${status}: the server takes it. ${json?.detail ?? `It is ${json?.username}, role ${json?.role}, by the store.`}`;
+  asked = token;
+  const exchange = await send("GET", "/users/me/", {token});
+  const {status, json, gone} = exchange;
+  const failed = checks.find(({id}) => id === exchange.cause);
+  if (asked !== token) return; // edited meanwhile
+  $("ask-message").replaceChildren(gone ? "The server did not respond." :
+    status === 401 ? `401 Could not validate credentials. The server does not say which check failed: that would help a forger. ${failed ? `It is “${failed.title}”. ` : ""}` :
+    `${status}: the server accepts it. ${json?.detail ?? `It is ${json?.username}, with the role ${json?.role} in the store.`} `, gone ? "" : codeLink(exchange));
 }
 
 // edits change the token as somebody might who has no key.

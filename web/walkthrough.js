@@ -41,7 +41,7 @@ class Card {
       await this.step(this);
       this.state = "done";
       if (open) unfold(this.last);
-      say(`${this.name}: ${this.words}, as it should be.`);
+      say(`${this.name}: ${this.words}, as expected.`);
     } catch (error) {
       this.state = error instanceof Need ? "needs" : "failed";
       if (!(error instanceof Stop)) console.error(error);
@@ -56,10 +56,10 @@ class Card {
   // agree asks before the walkthrough writes to a server that may be a real one.
   async agree() {
     const answer = await new Promise((resolve) => {
-      const go = el("button", {type: "button", class: "primary", click: () => resolve(true)}, "Go on");
+      const go = el("button", {type: "button", class: "primary", click: () => resolve(true)}, "Continue");
       this.out.append(el("div", {class: "note ask", role: "group", "aria-label": "Before it begins"},
         el("p", {}, `This server has no demo accounts, so it may be a real one. The walkthrough registers an account on ${location.host}, logs in with it, and deletes it at the end.`),
-        el("p", {class: "buttons"}, go, el("button", {type: "button", click: () => resolve(false)}, "Leave it"))));
+        el("p", {class: "buttons"}, go, el("button", {type: "button", click: () => resolve(false)}, "Cancel"))));
       go.focus();
     });
     agreed = answer;
@@ -68,20 +68,22 @@ class Card {
     return answer;
   }
 
-  // send makes a request whose answer should have the expected status.
+  // send makes a request whose response should have the expected status.
   async send(expected, words, method, path, options) {
     const exchange = await send(method, path, options);
     this.last = exchangeView(exchange, {expected, note: words});
     this.words = `${exchange.status} from ${method} ${path}`;
     this.out.append(this.last);
-    if (exchange.gone) throw new Stop("The server did not answer.");
+    if (exchange.gone) throw new Stop("The server did not respond.");
     if (exchange.status !== expected) throw new Stop(exchange.json?.detail ?? "The walkthrough stops here.");
     return exchange;
   }
 
-  // draw shows the session of an access token as it is now.
+  // draw shows the session of an access token as it is now. Nothing is unfolded then:
+  // the picture would be out of sight.
   draw(access) {
     if (sessionOf(access)) this.out.append(picture(sessionOf(access)));
+    this.last = null;
   }
 
   // wait lets some seconds pass, and shows how many are left.
