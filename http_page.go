@@ -63,7 +63,7 @@ func (s *server) docs(w *response, r *request) error {
 // startID differs in each process, so the page notices a restart.
 var startID = rand.Text()
 
-// pageSettings is what the page needs to know of this server.
+// pageSettings is what the page needs to know about this server.
 func (s *server) pageSettings() any {
 	registration := "open"
 	if s.Closed {

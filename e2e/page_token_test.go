@@ -37,7 +37,7 @@ func TestExampleToken(t *testing.T) {
 	b := openTab(t, 1280, 900, "light")
 	b.open(s)
 	b.until(`document.getElementById("raw").textContent`)
-	if source := b.text("token-source"); source != "An example, not issued here" {
+	if source := b.text("token-source"); source != "Example, not issued here" {
 		t.Errorf("at first sight the panel shows: %s", source)
 	}
 	if f := b.failing(); len(f) != 0 {
@@ -87,14 +87,14 @@ func TestTokenPanel(t *testing.T) {
 	}
 	b.click("#ask")
 	b.until(`document.querySelector("#check-mac.fail")`)
-	if message := b.text("ask-message"); !strings.HasPrefix(message, "401") || !strings.Contains(message, "It is “The signature is valid”.") {
+	if message := b.text("ask-message"); !strings.HasPrefix(message, "401") || !strings.Contains(message, "The failed check is “The signature is valid”.") {
 		t.Errorf("the response to the edited token is %q", message)
 	}
 	if focus := eval[string](b, `document.activeElement.id`); focus != "ask" {
 		t.Errorf("after asking, the focus is on %q", focus)
 	}
 	b.openCode("#ask-message")
-	if hop, lines := b.hop(), b.lines("refusing"); hop != "authentic" || len(lines) != 1 || b.text("code-note") != "The check that failed: “The signature is valid”." {
+	if hop, lines := b.hop(), b.lines("refusing"); hop != "authentic" || len(lines) != 1 || b.text("code-note") != "The failed check is “The signature is valid”." {
 		t.Errorf("the code that refused the edited token is %s with %q, and the panel says %q", hop, lines, b.text("code-note"))
 	}
 	b.click("#code-close")

@@ -3,12 +3,12 @@
 import {payloadOf} from "/docs/jwt.js";
 
 // wire tells the rest of the page what happens: "exchange" after each request,
-// "session" when the tokens have changed, "gone" and "back" for the server. Who
-// knows the cause of a refusal notes it in the exchange.
+// "session" when the tokens have changed, "gone" and "back" for the server. A
+// listener that knows the cause of a refusal adds it to the exchange.
 export const wire = new EventTarget();
 const tell = (type, detail) => wire.dispatchEvent(new CustomEvent(type, {detail}));
 
-// settings are what the server says of itself. Its start differs in each process.
+// settings are what the server says about itself. Its start differs in each process.
 export const settings = {demo: false, issuer: "stdauth", access_ttl: 1800, registration: "open", start: "", callers: {}};
 
 export async function loadSettings() {

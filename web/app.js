@@ -8,14 +8,14 @@ import * as rules from "/docs/rules.js";
 import * as token from "/docs/token.js";
 import * as walkthrough from "/docs/walkthrough.js";
 
-// load asks the server what the page must know of it.
+// load asks the server what the page must know about it.
 async function load() {
   await loadSettings();
   $("demo").classList.toggle("away", !settings.demo);
   reference.start();
 }
 
-// submit signs in, and asks at once who that is.
+// submit signs in, and asks the server who that is.
 async function submit(username, password) {
   const message = $("sign-in-message");
   message.textContent = "Signing in …";
@@ -76,7 +76,7 @@ function showTime() {
 wire.addEventListener("session", showSession);
 setInterval(() => { showTime(); token.tick(); }, 1000);
 
-// While the server is gone the page says so, and looks for it.
+// While the server is gone the page says so, and tries again.
 let search = 0;
 
 wire.addEventListener("gone", () => {

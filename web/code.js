@@ -63,7 +63,7 @@ export async function openExchange(exchange) {
     const failed = checks.find(({id}) => id === cause);
     return {...way, row, title: "The code that answered", at: way.lines[0]?.in,
       of: [el("code", {}, el("b", {}, method), ` ${path}`), statusChip(status)],
-      note: status >= 400 && way.lines.length === 0 ? "The response does not tell which of these lines refused the request." : failed ? `The check that failed: “${failed.title}”.` : ""};
+      note: status >= 400 && way.lines.length === 0 ? "The response does not tell which of these lines refused the request." : failed ? `The failed check is “${failed.title}”.` : ""};
   });
 }
 

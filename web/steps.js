@@ -114,7 +114,8 @@ export const steps = {
   async replay(step) {
     const access = await token(step);
     const {refresh: line} = sessionOf(access);
-    while (line.length < 3) await refresh(step, "Refreshed once more: the first token is now older than the one just replaced.");
+    if (line.length === 1) await refresh(step, "Refreshed: the first token is the one just replaced. For ten seconds it is still accepted.");
+    if (line.length === 2) await refresh(step, "Refreshed once more: the first token is now older than the one just replaced.");
     await step.send(400, "An old token again. Somebody has kept a copy, so the session ends.", "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: line.at(-3)}});
     await step.send(401, "All tokens of the session are refused, the thief's and the owner's. The owner can log in again; the thief cannot.", "GET", "/users/me/", {token: session.access});
     step.draw(session.access);

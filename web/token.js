@@ -15,7 +15,7 @@ const raw = $("raw");
 const exampleKey = "a-string-secret-at-least-256-bits-long"; // jwt.io's
 
 // whose says where a token is from. Only what this server has issued, or what was
-// made here, is ever sent to it: a token from elsewhere is somebody's key to something.
+// made here, is ever sent to it: a token from elsewhere may be somebody's secret.
 function whose(token) {
   if (token === "") return "none";
   if (issued.has(token)) return isFromBefore(token) ? "before" : "mine";
@@ -31,10 +31,10 @@ function whose(token) {
 const sources = {
   none: "None yet",
   mine: "Your access token",
-  before: "Yours, from before the restart",
+  before: "From before the restart",
   edited: "Edited by you",
   signed: "Signed by you",
-  example: "An example, not issued here",
+  example: "Example, not issued here",
   foreign: "From elsewhere: never sent",
 };
 
@@ -72,7 +72,7 @@ function layOut(object) {
   return lines.length > 48 ? lines : lines.replace(/\n */g, " ");
 }
 
-// update brings everything else in line with the token.
+// update shows everything else that depends on the token.
 async function update() {
   const from = whose(token);
   const refused = verdicts.get(token) === false;
@@ -227,7 +227,7 @@ async function ask() {
   const failed = checks.find(({id}) => id === exchange.cause);
   if (asked !== token) return; // edited meanwhile
   $("ask-message").replaceChildren(gone ? "The server did not respond." :
-    status === 401 ? `401 Could not validate credentials. The server does not say which check failed: that would help a forger. ${failed ? `It is “${failed.title}”. ` : ""}` :
+    status === 401 ? `401 Could not validate credentials. The server does not say which check failed: that would help a forger. ${failed ? `The failed check is “${failed.title}”. ` : ""}` :
     `${status}: the server accepts it. ${json?.detail ?? `It is ${json?.username}, with the role ${json?.role} in the store.`} `, gone ? "" : codeLink(exchange));
 }
 
