@@ -232,7 +232,7 @@ func TestRulesFilter(t *testing.T) {
 	b.until(`/^[45]\d\d rules$/.test(document.getElementById("rules-count").textContent)`)
 	b.do(chromedp.SendKeys(chromedp.CSS("#rules-filter"), "replay other session"))
 	b.until(`document.getElementById("rules-count").textContent === "1 rule"`)
-	if text := eval[string](b, `document.getElementById("rules-list").innerText`); !strings.Contains(text, "a replay ends no other session of the account") {
+	if text := eval[string](b, `document.getElementById("rules-list").innerText`); !strings.Contains(text, "the replay of a refresh token ends no other session of the account") {
 		t.Errorf("the filter leaves:\n%s", text)
 	}
 	b.do(chromedp.SendKeys(chromedp.CSS("#rules-filter"), "xyz"))

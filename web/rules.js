@@ -4,14 +4,6 @@
 import {load, settings} from "/docs/api.js";
 import {$, action, el, say} from "/docs/dom.js";
 
-// read returns the sections of the manual. A sentence that leans on one before it gets
-// that as its context.
-async function read() {
-  const leans = ({rule}) => /^(and|also|but|even|in any|its?|nor|nothing|or|so|they|to|which|whatever|who)\b/.test(rule);
-  return (await load("/docs/rules.json")).map(({test, rules}) => ({test, rules: rules.map((rule, i) =>
-    ({...rule, context: leans(rule) ? rules.slice(0, i).findLast((other) => !leans(other))?.rule : ""}))}));
-}
-
 // titleOf makes words of a test's name: "Attack JSON smuggling".
 const titleOf = (test) => test.replace(/^Test/, "").replace(/([a-z])([A-Z])|([A-Z])([A-Z][a-z])/g, "$1$3 $2$4");
 
@@ -32,7 +24,7 @@ export function rulesOf(operationId) {
 async function fill(list, wanted) {
   let sections, runner;
   try {
-    [sections, runner] = await Promise.all([read(), import("/docs/run.js")]);
+    [sections, runner] = await Promise.all([load("/docs/rules.json"), import("/docs/run.js")]);
   } catch {
     list.replaceChildren(el("p", {class: "empty"}, "The rules could not be read. Is the server running?"));
     return 0;
@@ -50,7 +42,7 @@ function ruleView(rule, {run, whyNot}) {
   const button = because ? el("span", {class: "because", title: because}, because) :
     action(el("button", {type: "button", class: "small"}, "Run", el("span", {class: "unseen"}, `: ${rule.rule}`)), () => judge(verdict, () => run(rule)));
   return el("li", {class: "rule"},
-    el("p", {class: "sentence"}, rule.context ? el("span", {class: "because"}, `${rule.context}: `) : null, rule.rule), button,
+    el("p", {class: "sentence"}, rule.rule), button,
     el("div", {class: "request"}, ...rule.do.split(" ; ").map((line) => el("code", {}, line))),
     el("details", {class: "promise"}, el("summary", {}, el("span", {class: `status s${status[0]}`}, status), ` ${said}`),
       el("pre", {tabindex: "0", role: "group", "aria-label": "The complete response"}, rule.want)),
@@ -82,7 +74,7 @@ async function filter() {
   const value = $("rules-filter").value;
   const words = value.toLowerCase().split(/\s+/);
   const count = await fill($("rules-list"), (rule, test) => {
-    const text = `${titleOf(test)} ${rule.context} ${rule.rule} ${rule.do} ${rule.want} ${rule.operation ?? ""}`.toLowerCase();
+    const text = `${titleOf(test)} ${rule.rule} ${rule.do} ${rule.want} ${rule.operation ?? ""}`.toLowerCase();
     return words.every((word) => text.includes(word));
   });
   if (value !== $("rules-filter").value) return;
