@@ -344,7 +344,7 @@ func TestArticleGuessingIsSlowedDown(t *testing.T) {
 	})
 }
 
-func TestArticleAnswersSayWhatTheStandardsWant(t *testing.T) {
+func TestArticleResponsesSayWhatTheStandardsWant(t *testing.T) {
 	t.Parallel()
 	a := readArticle(t)
 	for _, test := range []struct{ name, method, path, token, body, header, want, inBody string }{

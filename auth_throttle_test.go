@@ -104,9 +104,9 @@ func TestOneMoreThreadWhileHashing(t *testing.T) {
 	}
 }
 
-// TestThrottleWaitsFromTheAnswer: the wait begins with the response to the last attempt,
+// TestThrottleWaitsFromTheResponse: the wait begins with the response to the last attempt,
 // which a long queue may delay long after the attempt was reserved.
-func TestThrottleWaitsFromTheAnswer(t *testing.T) {
+func TestThrottleWaitsFromTheResponse(t *testing.T) {
 	p, keys := NewPasswords(1), throttleKeys("johndoe", netip.MustParseAddr("192.0.2.1"))
 	came := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for range freeTries {

@@ -166,14 +166,14 @@ func bearerToken(r *http.Request) (token string, ok bool) {
 }
 
 func (s *server) healthz(w *response, r *request) error {
-	return answerJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	return respondJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
 func (s *server) readyz(w *response, r *request) error {
 	if err := s.store.Ready(r.Context()); err != nil {
 		return err
 	}
-	return answerJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	return respondJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
 func (s *server) home(w *response, r *request) error {

@@ -103,7 +103,7 @@ func (s *server) startSession(w *response, r *request, u User, ttl time.Duration
 		return err
 	}
 	s.metrics.count("stdauth_sessions_started_total")
-	return s.answerToken(w, u, session, now, ttl)
+	return s.respondToken(w, u, session, now, ttl)
 }
 
 func (s *server) refresh(w *response, r *request, ttl time.Duration) error {
@@ -141,11 +141,11 @@ func (s *server) refresh(w *response, r *request, ttl time.Duration) error {
 		return err
 	}
 	s.metrics.count("stdauth_refreshes_total")
-	return s.answerToken(w, u, session, now, ttl)
+	return s.respondToken(w, u, session, now, ttl)
 }
 
-// answerToken writes the response to a login or a refresh (RFC 6749, section 5.1).
-func (s *server) answerToken(w *response, u User, session Session, now time.Time, ttl time.Duration) error {
+// respondToken writes the response to a login or a refresh (RFC 6749, section 5.1).
+func (s *server) respondToken(w *response, u User, session Session, now time.Time, ttl time.Duration) error {
 	// An access token does not outlive its session.
 	issued, expires := now.Unix(), min(now.Add(ttl).Unix(), session.ExpiresAt.Unix())
 	access := s.tokens.Access(Claims{
@@ -153,7 +153,7 @@ func (s *server) answerToken(w *response, u User, session Session, now time.Time
 	})
 	refresh := s.tokens.Refresh(RefreshToken{UserID: u.ID, SessionID: session.ID, Generation: session.Generation})
 	w.Header().Set("Pragma", "no-cache")
-	return answerJSON(w, http.StatusOK, struct {
+	return respondJSON(w, http.StatusOK, struct {
 		AccessToken  string `json:"access_token"`
 		TokenType    string `json:"token_type"`
 		ExpiresIn    int64  `json:"expires_in"` // seconds
@@ -214,7 +214,7 @@ type introspection struct {
 func (s *server) introspect(w *response, r *request) error {
 	g, err := s.readToken(r.form)
 	if errors.Is(err, ErrToken) {
-		return answerJSON(w, http.StatusOK, introspection{})
+		return respondJSON(w, http.StatusOK, introspection{})
 	}
 	if err != nil {
 		return err
@@ -229,14 +229,14 @@ func (s *server) introspect(w *response, r *request) error {
 		usable = g.access.ValidAt(now)
 	}
 	if err != nil || u.Disabled || !usable {
-		return answerJSON(w, http.StatusOK, introspection{})
+		return respondJSON(w, http.StatusOK, introspection{})
 	}
-	answer := introspection{
+	active := introspection{
 		Active: true, Issuer: s.Issuer, Audience: s.Issuer, Subject: strconv.FormatInt(u.ID, 10), SessionID: session.ID,
 		Username: u.Username, Role: u.Role, IssuedAt: session.LastUsedAt.Unix(), ExpiresAt: session.ExpiresAt.Unix(),
 	}
 	if g.Generation == 0 {
-		answer.TokenType, answer.IssuedAt, answer.ExpiresAt = "bearer", g.access.IssuedAt, g.access.ExpiresAt
+		active.TokenType, active.IssuedAt, active.ExpiresAt = "bearer", g.access.IssuedAt, g.access.ExpiresAt
 	}
-	return answerJSON(w, http.StatusOK, answer)
+	return respondJSON(w, http.StatusOK, active)
 }

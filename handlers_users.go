@@ -39,7 +39,7 @@ func (s *server) createUser(w *response, r *request) error {
 		w.target = u.ID
 	}
 	w.Header().Set("Location", fmt.Sprintf("/users/%d", u.ID))
-	return answerUser(w, http.StatusCreated, u)
+	return respondUser(w, http.StatusCreated, u)
 }
 
 func (s *server) listUsers(w *response, r *request) error {
@@ -65,11 +65,11 @@ func (s *server) listUsers(w *response, r *request) error {
 		}
 		b = appendUser(b, u)
 	}
-	return answer(w, http.StatusOK, append(b, ']'))
+	return respond(w, http.StatusOK, append(b, ']'))
 }
 
 func (s *server) readMe(w *response, r *request) error {
-	return answerUser(w, http.StatusOK, r.user)
+	return respondUser(w, http.StatusOK, r.user)
 }
 
 func (s *server) patchMe(w *response, r *request) error {
@@ -92,7 +92,7 @@ func (s *server) patch(w *response, r *request, id int64, allowed fields) error 
 	if err != nil {
 		return err
 	}
-	return answerUser(w, http.StatusOK, u)
+	return respondUser(w, http.StatusOK, u)
 }
 
 func (s *server) deleteMe(w *response, r *request) error {
@@ -151,10 +151,10 @@ func (s *server) setPassword(r *request, id int64, password string) (User, error
 }
 
 func (s *server) listMySessions(w *response, r *request) error {
-	return s.answerSessions(w, r, r.user.ID)
+	return s.respondSessions(w, r, r.user.ID)
 }
 
-func (s *server) answerSessions(w *response, r *request, userID int64) error {
+func (s *server) respondSessions(w *response, r *request, userID int64) error {
 	sessions, err := s.store.Sessions(r.Context(), userID)
 	if err != nil {
 		return err
@@ -177,7 +177,7 @@ func (s *server) answerSessions(w *response, r *request, userID int64) error {
 	for i, v := range sessions {
 		views[i] = view{v.ID, second(v.CreatedAt), second(v.LastUsedAt), second(v.ExpiresAt), v.UserAgent, v.IP, calling(v)}
 	}
-	return answerJSON(w, http.StatusOK, views)
+	return respondJSON(w, http.StatusOK, views)
 }
 
 func (s *server) endMyOtherSessions(w *response, r *request) error {
@@ -197,7 +197,7 @@ func (s *server) readUser(w *response, r *request) error {
 	if err != nil {
 		return err
 	}
-	return answerUser(w, http.StatusOK, u)
+	return respondUser(w, http.StatusOK, u)
 }
 
 func (s *server) patchUser(w *response, r *request) error {
@@ -233,7 +233,7 @@ func (s *server) listSessions(w *response, r *request) error {
 	if _, err := s.store.User(r.Context(), pathID(r)); err != nil {
 		return err
 	}
-	return s.answerSessions(w, r, pathID(r))
+	return s.respondSessions(w, r, pathID(r))
 }
 
 func (s *server) endSessions(w *response, r *request) error {
@@ -266,6 +266,6 @@ func appendUser(b []byte, u User) []byte {
 	return append(b, `"}`...)
 }
 
-func answerUser(w *response, status int, u User) error {
-	return answer(w, status, appendUser(make([]byte, 0, 256), u))
+func respondUser(w *response, status int, u User) error {
+	return respond(w, status, appendUser(make([]byte, 0, 256), u))
 }

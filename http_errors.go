@@ -171,7 +171,7 @@ func (s *server) fail(w *response, r *http.Request, err error) {
 		h.Set("Retry-After", strconv.Itoa(int((p.retry+time.Second-1)/time.Second)))
 	}
 	if p.oauth != "" && (r.URL.Path == "/token" || r.URL.Path == "/revoke" || r.URL.Path == "/introspect") {
-		answerJSON(w, p.status, struct {
+		respondJSON(w, p.status, struct {
 			Error       string `json:"error"`
 			Description string `json:"error_description"`
 			Detail      string `json:"detail"`
@@ -180,7 +180,7 @@ func (s *server) fail(w *response, r *http.Request, err error) {
 		return
 	}
 	h["Content-Type"] = []string{"application/problem+json"}
-	answerJSON(w, p.status, struct {
+	respondJSON(w, p.status, struct {
 		Title  string       `json:"title"`
 		Status int          `json:"status"`
 		Detail string       `json:"detail"`

@@ -52,7 +52,7 @@ func (s *server) docs(w *response, r *request) error {
 	case "":
 		return serveFile(w, r, "index.html")
 	case "settings.json":
-		return answerJSON(w, http.StatusOK, s.pageSettings())
+		return respondJSON(w, http.StatusOK, s.pageSettings())
 	case "index.html", "openapi.json":
 		return ErrNotFound // each file has one address
 	default:

@@ -351,7 +351,7 @@ func TestOpenAPIHasExamples(t *testing.T) {
 
 // Each operation is called with the example that openapi.json gives for its
 // body; the answer has the fields that it says, and no others.
-func TestOpenAPIFieldsOfAnswers(t *testing.T) {
+func TestOpenAPIFieldsOfResponses(t *testing.T) {
 	doc, operations := describedOperations(t)
 	for name, op := range operations {
 		t.Run(name, func(t *testing.T) {

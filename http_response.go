@@ -36,8 +36,8 @@ func (w *response) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the writer below.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// answer writes a JSON body and a line break, so that a shell prompts on a new line.
-func answer(w *response, status int, body []byte) error {
+// respond writes a JSON body and a line break, so that a shell prompts on a new line.
+func respond(w *response, status int, body []byte) error {
 	if h := w.Header(); h["Content-Type"] == nil {
 		h["Content-Type"] = jsonType
 	}
@@ -48,12 +48,12 @@ func answer(w *response, status int, body []byte) error {
 
 var jsonType = []string{"application/json"}
 
-func answerJSON(w *response, status int, v any) error {
+func respondJSON(w *response, status int, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	return answer(w, status, b)
+	return respond(w, status, b)
 }
 
 // noContent writes a 204 after a change that ended sessions. It returns err, and writes

@@ -43,8 +43,8 @@ const (
 	etcdTry      = 1500 * time.Millisecond
 	etcdPatience = 4 * time.Second
 
-	maxEtcdAnswer = 64 << 20 // bytes; a thousand accounts are under 4 MiB
-	maxEtcdConns  = 256      // more requests would only wait inside etcd
+	maxEtcdResponse = 64 << 20 // bytes; a thousand accounts are under 4 MiB
+	maxEtcdConns    = 256      // more requests would only wait inside etcd
 )
 
 // newGateway parses an address as in -store. It does not connect yet.
@@ -115,7 +115,7 @@ func (g *gateway) call(ctx context.Context, path string, in, out any, write bool
 		switch {
 		case err == nil || refused && refusal.final() && !g.mayRenew(refusal):
 			if g.lost.CompareAndSwap(true, false) {
-				g.log.Info("the etcd cluster answers again")
+				g.log.Info("the etcd cluster responds again")
 			}
 			return err
 		case errors.Is(ctx.Err(), context.Canceled): // by the client, not by the member
@@ -150,7 +150,7 @@ func (g *gateway) pause(ctx context.Context, rounds int) bool {
 	wait += rand.N(wait) // so that calls do not all come back together
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < wait {
 		if g.lost.CompareAndSwap(false, true) {
-			g.log.Error("the etcd cluster does not answer")
+			g.log.Error("the etcd cluster does not reply")
 		}
 		return false
 	}
@@ -197,11 +197,11 @@ func (g *gateway) renew(ctx context.Context, endpoint, refused string) (string, 
 	if err != nil {
 		return "", err
 	}
-	var answer struct{ Token string }
-	if err := g.send(ctx, endpoint, "/v3/auth/authenticate", "", body, &answer); err != nil {
+	var reply struct{ Token string }
+	if err := g.send(ctx, endpoint, "/v3/auth/authenticate", "", body, &reply); err != nil {
 		return "", err
 	}
-	g.token = answer.Token
+	g.token = reply.Token
 	return g.token, nil
 }
 
@@ -222,14 +222,14 @@ func (g *gateway) send(ctx context.Context, endpoint, path, token string, body [
 		return err
 	}
 	defer w.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(w.Body, maxEtcdAnswer))
+	reply, err := io.ReadAll(io.LimitReader(w.Body, maxEtcdResponse))
 	if err != nil {
 		return err
 	}
 	if w.StatusCode != http.StatusOK {
-		return newEtcdError(endpoint, w.StatusCode, answer)
+		return newEtcdError(endpoint, w.StatusCode, reply)
 	}
-	return json.Unmarshal(answer, out)
+	return json.Unmarshal(reply, out)
 }
 
 // unsent reports whether a request cannot have reached the member.
@@ -246,10 +246,10 @@ type etcdError struct {
 	Message  string // listed in etcd's api/v3rpc/rpctypes/error.go
 }
 
-func newEtcdError(endpoint string, status int, answer []byte) *etcdError {
+func newEtcdError(endpoint string, status int, reply []byte) *etcdError {
 	e := &etcdError{endpoint: endpoint, status: status}
-	if err := json.Unmarshal(answer, e); err != nil || e.Message == "" {
-		e.Message = fmt.Sprintf("%s: %.100q", http.StatusText(status), bytes.TrimSpace(answer))
+	if err := json.Unmarshal(reply, e); err != nil || e.Message == "" {
+		e.Message = fmt.Sprintf("%s: %.100q", http.StatusText(status), bytes.TrimSpace(reply))
 	}
 	return e
 }

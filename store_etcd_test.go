@@ -287,9 +287,9 @@ func eachEtcdChange(t *testing.T, outcome string, test func(t *testing.T, c *fak
 	}
 }
 
-// TestEtcdAnswerLost: a member makes the change, but its response is lost. The outcome
+// TestEtcdResponseLost: a member makes the change, but its response is lost. The outcome
 // is unknown, which is ErrUnavailable, and the change is not sent again.
-func TestEtcdAnswerLost(t *testing.T) {
+func TestEtcdResponseLost(t *testing.T) {
 	eachEtcdChange(t, "is not sent again if its response is lost", func(t *testing.T, c *fakeEtcd, s testedStore, change func() error) {
 		before, writes := c.revision, 0
 		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
@@ -357,7 +357,7 @@ func TestEtcdLongWait(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		start := time.Now()
-		err := e.gateway.call(ctx, "/v3/kv/txn", etcdTxn{}, &etcdAnswer{}, false)
+		err := e.gateway.call(ctx, "/v3/kv/txn", etcdTxn{}, &etcdResponse{}, false)
 		if took := time.Since(start); err == nil || took < 4*time.Minute {
 			t.Errorf("a call with a deadline of 5 minutes returned %v after %v, want an error after 4 minutes or more", err, took)
 		}

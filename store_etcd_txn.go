@@ -76,21 +76,21 @@ func (e *EtcdStore) read(ctx context.Context, ops ...etcdOp) (etcdView, error) {
 }
 
 func (e *EtcdStore) txn(ctx context.Context, t etcdTxn, write bool) (etcdView, error) {
-	var answer etcdAnswer
-	if err := e.gateway.call(ctx, "/v3/kv/txn", t, &answer, write); err != nil {
+	var reply etcdResponse
+	if err := e.gateway.call(ctx, "/v3/kv/txn", t, &reply, write); err != nil {
 		return etcdView{}, unavailable(err)
 	}
 	asked := t.Failure
-	if answer.Succeeded {
+	if reply.Succeeded {
 		asked = t.Success
 	}
 	// Whatever responds at the address of a member need not be one.
-	fits := answer.Header.Revision != 0 && (answer.Succeeded || len(t.Compare) > 0) && len(answer.Responses) == len(asked)
+	fits := reply.Header.Revision != 0 && (reply.Succeeded || len(t.Compare) > 0) && len(reply.Responses) == len(asked)
 	if !fits {
 		return etcdView{}, unavailable(errors.New("the response does not match the transaction"))
 	}
-	v := etcdView{succeeded: answer.Succeeded, revision: answer.Header.Revision}
-	for _, r := range answer.Responses {
+	v := etcdView{succeeded: reply.Succeeded, revision: reply.Header.Revision}
+	for _, r := range reply.Responses {
 		v.found = append(v.found, r.Range.Kvs)
 	}
 	return v, nil
@@ -143,7 +143,7 @@ type etcdKV struct {
 	ModRevision    int64 `json:"mod_revision,string"`
 }
 
-type etcdAnswer struct {
+type etcdResponse struct {
 	Header struct {
 		Revision int64 `json:",string"`
 	}

@@ -165,10 +165,10 @@ func init() {
 	}
 }
 
-// TestEveryAnswer calls each operation with the parameters and the body of the examples in
+// TestEveryResponse calls each operation with the parameters and the body of the examples in
 // openapi.json, and with one change for each described error. The responses must match
 // the description, with all their fields.
-func TestEveryAnswer(t *testing.T) {
+func TestEveryResponse(t *testing.T) {
 	doc := description(t, startServer(t))
 	for path, item := range doc.Paths.Map() {
 		for method, op := range item.Operations() {
