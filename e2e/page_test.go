@@ -384,8 +384,8 @@ func TestAccessibility(t *testing.T) {
 					b.until(`document.querySelector("[data-step=` + step + `][data-state=done] .session")`)
 				}
 				look("a replay")
-				b.click("#op-listUsers > summary")
-				b.click("#op-updateUser > summary")
+				b.unfold("listUsers")
+				b.unfold("updateUser")
 				b.click("#op-listUsers button[type=submit]")
 				b.until(`document.querySelector("#op-listUsers .exchange")`)
 				b.do(js(`for (const fold of document.querySelectorAll("#op-listUsers details, #op-updateUser details")) fold.open = true`))
