@@ -1,10 +1,33 @@
 package main
 
 import (
+	"bytes"
+	order "cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -98,3 +121,694 @@ func TestScenarioKeywords(t *testing.T) {
 		}
 	}
 }
+
+// The tables and the scenarios use one small language for requests, which
+// testdata/scenarios/README.md explains. This file runs it: a world is a server with its
+// clients and its own clock.
+
+var update = flag.Bool("update", false, "write the responses of the server into the scenarios")
+
+const testKey = "the-key-that-signs-in-all-the-tests-of-the-api"
+
+// inWorld runs a test in a world of its own, and afterwards searches the log and all
+// responses for secrets. The clock of a synctest bubble starts on 2000-01-01 at 00:00 UTC.
+func inWorld(t *testing.T, test func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		test(w)
+		w.searchForSecrets()
+	})
+}
+
+// A world is a server with its clients: their tokens, the responses so far, and the log.
+type world struct {
+	testing.TB
+	memory     *MemoryStore
+	store      *stagedStore
+	server     *server
+	handler    http.Handler
+	vars       map[string]string // $name: value
+	iterations int
+
+	mu      sync.Mutex
+	log     bytes.Buffer
+	secrets map[string]bool // passwords, keys and tokens that were sent or made
+	queries []string
+	answers []*answered
+	ids     map[string]bool // of requests
+
+	last  *answered
+	begun *begunRequest
+}
+
+// newWorld returns a world with the demo accounts: johndoe, who is user 1, and admin, user
+// 2. The default is one iteration to hash a password.
+func newWorld(t testing.TB, iterations ...int) *world {
+	memory := NewMemoryStore(monthLife)
+	w := &world{TB: t, iterations: append(iterations, 1)[0], memory: memory, store: &stagedStore{Store: memory}, vars: map[string]string{}, secrets: map[string]bool{}, ids: map[string]bool{}}
+	w.restart("-addr=127.0.0.1:8000")
+	for _, u := range demoUsers {
+		w.addUser(u.Username, "secret", func(new *User) {
+			*new = User{0, u.Username, u.Email, u.FullName, false, u.Role, new.CreatedAt, new.PasswordHash, 0}
+		})
+	}
+	return w
+}
+
+// addUser creates an account without the rules of registration.
+func (w *world) addUser(name, password string, changes ...func(*User)) User {
+	w.Helper()
+	u := User{Username: name, Role: RoleUser, CreatedAt: time.Now().UTC().Truncate(time.Second), PasswordHash: Hasher{Iterations: w.iterations}.Hash(password)}
+	for _, change := range changes {
+		change(&u)
+	}
+	u, err := w.store.CreateUser(w.Context(), Caller{}, u)
+	if err != nil {
+		w.Fatalf("CreateUser(%s) = %v", name, err)
+	}
+	return u
+}
+
+// restart starts a new server on the same store. The settings are flags, such as
+// "-registration=closed", and variables, such as "SECRET_KEY=...".
+func (w *world) restart(settings ...string) {
+	w.Helper()
+	env := map[string]string{"SECRET_KEY": testKey}
+	var flags []string
+	for _, s := range settings {
+		if name, value, ok := strings.Cut(s, "="); ok && !strings.HasPrefix(s, "-") {
+			env[name] = value
+		} else {
+			flags = append(flags, s)
+		}
+	}
+	set, err := parseSettings(flags, func(name string) string { return env[name] })
+	if err != nil {
+		w.Fatalf("restart %s: %v", settings, err)
+	}
+	set.Iterations = w.iterations
+	w.memory.life = set.Sessions
+	w.note(env["SECRET_KEY"], env["SECRET_KEY_PREVIOUS"])
+	w.start(set.Config, NewTokens(set.Issuer, set.secret, set.previous))
+}
+
+func (w *world) start(config Config, tokens *Tokens) {
+	log := slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.log.Write(b)
+	}), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	w.server = newServer(config, w.store, tokens, log)
+	w.handler = w.server.handler()
+}
+
+// do runs a line of commands with " ; " between them, and returns the last response in
+// the form of show.
+func (w *world) do(line string) string {
+	w.Helper()
+	for command := range strings.SplitSeq(line, " ; ") {
+		w.obey(command)
+	}
+	return w.show(w.last)
+}
+
+// obey runs one command.
+func (w *world) obey(command string) {
+	w.Helper()
+	keyword, rest, _ := strings.Cut(command, " ")
+	switch keyword {
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS":
+		w.last = w.send(w.Context(), command)
+	case "login": // login NAME as VAR
+		name, as, _ := strings.Cut(rest, " as ")
+		w.login(as, name, "secret")
+	case "keep":
+		where, name, ok := strings.Cut(rest, " as ")
+		if !ok {
+			w.Fatalf("%s: the form is: keep FIELD as NAME", command)
+		}
+		w.vars[name] = w.field(where)
+	case "wait":
+		d, err := time.ParseDuration(rest)
+		if err != nil {
+			w.Fatalf("%s: %v", command, err)
+		}
+		time.Sleep(d)
+	case "repeat":
+		count, request, _ := strings.Cut(rest, " ")
+		n, err := strconv.Atoi(count)
+		if err != nil {
+			w.Fatalf("%s: %v", command, err)
+		}
+		for range n {
+			w.last = w.send(w.Context(), request)
+		}
+	case "restart":
+		w.restart(strings.Fields(w.expand(rest))...)
+	case "begin":
+		w.begin(rest)
+	case "slowly":
+		r := w.request(w.Context(), rest)
+		r.Body = io.NopCloser(iotest.ErrReader(os.ErrDeadlineExceeded))
+		w.last = w.serve(r, rest)
+	case "queue":
+		switch rest {
+		case "fills":
+			release := w.occupyHashing(maxWaiting)
+			w.Cleanup(release)
+		default:
+			w.Fatalf("%s: the form is: queue fills", command)
+		}
+	case "end":
+		if w.begun == nil {
+			w.Fatalf("end: no request has begun")
+		}
+		close(w.begun.held)
+		w.last, w.begun = <-w.begun.done, nil
+	case "store":
+		switch rest {
+		case "fails":
+			w.store.err = fmt.Errorf("%w: the disk is full", ErrUnavailable)
+		case "vanishes":
+			w.store.err = fmt.Errorf("%w: no route to host", ErrUnavailable)
+			w.store.readErr = w.store.err
+		case "works":
+			w.store.err, w.store.readErr = nil, nil
+		default:
+			w.Fatalf("%s: the form is: store fails, store vanishes or store works", command)
+		}
+	default:
+		w.Fatalf("%s: unknown keyword", command)
+	}
+}
+
+// A begunRequest is held before its write.
+type begunRequest struct {
+	held chan struct{}
+	done chan *answered
+}
+
+func (w *world) begin(request string) {
+	w.Helper()
+	held := &hold{reached: make(chan struct{}), release: make(chan struct{})}
+	held.writes.Store(1)
+	if count, rest, _ := strings.Cut(request, " "); strings.Trim(count, "123456789") == "" {
+		n, _ := strconv.Atoi(count)
+		held.writes.Store(int64(n))
+		request = rest
+	}
+	w.begun = &begunRequest{held.release, make(chan *answered, 1)}
+	done := w.begun.done
+	go func() { done <- w.send(context.WithValue(w.Context(), holdKey{}, held), request) }()
+	synctest.Wait()
+	select {
+	case <-held.reached:
+	default:
+		w.Fatalf("begin %s: the request was not held, as it did not write", request)
+	}
+}
+
+// login keeps the tokens of a new session under NAME, NAME.refresh and NAME.sid.
+func (w *world) login(as, username, password string) {
+	w.Helper()
+	w.last = w.send(w.Context(), "POST /token username="+url.QueryEscape(username)+"&password="+url.QueryEscape(password))
+	w.keepTokens(as)
+}
+
+func (w *world) keepTokens(as string) {
+	w.Helper()
+	if w.last.status != 200 {
+		w.Fatalf("%s\n  got %s\n  want tokens", w.last.call, w.show(w.last))
+	}
+	w.vars[as], w.vars[as+".refresh"] = w.field("access_token"), w.field("refresh_token")
+	claims, err := w.server.tokens.VerifyAccess(w.vars[as], time.Now())
+	if err != nil {
+		w.Fatalf("%s: the access token of the response is refused: %v", w.last.call, err)
+	}
+	w.vars[as+".sid"] = claims.SessionID
+}
+
+// field returns the value of "access_token", or "0.id", in the last response.
+func (w *world) field(where string) string {
+	w.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(w.last.body), &v); err != nil {
+		w.Fatalf("keep %s: %s\n  got %s\n  want JSON: %v", where, w.last.call, w.show(w.last), err)
+	}
+	for part := range strings.SplitSeq(where, ".") {
+		switch parent := v.(type) {
+		case map[string]any:
+			v = parent[part]
+		case []any:
+			i, err := strconv.Atoi(part)
+			if err != nil || i < 0 || i >= len(parent) {
+				w.Fatalf("keep %s: no %s in %s", where, part, w.last.body)
+			}
+			v = parent[i]
+		}
+	}
+	switch v := v.(type) {
+	case string:
+		return v
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+	w.Fatalf("keep %s: no string or number in %s", where, w.last.body)
+	return ""
+}
+
+// An answered request has a call and its response.
+type answered struct {
+	call   string
+	path   string
+	status int
+	header http.Header
+	body   string
+}
+
+// send sends one request: METHOD PATH [as NAME] [from ADDRESS] [with "Header: value"] [BODY].
+func (w *world) send(ctx context.Context, call string) *answered {
+	w.Helper()
+	return w.serve(w.request(ctx, call), call)
+}
+
+// serve is like send, for a request that exists.
+func (w *world) serve(r *http.Request, call string) *answered {
+	w.Helper()
+	rec := httptest.NewRecorder()
+	w.handler.ServeHTTP(rec, r)
+	a := &answered{call, r.URL.Path, rec.Code, rec.Result().Header, rec.Body.String()}
+	if r.Method == http.MethodHead {
+		a.body = "" // net/http drops it
+	}
+	if page := a.path == "/openapi.json" || strings.HasPrefix(a.path, "/docs"); a.body != "" && (!page || a.status >= 400) {
+		if a.body, _ = strings.CutSuffix(a.body, "\n"); len(a.body) == rec.Body.Len() && a.header.Get("Location") == "" {
+			w.Errorf("%s\n  got %q\n  want a line break at the end of the body", call, a.body)
+		}
+	}
+	w.check(a)
+	return a
+}
+
+// request returns the request of a call. A body is a form for the OAuth endpoints, a merge
+// patch with PATCH, and JSON otherwise, unless "with" sets its Content-Type.
+func (w *world) request(ctx context.Context, call string) *http.Request {
+	w.Helper()
+	method, rest, ok := strings.Cut(call, " ")
+	if !ok {
+		w.Fatalf("%s: no path", call)
+	}
+	path, rest, _ := strings.Cut(rest, " ")
+	path = w.expand(path)
+	header := http.Header{}
+	from := "192.0.2.1"
+	for {
+		word, after, _ := strings.Cut(rest, " ")
+		switch word {
+		case "as":
+			word, after, _ = strings.Cut(after, " ")
+			token, known := w.vars[word]
+			if !known {
+				w.Fatalf("%s: no value has the name %s", call, word)
+			}
+			header.Add("Authorization", "Bearer "+token)
+		case "from":
+			from, after, _ = strings.Cut(after, " ")
+		case "with":
+			quoted, err := strconv.QuotedPrefix(after)
+			if err != nil {
+				w.Fatalf("%s: a header must be quoted: %v", call, err)
+			}
+			after = strings.TrimPrefix(after[len(quoted):], " ")
+			line, _ := strconv.Unquote(quoted)
+			name, value, _ := strings.Cut(line, ": ")
+			header.Add(name, w.expand(value))
+		default:
+			word = ""
+		}
+		if word == "" {
+			break
+		}
+		rest = after
+	}
+	body := w.expand(rest)
+	target, _, _ := strings.Cut(path, "?")
+	if body != "" && header["Content-Type"] == nil {
+		switch {
+		case target == "/token" || target == "/revoke" || target == "/introspect":
+			header.Set("Content-Type", "application/x-www-form-urlencoded")
+		case method == http.MethodPatch:
+			header.Set("Content-Type", "application/merge-patch+json")
+		default:
+			header.Set("Content-Type", "application/json")
+		}
+	}
+	r := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body))
+	r.RemoteAddr = from + ":1234"
+	if strings.Contains(from, ":") {
+		r.RemoteAddr = "[" + from + "]:1234"
+	}
+	maps.Copy(r.Header, header)
+	w.noteRequest(r, body)
+	return r
+}
+
+var variableName = regexp.MustCompile(`\$[a-z][a-z0-9.-]*[a-z0-9]|\$[a-z]`)
+
+// expand replaces variables by their values.
+func (w *world) expand(text string) string {
+	w.Helper()
+	return variableName.ReplaceAllStringFunc(text, func(name string) string {
+		value, ok := w.vars[name[1:]]
+		if !ok {
+			w.Fatalf("%s: no value has the name %s", text, name)
+		}
+		return value
+	})
+}
+
+// shownHeaders are the headers with information that is not in the status or the body.
+var shownHeaders = []string{"WWW-Authenticate", "Location", "Link", "Retry-After", "Allow"}
+
+const sessionIDSize = 26
+
+var (
+	someAccessToken  = regexp.MustCompile(`eyJ[\w-]+\.[\w-]+\.[\w-]{43}`)
+	someRefreshToken = regexp.MustCompile(`[A-Z2-7]{26}\.\d+\.\d+\.[\w-]{43}`)
+	someSession      = regexp.MustCompile(`[A-Z2-7]{26}`)
+)
+
+// show returns a response as text: the status, shownHeaders and the body. The values of
+// variables are replaced by their names, and other tokens by their kind.
+func (w *world) show(a *answered) string {
+	var b strings.Builder
+	fmt.Fprint(&b, a.status)
+	for _, name := range shownHeaders {
+		for _, value := range a.header.Values(name) {
+			fmt.Fprintf(&b, "\n%s: %s", name, value)
+		}
+	}
+	if a.body != "" {
+		body := a.body
+		if strings.HasPrefix(body, "[{") {
+			body = strings.ReplaceAll(body, "},{", "},\n{")
+		}
+		fmt.Fprint(&b, "\n", body)
+	}
+	text := b.String()
+	names := slices.SortedFunc(maps.Keys(w.vars), func(a, b string) int {
+		return order.Or(order.Compare(len(w.vars[b]), len(w.vars[a])), order.Compare(a, b))
+	})
+	byName := func(shortest int) {
+		for _, name := range names {
+			if len(w.vars[name]) >= shortest {
+				text = strings.ReplaceAll(text, w.vars[name], "$"+name)
+			}
+		}
+	}
+	byName(sessionIDSize + 1) // tokens
+	text = someAccessToken.ReplaceAllString(text, "<access token>")
+	text = someRefreshToken.ReplaceAllString(text, "<refresh token>")
+	byName(sessionIDSize) // not an ID such as 1
+	return someSession.ReplaceAllString(text, "<session>")
+}
+
+// check checks the rules for all responses.
+func (w *world) check(a *answered) {
+	w.Helper()
+	wrong := func(format string, args ...any) {
+		w.Helper()
+		w.Errorf("%s\n  got %s\n  %s", a.call, w.show(a), fmt.Sprintf(format, args...))
+	}
+	w.mu.Lock()
+	id := a.header.Get("X-Request-Id")
+	repeated := w.ids[id] && id != "" && !strings.Contains(a.call, "X-Request-Id")
+	w.ids[id] = true
+	w.answers = append(w.answers, a)
+	w.mu.Unlock()
+	if id == "" || repeated {
+		wrong("X-Request-Id: %q, want a unique one", id)
+	}
+	if got := a.header.Get("X-Content-Type-Options"); got != "nosniff" {
+		wrong("X-Content-Type-Options: %q, want nosniff", got)
+	}
+	page := a.path == "/openapi.json" || strings.HasPrefix(a.path, "/docs")
+	if got := a.header.Get("Cache-Control"); got != "no-store" && !(page && a.status < 400) {
+		wrong("Cache-Control: %q, want no-store", got)
+	}
+	if page && a.status < 400 {
+		return
+	}
+	oauth := (a.path == "/token" || a.path == "/revoke" || a.path == "/introspect") && a.status != 405
+	want := ""
+	switch {
+	case a.status == statusClientGone: // no client reads it
+	case a.status >= 400 && !oauth:
+		want = "application/problem+json"
+	case a.status >= 400, a.body != "" && a.status < 300:
+		want = "application/json"
+	}
+	if got := a.header.Get("Content-Type"); want != "" && got != want {
+		wrong("Content-Type: %q, want %q", got, want)
+	}
+	if a.status == 401 && !strings.HasPrefix(a.header.Get("WWW-Authenticate"), "Bearer") {
+		wrong("want a WWW-Authenticate with a 401 (RFC 9110, section 15.5.2)")
+	}
+	if a.status < 400 || a.body == "" {
+		return
+	}
+	var body struct {
+		Error       string            `json:"error"`
+		Description string            `json:"error_description"`
+		Title       string            `json:"title"`
+		Status      int               `json:"status"`
+		Detail      string            `json:"detail"`
+		Code        string            `json:"code"`
+		Errors      []json.RawMessage `json:"errors"`
+	}
+	d := json.NewDecoder(strings.NewReader(a.body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&body); err != nil {
+		wrong("want the form of an error: %v", err)
+	}
+	switch {
+	case oauth && (body.Error == "" || body.Description != body.Detail || body.Title != "" || body.Status != 0):
+		wrong("want the form of an OAuth error (RFC 6749, section 5.2)")
+	case !oauth && (body.Status != a.status || body.Title != http.StatusText(a.status) || body.Error != ""):
+		wrong("want the form of a problem (RFC 9457)")
+	case body.Detail == "":
+		wrong("want a detail")
+	case !slices.ContainsFunc(problems, func(p problem) bool { return p.code == body.Code && p.status == a.status }):
+		wrong("want a code with this status from the table of problems")
+	case (len(body.Errors) > 0) != (a.status == 422):
+		wrong("want errors with a 422, and only there")
+	}
+}
+
+// note records secrets for searchForSecrets.
+func (w *world) note(secrets ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range secrets {
+		if len(s) >= 5 {
+			w.secrets[s] = true
+		}
+	}
+}
+
+func (w *world) noteRequest(r *http.Request, body string) {
+	w.note(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+	if len(r.URL.RawQuery) >= 5 {
+		w.mu.Lock()
+		w.queries = append(w.queries, r.URL.RawQuery)
+		w.mu.Unlock()
+	}
+	if form, err := url.ParseQuery(body); err == nil {
+		w.note(form["password"]...)
+		w.note(form["refresh_token"]...)
+		w.note(form["token"]...)
+	}
+	var object map[string]any
+	if json.Unmarshal([]byte(body), &object) == nil {
+		for name, value := range object {
+			if s, ok := value.(string); ok && strings.Contains(name, "password") {
+				w.note(s)
+			}
+		}
+	}
+}
+
+// searchForSecrets searches the log and the responses for every secret of this world. A
+// token may be in the response that issues it, and nowhere else.
+func (w *world) searchForSecrets() {
+	w.Helper()
+	w.store.err, w.store.readErr = nil, nil
+	users, err := w.store.Users(context.Background(), 0, math.MaxInt32)
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, u := range users {
+		parts := strings.Split(u.PasswordHash, "$")
+		w.note(u.PasswordHash, parts[len(parts)-1], parts[len(parts)-2])
+	}
+	for _, key := range []string{testKey} {
+		w.note(base64.StdEncoding.EncodeToString([]byte(key)), base64.RawURLEncoding.EncodeToString([]byte(key)), fmt.Sprintf("%x", key))
+	}
+	for _, a := range w.answers {
+		w.note(someAccessToken.FindAllString(a.body, -1)...)
+		w.note(someRefreshToken.FindAllString(a.body, -1)...)
+	}
+	log := w.log.String()
+	for _, query := range w.queries {
+		if strings.Contains(log, query) {
+			w.Errorf("the log has the query string %q: %s", query, log)
+		}
+	}
+	for secret := range w.secrets {
+		if i := strings.Index(log, secret); i >= 0 {
+			w.Errorf("the log has the secret %q: %s", secret, log[max(0, i-100):min(len(log), i+len(secret)+100)])
+		}
+		for _, a := range w.answers {
+			handsOut := a.status == 200 && strings.HasPrefix(a.body, `{"access_token":`)
+			// "secret", the demo password, is also a word that a response may use.
+			if secret == "secret" || handsOut {
+				continue
+			}
+			if strings.Contains(fmt.Sprint(a.header)+a.body, secret) {
+				w.Errorf("%s\n  got %d %v %s\n  with the secret %q in it", a.call, a.status, a.header, a.body, secret)
+			}
+		}
+	}
+}
+
+// A stagedStore is a store that a test can make fail at writes, or at reads as well, and
+// that can hold a request before its write.
+type stagedStore struct {
+	Store
+	err     error // if not nil, the error of every write
+	readErr error // if not nil, the error of every read
+}
+
+type holdKey struct{}
+
+type hold struct {
+	writes           atomic.Int64 // number of writes up to the one that is held
+	reached, release chan struct{}
+}
+
+func (s *stagedStore) pause(ctx context.Context) error {
+	if h, ok := ctx.Value(holdKey{}).(*hold); ok && h.writes.Add(-1) == 0 {
+		close(h.reached)
+		<-h.release
+	}
+	return s.err
+}
+
+func (s *stagedStore) CreateSession(ctx context.Context, session Session) error {
+	if err := s.pause(ctx); err != nil {
+		return err
+	}
+	return s.Store.CreateSession(ctx, session)
+}
+
+func (s *stagedStore) UpdateSession(ctx context.Context, userID int64, id string, change func(*Session, User) error) (Session, User, error) {
+	if err := s.pause(ctx); err != nil {
+		return Session{}, User{}, err
+	}
+	return s.Store.UpdateSession(ctx, userID, id, change)
+}
+
+func (s *stagedStore) CreateUser(ctx context.Context, by Caller, u User) (User, error) {
+	if err := s.pause(ctx); err != nil {
+		return User{}, err
+	}
+	return s.Store.CreateUser(ctx, by, u)
+}
+
+func (s *stagedStore) UpdateUser(ctx context.Context, by Caller, id int64, change func(*User) error) (User, error) {
+	if err := s.pause(ctx); err != nil {
+		return User{}, err
+	}
+	return s.Store.UpdateUser(ctx, by, id, change)
+}
+
+func (s *stagedStore) DeleteUser(ctx context.Context, by Caller, id int64) error {
+	if err := s.pause(ctx); err != nil {
+		return err
+	}
+	return s.Store.DeleteUser(ctx, by, id)
+}
+
+func (s *stagedStore) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
+	if err := s.pause(ctx); err != nil {
+		return err
+	}
+	return s.Store.EndSession(ctx, by, userID, id)
+}
+
+func (s *stagedStore) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
+	if err := s.pause(ctx); err != nil {
+		return err
+	}
+	return s.Store.EndSessions(ctx, by, userID, keep)
+}
+
+func (s *stagedStore) User(ctx context.Context, id int64) (User, error) {
+	if s.readErr != nil {
+		return User{}, s.readErr
+	}
+	return s.Store.User(ctx, id)
+}
+
+func (s *stagedStore) UserByName(ctx context.Context, name string) (User, error) {
+	if s.readErr != nil {
+		return User{}, s.readErr
+	}
+	return s.Store.UserByName(ctx, name)
+}
+
+func (s *stagedStore) Users(ctx context.Context, after int64, limit int) ([]User, error) {
+	if s.readErr != nil {
+		return nil, s.readErr
+	}
+	return s.Store.Users(ctx, after, limit)
+}
+
+func (s *stagedStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
+	if s.readErr != nil {
+		return Session{}, User{}, s.readErr
+	}
+	return s.Store.Session(ctx, userID, id)
+}
+
+func (s *stagedStore) Ready(ctx context.Context) error {
+	if s.err != nil {
+		return s.err
+	}
+	return s.Store.Ready(ctx)
+}
+
+// fails reports whether a test fails, without failing itself.
+func fails(t *testing.T, test func(w *world)) bool {
+	failed := false
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.TB = &failingTB{TB: t, failed: &failed}
+		done := make(chan struct{})
+		go func() { // Fatalf ends the goroutine
+			defer close(done)
+			test(w)
+		}()
+		<-done
+	})
+	return failed
+}
+
+type failingTB struct {
+	testing.TB
+	failed *bool
+}
+
+func (f *failingTB) Errorf(string, ...any) { *f.failed = true }
+func (f *failingTB) Fatalf(string, ...any) { *f.failed = true; runtime.Goexit() }
