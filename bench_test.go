@@ -48,10 +48,23 @@ func BenchmarkReadMe(b *testing.B) {
 		defer func() { w.server.log = slog.New(slog.DiscardHandler) }()
 		sideBySide(b, serving(b, bare, r, 200), serving(b, w.handler, r, 200))
 	})
+	b.Run("handler with the log of a terminal", func(b *testing.B) {
+		w.server.log = slog.New(&terminalHandler{w: io.Discard})
+		defer func() { w.server.log = slog.New(slog.DiscardHandler) }()
+		sideBySide(b, serving(b, bare, r, 200), serving(b, w.handler, r, 200))
+	})
 	b.Run("socket", func(b *testing.B) {
 		bare, ours := &http.Server{Handler: bare}, httpServer(b, w)
 		sideBySide(b, asking(b, bare, loopback(b), w.vars["john"]), asking(b, ours, loopback(b), w.vars["john"]))
 	})
+}
+
+// BenchmarkMetrics is the share of the metrics in a request.
+func BenchmarkMetrics(b *testing.B) {
+	m, done := benchWorld(b).server.metrics, &response{status: 200}
+	for b.Loop() {
+		m.observe("GET /users/me/{$}", done, time.Millisecond)
+	}
 }
 
 // BenchmarkBadToken measures a forged token. It is refused by its MAC, without a lookup.
