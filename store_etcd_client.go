@@ -150,7 +150,7 @@ func (g *gateway) pause(ctx context.Context, rounds int) bool {
 	wait += rand.N(wait) // so that calls do not all come back together
 	if end, ok := ctx.Deadline(); ok && time.Until(end) < wait {
 		if g.lost.CompareAndSwap(false, true) {
-			g.log.Error("the etcd cluster does not reply")
+			g.log.Error("the etcd cluster does not respond")
 		}
 		return false
 	}
