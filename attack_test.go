@@ -377,6 +377,7 @@ func TestAttackCORSOrigin(t *testing.T) {
 		{"https://evilapp.example", false},
 		{"https://appXexample", false},
 		{"https://app.example, https://evil.example", false},
+		{"3000", false},
 	} {
 		verdict := "refused"
 		if tt.allowed {
@@ -1194,6 +1195,7 @@ func TestAttackOnTheWire(t *testing.T) {
 		{"a request line with the URL of another server gets the path of this one", "GET http://evil.example/healthz" + get, "200 open"},
 		{"a request line with the URL of another server and no path redirects to the root", "GET http://evil.example" + get, "307 / open"},
 		{"GET * is not found", "GET *" + get, "404 open"},
+		{"CONNECT to a path is refused", "CONNECT /users/me/password HTTP/1.1\r\nHost: x\r\n\r\n", "405 open"},
 		{"CONNECT opens no tunnel", "CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\n", "404 open"},
 		{"an unknown method gets a 405", "BREW /users/me/" + get, "405 open"},
 		{"TRACE, which would return the token, gets a 405", "TRACE /users/me/" + get, "405 open"},

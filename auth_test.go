@@ -178,6 +178,9 @@ func TestPayloadHasOneSpelling(t *testing.T) {
 		if c, err := testTokens().VerifyAccess(sign(testSecret, ourHeader, payload), testNow); err != ErrToken {
 			t.Errorf("%s: VerifyAccess() of %s = %+v, %v, want ErrToken", test.name, payload, c, err)
 		}
+		if c, err := testTokens().ReadAccess(sign(testSecret, ourHeader, payload)); err != ErrToken {
+			t.Errorf("%s: ReadAccess() of %s = %+v, %v, want ErrToken", test.name, payload, c, err)
+		}
 	}
 }
 
@@ -209,6 +212,9 @@ func TestHeaderHasOneSpelling(t *testing.T) {
 	} {
 		if _, err := testTokens().VerifyAccess(sign(testSecret, test.header, ourPayload), testNow); err != ErrToken {
 			t.Errorf("%s: VerifyAccess() under header %s = %v, want ErrToken", test.name, test.header, err)
+		}
+		if _, err := testTokens().ReadAccess(sign(testSecret, test.header, ourPayload)); err != ErrToken {
+			t.Errorf("%s: ReadAccess() under header %s = %v, want ErrToken", test.name, test.header, err)
 		}
 	}
 }
@@ -272,6 +278,9 @@ func TestEachPartHasOneSpelling(t *testing.T) {
 			token := strings.Join(spelt, ".")
 			if _, err := tokens.VerifyAccess(token, testNow); err == nil {
 				t.Errorf("%s: in the %s, VerifyAccess(%q) accepts it", test.name, part, token)
+			}
+			if _, err := tokens.ReadAccess(token); err == nil {
+				t.Errorf("%s in the %s: ReadAccess(%q) accepts it", test.name, part, token)
 			}
 		}
 	}
@@ -374,6 +383,9 @@ func TestPreviousKeyVerifiesAndNeverSigns(t *testing.T) {
 		if _, err := test.verifier.VerifyRefresh(test.signer.Refresh(r)); (err == nil) != test.ok {
 			t.Errorf("%s: VerifyRefresh() = %v, want accepted: %v", test.name, err, test.ok)
 		}
+	}
+	if _, err := after.VerifyAccess(sign("", ourHeader, ourPayload), testNow); err == nil {
+		t.Error("without a previous key, a token that is signed with an empty key passes")
 	}
 }
 
@@ -1009,7 +1021,11 @@ func TestHashQueueIsShared(t *testing.T) {
 // any hash runs. It belongs to the process, and this test must not run in parallel with
 // another one that hashes.
 func TestOneMoreThreadWhileHashing(t *testing.T) {
-	before := runtime.GOMAXPROCS(0)
+	const before = 4
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(before))
+	if NewPasswords(1); runtime.GOMAXPROCS(0) != before {
+		t.Errorf("NewPasswords leaves %d threads, want %d", runtime.GOMAXPROCS(0), before)
+	}
 	hashBegins()
 	during := runtime.GOMAXPROCS(0)
 	hashBegins()
@@ -1125,4 +1141,23 @@ func (e *entry) end() {
 		e.leave()
 		e.leave = nil
 	}
+}
+
+func TestPasswordOfAnAccountThatCannotBeReadIsNotRight(t *testing.T) {
+	_, err := NewPasswords(1).Check(t.Context(), "johndoe", netip.MustParseAddr("192.0.2.1"), "secret", func() (string, error) { return "", ErrUnavailable })
+	wantErr(t, "Check", err, ErrUnavailable)
+}
+
+func TestSuccessForgetsFailuresAmongTheOlderOnes(t *testing.T) {
+	p, now := NewPasswords(1), time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	keys := throttleKeys("johndoe", netip.MustParseAddr("192.0.2.1"))
+	for range freeTries {
+		wantErr(t, "take", p.throttle.take(keys, now), nil)
+	}
+	for addr := netip.MustParseAddr("10.0.0.0"); len(p.throttle.older) == 0; addr = addr.Next() {
+		wantErr(t, "take of another", p.throttle.take(throttleKeys("another", addr), now), nil)
+	}
+	wantErr(t, "wait before the success", p.throttle.wait(keys, now), ErrThrottled)
+	p.throttle.forget(keys)
+	wantErr(t, "wait after the success", p.throttle.wait(keys, now), nil)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -191,6 +192,7 @@ func TestIntrospect(t *testing.T) {
 		{"introspection of two tokens is refused", "POST /introspect as admin token=$john&token=$jane", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
 		{"introspection with a JSON body is refused", `POST /introspect as admin with "Content-Type: application/json" {"token":"$john"}`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
 		{"introspection must use POST", "GET /introspect as admin", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
+		{"an access token is active until it expires, long after the login", "wait 29m59s ; login admin as boss ; POST /introspect as boss token=$john", onAccess},
 	})
 }
 
@@ -842,6 +844,14 @@ func TestHeaders(t *testing.T) {
 		{"a server without demo accounts allows no other origin", "-demo=false", `GET /healthz with "Origin: http://localhost:3000"`, 200, map[string]string{}},
 
 		{"the page has a Content-Security-Policy and varies by origin", "-demo=false", "GET /docs", 200, map[string]string{"Content-Security-Policy": contentPolicy, "Vary": "Accept-Encoding, Origin"}},
+
+		{"a request without an Origin gets no CORS headers", "", "GET /healthz", 200, map[string]string{}},
+		{"an empty response to a page of an allowed origin keeps its status", "", `POST /revoke with "Origin: http://localhost:3000" token=rubbish`, 200,
+			map[string]string{"Access-Control-Allow-Origin": "http://localhost:3000", "Access-Control-Expose-Headers": exposed, "Vary": "Origin"}},
+		{"OPTIONS without a method to ask for is no preflight", "", `OPTIONS /users/me/ with "Origin: http://localhost:3000"`, 405,
+			map[string]string{"Access-Control-Allow-Origin": "http://localhost:3000", "Access-Control-Expose-Headers": exposed, "Vary": "Origin"}},
+		{"GET that asks for a method is no preflight", "", `GET /healthz with "Origin: http://localhost:3000" with "Access-Control-Request-Method: PATCH"`, 200,
+			map[string]string{"Access-Control-Allow-Origin": "http://localhost:3000", "Access-Control-Expose-Headers": exposed, "Vary": "Origin"}},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -956,6 +966,9 @@ func TestMeanwhile(t *testing.T) {
 		{"a patch by an admin gets a 404 if the account is deleted meanwhile", `begin PATCH /users/1 as admin {"email":null} ; DELETE /users/1 as admin ; end`, notFound},
 		{"a registration fails if the username is taken meanwhile", `begin POST /users/ {"username":"alice","password":"correct horse"} ; POST /users/ {"username":"ALICE","password":"correct horse"} ; end`, refusal(400, "username_taken", "Username already registered")},
 		{"a password change returns no tokens if the password is reset before its new session", `begin 2 PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
+		{"a password change starts no session if the account is disabled meanwhile", `begin 2 PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PATCH /users/1 as admin {"disabled":true} ; end`, inactive},
+		{"a password change gets a 503 if the store fails meanwhile", `begin PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; store fails ; end`, noStore},
+		{"a password change gets a 503 if the store fails before the new session", `begin 2 PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; store fails ; end`, noStore},
 	})
 }
 
@@ -971,7 +984,136 @@ func TestVanishedStore(t *testing.T) {
 		{"an invalid token is refused even if the store cannot be read", "store vanishes ; GET /users/me/ as john.refresh", badToken},
 		{"sessions are valid again when the store can be read again", "store vanishes ; GET /users/me/ as john ; store works ; GET /users/me/ as john", "200\n" + john},
 		{"a login that gets a 503 does not count as failed", "store vanishes ; repeat 9 POST /token username=johndoe&password=secret ; store works ; POST /token username=johndoe&password=secret", tokens},
+		{"a revocation of an invalid token does not ask the store", "store vanishes ; POST /revoke token=rubbish", "200"},
+		{"a registration gets a 503 for the store before it waits for a hash", `store vanishes ; queue fills ; POST /users/ {"username":"alice","password":"correct horse"}`, noStore},
 	})
+}
+
+// TestStoreVanishesWithinARequest: a store may fail after some reads of a request.
+func TestStoreVanishesWithinARequest(t *testing.T) {
+	noLogin := oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")
+	for _, tt := range []struct {
+		rule  string
+		reads int
+		do    string
+		want  string
+	}{
+		{"a list of one's own sessions gets a 503 if the sessions cannot be read", 1, "GET /users/me/sessions as john", noStore},
+		{"a list of an account's sessions gets a 503 if the account cannot be read", 1, "GET /users/1/sessions as admin", noStore},
+		{"a list of an account's sessions gets a 503 if the sessions cannot be read", 2, "GET /users/1/sessions as admin", noStore},
+		{"a list of accounts gets a 503 if it cannot be read", 1, "GET /users/ as admin", noStore},
+		{"a request for an account gets a 503 if the account cannot be read", 1, "GET /users/1 as admin", noStore},
+		{"a password reset gets a 503 if the account cannot be read", 1, `PUT /users/1/password as admin {"new_password":"correct horse"}`, noStore},
+		{"introspection gets a 503 if the session cannot be read", 1, "POST /introspect as admin token=$john", noLogin},
+	} {
+		t.Run(tt.rule, func(t *testing.T) {
+			inPeopledWorld(t, func(w *world) {
+				w.server.store = &fadingStore{w.store, tt.reads}
+				if got := w.do(tt.do); got != tt.want {
+					t.Errorf("%s\n  got  %s\n  want %s", tt.do, indent(got), indent(tt.want))
+				}
+			})
+		})
+	}
+}
+
+// A fadingStore can be read a number of times.
+type fadingStore struct {
+	Store
+	reads int
+}
+
+func (s *fadingStore) read() error {
+	if s.reads--; s.reads < 0 {
+		return ErrUnavailable
+	}
+	return nil
+}
+
+func (s *fadingStore) User(ctx context.Context, id int64) (User, error) {
+	if err := s.read(); err != nil {
+		return User{}, err
+	}
+	return s.Store.User(ctx, id)
+}
+
+func (s *fadingStore) Users(ctx context.Context, after int64, limit int) ([]User, error) {
+	if err := s.read(); err != nil {
+		return nil, err
+	}
+	return s.Store.Users(ctx, after, limit)
+}
+
+func (s *fadingStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
+	if err := s.read(); err != nil {
+		return Session{}, User{}, err
+	}
+	return s.Store.Session(ctx, userID, id)
+}
+
+func (s *fadingStore) Sessions(ctx context.Context, userID int64) ([]Session, error) {
+	if err := s.read(); err != nil {
+		return nil, err
+	}
+	return s.Store.Sessions(ctx, userID)
+}
+
+func TestUnavailableStoreIsLogged(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.do("store vanishes ; GET /users/me/ as john")
+		if log := w.log.String(); strings.Count(log, `level=ERROR msg="request failed"`) != 1 || !strings.Contains(log, ErrUnavailable.Error()) {
+			t.Errorf("the log does not say once that the store is unavailable: %s", log)
+		}
+	})
+}
+
+// TestCounters: each row lists the counters that a request changes.
+func TestCounters(t *testing.T) {
+	const refresh = "POST /token grant_type=refresh_token&refresh_token=$john.refresh"
+	for _, tt := range []struct {
+		rule, do string
+		want     map[string]int64
+	}{
+		{"a login counts as a login and as a session", "POST /token username=johndoe&password=secret",
+			map[string]int64{`stdauth_logins_total{outcome="ok"}`: 1, "stdauth_sessions_started_total": 1}},
+		{"a wrong password counts as a failed login", "POST /token username=johndoe&password=wrong",
+			map[string]int64{`stdauth_logins_total{outcome="failed"}`: 1}},
+		{"a login of a disabled account counts as failed", "POST /token username=dora&password=secret",
+			map[string]int64{`stdauth_logins_total{outcome="failed"}`: 1}},
+		{"a refresh counts as a refresh", refresh,
+			map[string]int64{"stdauth_refreshes_total": 1}},
+		{"a refused refresh is not counted", "POST /token grant_type=refresh_token&refresh_token=rubbish",
+			map[string]int64{}},
+		{"a replay counts as a replay and ends a session", refresh + " ; wait 10s ; " + refresh,
+			map[string]int64{"stdauth_refreshes_total": 1, "stdauth_replays_total": 1, "stdauth_sessions_ended_total": 1}},
+		{"a revocation ends a session", "POST /revoke token=$john",
+			map[string]int64{"stdauth_sessions_ended_total": 1}},
+		{"a revocation of an invalid token ends no session", "POST /revoke token=rubbish",
+			map[string]int64{}},
+		{"a request that ends all other sessions counts once", "DELETE /users/me/sessions as john",
+			map[string]int64{"stdauth_sessions_ended_total": 1}},
+		{"a request to end an unknown session is not counted", "DELETE /users/me/sessions/x as john",
+			map[string]int64{}},
+		{"a password change starts a session", `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`,
+			map[string]int64{"stdauth_sessions_started_total": 1}},
+	} {
+		t.Run(tt.rule, func(t *testing.T) {
+			inPeopledWorld(t, func(w *world) {
+				before := maps.Clone(w.server.metrics.counts)
+				w.do(tt.do)
+				got := map[string]int64{}
+				for sample, n := range w.server.metrics.counts {
+					family, _, _ := strings.Cut(sample, "{")
+					if n -= before[sample]; n != 0 && family != "stdauth_requests_total" && family != "stdauth_errors_total" {
+						got[sample] = n
+					}
+				}
+				if diff := cmp.Diff(tt.want, got); diff != "" {
+					t.Errorf("%s counts (-want +got):\n%s", tt.do, diff)
+				}
+			})
+		})
+	}
 }
 
 // TestTokenFromTheFuture: a store that was restored from a backup does not know the

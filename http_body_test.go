@@ -134,6 +134,12 @@ func TestInvalidFieldsAreBounded(t *testing.T) {
 	if len(fields) != 20 || fields[19].Field != "field19" {
 		t.Errorf("the response names %d fields, want the first 20: %v", len(fields), fields)
 	}
+	var twice invalid
+	twice.add("field1", "must be a string")
+	twice.add("field1", "is given more than once")
+	if len(twice) != 1 {
+		t.Errorf("a field that is wrong twice is named %d times, want once: %v", len(twice), twice)
+	}
 	var long invalid
 	long.add(strings.Repeat("ä", 100), "x")
 	if got := long[0].Field; got != strings.Repeat("ä", 50)+"..." {

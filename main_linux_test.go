@@ -295,6 +295,24 @@ Try it from another terminal:
 	}
 }
 
+func TestLogAtATerminal(t *testing.T) {
+	_, terminal := openPTY(t)
+	for _, test := range []struct {
+		level  slog.Level
+		env    string
+		colour bool
+	}{
+		{slog.LevelInfo, "", true},
+		{slog.LevelWarn, "NO_COLOR=1", false},
+	} {
+		set := &settings{logFormat: "text", logLevel: test.level}
+		h, ok := set.newLog(terminal, envOf(test.env)).Handler().(*terminalHandler)
+		if !ok || h.level != test.level || h.colour != test.colour {
+			t.Errorf("the log at a terminal with -log-level %v and %q is %+v, want that level, and colour: %t", test.level, test.env, h, test.colour)
+		}
+	}
+}
+
 func TestTerminalLines(t *testing.T) {
 	for _, test := range []struct {
 		name   string

@@ -134,6 +134,14 @@ func TestLimitsOfSettings(t *testing.T) {
 	}
 }
 
+func TestUserOfEtcdIsInTheEnvironment(t *testing.T) {
+	t.Parallel()
+	set, err := parseSettings(nil, envOf("STDAUTH_ETCD_USERNAME=alice", "STDAUTH_ETCD_PASSWORD=hunter2"))
+	if err != nil || set.etcdUsername != "alice" || set.etcdPassword != "hunter2" {
+		t.Errorf("the user and password of etcd are %q and %q, %v; want alice and hunter2", set.etcdUsername, set.etcdPassword, err)
+	}
+}
+
 // TestRefusedSettings: an invalid setting ends the process with exit status 2 and a
 // one-line error that names the flag or the variable.
 func TestRefusedSettings(t *testing.T) {
@@ -170,6 +178,7 @@ func TestRefusedSettings(t *testing.T) {
 		{"a damaged store is refused", "-store " + broken, secret, "-store: line 2"},
 		{"a store in use is refused", "-store " + taken, secret, "-store: another process is using it"},
 
+		{"an address of etcd without a port is refused", "-store etcd://localhost", secret, `-store: "localhost" in an etcd address is not host:port`},
 		{"a store in a file without a key is refused", "-store users.jsonl", "", "SECRET_KEY: is required with a -store that outlives the process; make one with: openssl rand -hex 32"},
 		{"an error about a missing SECRET_KEY mentions STDAUTH_SECRET_KEY if that is set", "-store users.jsonl", "STDAUTH_SECRET_KEY=" + settingsKey, "SECRET_KEY: is required with a -store that outlives the process; STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"},
 		{"a key of one repeated byte is refused", "", "SECRET_KEY=" + strings.Repeat("k", 64), "SECRET_KEY: must have at least 8 different bytes"},
@@ -188,6 +197,7 @@ func TestRefusedSettings(t *testing.T) {
 		{"demo accounts set by the variable are refused on every address", "-addr :0", "STDAUTH_DEMO=1", "-demo (STDAUTH_DEMO): cannot be set with"},
 		{"demo accounts with TLS are refused", "-demo -tls-cert " + cert + " -tls-key " + key, "", "-demo: cannot be set with -tls-cert: everybody knows"},
 		{"demo accounts behind a proxy are refused", "-demo -trusted-proxy 10.0.0.0/8", "", "-demo: cannot be set with -trusted-proxy: everybody knows"},
+		{"an error about two invalid variables names the flag that comes first", "", "STDAUTH_DEMO=perhaps STDAUTH_ACCESS_TTL=soon", "-access-ttl (STDAUTH_ACCESS_TTL): "},
 		{"a variable that is neither true nor false is refused", "", "STDAUTH_DEMO=perhaps", "-demo (STDAUTH_DEMO): "},
 		{"a flag that is neither true nor false is refused", "-demo=perhaps", "", "-demo: parse error"},
 
@@ -464,6 +474,35 @@ type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
+// A namelessStore finds no account by its name.
+type namelessStore struct{ Store }
+
+func (namelessStore) UserByName(context.Context, string) (User, error) { return User{}, ErrUnavailable }
+
+func TestAccountsThatCannotBeCreatedStopTheStart(t *testing.T) {
+	t.Parallel()
+	for name, set := range map[string]*settings{
+		"the demo accounts": {Config: Config{Demo: true}},
+		"an admin":          {adminName: "root"},
+	} {
+		store := &stagedStore{Store: NewMemoryStore(testLife), err: ErrUnavailable}
+		if err := set.createAccounts(t.Context(), store, io.Discard, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%s: createAccounts = %v, want %v", name, err, ErrUnavailable)
+		}
+		store = &stagedStore{Store: NewMemoryStore(testLife), readErr: ErrUnavailable}
+		if err := set.createAccounts(t.Context(), store, io.Discard, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("%s: createAccounts with a store that cannot be read = %v, want %v", name, err, ErrUnavailable)
+		}
+	}
+	if err := (&settings{adminName: "root"}).createAccounts(t.Context(), namelessStore{NewMemoryStore(testLife)}, io.Discard, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("an admin that cannot be looked up: createAccounts = %v, want %v", err, ErrUnavailable)
+	}
+	store := &stagedStore{Store: NewMemoryStore(testLife), err: ErrUsernameTaken} // by another copy of the server
+	if err := (&settings{adminName: "root"}).createAccounts(t.Context(), store, io.Discard, slog.New(slog.DiscardHandler)); err != nil {
+		t.Errorf("an admin that another copy has just created: createAccounts = %v, want nil", err)
+	}
+}
+
 func TestResetPassword(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users.jsonl")
@@ -557,6 +596,21 @@ func TestClosedRegistration(t *testing.T) {
 	s.stop()
 }
 
+func TestPasswordsOfTheServerCost600000Iterations(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	writeAccounts(t, file, User{Username: "ada", Role: RoleAdmin, PasswordHash: Hasher{Iterations: 1}.Hash("secret")})
+	s := launch(t, []string{"-store", file}, "SECRET_KEY="+settingsKey)
+	s.login("ada") // which replaces the weak hash
+	if got := s.do("POST", "/users/", "", `{"username":"bob","password":"correct horse"}`); got.status != 201 {
+		t.Errorf("POST /users/ = %d %s, want 201", got.status, got.body)
+	}
+	s.stop()
+	if got := strings.Count(readText(t, file), "$pbkdf2-sha256$i=600000,l=32$"); got != 2 {
+		t.Errorf("the file has %d hashes of 600,000 iterations, want 2:\n%s", got, readText(t, file))
+	}
+}
+
 // TestKeyRotation: a new key ends no session if the old one is SECRET_KEY_PREVIOUS, and
 // all sessions otherwise.
 func TestKeyRotation(t *testing.T) {
@@ -642,8 +696,9 @@ func TestRenewedCertificate(t *testing.T) {
 	if _, got := dial(); got != old {
 		t.Error("a certificate without its key is used")
 	}
-	if got := s.stderr.String(); !strings.Contains(got, "cannot use the new certificate; the old one stays in use") {
-		t.Errorf("the log does not have the certificate without its key:\n%s", got)
+	dial()
+	if got := s.stderr.String(); strings.Count(got, "cannot use the new certificate; the old one stays in use") != 1 {
+		t.Errorf("the log does not have the certificate without its key once:\n%s", got)
 	}
 	replace(keyFile, readText(t, newKey))
 	_, renewed := dial()
@@ -687,6 +742,7 @@ func TestDebugListener(t *testing.T) {
 		`stdauth_logins_total{outcome="ok"} 1`, `stdauth_logins_total{outcome="failed"} 1`, `stdauth_errors_total{code="incorrect_login"} 1`,
 		`stdauth_requests_total{method="POST",route="/token",class="2xx"} 1`, `stdauth_requests_total{method="POST",route="/token",class="4xx"} 1`,
 		`stdauth_requests_total{method="",route="",class="4xx"} 1`, `stdauth_requests_total{method="GET",route="/users/",class="2xx"} 0`,
+		`stdauth_requests_total{method="GET",route="/users/",class="1xx"} 0`, `stdauth_requests_total{method="GET",route="/users/",class="5xx"} 0`,
 		"stdauth_replays_total 0", "stdauth_sessions_started_total 1", "stdauth_etcd_failovers_total 0", "stdauth_request_duration_seconds_count 3",
 		`stdauth_request_duration_seconds_bucket{le="+Inf"} 3`, "# TYPE stdauth_request_duration_seconds histogram",
 	} {
@@ -700,6 +756,18 @@ func TestDebugListener(t *testing.T) {
 	if got := s.do("GET", "/debug/pprof/", "", ""); got.status != 200 {
 		t.Errorf("GET /debug/pprof/ = %d, want 200", got.status)
 	}
+	var bounds []string
+	for _, m := range regexp.MustCompile(`_bucket\{le="([^"]*)"\}`).FindAllStringSubmatch(got.body, -1) {
+		bounds = append(bounds, m[1])
+	}
+	if got, want := strings.Join(bounds, " "), "0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 +Inf"; got != want {
+		t.Errorf("the buckets of GET /metrics are %s, want %s", got, want)
+	}
+	for _, profile := range []string{"heap", "cmdline", "symbol", "trace?seconds=0.01", "profile?seconds=1"} {
+		if got := s.do("GET", "/debug/pprof/"+profile, "", ""); got.status != 200 {
+			t.Errorf("GET /debug/pprof/%s = %d, want 200", profile, got.status)
+		}
+	}
 	// DNS rebinding: a page makes its own name resolve to 127.0.0.1.
 	for host, want := range map[string]int{"evil.example.com": 421, "evil.example.com:6060": 421, "localhost:6060": 200, "[::1]:6060": 200} {
 		r, _ := http.NewRequestWithContext(t.Context(), "GET", s.url+"/debug/vars", nil)
@@ -712,6 +780,24 @@ func TestDebugListener(t *testing.T) {
 		if resp.StatusCode != want {
 			t.Errorf("GET /debug/vars with Host: %s = %d, want %d", host, resp.StatusCode, want)
 		}
+	}
+	s.url = api
+	s.stop()
+}
+
+func TestMetricsShowTheSizeOfTheFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	s := launch(t, []string{"-store", file, "-debug-addr", "127.0.0.1:0"}, "SECRET_KEY="+settingsKey)
+	api := s.url
+	m := regexp.MustCompile(`msg=debugging metrics=(\S+)/metrics`).FindStringSubmatch(s.stderr.String())
+	if m == nil {
+		t.Fatalf("the log does not say where the debug listener is:\n%s", s.stderr)
+	}
+	s.url = m[1]
+	got, want := s.do("GET", "/metrics", "", ""), fmt.Sprintf("stdauth_store_file_bytes %d\n", len(fileHeader))
+	if !strings.Contains(got.body, want) {
+		t.Errorf("GET /metrics has no %s:\n%s", want, got.body)
 	}
 	s.url = api
 	s.stop()

@@ -392,8 +392,11 @@ func TestPagesNumbersInProse(t *testing.T) {
 	used := map[string]bool{}
 	for _, page := range pages(t) {
 		text := readText(t, page)
-		if page == "docs/reading.md" {
-			continue // made from web/ways.json
+		switch page {
+		case "docs/reading.md": // made from web/ways.json
+			continue
+		case "docs/mutation.md", "docs/growth.md": // what one run measured
+			continue
 		}
 		if page == "README.md" || page == "docs/promises.md" {
 			text = regexp.MustCompile(`(?m)^\|.*$`).ReplaceAllString(text, "")

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 )
@@ -123,6 +124,20 @@ func TestEtcdAddress(t *testing.T) {
 	}
 }
 
+func TestEtcdCopiesDoNotAllUseTheSameMember(t *testing.T) {
+	first := map[string]bool{}
+	for range 100 {
+		g, _, err := newGateway("etcd://one:2379,two:2379,three:2379", "", "", slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		first[g.endpoint(0)] = true
+	}
+	if len(first) != 3 {
+		t.Errorf("of three members, %d are used first: %v", len(first), first)
+	}
+}
+
 // TestEtcdStoreIsNotOpened has the errors at the start. Each is one line that names the cause.
 func TestEtcdStoreIsNotOpened(t *testing.T) {
 	for _, test := range []struct {
@@ -132,6 +147,8 @@ func TestEtcdStoreIsNotOpened(t *testing.T) {
 	}{
 		{"a port that is not one of etcd is refused", func(c *fakeEtcd) { c.fails(says(404, "<html>no such page\n")) },
 			`Not Found: "<html>no such page"`},
+		{"a port that responds in JSON but is not one of etcd is refused", func(c *fakeEtcd) { c.fails(says(404, "{}")) },
+			`Not Found: "{}"`},
 		{"a missing user is refused", func(c *fakeEtcd) { c.user, c.password = "alice", "secret" },
 			"etcdserver: user name is empty: STDAUTH_ETCD_USERNAME and STDAUTH_ETCD_PASSWORD are not set"},
 		{"a wrong password is refused", func(c *fakeEtcd) { c.user, c.password, c.given = "alice", "secret", "alice:guess" },
@@ -146,6 +163,16 @@ func TestEtcdStoreIsNotOpened(t *testing.T) {
 			"the keys under /stdauth/ were written by another version of stdauth"},
 		{"keys of an interrupted import are refused", func(c *fakeEtcd) { c.put("/stdauth/format", "1"); c.put("/stdauth/last_id", `"importing"`) },
 			"an import is under way, or was cut off: then remove the keys under /stdauth/ and import again"},
+		{"an error names the member that refused", func(c *fakeEtcd) { c.writes = etcdRefusal{403, 7, "etcdserver: permission denied"} },
+			":2379: etcdserver: permission denied"},
+		{"a user without the permission to write to an existing store is refused", func(c *fakeEtcd) {
+			c.put("/stdauth/format", "1")
+			c.writes = etcdRefusal{403, 7, "etcdserver: permission denied"}
+		},
+			"etcdserver: permission denied"},
+		{"keys that another version creates at the same time are refused", func(c *fakeEtcd) {
+			c.fails(once(isWrite, func(*fakeEtcd, string, string, []byte) error { c.put("/stdauth/format", "2"); return nil }))
+		}, "the keys under /stdauth/ were written by another version of stdauth"},
 		{"a cluster that refuses connections is refused after a wait", func(c *fakeEtcd) { c.fails(refused) },
 			"connection refused"},
 		{"a cluster without a leader is refused after a wait", func(c *fakeEtcd) { c.fails(noLeader) },
@@ -331,6 +358,38 @@ func TestEtcdClientHangsUpWhileReading(t *testing.T) {
 	}
 }
 
+// TestEtcdWriteIsSentAgainOnlyIfItHadNoEffect: a write goes to the next member only if
+// the first has refused it without effect.
+func TestEtcdWriteIsSentAgainOnlyIfItHadNoEffect(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		fault fault
+		want  error
+	}{
+		{"a write that was not sent is sent to the next member", refused, nil},
+		{"a write that a member without a leader refused is sent again", noLeader, nil},
+		{"a write that a busy member refused is sent again", says(429, `{"code":8,"message":"etcdserver: too many requests"}`), nil},
+		{"a write during a change of the leader is not sent again", says(503, `{"code":14,"message":"etcdserver: leader changed"}`), ErrUnavailable},
+		{"a write that a proxy did not pass on is not sent again", says(502, "<html>bad gateway</html>"), ErrUnavailable},
+		{"a write that a proxy refuses with the words of etcd is not sent again", func(*fakeEtcd, string, string, []byte) error {
+			return etcdRefusal{502, 0, `{"message":"etcdserver: no leader"}`}
+		}, ErrUnavailable},
+		{"a write that the user may not make is not sent again", says(403, `{"code":7,"message":"etcdserver: permission denied"}`), ErrUnavailable},
+		{"a write whose response breaks off is not sent again", breakOff, ErrUnavailable},
+		{"a write whose response is not JSON is not sent again", says(200, "<html>"), ErrUnavailable},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newFakeEtcd()
+				s := testedStore{c.open(t), t}
+				u := s.create(newUser("johndoe"))
+				c.fails(once(isWrite, test.fault))
+				wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(u)), test.want)
+			})
+		})
+	}
+}
+
 // TestEtcdEmptyResponse: a program that is not etcd may respond at the address of a
 // member.
 func TestEtcdEmptyResponse(t *testing.T) {
@@ -381,6 +440,12 @@ func TestEtcdFailOver(t *testing.T) {
 		{"the client leaves a member with too many requests", says(429, `{"code":8,"message":"etcdserver: too many requests"}`), 0},
 		{"the client leaves a member behind a failing proxy", says(502, "<html>bad gateway</html>"), 0},
 		{"the client leaves a member whose response is not JSON", says(200, "<html>"), 0},
+		{"the client leaves a member behind a proxy with an internal error", says(500, "<html>internal server error</html>"), 0},
+		{"the client leaves a member that cancels the call", says(499, `{"code":1,"message":"context canceled"}`), 0},
+		{"the client leaves a member that fails in an unknown way", says(500, `{"code":2,"message":"unknown"}`), 0},
+		{"the client leaves a member whose time is over", says(504, `{"code":4,"message":"context deadline exceeded"}`), 0},
+		{"the client leaves a member that aborts the call", says(409, `{"code":10,"message":"aborted"}`), 0},
+		{"the client leaves a member with an internal error", says(500, `{"code":13,"message":"internal"}`), 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -407,6 +472,38 @@ func TestEtcdFailOver(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestEtcdOfOneMemberLogsNoFailOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		e := c.open(t)
+		var log bytes.Buffer
+		e.gateway.endpoints, e.gateway.log = e.gateway.endpoints[:1], slog.New(slog.NewTextHandler(&log, nil))
+		c.fails(refused)
+		_, err := e.User(t.Context(), 1)
+		wantErr(t, "User", err, ErrUnavailable)
+		if got := log.String(); strings.Contains(got, "going on with the next") || strings.Count(got, "the etcd cluster does not respond") != 1 {
+			t.Errorf("the log of a cluster of one member that is away: %s", got)
+		}
+	})
+}
+
+func TestEtcdReadsFailWithoutTheCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		s := c.open(t)
+		c.fails(refused)
+		for name, read := range map[string]func() error{
+			"User":       func() error { _, err := s.User(t.Context(), 1); return err },
+			"UserByName": func() error { _, err := s.UserByName(t.Context(), "johndoe"); return err },
+			"Users":      func() error { _, err := s.Users(t.Context(), 0, 10); return err },
+			"Session":    func() error { _, _, err := s.Session(t.Context(), 1, "x"); return err },
+			"Sessions":   func() error { _, err := s.Sessions(t.Context(), 1); return err },
+		} {
+			wantErr(t, name, read(), ErrUnavailable)
+		}
+	})
 }
 
 // TestEtcdWithoutMajority: without a majority the first requests wait, as a leader may
@@ -544,6 +641,12 @@ func TestEtcdChangedInBetween(t *testing.T) {
 	if got := len(one.sessions(u.ID)); got != maxSessions {
 		t.Errorf("after two logins at once there are %d sessions, want %d", got, maxSessions)
 	}
+	another := two.create(newUser("another"))
+	before := c.count("/v3/kv/txn")
+	meanwhile(func() { two.login(u) })
+	one.login(another)
+	wantEqual(t, "requests of two logins at once to two accounts", c.count("/v3/kv/txn")-before, 4)
+	two.remove(another.ID)
 	made := one.login(u)
 	meanwhile(func() { two.rotate(made) })
 	_, _, err := one.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { return s.Rotate(1, today(), testLife) })
@@ -561,19 +664,41 @@ func TestEtcdChangedInBetween(t *testing.T) {
 	_, err = one.CreateUser(t.Context(), Caller{}, newUser("anna"))
 	wantErr(t, "CreateUser", err, ErrUsernameTaken)
 	meanwhile(func() { two.create(newUser("ben")) })
-	if got := one.create(newUser("cleo")).ID; got != 4 {
-		t.Errorf("the second of two accounts created at once has the ID %d, want 4", got)
+	cleo := one.create(newUser("cleo"))
+	if cleo.ID != 5 {
+		t.Errorf("the second of two accounts created at once has the ID %d, want 5", cleo.ID)
 	}
 
-	made = one.login(one.user(4))
-	meanwhile(func() { two.update(4, func(u *User) { u.Disabled = true }) })
-	_, _, err = one.UpdateSession(t.Context(), 4, made.ID, func(s *Session, u User) error {
+	made = one.login(cleo)
+	meanwhile(func() { two.update(cleo.ID, func(u *User) { u.Disabled = true }) })
+	_, _, err = one.UpdateSession(t.Context(), cleo.ID, made.ID, func(s *Session, u User) error {
 		if u.Disabled {
 			return ErrInactive
 		}
 		return s.Rotate(1, today(), testLife)
 	})
 	wantErr(t, "UpdateSession", err, ErrInactive)
+
+	c = newFakeEtcd()
+	one, two = testedStore{c.open(t), t}, testedStore{c.open(t), t}
+	meanwhile(func() { two.create(newUser("first")) })
+	wantErr(t, "Import", one.Import(t.Context(), []User{{ID: 1, Username: "imported", Role: RoleUser}}, 1), ErrNotEmpty)
+
+	for _, write := range []int{2, 3} { // the accounts, the end
+		c, writes := newFakeEtcd(), 0
+		one := testedStore{c.open(t), t}
+		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
+			if isWrite(path, body) {
+				if writes++; writes == write {
+					c.put("/stdauth/last_id", "7")
+				}
+			}
+			return nil
+		})
+		if err := one.Import(t.Context(), []User{{ID: 1, Username: "imported", Role: RoleUser}}, 1); err == nil || !strings.Contains(err.Error(), "somebody else") {
+			t.Errorf("Import while somebody else begins an account before write %d = %v", write, err)
+		}
+	}
 }
 
 // TestEtcdRetriesAreBounded: a change that always conflicts with others fails in the end.
@@ -749,10 +874,34 @@ func TestEtcdDamagedValue(t *testing.T) {
 	c := newFakeEtcd()
 	s := testedStore{c.open(t), t}
 	u := s.create(newUser("johndoe"))
+	c.put("/stdauth/sessions/0000000000000000001/x", "{")
+	if _, err := s.Sessions(t.Context(), u.ID); err == nil || !strings.Contains(err.Error(), "the value of etcd's key /stdauth/sessions/0000000000000000001/x") {
+		t.Errorf("Sessions of an account with a damaged one = %v, want something about its key", err)
+	}
 	c.put("/stdauth/users/0000000000000000001", "{")
 	_, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(*User) error { return nil })
-	if want := "the value of etcd's key /stdauth/users/0000000000000000001"; err == nil || !strings.Contains(err.Error(), want) {
+	const want = "the value of etcd's key /stdauth/users/0000000000000000001"
+	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("UpdateUser = %v, want an error with %s", err, want)
+	}
+	for name, read := range map[string]func() error{
+		"CreateUser": func() error {
+			_, err := s.CreateUser(t.Context(), Caller{UserID: u.ID, SessionID: "x"}, newUser("another"))
+			return err
+		},
+		"User":       func() error { _, err := s.User(t.Context(), u.ID); return err },
+		"UserByName": func() error { _, err := s.UserByName(t.Context(), u.Username); return err },
+		"Users":      func() error { _, err := s.Users(t.Context(), 0, 10); return err },
+		"Session":    func() error { _, _, err := s.Session(t.Context(), u.ID, "x"); return err },
+		"Sessions":   func() error { _, err := s.Sessions(t.Context(), u.ID); return err },
+	} {
+		if err := read(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s for a damaged account = %v, want something about %s", name, err, want)
+		}
+	}
+	c.put("/stdauth/names/johndoe", "x")
+	if _, err := s.UserByName(t.Context(), u.Username); err == nil || errors.Is(err, ErrNotFound) {
+		t.Errorf("UserByName of a damaged name = %v, want an error that is not ErrNotFound", err)
 	}
 }
 
@@ -855,6 +1004,9 @@ func (c *fakeEtcd) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.Header.Get("Grpc-Metadata-Hasleader") != "true" || r.Header.Get("Content-Type") != "application/json" {
+		return nil, fmt.Errorf("a request for which a member without a leader would wait, or that is not JSON: %v", r.Header)
+	}
 	runtime.Gosched() // other requests run while a real cluster responds
 	c.mu.Lock()
 	c.asked, c.requests = append(c.asked, r.URL.Host), append(c.requests, r.URL.Path)
@@ -866,6 +1018,9 @@ func (c *fakeEtcd) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err == errHang {
 		<-r.Context().Done()
 		return nil, r.Context().Err()
+	}
+	if err == errBreaksOff {
+		return &http.Response{StatusCode: 200, Body: io.NopCloser(iotest.ErrReader(err))}, nil
 	}
 	if _, ok := errors.AsType[etcdRefusal](err); err != nil && !ok {
 		return nil, err
@@ -1172,7 +1327,15 @@ func noLeader(*fakeEtcd, string, string, []byte) error {
 // loseResponse handles the request and closes the connection.
 func loseResponse(c *fakeEtcd, host, path string, body []byte) error {
 	c.handle(path, body, "")
-	return io.ErrUnexpectedEOF
+	return &net.OpError{Op: "read", Net: "tcp", Err: errors.New("connection reset by peer")}
+}
+
+var errBreaksOff = errors.New("the connection is reset within the answer")
+
+// breakOff handles the request and closes the connection within the response.
+func breakOff(c *fakeEtcd, host, path string, body []byte) error {
+	c.handle(path, body, "")
+	return errBreaksOff
 }
 
 func says(status int, body string) fault {

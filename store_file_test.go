@@ -303,6 +303,10 @@ func TestUnusableFilesAreRefusedAndLeftAlone(t *testing.T) {
 		{"zero bytes in the middle of the file are refused", fileHeader + anna + "\x00\x00\x00\n" + login, "line 3: "},
 		{"a complete last line that is not JSON is refused", fileHeader + anna + "johndoe\n", "line 3: "},
 
+		{"an account without an ID is refused", fileHeader + strings.ReplaceAll(anna, `"id":1,`, "") + anna + login, "line 2: not a change"},
+		{"a line of an ID alone is refused", fileHeader + anna + `{"id":1}` + "\n" + login, "line 3: not a change"},
+		{"a last line that is too long and has no end is refused", fileHeader + anna + strings.Repeat(" ", 2*maxLine), "line 3: "},
+
 		{"an ID not above the last one is refused", fileHeader + `{"last_id":1}` + "\n" + anna + login, "line 3: the ID 1 is not above"},
 		{"an ID below 1 is refused", fileHeader + strings.ReplaceAll(anna, `"id":1`, `"id":-1`) + login, "line 2: not a change"},
 		{"a username of two accounts is refused", fileHeader + anna + strings.ReplaceAll(anna, `"id":1`, `"id":2`) + login, "line 3: username already registered"},
@@ -521,6 +525,7 @@ func TestFailedDiskEndsAllChanges(t *testing.T) {
 			_, err = f.UserByName(t.Context(), "unlucky")
 			wantErr(t, "UserByName of the account that was not acknowledged", err, ErrNotFound)
 			wantErr(t, "Close after the failure was returned", f.file.Close(), nil)
+			wantEqual(t, "compactions after the failure", f.file.Metrics()["stdauth_store_compactions_total"], 0)
 
 			again := openFile(t, f.path)
 			after := again.contents()
@@ -533,6 +538,146 @@ func TestFailedDiskEndsAllChanges(t *testing.T) {
 			wantErr(t, "Ready of the store opened again", again.Ready(t.Context()), nil)
 			again.create(newUser("lucky"))
 		})
+	}
+}
+
+func TestDiskThatFailsWhileOpeningStopsTheStart(t *testing.T) {
+	for _, op := range []string{"stat", "second stat", "truncate", "chmod", "write", "sync", "sync of the folder"} {
+		for _, name := range []string{"new.jsonl", "old.jsonl"} {
+			dir := t.TempDir()
+			disk, err := openFolder(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer disk.Close()
+			old := openFile(t, filepath.Join(dir, "old.jsonl"))
+			old.create(newUser("johndoe"))
+			old.close()
+			_, err = openFileStore(t.Context(), faultyFolder{disk, op}, name, testLife, slog.New(slog.DiscardHandler))
+			wantErr(t, "openFileStore of "+name+" with a "+op+" that fails", err, errFaulty)
+		}
+	}
+}
+
+var errFaulty = errors.New("input/output error")
+
+// A faultyFolder fails at one operation, on all its files.
+type faultyFolder struct {
+	folder
+	fails string
+}
+
+func (d faultyFolder) Sync() error {
+	if d.fails == "sync of the folder" {
+		return errFaulty
+	}
+	return d.folder.Sync()
+}
+
+func (d faultyFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	f, err := d.folder.OpenFile(name, flag, perm)
+	return &faultyFile{file: f, fails: d.fails}, err
+}
+
+type faultyFile struct {
+	file
+	fails string
+	stats int
+}
+
+func (f *faultyFile) at(op string) error {
+	if op == f.fails {
+		return errFaulty
+	}
+	return nil
+}
+
+func (f *faultyFile) Stat() (fs.FileInfo, error) {
+	f.stats++
+	if err := f.at("stat"); err != nil {
+		return nil, err
+	}
+	if err := f.at("second stat"); err != nil && f.stats == 2 {
+		return nil, err
+	}
+	return f.file.Stat()
+}
+
+func (f *faultyFile) WriteAt(b []byte, offset int64) (int, error) {
+	if err := f.at("write"); err != nil {
+		return 0, err
+	}
+	return f.file.WriteAt(b, offset)
+}
+
+func (f *faultyFile) Truncate(size int64) error {
+	return errors.Join(f.at("truncate"), f.file.Truncate(size))
+}
+func (f *faultyFile) Chmod(mode fs.FileMode) error {
+	return errors.Join(f.at("chmod"), f.file.Chmod(mode))
+}
+func (f *faultyFile) Sync() error { return errors.Join(f.at("sync"), f.file.Sync()) }
+
+func TestChangeThatWaitsForAFailingSyncFailsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := filledStore(t)
+		disk := f.slowDown()
+		errs := make(chan error, 2)
+		for _, name := range []string{"first", "second"} {
+			go func() {
+				_, err := f.CreateUser(t.Context(), Caller{}, newUser(name))
+				errs <- err
+			}()
+			synctest.Wait()
+		}
+		disk.finish(errors.New("input/output error"))
+		wantErr(t, "the change that is being synced", <-errs, ErrUnavailable)
+		wantErr(t, "the change that waits for the next sync", <-errs, ErrUnavailable)
+		f.file.Close()
+		wantEqual(t, "syncs", disk.syncs.Load(), 1)
+		wantEqual(t, "compactions", f.file.Metrics()["stdauth_store_compactions_total"], 0)
+	})
+}
+
+func TestZeroBytesOfAWholeBufferAreTorn(t *testing.T) {
+	path := storePath(t)
+	f := openFile(t, path)
+	f.create(newUser("johndoe"))
+	f.close()
+	sound := read(t, path)
+	write(t, path, sound+strings.Repeat("\x00", maxLine)+`the end of a line"}`+"\n")
+	openFile(t, path)
+	wantEqual(t, "the file", read(t, path), sound)
+}
+
+func TestChecksumHasEightDigits(t *testing.T) {
+	path := storePath(t)
+	f := openFile(t, path)
+	f.create(newUser("johndoe"))
+	f.close()
+	write(t, path, strings.Replace(read(t, path), crcOpening, crcOpening+"1", 1))
+	if f, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler)); err == nil {
+		f.Close()
+		t.Error("OpenFileStore accepts a checksum of nine digits")
+	}
+}
+
+func TestFolderThatCannotBeReadIsAnError(t *testing.T) {
+	folder, err := openFolder(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := folder.OpenFile("users.jsonl", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	folder.Close()
+	if ours, err := folder.Holds("users.jsonl", f); ours || err == nil {
+		t.Errorf("Holds = %t, %v, want false and an error", ours, err)
+	}
+	if err := folder.Sync(); err == nil {
+		t.Error("Sync = nil, want an error")
 	}
 }
 
@@ -737,6 +882,74 @@ func TestCompactionKeepsEverythingThatCounts(t *testing.T) {
 	if got := f.create(newUser("next")).ID; got != 6 {
 		t.Errorf("CreateUser = ID %d, want 6: the deleted account had 5", got)
 	}
+}
+
+func TestFileStoreCountsItsBytesAndCompactions(t *testing.T) {
+	f := filledStore(t)
+	want := func(compactions float64) {
+		t.Helper()
+		wantEqual(t, "Metrics", f.file.Metrics(), map[string]float64{
+			"stdauth_store_file_bytes": float64(len(f.bytes())), "stdauth_store_compactions_total": compactions,
+		})
+	}
+	want(0)
+	f.compactNow()
+	want(1)
+	f.create(newUser("afterwards"))
+	want(1)
+	f = f.reopen()
+	want(0)
+}
+
+func TestFailedCompactionIsNotTriedAgainAtOnce(t *testing.T) {
+	f := filledStore(t)
+	f.file.folder = brokenFolder{f.file.folder, "write"}
+	f.compactSoon()
+	for i := range 5 {
+		f.create(newUser(fmt.Sprint("later", i)))
+	}
+	f.file.Close()
+	if got := f.logs.count("could not compact the store"); got != 1 {
+		t.Errorf("there were %d tries, want 1", got)
+	}
+}
+
+func TestFailedCompactionLeavesNoNewFileBehind(t *testing.T) {
+	for _, op := range []string{"write", "sync"} {
+		f := filledStore(t)
+		f.file.folder = brokenFolder{f.file.folder, op}
+		f.file.compact()
+		if _, err := os.Stat(f.path + ".new"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("after a %s of the new file failed, Stat of it = %v, want none: a full disk would stay full", op, err)
+		}
+	}
+}
+
+func TestCompactionKeepsTheLastIDOfAStoreWithoutAccounts(t *testing.T) {
+	f := openFile(t, storePath(t))
+	f.remove(f.create(newUser("deleted")).ID)
+	f.compactNow()
+	if got := f.reopen().create(newUser("next")).ID; got != 2 {
+		t.Errorf("CreateUser = ID %d, want 2: the deleted account's 1 is not given again", got)
+	}
+}
+
+func TestWriterThatWakesForNothingDoesNotCompact(t *testing.T) {
+	if f := filledStore(t); f.file.flush() {
+		t.Error("without changes, flush wants a compaction")
+	}
+}
+
+func TestChangeThatChangesNothingIsNotWritten(t *testing.T) {
+	f := filledStore(t)
+	old := f.sessions(2)[0]
+	renewed := f.rotate(old)
+	before := f.bytes()
+	again, _, err := f.UpdateSession(t.Context(), 2, old.ID, func(s *Session, _ User) error { return s.Rotate(old.Generation, today(), testLife) })
+	wantErr(t, "a refresh that is sent again", err, nil)
+	wantEqual(t, "a refresh that is sent again", again, renewed)
+	f.update(2, func(*User) {})
+	wantEqual(t, "the file", string(f.bytes()), string(before))
 }
 
 func TestCompactionLeavesExpiredSessionsBehind(t *testing.T) {

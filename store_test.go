@@ -380,6 +380,11 @@ func testImport(rule ruleFunc) {
 			t.Errorf("CreateUser after Import(up to ID 6, lastID 0) = ID %d, want 7", got)
 		}
 	})
+	rule("an import with a name twice is refused", func(t *testing.T, s testedStore) {
+		users := imported()
+		users[2].Username = "ANNA"
+		wantErr(t, "Import", s.Import(t.Context(), users, 6), ErrUsernameTaken)
+	})
 	rule("an import of no accounts succeeds", func(t *testing.T, s testedStore) {
 		wantErr(t, "Import", s.Import(t.Context(), nil, 0), nil)
 		if got := s.create(newUser("first")).ID; got != 1 {
@@ -446,6 +451,8 @@ func testSessions(rule ruleFunc) {
 		before := s.login(u)
 		s.update(u.ID, func(u *User) { u.Disabled = true })
 		wantEqual(t, "Sessions of the disabled account", s.sessions(u.ID), []Session{before})
+		s.update(u.ID, func(u *User) { u.FullName = "New" })
+		wantEqual(t, "Sessions after another change of it", s.sessions(u.ID), []Session{before})
 		s.update(u.ID, func(u *User) { u.Disabled = false })
 		s.wantGone(before)
 		after := s.login(u)
@@ -1501,6 +1508,9 @@ func (m *modelStore) Import(ctx context.Context, users []User, lastID int64) err
 	}
 	m.lastID = lastID
 	for _, u := range users {
+		if _, taken := m.byName(u.Username); taken {
+			return ErrUsernameTaken
+		}
 		m.accounts[u.ID] = u
 		m.lastID = max(m.lastID, u.ID)
 	}
