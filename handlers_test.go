@@ -60,6 +60,7 @@ func TestToken(t *testing.T) {
 		{"Basic credentials of a client are ignored at a login", `POST /token with "Authorization: Basic Y2xpZW50OnNlY3JldA==" username=johndoe&password=secret`, tokens},
 		{"a token of an ended session is ignored at a login", "POST /token as ended username=johndoe&password=secret", tokens},
 		{"the content type of a login may have parameters and any case of letters", `POST /token with "Content-Type: Application/X-WWW-Form-Urlencoded; charset=utf-8" username=johndoe&password=secret`, tokens},
+		{"a login whose content type has a broken parameter is refused", `POST /token with "Content-Type: application/x-www-form-urlencoded; charset" username=johndoe&password=secret`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
 
 		{"a wrong password is refused", "POST /token username=johndoe&password=wrong", wrongLogin},
 		{"a password is case-sensitive", "POST /token username=johndoe&password=Secret", wrongLogin},
@@ -531,6 +532,7 @@ func TestOneUser(t *testing.T) {
 		{"the name of a role is case-sensitive", patch(3, `{"role":"Admin"}`), invalidFields(`role must be "user" or "admin"`)},
 		{"null is refused as role and as disabled", patch(3, `{"role":null,"disabled":null}`), invalidFields("role must be a string", "disabled must be true or false")},
 		{"a number is refused as disabled", patch(3, `{"disabled":1}`), invalidFields("disabled must be true or false")},
+		{"a string with U+FFFD is refused for a boolean field", patch(3, `{"disabled":"\uFFFD"}`), invalidFields("disabled must be true or false")},
 		{"a string is refused as disabled", patch(3, `{"disabled":"true"}`), invalidFields("disabled must be true or false")},
 		{"a boolean is refused as role", patch(3, `{"role":true}`), invalidFields("role must be a string")},
 		{"an admin cannot change a username or an ID", patch(3, `{"username":"x","id":9}`), invalidFields("username is not a field of this request", "id is not a field of this request")},

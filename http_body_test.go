@@ -2,11 +2,15 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -205,4 +209,16 @@ func jsonTestSuite(t *testing.T) (all []struct{ name, text string }) {
 		all = append(all, struct{ name, text string }{name, text})
 	}
 	return all
+}
+
+func TestBodyThatBreaksOffIsNotRead(t *testing.T) {
+	for _, err := range []error{io.ErrUnexpectedEOF, &net.OpError{Op: "read", Net: "tcp", Err: errors.New("connection reset by peer")}} {
+		r := httptest.NewRequestWithContext(t.Context(), "POST", "/revoke", io.MultiReader(strings.NewReader("token=x"), iotest.ErrReader(err)))
+		r.Header.Set("Content-Type", formBody[0])
+		req := &request{Request: r}
+		wantErr(t, "readBody", req.readBody(httptest.NewRecorder(), formBody), errInvalidRequest)
+		if len(req.form) > 0 {
+			t.Errorf("the form of a body that breaks off is %v, want none", req.form)
+		}
+	}
 }
