@@ -289,5 +289,4 @@ func (t *throttle) put(key throttleKey, f failures, now time.Time) {
 		t.newer, t.older = map[throttleKey]failures{}, t.newer
 	}
 	t.newer[key] = f
-	delete(t.older, key)
 }

@@ -134,8 +134,8 @@ func (i invalid) Unwrap() error { return errInvalidFields }
 // problemOf returns the response to an error, and the invalid fields if it is about
 // fields. An error that is not in problems is an internal error.
 func problemOf(err error) (p problem, fields []fieldError) {
-	for _, p = range problems {
-		if errors.Is(err, p.err) || p.err == errInternal {
+	for _, p = range problems { // the last is errInternal
+		if errors.Is(err, p.err) {
 			break
 		}
 	}

@@ -184,7 +184,7 @@ func (s *server) noRoute(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var allow []string
 		for _, method := range methods {
-			probe := http.Request{Method: method, URL: r.URL, Host: r.Host}
+			probe := http.Request{Method: method, URL: r.URL}
 			if _, pattern := mux.Handler(&probe); pattern != "/" {
 				allow = append(allow, method)
 			}

@@ -285,7 +285,6 @@ func (f *FileStore) write() {
 			f.compact()
 		}
 	}
-	f.flush()
 }
 
 // flush writes and syncs the next batch and makes its changes on shown. It reports
