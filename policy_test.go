@@ -449,6 +449,21 @@ func TestReadmeCodes(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the codes with their status (-), and those in the pages (+):\n%s", diff)
 	}
+
+	want, got = nil, nil
+	for _, p := range problems {
+		if code := "`" + p.code + "`"; !slices.Contains(want, code) {
+			want = append(want, code)
+		}
+	}
+	_, list, _ := strings.Cut(readText(t, "README.md"), "explains them: ")
+	list, _, _ = strings.Cut(list, ".")
+	for code := range strings.SplitSeq(list, ",") {
+		got = append(got, strings.TrimSpace(code))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the codes (-), and those in README.md (+):\n%s", diff)
+	}
 }
 
 // TestReadmeLinks: every link in a page leads to a file and a heading that exist.
