@@ -641,7 +641,7 @@ func TestAttackThrottleMemory(t *testing.T) {
 	for i := range 3 * throttleHalf {
 		throttle.take(keys(i), now)
 		most = max(most, len(throttle.newer)+len(throttle.older))
-		if i == throttleHalf/2-2 && throttle.wait(mine, now) == nil {
+		if i == throttleHalf/2-2 && throttle.check(mine, now) == nil {
 			t.Errorf("after %d other failures, the wait is lost", i)
 		}
 	}
@@ -949,7 +949,7 @@ func TestAttackKeyInTheHeader(t *testing.T) {
 
 // TestAttackSignatureStripping: the signature is removed, cut, lengthened or invented.
 func TestAttackSignatureStripping(t *testing.T) {
-	token := testTokens().Access(johnClaims())
+	token := testTokens().SignAccess(johnClaims())
 	dot := strings.LastIndex(token, ".")
 	mac := token[dot+1:]
 	for size := range mac {
@@ -981,8 +981,8 @@ func TestAttackSignatureStripping(t *testing.T) {
 
 // TestAttackBitFlipping: one byte of the header, the claims or the signature is changed.
 func TestAttackBitFlipping(t *testing.T) {
-	token := []byte(testTokens().Access(johnClaims()))
-	refresh := []byte(testTokens().Refresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7}))
+	token := []byte(testTokens().SignAccess(johnClaims()))
+	refresh := []byte(testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7}))
 	for _, flip := range []byte{1, 2, 4, 0x20, 0x80} {
 		for i := range token {
 			token[i] ^= flip
@@ -1001,18 +1001,18 @@ func TestAttackBitFlipping(t *testing.T) {
 func TestAttackSplicing(t *testing.T) {
 	john, admin := johnClaims(), johnClaims()
 	admin.UserID, admin.Username, admin.Role = 2, "admin", RoleAdmin
-	a := strings.Split(testTokens().Access(john), ".")
-	b := strings.Split(testTokens().Access(admin), ".")
+	a := strings.Split(testTokens().SignAccess(john), ".")
+	b := strings.Split(testTokens().SignAccess(admin), ".")
 	refuseAccess(t, "the admin's claims under john's signature", a[0]+"."+b[1]+"."+a[2])
 	refuseAccess(t, "the admin's claims behind john's", a[0]+"."+a[1]+b[1]+"."+a[2])
 
-	older := strings.Split(testTokens().Refresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 1}), ".")
-	newer := strings.Split(testTokens().Refresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 2}), ".")
+	older := strings.Split(testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 1}), ".")
+	newer := strings.Split(testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 2}), ".")
 	refuseRefresh(t, "an older token with a newer generation", older[0]+"."+older[1]+"."+newer[2]+"."+older[3])
 
 	// A dot that is moved must not yield the same signed text.
 	joined := func(id int64, generation int64) string {
-		return testTokens().Refresh(RefreshToken{UserID: id, SessionID: "S", Generation: generation})
+		return testTokens().SignRefresh(RefreshToken{UserID: id, SessionID: "S", Generation: generation})
 	}
 	if x, y := joined(1, 12), joined(11, 2); x[len(x)-43:] == y[len(y)-43:] {
 		t.Errorf("the tokens %q and %q have the same MAC", x, y)
@@ -1053,8 +1053,8 @@ func TestAttackOtherEncodings(t *testing.T) {
 // TestAttackSubstitution: a token for another server is sent to this one (RFC 8725,
 // section 2.7).
 func TestAttackSubstitution(t *testing.T) {
-	refuseAccess(t, "a token of a server with another key", NewTokens("stdauth", "another key of thirty-two bytes or so", "").Access(johnClaims()))
-	refuseAccess(t, "a token of a server with the same key and another name", NewTokens("billing", testSecret, "").Access(johnClaims()))
+	refuseAccess(t, "a token of a server with another key", NewTokens("stdauth", "another key of thirty-two bytes or so", "").SignAccess(johnClaims()))
+	refuseAccess(t, "a token of a server with the same key and another name", NewTokens("billing", testSecret, "").SignAccess(johnClaims()))
 	refuseAccess(t, "an ID token for a client of ours", sign(testSecret, ourHeader, replaceOnce(t, ourPayload, `"aud":"stdauth"`, `"aud":"client"`)))
 	refuseAccess(t, "a token in the article's form", sign(testSecret, ourHeader, `{"sub":"johndoe","exp":1767324845}`))
 }
@@ -1063,7 +1063,7 @@ func TestAttackSubstitution(t *testing.T) {
 // other (RFC 8725, section 2.8, cross-JWT confusion).
 func TestAttackRefreshTokenAsAccessTokenAndTheReverse(t *testing.T) {
 	r := RefreshToken{UserID: 1, SessionID: "S", Generation: 7}
-	access, refresh := testTokens().Access(johnClaims()), testTokens().Refresh(r)
+	access, refresh := testTokens().SignAccess(johnClaims()), testTokens().SignRefresh(r)
 	refuseAccess(t, "a refresh token", refresh)
 	refuseRefresh(t, "an access token", access)
 
@@ -1084,7 +1084,7 @@ func TestAttackForgedRefreshToken(t *testing.T) {
 	} {
 		refuseRefresh(t, "forged", token)
 	}
-	good := testTokens().Refresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7})
+	good := testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7})
 	refuseRefresh(t, "cut", good[:len(good)-1])
 	refuseRefresh(t, "with padding", good+"=")
 	refuseRefresh(t, "with a line break", good+"\n")
@@ -1108,7 +1108,7 @@ func TestAttackDecompressionBomb(t *testing.T) {
 
 // TestAttackNestedToken: a signed token inside the payload is data, not a token.
 func TestAttackNestedToken(t *testing.T) {
-	inner := testTokens().Access(johnClaims())
+	inner := testTokens().SignAccess(johnClaims())
 	refuseAccess(t, "a token as the payload", sign(testSecret, `{"alg":"HS256","cty":"JWT"}`, inner))
 	refuseAccess(t, "a token as a string", sign(testSecret, `{"alg":"HS256","cty":"JWT"}`, `"`+inner+`"`))
 	refuseAccess(t, "the JSON serialization (RFC 7515, section 7.2)", `{"payload":"`+encode(ourPayload)+`","protected":"`+encode(ourHeader)+`","signature":"`+inner[len(inner)-43:]+`"}`)
@@ -1131,7 +1131,7 @@ func TestAttackTokenThatNeverExpires(t *testing.T) {
 		payload := replaceOnce(t, ourPayload, `,"exp":1767324845`, exp)
 		refuseAccess(t, "the last claim is "+exp, sign(testSecret, ourHeader, payload))
 	}
-	token := testTokens().Access(johnClaims())
+	token := testTokens().SignAccess(johnClaims())
 	if _, err := testTokens().VerifyAccess(token, testNow.Add(100*365*24*time.Hour)); err == nil {
 		t.Error("VerifyAccess() accepts a token that expired a century ago")
 	}

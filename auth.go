@@ -32,7 +32,7 @@ const (
 	maxToken = 4096 // bytes; ours are about 350
 
 	minSecret         = 32 // bytes: the size of the hash's output (RFC 7518, section 3.2)
-	minDifferentBytes = 8  // a random key of 32 bytes has fewer once in 10^25
+	minDifferentBytes = 8  // a random key has more
 )
 
 // knownSecrets are published, so anybody can sign with them.
@@ -83,6 +83,41 @@ type RefreshToken struct {
 	Generation int64
 }
 
+// An hs256 is HMAC-SHA256 (RFC 2104) with one key. Setting up an HMAC costs more than
+// using it, so a pool keeps them.
+type hs256 struct{ pool sync.Pool }
+
+// A mac is a keyed HMAC and the text that it signs.
+type mac struct {
+	hash hash.Hash
+	text []byte
+	sum  [sha256.Size]byte
+}
+
+func newHS256(key []byte) *hs256 {
+	return &hs256{sync.Pool{New: func() any { return &mac{hash: hmac.New(sha256.New, key)} }}}
+}
+
+func (k *hs256) get() *mac { return k.pool.Get().(*mac) }
+
+func (k *hs256) put(m *mac) {
+	m.text = m.text[:0]
+	k.pool.Put(m)
+}
+
+// sign appends a dot and the MAC in base64url to the text. The result is valid
+// until m is put back.
+func (m *mac) sign() []byte {
+	m.hash.Reset()
+	m.hash.Write(m.text)
+	m.text = base64url.AppendEncode(append(m.text, '.'), m.hash.Sum(m.sum[:0]))
+	return m.text
+}
+
+// base64url is the encoding of tokens: no padding (RFC 7515, section 2), and no
+// stray bits in the last character (RFC 4648, section 3.5).
+var base64url = base64.RawURLEncoding.Strict()
+
 // Tokens signs and verifies both kinds of token. Its methods may be called
 // concurrently.
 type Tokens struct {
@@ -119,8 +154,8 @@ func NewTokens(issuer, secret, previous string) *Tokens {
 // access token.
 const jwtHeader = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 
-// Access signs an access token.
-func (t *Tokens) Access(c Claims) string {
+// SignAccess signs an access token.
+func (t *Tokens) SignAccess(c Claims) string {
 	var room [512]byte
 	m := t.access[0].get()
 	defer t.access[0].put(m)
@@ -214,11 +249,11 @@ func appendText(b []byte, s string) []byte {
 	return append(append(append(b, '"'), s...), '"')
 }
 
-// Refresh signs a refresh token: session, account and generation in clear, and a MAC
+// SignRefresh signs a refresh token: session, account and generation in clear, and a MAC
 // over them. The store keeps only the generation. So nothing in a store can be used as
 // a token, the same generation always gives the same token, and a forged token is
 // refused without a look at the store.
-func (t *Tokens) Refresh(r RefreshToken) string {
+func (t *Tokens) SignRefresh(r RefreshToken) string {
 	m := t.refresh[0].get()
 	defer t.refresh[0].put(m)
 	m.text = append(m.text, r.text()...)
@@ -266,41 +301,6 @@ func authentic(keys []*hs256, token string) (signed string, ok bool) {
 	}
 	return token[:dot], match == 1
 }
-
-// An hs256 is HMAC-SHA256 (RFC 2104) with one key. Setting up an HMAC costs more than
-// using it, so a pool keeps them.
-type hs256 struct{ pool sync.Pool }
-
-// A mac is a keyed HMAC and the text that it signs.
-type mac struct {
-	hash hash.Hash
-	text []byte
-	sum  [sha256.Size]byte
-}
-
-func newHS256(key []byte) *hs256 {
-	return &hs256{sync.Pool{New: func() any { return &mac{hash: hmac.New(sha256.New, key)} }}}
-}
-
-func (k *hs256) get() *mac { return k.pool.Get().(*mac) }
-
-func (k *hs256) put(m *mac) {
-	m.text = m.text[:0]
-	k.pool.Put(m)
-}
-
-// sign appends a dot and the MAC in base64url to the text. The result is valid
-// until m is put back.
-func (m *mac) sign() []byte {
-	m.hash.Reset()
-	m.hash.Write(m.text)
-	m.text = base64url.AppendEncode(append(m.text, '.'), m.hash.Sum(m.sum[:0]))
-	return m.text
-}
-
-// base64url is the encoding of tokens: no padding (RFC 7515, section 2), and no
-// stray bits in the last character (RFC 4648, section 3.5).
-var base64url = base64.RawURLEncoding.Strict()
 
 // A Hasher hashes passwords with PBKDF2-HMAC-SHA256 (RFC 8018, section 5.2).
 type Hasher struct {

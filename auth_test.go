@@ -46,7 +46,7 @@ const (
 )
 
 func TestAccessTokenHasExactlyThisHeaderAndPayload(t *testing.T) {
-	part := strings.Split(testTokens().Access(johnClaims()), ".")
+	part := strings.Split(testTokens().SignAccess(johnClaims()), ".")
 	if len(part) != 3 {
 		t.Fatalf("Access() has %d parts, want 3", len(part))
 	}
@@ -58,7 +58,7 @@ func TestAccessTokenHasExactlyThisHeaderAndPayload(t *testing.T) {
 // TestOutsideLibraryCanVerifyOurToken does what any JWT library does with a token. It
 // needs only the bytes of SECRET_KEY.
 func TestOutsideLibraryCanVerifyOurToken(t *testing.T) {
-	part := strings.Split(testTokens().Access(johnClaims()), ".")
+	part := strings.Split(testTokens().SignAccess(johnClaims()), ".")
 
 	mac := hmac.New(sha256.New, []byte(testSecret))
 	mac.Write([]byte(part[0] + "." + part[1]))
@@ -99,7 +99,7 @@ func TestVerifyAccessReturnsWhatAccessSigned(t *testing.T) {
 		want := johnClaims()
 		test.change(&want)
 		tokens := NewTokens(test.issuer, testSecret, "")
-		got, err := tokens.VerifyAccess(tokens.Access(want), testNow)
+		got, err := tokens.VerifyAccess(tokens.SignAccess(want), testNow)
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
 			t.Errorf("%s: VerifyAccess(Access()) = %v (-want +got):\n%s", test.name, err, diff)
 		}
@@ -221,7 +221,7 @@ func TestHeaderHasOneSpelling(t *testing.T) {
 
 func TestTimes(t *testing.T) {
 	tokens, issued := testTokens(), testNow
-	token := tokens.Access(johnClaims())
+	token := tokens.SignAccess(johnClaims())
 	for _, test := range []struct {
 		name  string
 		after time.Duration // the token was issued
@@ -249,7 +249,7 @@ func TestEachPartHasOneSpelling(t *testing.T) {
 	// With this issuer the last character of the payload has unused bits, and the
 	// payload has both characters in which the two alphabets differ.
 	tokens := NewTokens("a???~~~???? ~~~~b", testSecret, "")
-	good := strings.Split(tokens.Access(johnClaims()), ".")
+	good := strings.Split(tokens.SignAccess(johnClaims()), ".")
 	if _, err := tokens.VerifyAccess(strings.Join(good, "."), testNow); err != nil {
 		t.Fatalf("VerifyAccess() of the token before any change = %v", err)
 	}
@@ -294,7 +294,7 @@ func TestEachPartHasOneSpelling(t *testing.T) {
 		t.Error("VerifyAccess() accepts a payload in the standard alphabet")
 	}
 	c := johnClaims()
-	for token := tokens.Access(c); ; token = tokens.Access(c) {
+	for token := tokens.SignAccess(c); ; token = tokens.SignAccess(c) {
 		dot := strings.LastIndex(token, ".")
 		if mac := token[dot:]; standard.Replace(mac) != mac {
 			if _, err := tokens.VerifyAccess(token[:dot]+standard.Replace(mac), testNow); err == nil {
@@ -343,9 +343,9 @@ func TestTokenHasFourKilobytesAtMost(t *testing.T) {
 		{4097, false},
 	} {
 		tokens, c := testTokens(), johnClaims()
-		c.Username = strings.Repeat("n", (test.size-len(tokens.Access(c)))*3/4+len(c.Username))
-		token := tokens.Access(c)
-		for ; len(token) < test.size; token = tokens.Access(c) {
+		c.Username = strings.Repeat("n", (test.size-len(tokens.SignAccess(c)))*3/4+len(c.Username))
+		token := tokens.SignAccess(c)
+		for ; len(token) < test.size; token = tokens.SignAccess(c) {
 			c.Username += "n"
 		}
 		if len(token) != test.size {
@@ -377,10 +377,10 @@ func TestPreviousKeyVerifiesAndNeverSigns(t *testing.T) {
 		{"a token of the new key is accepted without the previous key", during, after, true},
 		{"a token of the new key is refused by a server with only the old key", during, before, false},
 	} {
-		if _, err := test.verifier.VerifyAccess(test.signer.Access(johnClaims()), testNow); (err == nil) != test.ok {
+		if _, err := test.verifier.VerifyAccess(test.signer.SignAccess(johnClaims()), testNow); (err == nil) != test.ok {
 			t.Errorf("%s: VerifyAccess() = %v, want accepted: %v", test.name, err, test.ok)
 		}
-		if _, err := test.verifier.VerifyRefresh(test.signer.Refresh(r)); (err == nil) != test.ok {
+		if _, err := test.verifier.VerifyRefresh(test.signer.SignRefresh(r)); (err == nil) != test.ok {
 			t.Errorf("%s: VerifyRefresh() = %v, want accepted: %v", test.name, err, test.ok)
 		}
 	}
@@ -396,7 +396,7 @@ func TestRefreshTokenReturnsWhatWasSigned(t *testing.T) {
 		{UserID: 1, SessionID: "QDZ6NYXK3JLHVZ7GF5VTMX2RWA", Generation: 2},
 		{UserID: 1<<63 - 1, SessionID: "x", Generation: 1<<63 - 1},
 	} {
-		got, err := testTokens().VerifyRefresh(testTokens().Refresh(want))
+		got, err := testTokens().VerifyRefresh(testTokens().SignRefresh(want))
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
 			t.Errorf("VerifyRefresh(Refresh(%+v)) = %v (-want +got):\n%s", want, err, diff)
 		}
@@ -407,8 +407,8 @@ func TestRefreshTokenReturnsWhatWasSigned(t *testing.T) {
 // the generation in the store, also by another copy of the server or after a restart.
 func TestSameGenerationIsTheSameToken(t *testing.T) {
 	r := RefreshToken{UserID: 1, SessionID: "S", Generation: 7}
-	token := testTokens().Refresh(r)
-	if again := testTokens().Refresh(r); again != token {
+	token := testTokens().SignRefresh(r)
+	if again := testTokens().SignRefresh(r); again != token {
 		t.Errorf("Refresh(%+v) = %q, then %q", r, token, again)
 	}
 	for _, other := range []RefreshToken{
@@ -416,7 +416,7 @@ func TestSameGenerationIsTheSameToken(t *testing.T) {
 		{UserID: 2, SessionID: "S", Generation: 7},
 		{UserID: 1, SessionID: "T", Generation: 7},
 	} {
-		if testTokens().Refresh(other) == token {
+		if testTokens().SignRefresh(other) == token {
 			t.Errorf("Refresh(%+v) and Refresh(%+v) are the same: %q", r, other, token)
 		}
 	}
@@ -433,7 +433,7 @@ func TestRefreshTokenIsTextAndMAC(t *testing.T) {
 	extracted := hmacSHA256(string(make([]byte, sha256.Size)), testSecret)
 	derived := hmacSHA256(extracted, "stdauth refresh token\x01")
 
-	got := testTokens().Refresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7})
+	got := testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7})
 	if want := "S.1.7." + macOf(derived, "S.1.7"); got != want {
 		t.Errorf("Refresh() = %q, want %q", got, want)
 	}
@@ -466,14 +466,14 @@ func TestVerifyAllocations(t *testing.T) {
 	build, _ := debug.ReadBuildInfo()
 	race := slices.Contains(build.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 	tokens := testTokens()
-	token := tokens.Access(johnClaims())
+	token := tokens.SignAccess(johnClaims())
 	forged := token[:len(token)-43] + strings.Repeat("A", 43)
 	for _, test := range []struct {
 		name string
 		most float64
 		call func()
 	}{
-		{"signing allocates once", 1, func() { tokens.Access(johnClaims()) }},
+		{"signing allocates once", 1, func() { tokens.SignAccess(johnClaims()) }},
 		{"verifying allocates twice", 2, func() { tokens.VerifyAccess(token, testNow) }},
 		{"refusing a wrong signature allocates nothing", 0, func() { tokens.VerifyAccess(forged, testNow) }},
 		{"refusing an access token as a refresh token allocates nothing", 0, func() { tokens.VerifyRefresh(token) }},
@@ -1052,7 +1052,7 @@ func TestThrottleWaitsFromTheResponse(t *testing.T) {
 	}
 	returned := came.Add(3 * time.Second)
 	p.throttle.failed(keys, returned)
-	if got := p.throttle.wait(keys, returned); got != (ThrottledError{time.Second}) {
+	if got := p.throttle.check(keys, returned); got != (ThrottledError{time.Second}) {
 		t.Errorf("wait after a fifth failure that took 3 s = %v, want 1s", got)
 	}
 	if got := p.throttle.take(keys, returned.Add(time.Second)); got != nil {
@@ -1157,7 +1157,7 @@ func TestSuccessForgetsFailuresAmongTheOlderOnes(t *testing.T) {
 	for addr := netip.MustParseAddr("10.0.0.0"); len(p.throttle.older) == 0; addr = addr.Next() {
 		wantErr(t, "take of another", p.throttle.take(throttleKeys("another", addr), now), nil)
 	}
-	wantErr(t, "wait before the success", p.throttle.wait(keys, now), ErrThrottled)
+	wantErr(t, "wait before the success", p.throttle.check(keys, now), ErrThrottled)
 	p.throttle.forget(keys)
-	wantErr(t, "wait after the success", p.throttle.wait(keys, now), nil)
+	wantErr(t, "wait after the success", p.throttle.check(keys, now), nil)
 }

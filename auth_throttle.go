@@ -52,7 +52,7 @@ func NewPasswords(iterations int) *Passwords {
 // calling lookUp or entering the queue.
 func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr, password string, lookUp func() (phc string, err error)) (weak bool, err error) {
 	keys := throttleKeys(username, from)
-	if err := p.throttle.wait(keys, time.Now()); err != nil {
+	if err := p.throttle.check(keys, time.Now()); err != nil {
 		return false, err
 	}
 	phc, err := lookUp()
@@ -179,8 +179,8 @@ func hashEnds() {
 // affected, so nobody can lock a user out.
 //
 // It remembers at most 2*throttleHalf keys in two maps: when the newer is full, the
-// older is dropped. To make it forget a key, an attacker needs throttleHalf other
-// failed logins, which take far longer than the wait.
+// older is dropped. To make it forget a key, an attacker needs thousands of failed
+// logins from other addresses.
 type throttle struct {
 	mu           sync.Mutex
 	newer, older map[throttleKey]failures
@@ -224,26 +224,26 @@ func network(from netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(from, bits).Masked()
 }
 
-// wait returns a ThrottledError if the next attempt must wait.
-func (t *throttle) wait(keys [2]throttleKey, now time.Time) error {
+// check returns a ThrottledError if the next attempt must wait.
+func (t *throttle) check(keys [2]throttleKey, now time.Time) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.mustWait(keys, now)
+	return t.checkLocked(keys, now)
 }
 
-func (t *throttle) mustWait(keys [2]throttleKey, now time.Time) error {
+func (t *throttle) checkLocked(keys [2]throttleKey, now time.Time) error {
 	if wait := max(t.get(keys[0]).until.Sub(now), t.get(keys[1]).until.Sub(now)); wait > 0 {
 		return ThrottledError{wait}
 	}
 	return nil
 }
 
-// take is like wait, but if no wait is left it also reserves an attempt: it counts
+// take is like check, but if no wait is left it also reserves an attempt: it counts
 // as failed until forget says otherwise.
 func (t *throttle) take(keys [2]throttleKey, now time.Time) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.mustWait(keys, now); err != nil {
+	if err := t.checkLocked(keys, now); err != nil {
 		return err
 	}
 	for _, key := range keys {

@@ -104,8 +104,8 @@ func FuzzVerifyAccess(f *testing.F) {
 		if accessErr == nil && refreshErr == nil {
 			t.Fatalf("%q is accepted as both kinds of token", token)
 		}
-		if refreshErr == nil && tokens.Refresh(r) != token {
-			t.Errorf("VerifyRefresh(%q) = %+v, which is signed as %q", token, r, tokens.Refresh(r))
+		if refreshErr == nil && tokens.SignRefresh(r) != token {
+			t.Errorf("VerifyRefresh(%q) = %+v, which is signed as %q", token, r, tokens.SignRefresh(r))
 		}
 		if accessErr != nil {
 			return
@@ -142,8 +142,8 @@ func FuzzClaims(f *testing.F) {
 		if want := (Claims{id, c.Sid, c.Username, Role(c.Role), c.Iat, c.Exp}); got != want || err != nil {
 			t.Errorf("VerifyAccess() of %q = %+v, but encoding/json reads %+v", payload, got, want)
 		}
-		if testTokens().Access(got) != token {
-			t.Errorf("VerifyAccess() accepts %q, but its claims are signed as %q", token, testTokens().Access(got))
+		if testTokens().SignAccess(got) != token {
+			t.Errorf("VerifyAccess() accepts %q, but its claims are signed as %q", token, testTokens().SignAccess(got))
 		}
 		if now := testNow.Unix(); now >= c.Exp || c.Iat > now+30 {
 			t.Errorf("VerifyAccess() accepts %q at %d", payload, now)

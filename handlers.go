@@ -100,9 +100,6 @@ func (s *server) endpoint(route route) http.Handler {
 		res, req := w.(*response), &request{Request: r}
 		unread := req.readBody(res.ResponseWriter, route.body)
 		err := s.admit(route.who, res, req)
-		if req.user.Role == RoleAdmin {
-			res.target = pathID(req)
-		}
 		if err == nil {
 			err = unread
 		}
@@ -149,6 +146,9 @@ func (s *server) admit(who who, w *response, r *request) error {
 		return err
 	}
 	w.user = r.user.ID
+	if r.user.Role == RoleAdmin {
+		w.target = pathID(r)
+	}
 	r.by = Caller{UserID: r.user.ID, SessionID: r.session.ID, Admin: who == admin}
 	return r.by.Allowed(r.user)
 }

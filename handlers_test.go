@@ -1096,8 +1096,8 @@ func TestCounters(t *testing.T) {
 			map[string]int64{"stdauth_sessions_ended_total": 1}},
 		{"a request to end an unknown session is not counted", "DELETE /users/me/sessions/x as john",
 			map[string]int64{}},
-		{"a password change starts a session", `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`,
-			map[string]int64{"stdauth_sessions_started_total": 1}},
+		{"a password change ends sessions and starts one", `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`,
+			map[string]int64{"stdauth_sessions_ended_total": 1, "stdauth_sessions_started_total": 1}},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			inPeopledWorld(t, func(w *world) {
@@ -1122,7 +1122,7 @@ func TestCounters(t *testing.T) {
 // refresh tokens issued since. They are refused, but they are not a replay.
 func TestTokenFromTheFuture(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
-		w.vars["future"] = w.server.tokens.Refresh(RefreshToken{UserID: 1, SessionID: w.vars["john.sid"], Generation: 7})
+		w.vars["future"] = w.server.tokens.SignRefresh(RefreshToken{UserID: 1, SessionID: w.vars["john.sid"], Generation: 7})
 		w.note(w.vars["future"])
 		if got := w.do("POST /token grant_type=refresh_token&refresh_token=$future"); got != wrongRefresh {
 			t.Errorf("a refresh token of a later generation\n  got %s\n  want %s", got, wrongRefresh)

@@ -12,7 +12,7 @@ import (
 // token issues tokens for a password or a refresh token (RFC 6749, sections 4.3 and
 // 6).
 func (s *server) token(w *response, r *request) error {
-	ttl, err := s.accessTTL(r.form)
+	ttl, err := s.requestedTTL(r.form)
 	if err != nil {
 		return err
 	}
@@ -26,9 +26,9 @@ func (s *server) token(w *response, r *request) error {
 	return errGrantType
 }
 
-// accessTTL returns the lifetime of the access token to issue. A client may ask for a
+// requestedTTL returns the lifetime of the access token to issue. A client may ask for a
 // shorter one than the server's.
-func (s *server) accessTTL(f form) (time.Duration, error) {
+func (s *server) requestedTTL(f form) (time.Duration, error) {
 	if f["expires_in"] == "" {
 		return s.AccessTTL, nil
 	}
@@ -83,9 +83,9 @@ func (s *server) rehash(r *request, u User, password string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.store.UpdateUser(r.Context(), Caller{}, u.ID, func(now *User) error {
-		if now.Epoch == u.Epoch {
-			now.PasswordHash = hash
+	_, err = s.store.UpdateUser(r.Context(), Caller{}, u.ID, func(current *User) error {
+		if current.Epoch == u.Epoch {
+			current.PasswordHash = hash
 		}
 		return nil
 	})
@@ -148,10 +148,10 @@ func (s *server) refresh(w *response, r *request, ttl time.Duration) error {
 func (s *server) respondToken(w *response, u User, session Session, now time.Time, ttl time.Duration) error {
 	// An access token does not outlive its session.
 	issued, expires := now.Unix(), min(now.Add(ttl).Unix(), session.ExpiresAt.Unix())
-	access := s.tokens.Access(Claims{
+	access := s.tokens.SignAccess(Claims{
 		UserID: u.ID, SessionID: session.ID, Username: u.Username, Role: u.Role, IssuedAt: issued, ExpiresAt: expires,
 	})
-	refresh := s.tokens.Refresh(RefreshToken{UserID: u.ID, SessionID: session.ID, Generation: session.Generation})
+	refresh := s.tokens.SignRefresh(RefreshToken{UserID: u.ID, SessionID: session.ID, Generation: session.Generation})
 	w.Header().Set("Pragma", "no-cache")
 	return respondJSON(w, http.StatusOK, struct {
 		AccessToken  string `json:"access_token"`
@@ -161,14 +161,14 @@ func (s *server) respondToken(w *response, u User, session Session, now time.Tim
 	}{access, "bearer", expires - issued, refresh})
 }
 
-// A genuine holds the contents of a token of either kind that this server signed.
-type genuine struct {
+// An anyToken holds the contents of a token of either kind that this server signed.
+type anyToken struct {
 	RefreshToken        // its Generation is 0 for an access token
 	access       Claims // of an access token
 }
 
 // readToken returns the contents of the token in the form, expired or not.
-func (s *server) readToken(f form) (g genuine, err error) {
+func (s *server) readToken(f form) (g anyToken, err error) {
 	if err := f.require("token"); err != nil {
 		return g, err
 	}
@@ -220,7 +220,10 @@ func (s *server) introspect(w *response, r *request) error {
 		return err
 	}
 	session, u, err := s.store.Session(r.Context(), g.UserID, g.SessionID)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	if errors.Is(err, ErrNotFound) || u.Disabled {
+		return respondJSON(w, http.StatusOK, introspection{})
+	}
+	if err != nil {
 		return err
 	}
 	now := time.Now()
@@ -228,7 +231,7 @@ func (s *server) introspect(w *response, r *request) error {
 	if g.Generation == 0 {
 		usable = g.access.ValidAt(now)
 	}
-	if err != nil || u.Disabled || !usable {
+	if !usable {
 		return respondJSON(w, http.StatusOK, introspection{})
 	}
 	active := introspection{

@@ -20,7 +20,7 @@ func (s *server) createUser(w *response, r *request) error {
 	if err := in.err(); err != nil {
 		return err
 	}
-	// This saves a hash if the name is taken. CreateUser decides.
+	// This avoids hashing if the name is taken. CreateUser decides.
 	if _, err := s.store.UserByName(r.Context(), in.text("username")); err == nil {
 		return ErrUsernameTaken
 	} else if !errors.Is(err, ErrNotFound) {
@@ -104,7 +104,7 @@ func (s *server) deleteMe(w *response, r *request) error {
 	if err := s.confirm(r, in.text("password")); err != nil {
 		return err
 	}
-	return s.noContent(w, s.store.DeleteUser(r.Context(), r.by, r.user.ID))
+	return s.respondEnded(w, s.store.DeleteUser(r.Context(), r.by, r.user.ID))
 }
 
 func (s *server) changePassword(w *response, r *request) error {
@@ -121,6 +121,7 @@ func (s *server) changePassword(w *response, r *request) error {
 	if err != nil {
 		return err
 	}
+	s.metrics.count("stdauth_sessions_ended_total")
 	err = s.startSession(w, r, u, s.AccessTTL)
 	if errors.Is(err, ErrStale) || errors.Is(err, ErrNotFound) {
 		return ErrEnded // the password was reset, or the account deleted, since
@@ -181,11 +182,11 @@ func (s *server) respondSessions(w *response, r *request, userID int64) error {
 }
 
 func (s *server) endMyOtherSessions(w *response, r *request) error {
-	return s.noContent(w, s.store.EndSessions(r.Context(), r.by, r.user.ID, r.session.ID))
+	return s.respondEnded(w, s.store.EndSessions(r.Context(), r.by, r.user.ID, r.session.ID))
 }
 
 func (s *server) endMySession(w *response, r *request) error {
-	return s.noContent(w, s.store.EndSession(r.Context(), r.by, r.user.ID, r.PathValue("sid")))
+	return s.respondEnded(w, s.store.EndSession(r.Context(), r.by, r.user.ID, r.PathValue("sid")))
 }
 
 func (s *server) readUser(w *response, r *request) error {
@@ -208,7 +209,7 @@ func (s *server) deleteUser(w *response, r *request) error {
 	if pathID(r) == r.user.ID {
 		return detailed(errOwnAccount, "Delete your own account at /users/me/, with its password")
 	}
-	return s.noContent(w, s.store.DeleteUser(r.Context(), r.by, pathID(r)))
+	return s.respondEnded(w, s.store.DeleteUser(r.Context(), r.by, pathID(r)))
 }
 
 func (s *server) resetPassword(w *response, r *request) error {
@@ -226,7 +227,7 @@ func (s *server) resetPassword(w *response, r *request) error {
 		return err
 	}
 	_, err = s.setPassword(r, u.ID, in.text("new_password"))
-	return s.noContent(w, err)
+	return s.respondEnded(w, err)
 }
 
 func (s *server) listSessions(w *response, r *request) error {
@@ -237,7 +238,7 @@ func (s *server) listSessions(w *response, r *request) error {
 }
 
 func (s *server) endSessions(w *response, r *request) error {
-	return s.noContent(w, s.store.EndSessions(r.Context(), r.by, pathID(r), ""))
+	return s.respondEnded(w, s.store.EndSessions(r.Context(), r.by, pathID(r), ""))
 }
 
 // pathID returns the {id} of the path, or 0, which no account has.

@@ -100,9 +100,9 @@ func (s *server) sameOrigin(next http.Handler) http.Handler {
 }
 
 // rebound reports whether a page may have made its own name resolve to this machine (DNS
-// rebinding), so that its requests have one origin with the server. Everybody knows the
-// demo accounts, so they need this; without them, a proxy on this machine may pass on any
-// name.
+// rebinding), so that its requests have one origin with the server. This is checked only
+// with the demo accounts, whose passwords everybody knows: otherwise a proxy may pass on
+// any name.
 func (s *server) rebound(r *http.Request) bool {
 	safe := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
 	return s.Demo && !safe && r.Header.Get("Origin") != "" && !isLoopback(r.Host)

@@ -56,9 +56,9 @@ func respondJSON(w *response, status int, v any) error {
 	return respond(w, status, b)
 }
 
-// noContent writes a 204 after a change that ended sessions. It returns err, and writes
+// respondEnded writes a 204 after a change that ended sessions. It returns err, and writes
 // nothing if that is not nil.
-func (s *server) noContent(w *response, err error) error {
+func (s *server) respondEnded(w *response, err error) error {
 	if err == nil {
 		s.metrics.count("stdauth_sessions_ended_total")
 		w.WriteHeader(http.StatusNoContent)

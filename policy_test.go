@@ -515,7 +515,7 @@ func TestReadmeNames(t *testing.T) {
 		_, names := fileKnows(t, file)
 		maps.Copy(known, names)
 	}
-	// In "`Tokens.Access` in `auth.go`", Access is a name in the code.
+	// In "`Tokens.SignAccess` in `auth.go`", SignAccess is a name in the code.
 	mapping := section(t, readme, "From FastAPI to net/http")
 	names := 0
 	for row := range strings.SplitSeq(mapping, "\n| ") {

@@ -95,8 +95,8 @@ func (s *Session) expiry(life Lifetimes) time.Time {
 	return idle
 }
 
-// A Caller is the session that asks for a change. The zero Caller stands for
-// registration, a login and the command line, which need no session.
+// A Caller is the session that asks for a change. The zero Caller makes changes that need
+// no session.
 type Caller struct {
 	UserID    int64
 	SessionID string

@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// The errors of a Store, for errors.Is. Any other error means that the store has
-// failed.
+// The errors of a Store, for errors.Is. The methods also return those of a [Caller] and
+// of an update function.
 var (
 	ErrNotFound      = errors.New("not found")
 	ErrUsernameTaken = errors.New("username already registered")
@@ -53,9 +53,9 @@ type Reader interface {
 
 // A Changer is the part of a Store that makes changes.
 //
-// A method that returns nil has made its change durable, as far as the store can. A
-// method that returns an error has changed nothing, with two exceptions: after
-// ErrUnavailable the outcome is unknown, and ErrReplayed ends a session.
+// A method that returns nil has made its change durable, as far as the store can. Except
+// for Import, a method that returns an error has changed nothing, with two exceptions:
+// after ErrUnavailable the outcome is unknown, and ErrReplayed ends a session.
 //
 // A method that takes a [Caller] checks it in the same atomic step as it makes the
 // change: ErrEnded if its session is not live, else the error of [Caller.Allowed]. So

@@ -33,11 +33,15 @@ type decisions struct {
 
 	// changeAccount checks the caller, calls decide with the account, makes the change
 	// that decide returns, and returns its error, all in one atomic step. It returns
-	// ErrNotFound if there is no such account. An empty change is no change. decide may
-	// return both a change and an error: a replay ends the session and is refused.
-	// anotherAdmin reports whether there is an active admin besides this account.
-	changeAccount func(ctx context.Context, by Caller, id int64, decide func(a *account, anotherAdmin func() bool) (change, error)) error
+	// ErrNotFound if there is no such account.
+	changeAccount func(ctx context.Context, by Caller, id int64, decide decision) error
 }
+
+// A decision returns the change to make to an account. An empty change is no change. A
+// decision may return both a change and an error: the replay of a refresh token ends the
+// session and is refused. anotherAdmin reports whether there is an active admin besides
+// this account.
+type decision func(a *account, anotherAdmin func() bool) (change, error)
 
 func (d decisions) UpdateUser(ctx context.Context, by Caller, id int64, update func(*User) error) (u User, err error) {
 	err = d.changeAccount(ctx, by, id, func(a *account, anotherAdmin func() bool) (change, error) {
@@ -52,8 +56,7 @@ func (d decisions) UpdateUser(ctx context.Context, by Caller, id int64, update f
 		if a.user.ActiveAdmin() && !u.ActiveAdmin() && !anotherAdmin() {
 			return change{}, ErrLastAdmin
 		}
-		next := u
-		return change{ID: id, User: &next}, nil
+		return change{ID: id, User: &u}, nil
 	})
 	return u, err
 }
@@ -96,8 +99,7 @@ func (d decisions) UpdateSession(ctx context.Context, userID int64, id string, u
 		if s == old {
 			return change{}, nil
 		}
-		stored := s
-		return change{ID: userID, Session: &stored}, nil
+		return change{ID: userID, Session: &s}, nil
 	})
 	return s, u, err
 }

@@ -195,7 +195,7 @@ func (e *EtcdStore) Users(ctx context.Context, after int64, limit int) ([]User, 
 }
 
 // changeAccount is the function that [decisions] needs.
-func (e *EtcdStore) changeAccount(ctx context.Context, by Caller, id int64, decide func(*account, func() bool) (change, error)) error {
+func (e *EtcdStore) changeAccount(ctx context.Context, by Caller, id int64, decide decision) error {
 	twoAdmins := getAll(e.prefix + "admins/").first(2) // at least one is another account's
 	reads := []etcdOp{getKey(e.userKey(id)), getAll(e.sessionsOf(id)), twoAdmins, e.sweepNext()}
 	return e.change(ctx, by, reads, func(now etcdView) (t etcdTxn, err error) {

@@ -8,8 +8,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -112,14 +114,15 @@ func openFileStore(ctx context.Context, in folder, name string, life Lifetimes, 
 	if err := f.load(ctx); err != nil {
 		return nil, err
 	}
-	f.shown = f.ahead.clone()
+	f.shown = NewMemoryStore(life)
+	f.shown.become(f.ahead)
 	f.ahead.record, f.ahead.settle = f.record, f.settle
 	f.Reader, f.Changer = f.shown, f.ahead
 	go f.write()
 	return f, nil
 }
 
-// load opens and replays the file.
+// load opens the file and makes its changes.
 func (f *FileStore) load(ctx context.Context) (err error) {
 	if f.file, err = f.folder.OpenFile(f.name, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return err
@@ -129,7 +132,7 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 			f.file.Close()
 		}
 	}()
-	found, err := replayFile(ctx, f.ahead, f.file)
+	found, err := loadFile(ctx, f.ahead, f.file)
 	if err != nil {
 		return err
 	}
@@ -141,7 +144,7 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 		if _, err := f.file.WriteAt([]byte(fileHeader), 0); err != nil {
 			return err
 		}
-		found = replay{lines: 1, whole: int64(len(fileHeader))}
+		found = loaded{lines: 1, whole: int64(len(fileHeader))}
 	}
 	// After a failed sync these lines may be only in the system's cache, which considers
 	// them written.
@@ -167,7 +170,7 @@ func ReadFileStore(ctx context.Context, path string, log *slog.Logger) (*MemoryS
 	}
 	defer file.Close()
 	m := NewMemoryStore(Lifetimes{})
-	found, err := replayFile(ctx, m, file)
+	found, err := loadFile(ctx, m, file)
 	if err == nil && found.whole == 0 {
 		err = errors.New("the file is empty")
 	}
@@ -176,7 +179,7 @@ func ReadFileStore(ctx context.Context, path string, log *slog.Logger) (*MemoryS
 }
 
 // warn reports what was dropped.
-func (found replay) warn(log *slog.Logger, file string) {
+func (found loaded) warn(log *slog.Logger, file string) {
 	if found.torn > 0 {
 		log.Warn("dropped the last lines: they are incomplete and were never acknowledged", "file", file, "line", found.lines+1, "bytes", found.torn)
 	}
@@ -219,9 +222,9 @@ func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) erro
 	empty, err := f.ahead.lastID == 0, f.usable()
 	if empty && err == nil { // nothing was ever changed, so the writer does not use the file
 		if _, err = f.rewrite(whole); err == nil {
-			f.ahead.copy(whole)
+			f.ahead.become(whole)
 			f.shown.mu.Lock()
-			f.shown.copy(whole)
+			f.shown.become(whole)
 			f.shown.mu.Unlock()
 		}
 	}
@@ -230,6 +233,11 @@ func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) erro
 		return f.settle(ErrNotEmpty)
 	}
 	return err
+}
+
+// become gives m the contents of another store.
+func (m *MemoryStore) become(other *MemoryStore) {
+	m.accounts, m.names, m.lastID = slices.Clone(other.accounts), maps.Clone(other.names), other.lastID
 }
 
 // settle is ahead's settle function: it waits until all changes so far are durable, and
@@ -415,7 +423,7 @@ func (f *FileStore) writeNew(m *MemoryStore) (file file, size int64, err error) 
 		}
 	}
 	if m.lastID > 0 {
-		put(change{LastID: m.lastID}) // last, because no new account may have an ID up to it
+		put(change{LastID: m.lastID}) // last, because afterwards only higher IDs are accepted
 	}
 	if err := errors.Join(err, w.Flush(), file.Sync()); err != nil {
 		return nil, 0, errors.Join(err, file.Close(), f.folder.Remove(f.name+".new"))

@@ -25,44 +25,44 @@ const (
 	maxLine = 1 << 16 // bytes; ours are under 4,000
 )
 
-// A replay is the result of replayFile. It counts from the beginning of the file.
-type replay struct {
+// A loaded is the result of loadFile. It counts from the beginning of the file.
+type loaded struct {
 	lines, whole int64 // lines and bytes; the rest is torn
 	synced       int64 // bytes; the rest may never have been synced
 	torn         int64 // bytes that were dropped
 }
 
-// replayFile makes the changes in a file on m.
-func replayFile(ctx context.Context, m *MemoryStore, file file) (replay, error) {
+// loadFile makes the changes in a file on m.
+func loadFile(ctx context.Context, m *MemoryStore, file file) (loaded, error) {
 	info, err := file.Stat()
 	if err != nil {
-		return replay{}, err
+		return loaded{}, err
 	}
 	if !info.Mode().IsRegular() {
-		return replay{}, errors.New("not a regular file")
+		return loaded{}, errors.New("not a regular file")
 	}
 	r := bufio.NewReaderSize(io.NewSectionReader(file, 0, math.MaxInt64), maxLine)
-	for found := (replay{}); ; found.lines++ {
+	for found := (loaded{}); ; found.lines++ {
 		line, err := r.ReadSlice('\n')
 		found.torn = info.Size() - found.whole
 		if err == io.EOF && (found.lines > 0 || strings.HasPrefix(fileHeader, string(bytes.TrimRight(line, "\x00")))) {
 			return found, nil
 		}
 		if err == nil || found.lines == 0 {
-			err = replayLine(m, found.lines, line)
+			err = loadLine(m, found.lines, line)
 		}
 		if err != nil && found.lines > 0 && torn(file, found.whole) {
 			return found, nil
 		}
 		if err != nil {
-			return replay{}, fmt.Errorf("line %d: %w", found.lines+1, err)
+			return loaded{}, fmt.Errorf("line %d: %w", found.lines+1, err)
 		}
 		if !sharesSync(line) {
 			found.synced = found.whole
 		}
 		found.whole += int64(len(line))
 		if found.lines%1024 == 0 && ctx.Err() != nil {
-			return replay{}, ctx.Err()
+			return loaded{}, ctx.Err()
 		}
 	}
 }
@@ -90,7 +90,7 @@ func torn(file io.ReaderAt, offset int64) bool {
 	}
 }
 
-func replayLine(m *MemoryStore, before int64, line []byte) error {
+func loadLine(m *MemoryStore, before int64, line []byte) error {
 	if before == 0 {
 		if string(line) == fileHeader {
 			return nil

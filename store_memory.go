@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -14,7 +13,7 @@ import (
 // A MemoryStore keeps everything in memory. It is the reference for what a [Store]
 // does, and a part of [FileStore]: each change is first decided, as a value of type
 // change, and then made by apply from that value alone. Storing the values is enough to
-// replay the changes later.
+// make the changes again later.
 type MemoryStore struct {
 	decisions
 
@@ -22,7 +21,7 @@ type MemoryStore struct {
 	accounts []*account       // by ID
 	names    map[string]int64 // folded, see foldName
 	lastID   int64            // the highest ID ever used
-	sweeper  int              // the index in accounts at which sweep continues
+	swept    int              // the index in accounts that sweep looked at last
 
 	// A file store sets both. record is called with each change before it is made, with
 	// mu held; its error prevents the change. settle is called with the error that a
@@ -38,29 +37,17 @@ func NewMemoryStore(life Lifetimes) *MemoryStore {
 	return m
 }
 
-// clone returns a store with the same contents.
-func (m *MemoryStore) clone() *MemoryStore {
-	c := NewMemoryStore(m.life)
-	c.copy(m)
-	return c
-}
-
-// copy gives m the contents of another store.
-func (m *MemoryStore) copy(from *MemoryStore) {
-	m.accounts, m.names, m.lastID = slices.Clone(from.accounts), maps.Clone(from.names), from.lastID
-}
-
 // change makes every change: it checks the caller and makes what decide returns, in one
 // atomic step. See [decisions].
 func (m *MemoryStore) change(by Caller, decide func() (change, error)) error {
-	err := m.changeNow(by, decide)
+	err := m.changeLocked(by, decide)
 	if m.settle != nil {
 		err = m.settle(err)
 	}
 	return err
 }
 
-func (m *MemoryStore) changeNow(by Caller, decide func() (change, error)) error {
+func (m *MemoryStore) changeLocked(by Caller, decide func() (change, error)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock() // deferred, because decide may panic
 	if by != (Caller{}) {
@@ -77,8 +64,8 @@ func (m *MemoryStore) changeNow(by Caller, decide func() (change, error)) error 
 	return refusal
 }
 
-// perform checks, records and applies a change. The check makes sure that a replay will
-// accept it.
+// perform checks, records and applies a change. The check makes sure that the next start
+// will accept it.
 func (m *MemoryStore) perform(c change) error {
 	if err := m.check(c); err != nil {
 		return err
@@ -93,7 +80,7 @@ func (m *MemoryStore) perform(c change) error {
 }
 
 // changeAccount is the function that [decisions] needs.
-func (m *MemoryStore) changeAccount(_ context.Context, by Caller, id int64, decide func(*account, func() bool) (change, error)) error {
+func (m *MemoryStore) changeAccount(_ context.Context, by Caller, id int64, decide decision) error {
 	return m.change(by, func() (change, error) {
 		a := m.account(id)
 		if a == nil {
@@ -126,7 +113,7 @@ func (m *MemoryStore) Import(ctx context.Context, users []User, lastID int64) er
 				return change{}, err
 			}
 		}
-		// Last, because the IDs of the accounts must be above it.
+		// Last, because afterwards only higher IDs are accepted.
 		return change{LastID: max(lastID, m.lastID)}, nil
 	})
 }
@@ -199,7 +186,7 @@ func (m *MemoryStore) account(id int64) *account {
 }
 
 // check returns an error unless c is valid as the next change. A change that was
-// decided here always is; a file may have been written by hand.
+// decided here always is; an imported account or a line of a file may not be.
 func (m *MemoryStore) check(c change) error {
 	a := m.account(c.ID)
 	switch {
@@ -235,8 +222,8 @@ func (c change) single() bool {
 	return false
 }
 
-// apply makes a change that check has accepted. It does not read the clock, so a replay
-// gives the same state.
+// apply makes a change that check has accepted. It does not read the clock, so a start
+// gives the same state again.
 func (m *MemoryStore) apply(c change) {
 	m.lastID = max(m.lastID, c.LastID, c.ID)
 	i, found := m.position(c.ID)
@@ -260,11 +247,11 @@ func (m *MemoryStore) apply(c change) {
 // session triggers it, so no expired one stays forever.
 func (m *MemoryStore) sweep(now time.Time) {
 	for range min(4, len(m.accounts)) {
-		m.sweeper = (m.sweeper + 1) % len(m.accounts)
-		a := m.accounts[m.sweeper]
+		m.swept = (m.swept + 1) % len(m.accounts)
+		a := m.accounts[m.swept]
 		expired := func(s Session) bool { return !s.Live(a.user.Epoch, now) }
 		if slices.ContainsFunc(a.sessions, expired) {
-			m.accounts[m.sweeper] = &account{a.user, a.without(expired)}
+			m.accounts[m.swept] = &account{a.user, a.without(expired)}
 		}
 	}
 }

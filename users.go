@@ -12,8 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// A User is one account. It is a plain value: changing a copy changes nothing in a
-// [Store].
+// A User is one account, in the form in which stores keep it. It is a plain value:
+// changing a copy changes nothing in a [Store].
 type User struct {
 	ID           int64     `json:"id"` // from 1 up, never reused
 	Username     string    `json:"username"`
@@ -50,7 +50,7 @@ func (u *User) SetPassword(hash string) {
 }
 
 // EndsSessions reports whether changing the account from old to u ends its sessions. A
-// new password does, and so does enabling an account, whose sessions were suspended.
+// new password does, and so does enabling an account, whose sessions were refused while it was disabled.
 func (u *User) EndsSessions(old *User) bool {
 	return u.Epoch != old.Epoch || old.Disabled && !u.Disabled
 }
