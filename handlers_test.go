@@ -1005,6 +1005,7 @@ func TestStoreVanishesWithinARequest(t *testing.T) {
 		{"a list of an account's sessions gets a 503 if the sessions cannot be read", 2, "GET /users/1/sessions as admin", noStore},
 		{"a list of accounts gets a 503 if it cannot be read", 1, "GET /users/ as admin", noStore},
 		{"a request for an account gets a 503 if the account cannot be read", 1, "GET /users/1 as admin", noStore},
+		{"a request for one's own account reads the store once, as it admits the caller", 1, "GET /users/1 as john", "200\n" + john},
 		{"a password reset gets a 503 if the account cannot be read", 1, `PUT /users/1/password as admin {"new_password":"correct horse"}`, noStore},
 		{"introspection gets a 503 if the session cannot be read", 1, "POST /introspect as admin token=$john", noLogin},
 	} {

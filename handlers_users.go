@@ -190,8 +190,11 @@ func (s *server) endMySession(w *response, r *request) error {
 }
 
 func (s *server) readUser(w *response, r *request) error {
-	// Only admins may learn whether an account exists.
-	if r.user.Role != RoleAdmin && pathID(r) != r.user.ID {
+	if pathID(r) == r.user.ID {
+		return respondUser(w, http.StatusOK, r.user) // as admitted; it may be disabled by now
+	}
+	// Only admins may learn whether another account exists.
+	if r.user.Role != RoleAdmin {
 		return ErrNotAdmin
 	}
 	u, err := s.store.User(r.Context(), pathID(r))
