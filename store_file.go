@@ -219,20 +219,26 @@ func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) erro
 		return err
 	}
 	f.ahead.mu.Lock()
-	empty, err := f.ahead.lastID == 0, f.usable()
-	if empty && err == nil { // nothing was ever changed, so the writer does not use the file
-		if _, err = f.rewrite(whole); err == nil {
-			f.ahead.become(whole)
-			f.shown.mu.Lock()
-			f.shown.become(whole)
-			f.shown.mu.Unlock()
-		}
-	}
-	f.ahead.mu.Unlock()
-	if !empty {
+	if f.ahead.lastID != 0 {
+		f.ahead.mu.Unlock()
 		return f.settle(ErrNotEmpty)
 	}
-	return err
+	defer f.ahead.mu.Unlock()
+	if err := f.usable(); err != nil {
+		return err
+	}
+	// Nothing was ever changed, so the writer does not use the file.
+	if replaced, err := f.rewrite(whole); err != nil {
+		if replaced {
+			f.failed = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		return err
+	}
+	f.ahead.become(whole)
+	f.shown.mu.Lock()
+	defer f.shown.mu.Unlock()
+	f.shown.become(whole)
+	return nil
 }
 
 // become gives m the contents of another store.

@@ -1174,6 +1174,19 @@ func TestInterruptedImportLeavesAnEmptyStore(t *testing.T) {
 	}
 }
 
+func TestImportThatMayNotBeDurableEndsTheChanges(t *testing.T) {
+	f := openFile(t, storePath(t))
+	f.file.folder = faultyFolder{f.file.folder, "sync of the folder"}
+	wantErr(t, "Import", f.Import(t.Context(), numberedUsers(3), 0), errFaulty)
+	_, err := f.CreateUser(t.Context(), Caller{}, newUser("late"))
+	wantErr(t, "CreateUser", err, ErrUnavailable)
+	wantErr(t, "Ready", f.Ready(t.Context()), ErrUnavailable)
+	f = f.reopen()
+	if got := f.create(newUser("next")).ID; got != 4 {
+		t.Errorf("CreateUser of the store opened again = ID %d, want 4", got)
+	}
+}
+
 func TestLinkToAnAbsentFileIsRefused(t *testing.T) {
 	path, absent := storePath(t), filepath.Join(t.TempDir(), "absent")
 	if err := os.Symlink(absent, path); err != nil {
