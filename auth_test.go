@@ -987,7 +987,7 @@ func TestHashQueue(t *testing.T) {
 func TestHashQueueIsShared(t *testing.T) {
 	for _, test := range []struct {
 		name  string
-		came  []string // addresses, each of which enters until it is refused
+		came  []string // addresses; each enters until it is refused
 		want  []int
 		total int
 	}{

@@ -905,7 +905,7 @@ func TestEtcdDamagedValue(t *testing.T) {
 	}
 }
 
-// TestEtcdOverHTTP runs the store over sockets, with two members of which one is down.
+// TestEtcdOverHTTP runs the store over sockets, with two members, one of them down.
 func TestEtcdOverHTTP(t *testing.T) {
 	c := newFakeEtcd()
 	members := map[string]*httptest.Server{}

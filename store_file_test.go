@@ -1590,7 +1590,7 @@ func runAndKill(path string, deeds int, books *bookkeeper) error {
 	}
 }
 
-// A bookkeeper records what must be in the store and what must not.
+// A bookkeeper records the changes that the store must have and those it must not have.
 type bookkeeper struct {
 	live   map[key]deed
 	gone   map[key]deed

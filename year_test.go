@@ -68,7 +68,7 @@ type company struct {
 	want     strings.Builder           // the log of the day
 	expired  [7]int                    // sessions that expired on each of the last days
 	known    map[*companySession]bool  // live on the last evening
-	happened map[string]int            // events, each of which a year must have
+	happened map[string]int            // events; a year must have each of them
 	requests int
 }
 

@@ -27,8 +27,7 @@ var (
 	everyState  = flag.Bool("every", false, "with -screenshots, write those of every state too")
 )
 
-// A tab is one page of a headless browser, with an eye on what must not happen
-// in it.
+// A tab is one page of a headless browser. It reports errors of the page to the test.
 type tab struct {
 	t    testing.TB
 	ctx  context.Context

@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// A cluster is two copies of the server and three members of etcd, each of which is a
-// process on this machine and may be killed.
+// A cluster is two copies of the server and three members of etcd. Each is a process on
+// this machine and may be killed.
 type cluster struct {
 	etcd   *etcdCluster
 	copies []*clusterCopy
@@ -250,8 +250,8 @@ func TestClusterWithoutMajority(t *testing.T) {
 	load.stop(t)
 }
 
-// A clusterLoad has clients, each of which changes its account, refreshes its token, and
-// records the acknowledged changes.
+// A clusterLoad has clients. Each changes its account, refreshes its token, and records
+// the acknowledged changes.
 type clusterLoad struct {
 	c                         *cluster
 	end                       chan struct{}

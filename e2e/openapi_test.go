@@ -195,7 +195,7 @@ func TestEveryResponse(t *testing.T) {
 	}
 }
 
-// An attempt is one operation, of which a test provokes all responses.
+// An attempt is one operation. A test provokes all its responses.
 type attempt struct {
 	t            testing.TB
 	client       *http.Client
