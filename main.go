@@ -178,9 +178,6 @@ func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Se
 		MaxHeaderBytes:    16 << 10, // four times the longest token
 		ErrorLog:          newErrorLog(log),
 
-		// A connection that leaves a block of headers unfinished responds to no ping.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: headerTimeout / 2, PingTimeout: headerTimeout / 2},
-
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" passes the middleware too
 	}
 	if set.TLS {
