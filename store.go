@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // The errors of a Store, for errors.Is. The methods also return those of a [Caller] and
@@ -15,6 +16,8 @@ var (
 	ErrNotEmpty      = errors.New("the store already holds accounts")
 	ErrUnavailable   = errors.New("the store is unavailable") // wrapped with the cause
 )
+
+func unavailable(cause error) error { return fmt.Errorf("%w: %w", ErrUnavailable, cause) }
 
 // A Store keeps accounts and their sessions. Its methods may be called concurrently.
 // The values they return are copies that the caller owns.

@@ -96,8 +96,6 @@ func (e *EtcdStore) txn(ctx context.Context, t etcdTxn, write bool) (etcdView, e
 	return v, nil
 }
 
-func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
-
 // The messages of etcd that are used here (etcd's rpc.proto and kv.proto). In JSON,
 // bytes are base64 and an int64 is a string.
 

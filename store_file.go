@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -180,8 +179,8 @@ func ReadFileStore(ctx context.Context, path string, log *slog.Logger) (*MemoryS
 
 // warn reports what was dropped.
 func (found loaded) warn(log *slog.Logger, file string) {
-	if found.torn > 0 {
-		log.Warn("dropped the last lines: they are incomplete and were never acknowledged", "file", file, "line", found.lines+1, "bytes", found.torn)
+	if dropped := found.size - found.whole; dropped > 0 {
+		log.Warn("dropped the last lines: they are incomplete and were never acknowledged", "file", file, "line", found.lines+1, "bytes", dropped)
 	}
 }
 
@@ -206,7 +205,7 @@ func (f *FileStore) record(c change) (err error) {
 
 func (f *FileStore) usable() error {
 	if f.closed {
-		return fmt.Errorf("%w: it is closed", ErrUnavailable)
+		return unavailable(errors.New("it is closed"))
 	}
 	return f.failed
 }
@@ -230,7 +229,7 @@ func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) erro
 	// Nothing was ever changed, so the writer does not use the file.
 	if replaced, err := f.rewrite(whole); err != nil {
 		if replaced {
-			f.failed = fmt.Errorf("%w: %w", ErrUnavailable, err)
+			f.failed = unavailable(err)
 		}
 		return err
 	}
@@ -340,7 +339,7 @@ func (f *FileStore) fail(cause error) error {
 	f.log.Error("the store takes no more changes until the server is started again", "file", f.name, "error", cause)
 	f.ahead.mu.Lock()
 	defer f.ahead.mu.Unlock()
-	f.failed = fmt.Errorf("%w: %w", ErrUnavailable, cause)
+	f.failed = unavailable(cause)
 	return f.failed
 }
 

@@ -29,7 +29,7 @@ const (
 type loaded struct {
 	lines, whole int64 // lines and bytes; the rest is torn
 	synced       int64 // bytes; the rest may never have been synced
-	torn         int64 // bytes that were dropped
+	size         int64 // bytes of the file when reading began
 }
 
 // loadFile makes the changes in a file on m.
@@ -42,9 +42,8 @@ func loadFile(ctx context.Context, m *MemoryStore, file file) (loaded, error) {
 		return loaded{}, errors.New("not a regular file")
 	}
 	r := bufio.NewReaderSize(io.NewSectionReader(file, 0, math.MaxInt64), maxLine)
-	for found := (loaded{}); ; found.lines++ {
+	for found := (loaded{size: info.Size()}); ; found.lines++ {
 		line, err := r.ReadSlice('\n')
-		found.torn = info.Size() - found.whole
 		if err == io.EOF && (found.lines > 0 || strings.HasPrefix(fileHeader, string(bytes.TrimRight(line, "\x00")))) {
 			return found, nil
 		}

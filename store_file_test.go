@@ -1399,9 +1399,15 @@ func (c logLines) Write(line []byte) (int, error) {
 
 // await returns when text has been logged.
 func (c logLines) await(text string) {
-	for line := range c {
-		if strings.Contains(line, text) {
-			return
+	late := time.After(2 * time.Minute)
+	for {
+		select {
+		case line, open := <-c:
+			if !open || strings.Contains(line, text) {
+				return
+			}
+		case <-late:
+			panic("the log never says: " + text)
 		}
 	}
 }
