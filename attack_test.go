@@ -627,7 +627,7 @@ func TestAttackPatientGuessing(t *testing.T) {
 }
 
 // TestAttackThrottleMemory: guesses at a hundred thousand names from as many addresses
-// do not fill the memory, and do not erase the failures of an attacker who must wait.
+// do not fill the memory, and do not erase the failures of an attacker during a wait.
 func TestAttackThrottleMemory(t *testing.T) {
 	keys := func(i int) [2]throttleKey {
 		return throttleKeys(fmt.Sprint("name", i), netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
@@ -1019,7 +1019,7 @@ func TestAttackSplicing(t *testing.T) {
 	}
 }
 
-// TestAttackGuessedSecret: an attacker who has one token can try words as its key
+// TestAttackGuessedSecret: an attacker with one token can try words as its key
 // offline (RFC 8725, section 2.2). These are the first words of every list.
 func TestAttackGuessedSecret(t *testing.T) {
 	words := append(strings.Fields(`secret key jwt password changeme your-256-bit-secret your_jwt_secret

@@ -231,7 +231,7 @@ async function ask() {
     `${status}: the server accepts it. ${json?.detail ?? `It is ${json?.username}, with the role ${json?.role} in the store.`} `, gone ? "" : codeLink(exchange));
 }
 
-// edits change the token as somebody might who has no key.
+// edits change the token without the key.
 const edits = {
   role: ([header, payload, signature]) => [header, encode(JSON.stringify({...objectOf(payload), role: "admin"})), signature],
   later: ([header, payload, signature]) => [header, encode(JSON.stringify({...objectOf(payload), exp: (objectOf(payload).exp ?? 0) + 365 * 86400})), signature],
