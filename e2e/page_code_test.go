@@ -108,6 +108,7 @@ func TestCodeOfRefusals(t *testing.T) {
 		}
 		b.do(js(fmt.Sprintf(`document.querySelector("#op-%s .exchange")?.remove()`, operation)))
 		b.click("#op-" + operation + " button[type=submit]")
+		b.do(js(fmt.Sprintf(`document.querySelector("#op-%s .ask .primary")?.click()`, operation)))
 		b.until(fmt.Sprintf(`document.querySelector("#op-%s .exchange")`, operation))
 		return "#op-" + operation
 	}

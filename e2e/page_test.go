@@ -74,10 +74,136 @@ func TestWalkthrough(t *testing.T) {
 	if name := eval[string](b, `document.getElementById("chip-name").textContent`); name != "johndoe" {
 		t.Errorf("after the walkthrough, %q is signed in", name)
 	}
-	if me := eval[string](b, `document.querySelector("[data-step=register] .reason").textContent`); !strings.Contains(me, "Step 10 deletes") {
+	if me := eval[string](b, `document.querySelector("[data-step=register] .reason").textContent`); !strings.Contains(me, "The last step deletes") {
 		t.Errorf("step 1 says: %s", me)
 	}
 	if got := usernames(t, s); !slices.Equal(got, []string{"johndoe", "admin"}) {
+		t.Errorf("after the walkthrough there are the accounts %q", got)
+	}
+}
+
+// Whatever ends the own session is seen by all parts of the page at once. What takes
+// something away for good asks first.
+func TestEndOfTheOwnSession(t *testing.T) {
+	for _, test := range []struct {
+		account, operation, body, sure string
+		why                            string // "" if the page goes on with a new session
+	}{
+		{"johndoe", "deleteMe", `{"password":"secret"}`, "Delete my account", "the account was deleted"},
+		{"johndoe", "changeMyPassword", `{"current_password":"secret","new_password":"correct horse"}`, "", ""},
+		{"johndoe", "endMySession", "", "Log out one session", "logged out"},
+		{"admin", "endUserSessions", "", "Log an account out everywhere", "an admin logged the account out everywhere"},
+		{"admin", "updateUser", `{"disabled":true}`, "Change an account", "the account was disabled"},
+	} {
+		t.Run(test.operation, func(t *testing.T) {
+			s := startServer(t)
+			b := openTab(t, 1280, 900, "light")
+			b.open(s)
+			if test.operation == "updateUser" { // the last active admin cannot be disabled
+				b.signIn("admin")
+				second(t, s)
+			}
+			b.signIn(test.account)
+			b.unfold(test.operation)
+			if test.body != "" {
+				b.write(test.operation, test.body)
+			}
+			if id := "#" + test.operation + "-id"; eval[bool](b, `document.querySelector("`+id+`") !== null`) {
+				b.do(chromedp.SetValue(chromedp.CSS(id), "2")) // admin
+			}
+			before := b.requests()
+			b.click("#op-" + test.operation + " button[type=submit]")
+			if test.sure != "" {
+				b.until(fmt.Sprintf(`document.querySelector("#op-%s .ask")`, test.operation))
+				if after := b.requests(); after != before || eval[string](b, `document.activeElement.textContent`) != "Cancel" {
+					t.Errorf("before the user is sure, %d requests were sent", after-before)
+				}
+				if text := eval[string](b, fmt.Sprintf(`document.querySelector("#op-%s .ask .primary").textContent`, test.operation)); text != test.sure {
+					t.Errorf("the question is answered with %q, want %q", text, test.sure)
+				}
+				b.click("#op-" + test.operation + " .ask .primary")
+			}
+			b.until(fmt.Sprintf(`document.querySelector("#op-%s .exchange")`, test.operation))
+			if test.why == "" {
+				if name, check := b.text("chip-name"), eval[string](b, `document.getElementById("check-session").className`); name != test.account || !strings.HasPrefix(check, "pass") {
+					t.Errorf("with a new session, the chip says %q and the check of the session is %q", name, check)
+				}
+				return
+			}
+			if name := b.text("chip-name"); name != "Not signed in" {
+				t.Errorf("the chip says %q", name)
+			}
+			for id, want := range map[string]string{
+				"sign-in-message": "That session has ended: " + test.why + ". Sign in again.",
+				"session":         "The session has ended: " + test.why + ".",
+				"check-session":   "it has ended: " + test.why,
+				"token-source":    "Your access token: refused",
+			} {
+				if text := b.text(id); !strings.Contains(text, want) {
+					t.Errorf("%s says %q, want %q", id, text, want)
+				}
+			}
+			if f := b.failing(); !slices.Equal(f, []string{"check-session"}) {
+				t.Errorf("the checks %q fail, want that of the session", f)
+			}
+		})
+	}
+}
+
+// second makes johndoe an admin too.
+func second(t *testing.T, s *server) {
+	t.Helper()
+	access, _ := logIn(t, s, "admin", "secret")
+	req, err := http.NewRequest("PATCH", s.URL+"/users/1", strings.NewReader(`{"role":"admin"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+access)
+	req.Header.Set("Content-Type", "application/merge-patch+json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, resp, http.StatusOK)
+}
+
+// write writes the body of an operation, as the raw text.
+func (b *tab) write(operation, body string) {
+	b.t.Helper()
+	b.do(chromedp.SetValue(chromedp.CSS("#"+operation+"-body"), body),
+		js(fmt.Sprintf(`document.getElementById("%s-body").dispatchEvent(new Event("input", {bubbles: true}))`, operation)))
+}
+
+// Without johndoe, the page says so, and the steps go on with an account that they
+// register. Whoever registers in step 1 is who logs in, to the end.
+func TestWalkthroughWithoutJohndoe(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.signIn("johndoe")
+	b.unfold("deleteMe")
+	b.write("deleteMe", `{"password":"secret"}`)
+	b.click("#op-deleteMe button[type=submit]")
+	b.click("#op-deleteMe .ask .primary")
+	b.until(`document.getElementById("chip-name").textContent === "Not signed in"`)
+	b.click("[data-demo=johndoe]")
+	b.until(`document.getElementById("sign-in-message").textContent.includes("the demo account johndoe was deleted")`)
+	b.click("[data-step=me] > button")
+	b.until(`document.querySelector("[data-step=me][data-state=done]")`)
+	if text := eval[string](b, `document.querySelector("[data-step=me] .note").textContent`); !strings.HasPrefix(text, "The demo account johndoe cannot log in") {
+		t.Errorf("step 3 says %q", text)
+	}
+	want := []string{"POST /token = 401 Unauthorized", "POST /users/ = 201 Created", "POST /token = 200 OK", "GET /users/me/ = 200 OK"}
+	if got := b.stepsOf()["me"]; !slices.Equal(got, want) {
+		t.Errorf("step 3 sends %q, want %q", got, want)
+	}
+	b.click("#run-all")
+	b.until(`document.getElementById("progress").textContent === "10 of 10 done" && ` + finished)
+	registered := eval[string](b, `document.querySelector("[data-step=register] .two pre").textContent.match(/newuser-\w+/)[0]`)
+	if loggedIn := eval[string](b, `document.querySelector("[data-step=login] .reason").textContent`); loggedIn != registered+" logs in." {
+		t.Errorf("step 1 registers %s, and step 2 says %q", registered, loggedIn)
+	}
+	if got := usernames(t, s); !slices.Equal(got, []string{"admin"}) {
 		t.Errorf("after the walkthrough there are the accounts %q", got)
 	}
 }

@@ -28,7 +28,7 @@ func (b *tab) failing() []string {
 
 func (b *tab) text(id string) string {
 	b.t.Helper()
-	return eval[string](b, fmt.Sprintf(`(it => "value" in it ? it.value : it.textContent)(document.getElementById(%q))`, id))
+	return eval[string](b, fmt.Sprintf(`(it => it.matches("input, textarea") ? it.value : it.textContent)(document.getElementById(%q))`, id))
 }
 
 // At first sight there is an example, which nobody takes for a token of this server.

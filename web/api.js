@@ -1,12 +1,10 @@
-// Talking to the server, and who is signed in.
-
-import {payloadOf} from "/docs/jwt.js";
+// Talking to the server.
 
 // wire tells the rest of the page what happens: "exchange" after each request,
 // "session" when the tokens have changed, "gone" and "back" for the server. A
 // listener that knows the cause of a refusal adds it to the exchange.
 export const wire = new EventTarget();
-const tell = (type, detail) => wire.dispatchEvent(new CustomEvent(type, {detail}));
+export const tell = (type, detail) => wire.dispatchEvent(new CustomEvent(type, {detail}));
 
 // settings are what the server says about itself. Its start differs in each process.
 export const settings = {demo: false, issuer: "stdauth", access_ttl: 1800, registration: "open", start: "", callers: {}};
@@ -64,62 +62,8 @@ export async function send(method, path, {token, form, json, body, headers = {}}
   return exchange;
 }
 
-// The session lives here, in a variable: not in localStorage or a cookie, where
-// other scripts of this site, or other pages, could get at it. A reload ends it.
-export const session = {access: "", refresh: "", claims: null, over: false};
-
-export const signedIn = () => session.access !== "" && !session.over;
-export const isAdmin = () => signedIn() && session.claims.role === "admin";
-export const secondsLeft = (claims = session.claims) => claims.exp - Date.now() / 1000;
-
 // issued are the tokens that the server has given this page, each with the start of
 // the server that gave it.
 export const issued = new Map();
 export const note = (json) => issued.set(json.access_token, settings.start);
 export const isFromBefore = (token) => issued.has(token) && issued.get(token) !== settings.start;
-
-// adopt makes the tokens of a response the current ones.
-export function adopt(json) {
-  note(json);
-  Object.assign(session, {access: json.access_token, refresh: json.refresh_token, claims: payloadOf(json.access_token), over: false});
-  tell("session");
-}
-
-// resume makes an earlier session the current one again.
-export function resume(earlier) {
-  Object.assign(session, earlier);
-  tell("session");
-}
-
-export const forget = () => resume({access: "", refresh: "", claims: null, over: false});
-
-export async function signIn(username, password) {
-  const login = await send("POST", "/token", {form: {username, password}});
-  if (login.status === 200) adopt(login.json);
-  return login;
-}
-
-export async function refresh() {
-  const response = await send("POST", "/token", {form: {grant_type: "refresh_token", refresh_token: session.refresh}});
-  if (response.status === 200) adopt(response.json);
-  if (response.status === 400) end();
-  return response;
-}
-
-// signOut tells the server, so that the tokens end there too.
-export async function signOut() {
-  const response = await send("POST", "/revoke", {form: {token: session.refresh}});
-  if (response.status === 200) forget();
-  return response;
-}
-
-function end() {
-  session.over = true;
-  tell("session");
-}
-
-// A session can end elsewhere: in another tab, by a new password. The server's
-// next 401 for a token that has not expired says so.
-wire.addEventListener("exchange", ({detail: {token, status}}) => {
-  if (status === 401 && token && token === session.access && secondsLeft() > 1) end();
-});

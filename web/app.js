@@ -1,10 +1,11 @@
 // The page: signing in, the clock, and the server coming and going. The parts are
 // walkthrough.js, token.js, reference.js and rules.js; api.js talks to the server.
 
-import {isFromBefore, loadSettings, refresh, secondsLeft, send, session, settings, signedIn, signIn, signOut, wire} from "/docs/api.js";
+import {isFromBefore, loadSettings, send, settings, wire} from "/docs/api.js";
 import {$, action, duration, say} from "/docs/dom.js";
 import * as reference from "/docs/reference.js";
 import * as rules from "/docs/rules.js";
+import {refresh, secondsLeft, session, signedIn, signIn, signOut, whyEnded} from "/docs/sessions.js";
 import * as token from "/docs/token.js";
 import * as walkthrough from "/docs/walkthrough.js";
 
@@ -16,12 +17,13 @@ async function load() {
 }
 
 // submit signs in, and asks the server who that is.
-async function submit(username, password) {
+async function submit(username, password, demo = false) {
   const message = $("sign-in-message");
   message.textContent = "Signing in …";
   const login = await signIn(username, password);
   if (login.status !== 200) {
     message.textContent = login.gone ? "The server did not respond." : `${login.json?.detail ?? login.status}${waitWords(login)}`;
+    if (demo && login.status === 401) message.textContent += `: the demo account ${username} was deleted, or has another password now. A restart of the server brings it back.`;
     $("password").focus();
     return;
   }
@@ -34,11 +36,11 @@ async function submit(username, password) {
 const waitWords = ({responseHeaders}) => responseHeaders["retry-after"] ? `. Try again in ${responseHeaders["retry-after"]} s.` : "";
 
 action($("sign-in-button"), () => submit($("username").value, $("password").value), $("sign-in-form"));
-for (const button of document.querySelectorAll("[data-demo]")) action(button, () => submit(button.dataset.demo, "secret"));
+for (const button of document.querySelectorAll("[data-demo]")) action(button, () => submit(button.dataset.demo, "secret", true));
 
 action($("refresh"), async () => {
   const {status, gone, json} = await refresh();
-  $("sign-in-message").textContent = status === 200 ? "Refreshed: a new pair of tokens." : gone ? "The server did not respond." : session.over ? ended() : json?.detail ?? `${status}`;
+  $("sign-in-message").textContent = status === 200 ? "Refreshed: a new pair of tokens." : gone ? "The server did not respond." : whyEnded() ? ended() : json?.detail ?? `${status}`;
 });
 
 action($("sign-out"), async () => {
@@ -48,7 +50,7 @@ action($("sign-out"), async () => {
 });
 
 const ended = () => isFromBefore(session.access) ?
-  "The server was restarted and does not know that session any more. Sign in again." : "That session has ended. Sign in again.";
+  "The server was restarted and does not know that session any more. Sign in again." : `That session has ended: ${whyEnded()}. Sign in again.`;
 
 // showSession says who is signed in.
 function showSession() {
@@ -59,9 +61,9 @@ function showSession() {
   $("chip-name").textContent = inside ? session.claims.username : "Not signed in";
   if (inside) {
     $("who").textContent = session.claims.username;
-    $("role").textContent = session.claims.role;
+    $("role").textContent = session.role;
     $("sign-in-message").textContent = "";
-  } else if (session.over) {
+  } else if (whyEnded()) {
     $("sign-in-message").textContent = ended();
   }
   showTime();

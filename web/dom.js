@@ -32,6 +32,18 @@ export function action(button, work, form) {
   return button;
 }
 
+// question asks in a place of the page whether to go on. Where something is destroyed,
+// the focus is on the button that does no harm.
+export function question(place, text, yes, danger = false) {
+  return new Promise((resolve) => {
+    const button = (words, answer, kind) => el("button", {type: "button", class: kind, click: () => { box.remove(); resolve(answer); }}, words);
+    const choices = [button(yes, true, danger ? "primary danger" : "primary"), button("Cancel", false)];
+    const box = el("div", {class: "note ask", role: "group", "aria-label": "Before it begins"}, el("p", {}, text), el("p", {class: "buttons"}, ...choices));
+    place.replaceChildren(box);
+    choices[danger ? 1 : 0].focus();
+  });
+}
+
 // say speaks to screen readers. An unchanged text would not be spoken again.
 export function say(text) {
   $("live").textContent = "";

@@ -1,11 +1,12 @@
 // One operation of the reference: what it takes, to be tried; the same as code; what
 // it returns; and the rules that hold for it.
 
-import {adopt, send, session, signedIn} from "/docs/api.js";
-import {action, el, say, statusChip, words} from "/docs/dom.js";
+import {send} from "/docs/api.js";
+import {action, el, question, say, statusChip, words} from "/docs/dom.js";
 import {exchangeView} from "/docs/exchange.js";
 import {rulesOf} from "/docs/rules.js";
 import {deref, examplesOf, limitsOf, shape, typeOf} from "/docs/schema.js";
+import {adopt, session, signedIn} from "/docs/sessions.js";
 import {snippetView} from "/docs/snippets.js";
 
 export function operationForm({method, path, item, operation}, who) {
@@ -26,6 +27,12 @@ export function operationForm({method, path, item, operation}, who) {
   const snippet = snippetView(request);
   const submit = async () => {
     const {path, body, headers: {Authorization: _, ...headers}} = request();
+    if (destroys(method, path, body)) {
+      const own = withToken.checked && signedIn() && /^\/users\/me\b/.test(path) ? ` The account is ${session.claims.username}, which is signed in here.` : "";
+      const sure = await question(out, `${operation.summary}: ${method} ${path} cannot be undone.${own}`, operation.summary, true);
+      button.focus();
+      if (!sure) return;
+    }
     const exchange = await send(method, path, {body, headers, token: withToken.checked && signedIn() ? session.access : undefined});
     const isTokens = exchange.status === 200 && exchange.json?.refresh_token !== undefined;
     if (isTokens) adopt(exchange.json);
@@ -44,6 +51,9 @@ export function operationForm({method, path, item, operation}, who) {
   action(button, submit, form);
   return form;
 }
+
+// destroys says whether a request takes something away for good.
+const destroys = (method, path, body) => method === "DELETE" || /^\/users\/\d+\/password$/.test(path) || /"disabled":\s*true/.test(body ?? "");
 
 const fold = (title, content, open = false) => el("details", {class: "fold", open}, el("summary", {}, title), content);
 

@@ -1,50 +1,7 @@
 // A session as a picture: its refresh tokens on a line, each the successor of the one
 // before, and what ended it.
 
-import {isFromBefore, issued, secondsLeft, wire} from "/docs/api.js";
 import {el, svg} from "/docs/dom.js";
-import {payloadOf} from "/docs/jwt.js";
-
-const sessions = new Map(); // by sid; what this page has seen of each
-
-// sessionOf returns the session of an access token, or undefined.
-export const sessionOf = (access) => sessions.get(payloadOf(access)?.sid);
-
-// findRefresh returns the session of a refresh token, and its place on the line.
-function findRefresh(token) {
-  for (const session of sessions.values()) {
-    const at = session.refresh.indexOf(token);
-    if (at >= 0) return {session, at};
-  }
-  return {};
-}
-
-// What the exchanges tell.
-wire.addEventListener("exchange", ({detail: exchange}) => {
-  const {method, path, status, token, json} = exchange;
-  const form = new URLSearchParams(exchange.body?.startsWith("{") ? "" : exchange.body);
-  if (status === 200 && json?.refresh_token) {
-    const {sid, username} = payloadOf(json.access_token) ?? {};
-    if (!sessions.has(sid)) sessions.set(sid, {username, refresh: [], again: [], replayed: -1, ended: ""});
-    const session = sessions.get(sid);
-    const sent = session.refresh.indexOf(form.get("refresh_token"));
-    if (!session.refresh.includes(json.refresh_token)) session.refresh.push(json.refresh_token);
-    else if (!session.again.includes(sent)) session.again.push(sent);
-  }
-  if (json?.code === "invalid_refresh_token") {
-    const {session, at} = findRefresh(form.get("refresh_token"));
-    exchange.cause = !session ? "" : session.ended ? "ended" : at < session.refresh.length - 1 ? "replayed" : "ended";
-    if (exchange.cause === "replayed") [session.replayed, session.ended] = [at, "somebody else holds a copy of the token"];
-    else if (session) session.ended ||= "this page did not see why";
-  }
-  if (path === "/revoke" && status === 200) {
-    const session = findRefresh(form.get("token")).session ?? sessionOf(form.get("token") ?? "");
-    if (session) session.ended ||= "logged out";
-  }
-  if (status === 401 && issued.has(token) && secondsLeft(payloadOf(token)) > 1) sessionOf(token).ended ||= isFromBefore(token) ? "the server was restarted" : "this page did not see why";
-  if (method === "PUT" && path === "/users/me/password" && status === 200) sessionOf(token).ended ||= "the password was changed";
-  if (method === "DELETE" && path === "/users/me/" && status === 204) sessionOf(token).ended ||= "the account was deleted";
-});
 
 // inWords describes a session.
 function inWords({username, refresh, again, replayed, ended}) {

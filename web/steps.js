@@ -1,33 +1,53 @@
 // The ten steps of the walkthrough. Each is a function that sends requests and says
 // which status is expected, and why.
 
-import {adopt, forget, isAdmin, note, secondsLeft, session, settings, signedIn, wire} from "/docs/api.js";
+import {note, settings, wire} from "/docs/api.js";
 import {encode, payloadOf} from "/docs/jwt.js";
-import {sessionOf} from "/docs/picture.js";
+import {adopt, forget, isAdmin, secondsLeft, session, sessionOf, signedIn} from "/docs/sessions.js";
 import {show} from "/docs/token.js";
 
 // Stop ends a step with a sentence for the user; Need, with what the step lacks.
 export class Stop extends Error {}
 export class Need extends Stop {}
 
-const registered = []; // the accounts that step 1 has made, to be deleted at the end
+const registered = []; // the accounts that the steps have made, to be deleted at the end
+const missing = new Set(); // demo accounts that could not log in, each with the start of the server
 let lastAdmin = null; // an admin who was signed in before a step logged in as somebody else
 
 wire.addEventListener("session", () => { if (isAdmin()) lastAdmin = {...session}; });
 
 const random = (length) => Array.from(crypto.getRandomValues(new Uint8Array(length)), (n) => (n % 36).toString(36)).join("");
 
-// account is whom the steps log in as.
-function account() {
-  if (settings.demo) return {username: "johndoe", password: "secret"};
-  if (registered.length > 0) return registered.at(-1);
-  throw new Need("There are no demo accounts here. Run step 1 first: it registers one.");
+async function register(step, words) {
+  const admin = settings.registration === "closed" &&
+    await adminToken(step, "Registration is closed on this server: only an admin may do this. Sign in as an admin above, and run this step again.");
+  const it = {username: `newuser-${random(4)}`, password: random(20)};
+  await step.send(201, words, "POST", "/users/", {json: it, token: admin || undefined});
+  registered.push(it);
+  return it;
 }
 
-async function logIn(step, {username, password} = account()) {
-  const {json} = await step.send(200, `${username} logs in.`, "POST", "/token", {form: {username, password}});
-  adopt(json);
+// demo logs in a demo account, unless somebody has deleted it or changed its password.
+async function demo(step, username, fields = {}) {
+  const key = `${username} ${settings.start}`;
+  if (!settings.demo || missing.has(key)) return undefined;
+  const {status, json} = await step.send([200, 401], `${username} logs in.`, "POST", "/token", {form: {username, password: "secret", ...fields}});
+  if (status === 200) return json;
+  missing.add(key);
+  step.tell(`The demo account ${username} cannot log in: it was deleted, or its password is no longer “secret”. A restart of the server brings it back.`);
+  return undefined;
 }
+
+// grant returns new tokens of whoever was registered last. A step that is run alone
+// takes johndoe, or registers an account.
+async function grant(step, fields = {}) {
+  const json = registered.length === 0 && await demo(step, "johndoe", fields);
+  if (json) return json;
+  const it = registered.at(-1) ?? await register(step, "The step registers an account to go on with. The last step deletes it.");
+  return (await step.send(200, `${it.username} logs in.`, "POST", "/token", {form: {...it, ...fields}})).json;
+}
+
+const logIn = async (step) => adopt(await grant(step));
 
 async function refresh(step, words) {
   const response = await step.send(200, words, "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: session.refresh}});
@@ -51,25 +71,19 @@ async function userToken(step) {
 // adminToken returns an admin's access token, without signing the admin in here.
 async function adminToken(step, need) {
   if (isAdmin()) return token(step);
-  if (lastAdmin && secondsLeft(lastAdmin.claims) > 2) return lastAdmin.access;
-  if (!settings.demo) throw new Need(need);
-  const {json} = await step.send(200, "admin logs in.", "POST", "/token", {form: {username: "admin", password: "secret"}});
+  if (lastAdmin && !sessionOf(lastAdmin.access)?.ended && secondsLeft(lastAdmin.claims) > 2) return lastAdmin.access;
+  const json = await demo(step, "admin");
+  if (!json) throw new Need(need);
   note(json);
   return json.access_token;
 }
 
 export const steps = {
   async register(step) {
-    const admin = settings.registration === "closed" &&
-      await adminToken(step, "Registration is closed on this server: only an admin may do this. Sign in as an admin above, and run this step again.");
-    const it = {username: `newuser-${random(4)}`, password: random(20)};
-    await step.send(201, "The response has neither the password nor its hash. Step 10 deletes the account.", "POST", "/users/", {json: it, token: admin || undefined});
-    registered.push(it);
+    await register(step, "The response has neither the password nor its hash. The last step deletes the account.");
   },
 
-  async login(step) {
-    await logIn(step);
-  },
+  login: logIn,
 
   async me(step) {
     await step.send(200, "The server knows the account by the token alone.", "GET", "/users/me/", {token: await token(step)});
@@ -80,7 +94,7 @@ export const steps = {
   },
 
   async allowed(step) {
-    const admin = await adminToken(step, "There is no demo admin here. Sign in as an admin above, and run this step again.");
+    const admin = await adminToken(step, "Sign in as an admin above, and run this step again.");
     await step.send(200, "Every account, without a password or a hash.", "GET", "/users/", {token: admin});
   },
 
@@ -93,9 +107,7 @@ export const steps = {
   },
 
   async expire(step) {
-    const {username, password} = account();
-    const {json} = await step.send(200, "A separate login, for a token of a few seconds.", "POST", "/token",
-      {form: {username, password, expires_in: Math.min(5, settings.access_ttl)}});
+    const json = await grant(step, {expires_in: Math.min(5, settings.access_ttl)});
     note(json);
     await step.wait(json.expires_in);
     await step.send(401, "The token has expired. It is refused from the second in exp on.", "GET", "/users/me/", {token: json.access_token});
@@ -132,12 +144,11 @@ export const steps = {
   },
 };
 
-// cleanUp deletes the accounts that step 1 has made.
+// cleanUp deletes the accounts that the steps have made.
 export async function cleanUp(step) {
-  while (registered.length > 0) {
+  for (; registered.length > 0; registered.pop()) {
     const {username, password} = registered.at(-1);
-    const {json} = await step.send(200, `${username}, the account of step 1, logs in to delete itself.`, "POST", "/token", {form: {username, password}});
-    await step.send(204, "This needs the password once more. Nothing is left of the walkthrough.", "DELETE", "/users/me/", {json: {password}, token: json.access_token});
-    registered.pop();
+    const {status, json} = await step.send([200, 401], `${username} logs in to delete itself.`, "POST", "/token", {form: {username, password}});
+    if (status === 200) await step.send(204, "This needs the password once more. Nothing is left of the walkthrough.", "DELETE", "/users/me/", {json: {password}, token: json.access_token});
   }
 }

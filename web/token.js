@@ -1,10 +1,11 @@
 // The token panel: any JWT, taken apart, with each check of the server's.
 
-import {isFromBefore, issued, send, session, settings, wire} from "/docs/api.js";
+import {isFromBefore, issued, send, settings, wire} from "/docs/api.js";
 import {$, action, clock, copyButton, duration, el} from "/docs/dom.js";
 import {codeLink} from "/docs/exchange.js";
 import {canSign, checks, encode, inspect, mac, objectOf, ourHeader, payloadOf, spell, textOf} from "/docs/jwt.js";
-import {picture, sessionOf} from "/docs/picture.js";
+import {picture} from "/docs/picture.js";
+import {session, sessionOf} from "/docs/sessions.js";
 
 let token = ""; // what the panel shows
 let asked = ""; // what the server was last asked about, here
@@ -75,7 +76,7 @@ function layOut(object) {
 // update shows everything else that depends on the token.
 async function update() {
   const from = whose(token);
-  const refused = verdicts.get(token) === false;
+  const refused = verdicts.get(token) === false || from === "mine" && sessionOf(token)?.ended;
   const parts = token.split(".");
   if (asked !== token) $("ask-message").replaceChildren();
   $("token-source").textContent = sources[from] + (refused ? ": refused" : "");
@@ -193,8 +194,8 @@ function settle(result, token) {
     if (from === "edited" && verdict === false) return settled("fail", "the server refused it");
     if (keyFits !== null) return settled("ask", keyFits ? "valid with your key; only the server knows whether that is its key" : "invalid with your key");
   }
+  if (result.check.id === "session" && sessionOf(token)?.ended && from === "mine") return settled("fail", `it has ended: ${sessionOf(token).ended}`);
   if (result.check.id === "session" && verdict === true) return settled("pass", "when the server was last asked");
-  if (result.check.id === "session" && from === "mine" && verdict === false) return settled("fail", "the server refused a token that passes all other checks");
   return result;
 }
 
@@ -288,6 +289,7 @@ export async function start() {
     else update();
   });
   wire.addEventListener("exchange", ({detail: exchange}) => {
+    if (exchange.json?.access_token) verdicts.set(exchange.json.access_token, true);
     if (!exchange.token || exchange.gone) return update();
     verdicts.set(exchange.token, exchange.status !== 401);
     if (exchange.json?.code === "invalid_token") exchange.cause = causeOf(exchange.token);

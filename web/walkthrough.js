@@ -1,10 +1,11 @@
 // The walkthrough: its cards, one after the other or all at once. steps.js has what
 // they do.
 
-import {resume, send, session, settings, signedIn} from "/docs/api.js";
-import {$, action, duration, el, say} from "/docs/dom.js";
+import {send, settings} from "/docs/api.js";
+import {$, action, duration, el, question, say} from "/docs/dom.js";
 import {exchangeView, unfold} from "/docs/exchange.js";
-import {picture, sessionOf} from "/docs/picture.js";
+import {picture} from "/docs/picture.js";
+import {resume, session, sessionOf, signedIn} from "/docs/sessions.js";
 import {cleanUp, Need, steps, Stop} from "/docs/steps.js";
 
 let agreed = false; // to write to a server that may be a real one
@@ -55,29 +56,24 @@ class Card {
 
   // agree asks before the walkthrough writes to a server that may be a real one.
   async agree() {
-    const answer = await new Promise((resolve) => {
-      const go = el("button", {type: "button", class: "primary", click: () => resolve(true)}, "Continue");
-      this.out.append(el("div", {class: "note ask", role: "group", "aria-label": "Before it begins"},
-        el("p", {}, `This server has no demo accounts, so it may be a real one. The walkthrough registers an account on ${location.host}, logs in with it, and deletes it at the end.`),
-        el("p", {class: "buttons"}, go, el("button", {type: "button", click: () => resolve(false)}, "Cancel"))));
-      go.focus();
-    });
-    agreed = answer;
-    this.out.replaceChildren();
+    agreed = await question(this.out, `This server has no demo accounts, so it may be a real one. The walkthrough registers an account on ${location.host}, logs in with it, and deletes it at the end.`, "Continue");
     this.button.focus();
-    return answer;
+    return agreed;
   }
 
   // send makes a request whose response should have the expected status.
   async send(expected, words, method, path, options) {
     const exchange = await send(method, path, options);
-    this.last = exchangeView(exchange, {expected, note: words});
+    const good = [expected].flat().includes(exchange.status);
+    this.last = exchangeView(exchange, {expected: good ? exchange.status : expected, note: words});
     this.words = `${exchange.status} from ${method} ${path}`;
     this.out.append(this.last);
     if (exchange.gone) throw new Stop("The server did not respond.");
-    if (exchange.status !== expected) throw new Stop(exchange.json?.detail ?? "The walkthrough stops here.");
+    if (!good) throw new Stop(exchange.json?.detail ?? "The walkthrough stops here.");
     return exchange;
   }
+
+  tell(text) { this.out.append(el("p", {class: "note"}, text)); }
 
   // draw shows the session of an access token as it is now. Nothing is unfolded then:
   // the picture would be out of sight.
