@@ -1069,7 +1069,7 @@ func TestAttackRefreshTokenAsAccessTokenAndTheReverse(t *testing.T) {
 
 	// The text of one kind is signed with the key of the other.
 	refuseRefresh(t, "a refresh token signed with the key of access tokens", "S.1.7."+macOf(testSecret, "S.1.7"))
-	m := testTokens().refresh[0].get()
+	m := testTokens().opaque[refreshing][0].get()
 	m.text = append(m.text, encode(ourHeader)+"."+encode(ourPayload)...)
 	refuseAccess(t, "an access token signed with the key of refresh tokens", string(m.sign()))
 }

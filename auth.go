@@ -21,7 +21,7 @@ import (
 )
 
 // This file holds the cryptography: access tokens (JWT, RFC 7519, signed with HS256),
-// refresh tokens and password hashes. It is given the keys and the time; it reads no
+// opaque tokens and password hashes. It is given the keys and the time; it reads no
 // clock, store or request.
 
 // ErrToken is all that a caller learns about a refused token. Naming the check that
@@ -118,13 +118,22 @@ func (m *mac) sign() []byte {
 // stray bits in the last character (RFC 4648, section 3.5).
 var base64url = base64.RawURLEncoding.Strict()
 
-// Tokens signs and verifies both kinds of token. Its methods may be called
-// concurrently.
+// Tokens signs and verifies all kinds of token. Its methods may be called concurrently.
 type Tokens struct {
-	opening string   // the payload of every access token up to the value of sub
-	access  []*hs256 // the first signs, all verify
-	refresh []*hs256 // likewise
+	opening string               // the payload of every access token up to the value of sub
+	access  []*hs256             // the first signs, all verify
+	opaque  map[purpose][]*hs256 // likewise
 }
+
+// A purpose is what an opaque token is for, and the label of its key. So a token of one
+// kind is never accepted as another (RFC 8725, section 3.12).
+type purpose string
+
+const (
+	refreshing purpose = "stdauth refresh token"
+	resetting  purpose = "stdauth reset token"
+	verifying  purpose = "stdauth verify token"
+)
 
 // NewTokens returns Tokens that sign with secret. If previous is not empty, it
 // still verifies, but never signs.
@@ -133,19 +142,19 @@ func NewTokens(issuer, secret, previous string) *Tokens {
 	if err != nil {
 		panic(err) // unreachable: any string can be marshalled
 	}
-	t := &Tokens{opening: fmt.Sprintf(`{"iss":%s,"aud":%s,"sub":"`, iss, iss)}
+	t := &Tokens{opening: fmt.Sprintf(`{"iss":%s,"aud":%s,"sub":"`, iss, iss), opaque: map[purpose][]*hs256{}}
 	for _, s := range []string{secret, previous} {
 		if s == "" {
 			continue
 		}
-		// Refresh tokens have their own key, so neither kind of token is accepted as
-		// the other (RFC 8725, section 3.12).
-		derived, err := hkdf.Key(sha256.New, []byte(s), nil, "stdauth refresh token", sha256.Size)
-		if err != nil {
-			panic(err) // unreachable: only for a length that is out of range
-		}
 		t.access = append(t.access, newHS256([]byte(s)))
-		t.refresh = append(t.refresh, newHS256(derived))
+		for _, p := range []purpose{refreshing, resetting, verifying} {
+			derived, err := hkdf.Key(sha256.New, []byte(s), nil, string(p), sha256.Size)
+			if err != nil {
+				panic(err) // unreachable: only for a length that is out of range
+			}
+			t.opaque[p] = append(t.opaque[p], newHS256(derived))
+		}
 	}
 	return t
 }
@@ -249,38 +258,43 @@ func appendText(b []byte, s string) []byte {
 	return append(append(append(b, '"'), s...), '"')
 }
 
-// SignRefresh signs a refresh token: session, account and generation in clear, and a MAC
-// over them. The store keeps only the generation. So nothing in a store can be used as
-// a token, the same generation always gives the same token, and a forged token is
-// refused without a look at the store.
+// SignRefresh signs a refresh token. The store keeps only the generation. So nothing in
+// a store can be used as a token, the same generation always gives the same token, and
+// a forged token is refused without a look at the store.
 func (t *Tokens) SignRefresh(r RefreshToken) string {
-	m := t.refresh[0].get()
-	defer t.refresh[0].put(m)
-	m.text = append(m.text, r.text()...)
-	return string(m.sign())
-}
-
-// text is the part of a refresh token that is signed.
-func (r RefreshToken) text() string {
-	return fmt.Sprintf("%s.%d.%d", r.SessionID, r.UserID, r.Generation)
+	return t.sign(refreshing, r.SessionID, r.UserID, r.Generation)
 }
 
 // VerifyRefresh returns the contents of a refresh token, or ErrToken if this server did
 // not sign it. [Session.Rotate] decides whether it is the current one.
 func (t *Tokens) VerifyRefresh(token string) (r RefreshToken, err error) {
-	signed, ok := authentic(t.refresh, token)
+	r.SessionID, r.UserID, r.Generation, err = t.open(refreshing, token)
+	return r, err
+}
+
+// sign returns an opaque token: a word, an account and a number in clear, and a MAC over
+// them.
+func (t *Tokens) sign(p purpose, word string, userID, number int64) string {
+	m := t.opaque[p][0].get()
+	defer t.opaque[p][0].put(m)
+	m.text = fmt.Appendf(m.text, "%s.%d.%d", word, userID, number)
+	return string(m.sign())
+}
+
+// open returns what sign has signed, or ErrToken. The text must be what sign writes.
+func (t *Tokens) open(p purpose, token string) (word string, userID, number int64, err error) {
+	signed, ok := authentic(t.opaque[p], token)
 	if !ok {
-		return r, ErrToken
+		return "", 0, 0, ErrToken
 	}
-	session, rest, _ := strings.Cut(signed, ".")
-	user, generation, _ := strings.Cut(rest, ".")
-	r.SessionID = session
-	r.UserID, _ = strconv.ParseInt(user, 10, 64)
-	r.Generation, _ = strconv.ParseInt(generation, 10, 64)
-	if r.text() != signed {
-		return RefreshToken{}, ErrToken
+	word, rest, _ := strings.Cut(signed, ".")
+	user, last, _ := strings.Cut(rest, ".")
+	userID, _ = strconv.ParseInt(user, 10, 64)
+	number, _ = strconv.ParseInt(last, 10, 64)
+	if fmt.Sprintf("%s.%d.%d", word, userID, number) != signed {
+		return "", 0, 0, ErrToken
 	}
-	return r, nil
+	return word, userID, number, nil
 }
 
 // authentic reports whether the token ends in the MAC, under one of the keys, of the

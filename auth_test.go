@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -383,6 +384,11 @@ func TestPreviousKeyVerifiesAndNeverSigns(t *testing.T) {
 		if _, err := test.verifier.VerifyRefresh(test.signer.SignRefresh(r)); (err == nil) != test.ok {
 			t.Errorf("%s: VerifyRefresh() = %v, want accepted: %v", test.name, err, test.ok)
 		}
+		for _, p := range []purpose{resetting, verifying} {
+			if _, _, _, err := test.verifier.open(p, test.signer.sign(p, "word", 1, 7)); (err == nil) != test.ok {
+				t.Errorf("%s: open(%s) = %v, want accepted: %v", test.name, p, err, test.ok)
+			}
+		}
 	}
 	if _, err := after.VerifyAccess(sign("", ourHeader, ourPayload), testNow); err == nil {
 		t.Error("without a previous key, a token that is signed with an empty key passes")
@@ -436,6 +442,39 @@ func TestRefreshTokenIsTextAndMAC(t *testing.T) {
 	got := testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7})
 	if want := "S.1.7." + macOf(derived, "S.1.7"); got != want {
 		t.Errorf("Refresh() = %q, want %q", got, want)
+	}
+}
+
+// TestEachPurposeHasItsOwnKey: the labels are part of the contract with tokens that were
+// signed before an update.
+func TestEachPurposeHasItsOwnKey(t *testing.T) {
+	purposes := map[purpose]string{refreshing: "stdauth refresh token", resetting: "stdauth reset token", verifying: "stdauth verify token"}
+	for p, label := range purposes {
+		key, err := hkdf.Key(sha256.New, []byte(testSecret), nil, label, sha256.Size)
+		token := testTokens().sign(p, "word", 1, 7)
+		if want := "word.1.7." + macOf(string(key), "word.1.7"); token != want || err != nil {
+			t.Errorf("sign(%s) = %q, want %q, %v", p, token, want, err)
+		}
+		for other := range purposes {
+			if _, _, _, err := testTokens().open(other, token); (err == nil) != (p == other) {
+				t.Errorf("open(%s, a token for %s) = %v", other, p, err)
+			}
+		}
+	}
+}
+
+// TestOpaqueTokenHasOneSpelling: even under the right key, a text that sign does not write
+// is refused.
+func TestOpaqueTokenHasOneSpelling(t *testing.T) {
+	for _, text := range []string{
+		"", ".", "..", "S", "S.1", "S.1.", "S..7", "S.1.7.", "S.1.7.8", "S.01.7", "S.1.07", "S.+1.7", "S.1.-0", "S.1.7 ", "S. 1.7", "S.1.0x7",
+		"S.1.9223372036854775808", "S.9223372036854775808.7", "S.1.7\n", "S.1.1e1", "S.1_0.7", "S.\u0661.7",
+	} {
+		m := testTokens().opaque[resetting][0].get()
+		m.text = append(m.text, text...)
+		if word, user, number, err := testTokens().open(resetting, string(m.sign())); err != ErrToken || word != "" || user != 0 || number != 0 {
+			t.Errorf("open() of the text %q = %q, %d, %d, %v; want ErrToken", text, word, user, number, err)
+		}
 	}
 }
 
