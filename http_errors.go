@@ -145,6 +145,9 @@ func problemOf(err error) (p problem, fields []fieldError) {
 	if e, ok := errors.AsType[invalid](err); ok {
 		p.detail, fields = "The request is invalid: "+e.Error(), e
 	}
+	if alarm, ok := errors.AsType[Alarm](err); ok {
+		p.detail += ": " + alarm.Error()
+	}
 	if e, ok := errors.AsType[ThrottledError](err); ok {
 		p.retry = e.Wait
 	}

@@ -17,6 +17,12 @@ var (
 	ErrUnavailable   = errors.New("the store is unavailable") // wrapped with the cause
 )
 
+// An Alarm is why a store is unavailable, in the words of its own operating manual. It is
+// for the operator, and tells clients nothing that they must not know.
+type Alarm string
+
+func (a Alarm) Error() string { return "alarm " + string(a) }
+
 func unavailable(cause error) error { return fmt.Errorf("%w: %w", ErrUnavailable, cause) }
 
 // A Store keeps accounts and their sessions. Its methods may be called concurrently.

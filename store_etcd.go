@@ -94,16 +94,16 @@ func newEtcdStore(g *gateway, prefix string, life Lifetimes) *EtcdStore {
 }
 
 func (e *EtcdStore) open(ctx context.Context) error {
-	format := e.prefix + "format"
-	err := e.change(ctx, Caller{}, []etcdOp{getKey(format), getAll(e.prefix).first(1), getKey(e.prefix + "last_id")}, func(now etcdView) (t etcdTxn, err error) {
-		switch value, others := now.value(0), len(now.found[1]) > 0; {
-		case value == "" && others:
+	format, counter, first := e.prefix+"format", e.prefix+"last_id", getAll(e.prefix).first(1)
+	err := e.change(ctx, Caller{}, []etcdOp{getKey(format), getKey(counter), first}, func(view etcdView) (t etcdTxn, err error) {
+		switch value := view.value(format); {
+		case value == "" && len(view.all(first)) > 0:
 			return t, fmt.Errorf("the keys under %s are not those of stdauth", e.prefix)
 		case value == "":
-			return etcdTxn{Compare: []etcdCompare{now.unchanged(0, format)}, Success: []etcdOp{putKey(format, etcdFormat)}}, nil
+			return etcdTxn{Compare: []etcdCompare{view.unchanged(format)}, Success: []etcdOp{putKey(format, etcdFormat)}}, nil
 		case value != etcdFormat:
 			return t, fmt.Errorf("the keys under %s were written by another version of stdauth", e.prefix)
-		case now.value(2) == etcdImporting:
+		case view.value(counter) == etcdImporting:
 			return t, fmt.Errorf("an import is under way, or was cut off: then remove the keys under %s and import again", e.prefix)
 		}
 		return t, nil
@@ -125,19 +125,19 @@ func (e *EtcdStore) sessionsOf(userID int64) string {
 }
 
 func (e *EtcdStore) CreateUser(ctx context.Context, by Caller, u User) (User, error) {
-	name, lastID := e.nameKey(u.Username), e.prefix+"last_id"
-	err := e.change(ctx, by, []etcdOp{getKey(name), getKey(lastID)}, func(now etcdView) (t etcdTxn, err error) {
-		if now.value(0) != "" {
+	name, counter := e.nameKey(u.Username), e.prefix+"last_id"
+	err := e.change(ctx, by, []etcdOp{getKey(name), getKey(counter)}, func(view etcdView) (t etcdTxn, err error) {
+		if view.value(name) != "" {
 			return t, ErrUsernameTaken
 		}
-		last, err := parseID(now.value(1))
+		last, err := parseID(view.value(counter))
 		if err != nil {
 			return t, unavailable(errors.New("an import is under way"))
 		}
 		u.ID = last + 1
 		// A new name changes the counter, so comparing the counter is enough.
-		t.Compare = []etcdCompare{now.unchanged(1, lastID)}
-		t.Success = append(e.putUser(u), putKey(name, formatID(u.ID)), putKey(lastID, formatID(u.ID)))
+		t.Compare = []etcdCompare{view.unchanged(counter)}
+		t.Success = append(e.putUser(u), putKey(name, formatID(u.ID)), putKey(counter, formatID(u.ID)))
 		return t, nil
 	})
 	return u, err
@@ -153,23 +153,24 @@ func (e *EtcdStore) putUser(u User) []etcdOp {
 	return ops
 }
 
-func (e *EtcdStore) User(ctx context.Context, id int64) (u User, err error) {
-	now, err := e.read(ctx, getKey(e.userKey(id)))
-	if err != nil {
-		return u, err
+func (e *EtcdStore) User(ctx context.Context, id int64) (User, error) {
+	a, err := e.account(ctx, id)
+	if a == nil {
+		return User{}, cmp.Or(err, ErrNotFound)
 	}
-	return u, now.decode(0, &u)
+	return *a.user, nil
 }
 
 // UserByName takes two steps, also for an unknown name, so that the time of a login
 // reveals nothing. A change between them does not matter: a name keeps its ID as long
 // as it exists, and IDs are not reused.
 func (e *EtcdStore) UserByName(ctx context.Context, name string) (User, error) {
-	now, err := e.read(ctx, getKey(e.nameKey(name)))
+	key := e.nameKey(name)
+	view, err := e.read(ctx, getKey(key))
 	if err != nil {
 		return User{}, err
 	}
-	id, err := parseID(now.value(0))
+	id, err := parseID(view.value(key))
 	if err != nil {
 		return User{}, err
 	}
@@ -181,12 +182,12 @@ func (e *EtcdStore) Users(ctx context.Context, after int64, limit int) ([]User, 
 		return []User{}, nil
 	}
 	page := getBetween(e.userKey(max(after, 0)+1), prefixEnd(e.prefix+"users/")).first(int64(limit))
-	now, err := e.read(ctx, page)
+	view, err := e.read(ctx, page)
 	if err != nil {
 		return nil, err
 	}
-	users := make([]User, len(now.found[0]))
-	for i, kv := range now.found[0] {
+	users := make([]User, len(view.kvs))
+	for i, kv := range view.all(page) {
 		if err := kv.decode(&users[i]); err != nil {
 			return nil, err
 		}
@@ -197,25 +198,31 @@ func (e *EtcdStore) Users(ctx context.Context, after int64, limit int) ([]User, 
 // changeAccount is the function that [decisions] needs.
 func (e *EtcdStore) changeAccount(ctx context.Context, by Caller, id int64, decide decision) error {
 	twoAdmins := getAll(e.prefix + "admins/").first(2) // at least one is another account's
-	reads := []etcdOp{getKey(e.userKey(id)), getAll(e.sessionsOf(id)), twoAdmins, e.sweepNext()}
-	return e.change(ctx, by, reads, func(now etcdView) (t etcdTxn, err error) {
-		old, err := now.account(0, 1)
+	toSweep := e.sweepNext()
+	reads := []etcdOp{getKey(e.userKey(id)), getAll(e.sessionsOf(id)), twoAdmins, toSweep}
+	return e.change(ctx, by, reads, func(view etcdView) (t etcdTxn, err error) {
+		old, err := e.accountIn(view, id)
 		if err != nil {
 			return t, err
 		}
 		if old == nil {
 			return t, ErrNotFound
 		}
-		other := slices.IndexFunc(now.found[2], func(kv etcdKV) bool { return string(kv.Key) != e.adminKey(id) })
-		c, refusal := decide(old, func() bool { return other >= 0 })
+		other := "" // the key of another admin
+		for _, kv := range view.all(twoAdmins) {
+			if key := string(kv.Key); key != e.adminKey(id) {
+				other = key
+			}
+		}
+		c, refusal := decide(old, func() bool { return other != "" })
 		if c == (change{}) {
 			return t, refusal
 		}
-		t = e.transaction(old, c, now)
+		t = e.transaction(old, c, view, toSweep)
 		if old.user.ActiveAdmin() && (c.Deleted || c.User != nil && !c.User.ActiveAdmin()) {
 			// This admin may go only while the other one exists. If two admins demote
 			// each other at once, at two copies, the later transaction fails.
-			t.Compare = append(t.Compare, now.found[2][other].unchanged())
+			t.Compare = append(t.Compare, view.unchanged(other))
 			t.Success = append(t.Success, removeKey(e.adminKey(id)))
 		}
 		return t, refusal
@@ -223,9 +230,9 @@ func (e *EtcdStore) changeAccount(ctx context.Context, by Caller, id int64, deci
 }
 
 // transaction returns the transaction for a change of an account.
-func (e *EtcdStore) transaction(old *account, c change, now etcdView) (t etcdTxn) {
+func (e *EtcdStore) transaction(old *account, c change, view etcdView, toSweep etcdOp) (t etcdTxn) {
 	user, sessions := e.userKey(c.ID), e.sessionsOf(c.ID)
-	t.Compare = []etcdCompare{now.unchanged(0, user)}
+	t.Compare = []etcdCompare{view.unchanged(user)}
 	switch {
 	case c.Deleted:
 		t.Success = []etcdOp{removeKey(user), removeKey(e.nameKey(old.user.Username)), removeAll(sessions)}
@@ -238,8 +245,8 @@ func (e *EtcdStore) transaction(old *account, c change, now etcdView) (t etcdTxn
 		key := sessions + c.Session.ID
 		// Without the second comparison, two logins at once could leave too many
 		// sessions.
-		t.Compare = append(t.Compare, now.unchanged(1, key), now.noneNew(sessions))
-		t.Success = append([]etcdOp{putKey(key, jsonValue(c.Session))}, e.sweep(now.found[3])...)
+		t.Compare = append(t.Compare, view.unchanged(key), view.noneNew(sessions))
+		t.Success = append([]etcdOp{putKey(key, jsonValue(c.Session))}, e.sweep(view.all(toSweep))...)
 		kept := old.with(*c.Session)
 		for _, s := range old.sessions {
 			if !slices.ContainsFunc(kept, func(k Session) bool { return k.ID == s.ID }) {
@@ -247,7 +254,7 @@ func (e *EtcdStore) transaction(old *account, c change, now etcdView) (t etcdTxn
 			}
 		}
 	case c.Ended != "":
-		t.Compare = append(t.Compare, now.unchanged(1, sessions+c.Ended))
+		t.Compare = append(t.Compare, view.unchanged(sessions+c.Ended))
 		t.Success = []etcdOp{removeKey(sessions + c.Ended)}
 	case c.Kept != nil:
 		kept := sessions + *c.Kept
@@ -294,13 +301,35 @@ func (e *EtcdStore) Sessions(ctx context.Context, userID int64) ([]Session, erro
 	return a.live(e.life), err
 }
 
-// account returns an account, or nil, with the sessions that a read finds.
-func (e *EtcdStore) account(ctx context.Context, id int64, sessions etcdOp) (*account, error) {
-	now, err := e.read(ctx, getKey(e.userKey(id)), sessions)
+// account returns an account, or nil, with the sessions that the reads find.
+func (e *EtcdStore) account(ctx context.Context, id int64, sessions ...etcdOp) (*account, error) {
+	view, err := e.read(ctx, append(sessions, getKey(e.userKey(id)))...)
 	if err != nil {
 		return nil, err
 	}
-	return now.account(0, 1)
+	return e.accountIn(view, id)
+}
+
+// accountIn returns an account, or nil, with those of its sessions that were read, in
+// the order of their logins.
+func (e *EtcdStore) accountIn(view etcdView, id int64) (*account, error) {
+	user, found := view.kvs[e.userKey(id)]
+	if !found {
+		return nil, nil
+	}
+	a := &account{user: &User{}}
+	if err := user.decode(a.user); err != nil {
+		return nil, err
+	}
+	older := func(a, b etcdKV) int { return cmp.Compare(a.CreateRevision, b.CreateRevision) }
+	for _, kv := range slices.SortedFunc(slices.Values(view.all(getAll(e.sessionsOf(id)))), older) {
+		var s Session
+		if err := kv.decode(&s); err != nil {
+			return nil, err
+		}
+		a.sessions = append(a.sessions, s)
+	}
+	return a, nil
 }
 
 // Import marks the store while it runs, so that nobody registers meanwhile, and a store
@@ -311,11 +340,11 @@ func (e *EtcdStore) Import(ctx context.Context, users []User, lastID int64) erro
 		return err
 	}
 	counter := e.prefix + "last_id"
-	err := e.change(ctx, Caller{}, []etcdOp{getKey(counter)}, func(now etcdView) (t etcdTxn, err error) {
-		if now.value(0) != "" && now.value(0) != "0" {
+	err := e.change(ctx, Caller{}, []etcdOp{getKey(counter)}, func(view etcdView) (t etcdTxn, err error) {
+		if value := view.value(counter); value != "" && value != "0" {
 			return t, ErrNotEmpty
 		}
-		return etcdTxn{Compare: []etcdCompare{now.unchanged(0, counter)}, Success: []etcdOp{putKey(counter, etcdImporting)}}, nil
+		return etcdTxn{Compare: []etcdCompare{view.unchanged(counter)}, Success: []etcdOp{putKey(counter, etcdImporting)}}, nil
 	})
 	if err != nil {
 		return err
@@ -364,8 +393,8 @@ func (e *EtcdStore) probe(ctx context.Context) error {
 	defer cancel()
 	format := e.prefix + "format"
 	never := etcdCompare{Key: []byte(format), Target: "CREATE", Result: "LESS"} // than 0
-	now, err := e.txn(ctx, etcdTxn{Compare: []etcdCompare{never}, Success: []etcdOp{putKey(format, etcdFormat)}, Failure: []etcdOp{getKey(format)}}, false)
-	if err == nil && now.value(0) != etcdFormat {
+	view, err := e.txn(ctx, etcdTxn{Compare: []etcdCompare{never}, Success: []etcdOp{putKey(format, etcdFormat)}, Failure: []etcdOp{getKey(format)}}, false)
+	if err == nil && view.value(format) != etcdFormat {
 		err = unavailable(fmt.Errorf("the key %s is gone", format))
 	}
 	return err

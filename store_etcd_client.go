@@ -29,8 +29,9 @@ type gateway struct {
 	client             *http.Client
 	log                *slog.Logger
 
-	failOvers atomic.Uint32 // modulo len(endpoints), the member to call
-	lost      atomic.Bool   // the last call found no working member
+	failOvers atomic.Uint32          // modulo len(endpoints), the member to call
+	lost      atomic.Bool            // the last call found no working member
+	cluster   atomic.Pointer[string] // the ID of the first that responded
 
 	mu    sync.Mutex // held while a token is fetched
 	token string     // for the user, if there is one
@@ -43,8 +44,8 @@ const (
 	etcdTry      = 1500 * time.Millisecond
 	etcdPatience = 4 * time.Second
 
-	maxEtcdResponse = 64 << 20 // bytes; a thousand accounts are under 4 MiB
-	maxEtcdConns    = 256      // more requests would only wait inside etcd
+	maxEtcdResponse = 8 << 20 // bytes; a thousand accounts are under 4 MiB
+	maxEtcdConns    = 256     // more requests would only wait inside etcd
 )
 
 // newGateway parses an address as in -store. It does not connect yet.
@@ -100,32 +101,61 @@ func parseEtcdAddress(address string) (endpoints []string, prefix string, err er
 	return endpoints, "/" + path + "/", nil
 }
 
-// call posts in to a path of a working member and decodes the response into out. It
-// goes from member to member until ctx is done. A write is sent again only if it cannot
-// have succeeded; otherwise its outcome is unknown.
-func (g *gateway) call(ctx context.Context, path string, in, out any, write bool) error {
+// A verdict on a call says what may follow.
+type verdict int
+
+const (
+	stop    verdict = iota // it succeeded, or every member would refuse it
+	retry                  // it had no effect, and another member may accept it
+	unknown                // it may have had an effect, and another member may respond
+)
+
+// judge returns the verdict on a call that returned err. Whatever is not a response of
+// etcd is unknown: a load balancer's page does not tell what has happened behind it.
+func (g *gateway) judge(err error) verdict {
+	const invalidArgument, permissionDenied = 3, 7
+	e, refused := errors.AsType[*etcdError](err)
+	_, alarmed := errors.AsType[Alarm](err)
+	op, failed := errors.AsType[*net.OpError](err)
+	switch {
+	case err == nil:
+		return stop
+	case failed && op.Op == "dial":
+		return retry // not sent
+	case !refused:
+		return unknown
+	case e.wantsToken() && g.username != "", e.is("no leader"), e.is("too many requests"):
+		return retry // etcd checks for these first
+	case e.Code == invalidArgument, e.Code == permissionDenied, alarmed:
+		return stop
+	}
+	return unknown
+}
+
+// call posts in to a path of a working member, and accept decodes the response. An error
+// of accept means that it is not the response of a member. The call goes from member to
+// member until ctx is done. A write is sent again only if it cannot have succeeded;
+// otherwise its outcome is unknown.
+func (g *gateway) call(ctx context.Context, path string, in any, write bool, accept func(reply []byte) error) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
 	for tries := 1; ; tries++ {
 		at := g.failOvers.Load()
-		err := g.try(ctx, g.endpoint(at), path, body, out)
-		refusal, refused := errors.AsType[*etcdError](err)
+		err := g.try(ctx, g.endpoint(at), path, body, accept)
+		verdict := g.judge(err)
 		switch {
-		case err == nil || refused && refusal.final() && !g.mayRenew(refusal):
+		case verdict == stop:
 			if g.lost.CompareAndSwap(true, false) {
 				g.log.Info("the etcd cluster responds again")
 			}
 			return err
-		case errors.Is(ctx.Err(), context.Canceled): // by the client, not by the member
+		case errors.Is(ctx.Err(), context.Canceled): // by the caller, not by the member
 			return ctx.Err()
 		}
 		g.failOver(at, err)
-		if write && !(unsent(err) || refused && refusal.undone()) {
-			return err
-		}
-		if ctx.Err() != nil || tries%len(g.endpoints) == 0 && !g.pause(ctx, tries/len(g.endpoints)) {
+		if write && verdict == unknown || ctx.Err() != nil || tries%len(g.endpoints) == 0 && !g.pause(ctx, tries/len(g.endpoints)) {
 			return err
 		}
 	}
@@ -166,23 +196,20 @@ func (g *gateway) pause(ctx context.Context, rounds int) bool {
 }
 
 // try calls one member, and once more if it wants a new token.
-func (g *gateway) try(ctx context.Context, endpoint, path string, body []byte, out any) error {
+func (g *gateway) try(ctx context.Context, endpoint, path string, body []byte, accept func(reply []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, etcdTry)
 	defer cancel()
 	g.mu.Lock()
 	token := g.token
 	g.mu.Unlock()
-	err := g.send(ctx, endpoint, path, token, body, out)
-	if refusal, ok := errors.AsType[*etcdError](err); ok && g.mayRenew(refusal) {
+	err := g.send(ctx, endpoint, path, token, body, accept)
+	if refusal, ok := errors.AsType[*etcdError](err); ok && refusal.wantsToken() && g.username != "" {
 		if token, err = g.renew(ctx, endpoint, token); err == nil {
-			err = g.send(ctx, endpoint, path, token, body, out)
+			err = g.send(ctx, endpoint, path, token, body, accept)
 		}
 	}
 	return err
 }
-
-// mayRenew reports whether a call was refused because of a token that can be renewed.
-func (g *gateway) mayRenew(e *etcdError) bool { return g.username != "" && e.wantsToken() }
 
 // renew returns a token other than the refused one. Members forget their tokens when
 // they restart, or after five minutes without use. One call fetches a token for all,
@@ -197,15 +224,18 @@ func (g *gateway) renew(ctx context.Context, endpoint, refused string) (string, 
 	if err != nil {
 		return "", err
 	}
-	var reply struct{ Token string }
-	if err := g.send(ctx, endpoint, "/v3/auth/authenticate", "", body, &reply); err != nil {
-		return "", err
-	}
-	g.token = reply.Token
-	return g.token, nil
+	err = g.send(ctx, endpoint, "/v3/auth/authenticate", "", body, func(reply []byte) error {
+		var granted struct{ Token string }
+		if err := json.Unmarshal(reply, &granted); err != nil || granted.Token == "" {
+			return errors.New("not a token")
+		}
+		g.token = granted.Token
+		return nil
+	})
+	return g.token, err
 }
 
-func (g *gateway) send(ctx context.Context, endpoint, path, token string, body []byte, out any) error {
+func (g *gateway) send(ctx context.Context, endpoint, path, token string, body []byte, accept func(reply []byte) error) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint+path, bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -222,58 +252,46 @@ func (g *gateway) send(ctx context.Context, endpoint, path, token string, body [
 		return err
 	}
 	defer w.Body.Close()
-	reply, err := io.ReadAll(io.LimitReader(w.Body, maxEtcdResponse))
+	reply, err := io.ReadAll(io.LimitReader(w.Body, maxEtcdResponse)) // a longer one is cut, so it is not JSON
 	if err != nil {
 		return err
 	}
-	if w.StatusCode != http.StatusOK {
-		return newEtcdError(endpoint, w.StatusCode, reply)
+	if w.StatusCode == http.StatusOK {
+		err = accept(reply)
+	} else {
+		err = refusalIn(reply)
 	}
-	return json.Unmarshal(reply, out)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", endpoint, err)
+	}
+	return err
 }
 
-// unsent reports whether a request cannot have reached the member.
-func unsent(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial"
-}
+// errNotEtcd does not repeat what responds at an address, which may repeat the request,
+// and that the password of etcd.
+var errNotEtcd = errors.New("not a response of etcd")
 
 // An etcdError is an error response of etcd.
 type etcdError struct {
-	endpoint string
-	status   int    // of HTTP
-	Code     int    // of gRPC (google.golang.org/grpc/codes), 0 if the response is not etcd's
-	Message  string // listed in etcd's api/v3rpc/rpctypes/error.go
+	Code    int    // of gRPC (google.golang.org/grpc/codes)
+	Message string // listed in etcd's api/v3rpc/rpctypes/error.go
 }
 
-func newEtcdError(endpoint string, status int, reply []byte) *etcdError {
-	e := &etcdError{endpoint: endpoint, status: status}
-	if err := json.Unmarshal(reply, e); err != nil || e.Message == "" {
-		e.Message = fmt.Sprintf("%s: %.100q", http.StatusText(status), bytes.TrimSpace(reply))
+func (e *etcdError) Error() string { return e.Message }
+
+// refusalIn returns the error in a response: an etcdError, with the [Alarm] that is its
+// cause, or errNotEtcd.
+func refusalIn(reply []byte) error {
+	e := &etcdError{}
+	switch err := json.Unmarshal(reply, e); {
+	case err != nil || e.Code == 0 || !strings.HasPrefix(e.Message, "etcdserver: "):
+		return errNotEtcd
+	case e.is("database space exceeded"):
+		return fmt.Errorf("%w (%w)", e, Alarm("NOSPACE"))
+	case e.is("corrupt cluster"):
+		return fmt.Errorf("%w (%w)", e, Alarm("CORRUPT"))
 	}
 	return e
-}
-
-func (e *etcdError) Error() string { return fmt.Sprintf("%s: %s", e.endpoint, e.Message) }
-
-// final reports whether all members would respond in the same way. Then the call has
-// had no effect.
-func (e *etcdError) final() bool {
-	switch e.Code {
-	case 0:
-		return e.status < 500
-	case 1, 2, 4, 10, 13, 14: // cancelled, unknown, deadline, aborted, internal, unavailable
-		return false
-	case 8: // resource exhausted: either its space, or too many requests at once
-		return strings.Contains(e.Message, "space exceeded")
-	}
-	return true
-}
-
-// undone reports whether a call has had no effect although another member may accept
-// it: etcd checks for these errors first.
-func (e *etcdError) undone() bool {
-	return e.is("no leader") || e.is("too many requests") || e.wantsToken()
 }
 
 // wantsToken reports whether a call was refused, without effect, for lack of a valid
@@ -282,6 +300,4 @@ func (e *etcdError) wantsToken() bool {
 	return e.is("user name is empty") || e.is("invalid auth token") || e.is("revision of auth store is old")
 }
 
-func (e *etcdError) is(message string) bool {
-	return e.Code != 0 && strings.HasSuffix(e.Message, message)
-}
+func (e *etcdError) is(message string) bool { return strings.HasSuffix(e.Message, message) }

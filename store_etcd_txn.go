@@ -1,11 +1,11 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -27,17 +27,16 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), etcdPatience)
 	defer cancel()
 	user, session := e.userKey(by.UserID), e.sessionsOf(by.UserID)+by.SessionID
-	asking := len(reads)
 	if by != (Caller{}) {
 		reads = append(reads, getKey(user), getKey(session))
 	}
 	for {
-		now, err := e.read(ctx, reads...)
+		view, err := e.read(ctx, reads...)
 		if err != nil {
 			return err
 		}
 		if by != (Caller{}) {
-			a, err := now.account(asking, asking+1)
+			a, err := e.accountIn(view, by.UserID)
 			if err != nil {
 				return err
 			}
@@ -45,12 +44,12 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 				return err
 			}
 		}
-		t, refusal := decide(now)
+		t, refusal := decide(view)
 		if len(t.Success) == 0 {
 			return refusal
 		}
 		if by != (Caller{}) {
-			t.Compare = append(t.Compare, now.unchanged(asking, user), now.unchanged(asking+1, session))
+			t.Compare = append(t.Compare, view.unchanged(user), view.unchanged(session))
 		}
 		if done, err := e.commit(ctx, t); err != nil {
 			return err
@@ -64,8 +63,8 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 // commit commits a transaction and reports whether its comparisons were true. It is
 // sent at most once: if the response is lost, the outcome is unknown.
 func (e *EtcdStore) commit(ctx context.Context, t etcdTxn) (done bool, err error) {
-	now, err := e.txn(ctx, t, true)
-	return now.succeeded, err
+	view, err := e.txn(ctx, t, true)
+	return view.succeeded, err
 }
 
 // read reads keys, all at the same revision.
@@ -75,25 +74,45 @@ func (e *EtcdStore) read(ctx context.Context, ops ...etcdOp) (etcdView, error) {
 	return e.txn(ctx, etcdTxn{Success: ops}, false)
 }
 
-func (e *EtcdStore) txn(ctx context.Context, t etcdTxn, write bool) (etcdView, error) {
-	var reply etcdResponse
-	if err := e.gateway.call(ctx, "/v3/kv/txn", t, &reply, write); err != nil {
+func (e *EtcdStore) txn(ctx context.Context, t etcdTxn, write bool) (view etcdView, err error) {
+	err = e.gateway.call(ctx, "/v3/kv/txn", t, write, func(reply []byte) (err error) {
+		view, err = e.gateway.view(t, reply)
+		return err
+	})
+	if err != nil {
 		return etcdView{}, unavailable(err)
 	}
+	return view, nil
+}
+
+// view returns what a member responds to a transaction. Whatever responds at the address
+// of a member need not be one, or may be one of another cluster: what does not match is
+// an error.
+func (g *gateway) view(t etcdTxn, reply []byte) (etcdView, error) {
+	var r etcdResponse
+	if err := json.Unmarshal(reply, &r); err != nil || r.Header.Revision == 0 {
+		return etcdView{}, errNotEtcd
+	}
 	asked := t.Failure
-	if reply.Succeeded {
+	if r.Succeeded {
 		asked = t.Success
 	}
-	// Whatever responds at the address of a member need not be one.
-	fits := reply.Header.Revision != 0 && (reply.Succeeded || len(t.Compare) > 0) && len(reply.Responses) == len(asked)
+	fits := (r.Succeeded || len(t.Compare) > 0) && len(r.Responses) == len(asked)
+	view := etcdView{r.Succeeded, r.Header.Revision, map[string]etcdKV{}}
+	for i, one := range r.Responses {
+		for _, kv := range one.Range.Kvs {
+			fits = fits && asked[i].reads(string(kv.Key))
+			view.kvs[string(kv.Key)] = kv
+		}
+	}
 	if !fits {
-		return etcdView{}, unavailable(errors.New("the response does not match the transaction"))
+		return etcdView{}, errors.New("the response does not match the transaction")
 	}
-	v := etcdView{succeeded: reply.Succeeded, revision: reply.Header.Revision}
-	for _, r := range reply.Responses {
-		v.found = append(v.found, r.Range.Kvs)
+	g.cluster.CompareAndSwap(nil, &r.Header.Cluster)
+	if *g.cluster.Load() != r.Header.Cluster {
+		return etcdView{}, errors.New("the response is from another cluster")
 	}
-	return v, nil
+	return view, nil
 }
 
 // The messages of etcd that are used here (etcd's rpc.proto and kv.proto). In JSON,
@@ -143,7 +162,8 @@ type etcdKV struct {
 
 type etcdResponse struct {
 	Header struct {
-		Revision int64 `json:",string"`
+		Cluster  string `json:"cluster_id"`
+		Revision int64  `json:",string"`
 	}
 	Succeeded bool
 	Responses []struct {
@@ -151,11 +171,11 @@ type etcdResponse struct {
 	}
 }
 
-// An etcdView is the result of the reads of a transaction.
+// An etcdView is what a transaction has read.
 type etcdView struct {
 	succeeded bool
-	revision  int64      // of the cluster; each change increments it
-	found     [][]etcdKV // for each read
+	revision  int64 // of the cluster; each change increments it
+	kvs       map[string]etcdKV
 }
 
 func getKey(key string) etcdOp { return etcdOp{Range: &etcdRange{Key: []byte(key)}} }
@@ -184,54 +204,31 @@ func removeAll(prefix string) etcdOp { return removeBetween(prefix, prefixEnd(pr
 // prefixEnd returns the first key after those with a prefix, which ends in /.
 func prefixEnd(prefix string) string { return strings.TrimSuffix(prefix, "/") + "0" }
 
-// value returns the value of the first key that read i found, or "".
-func (v etcdView) value(i int) string {
-	if len(v.found[i]) == 0 {
-		return ""
-	}
-	return string(v.found[i][0].Value)
+// reads reports whether a key is one of those that the operation reads.
+func (op etcdOp) reads(key string) bool {
+	r := op.Range
+	return r != nil && (key == string(r.Key) || string(r.Key) < key && key < string(r.RangeEnd))
 }
 
-func (v etcdView) decode(i int, into any) error {
-	if len(v.found[i]) == 0 {
-		return ErrNotFound
-	}
-	return v.found[i][0].decode(into)
-}
-
-// account returns the account, or nil, from the reads of its user and of its sessions,
-// which are then in the order of their logins.
-func (v etcdView) account(user, sessions int) (*account, error) {
-	a := &account{user: &User{}}
-	if err := v.decode(user, a.user); errors.Is(err, ErrNotFound) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	older := func(a, b etcdKV) int { return cmp.Compare(a.CreateRevision, b.CreateRevision) }
-	for _, kv := range slices.SortedFunc(slices.Values(v.found[sessions]), older) {
-		var s Session
-		if err := kv.decode(&s); err != nil {
-			return nil, err
-		}
-		a.sessions = append(a.sessions, s)
-	}
-	return a, nil
-}
-
-// unchanged returns the comparison that a key is still as read i found it, or still
-// absent.
-func (v etcdView) unchanged(i int, key string) etcdCompare {
-	for _, kv := range v.found[i] {
-		if string(kv.Key) == key {
-			return kv.unchanged()
+// all returns what a read has found, in the order of the keys.
+func (v etcdView) all(read etcdOp) (found []etcdKV) {
+	for _, key := range slices.Sorted(maps.Keys(v.kvs)) {
+		if read.reads(key) {
+			found = append(found, v.kvs[key])
 		}
 	}
-	return etcdKV{Key: []byte(key)}.unchanged()
+	if limit := int(read.Range.Limit); limit > 0 {
+		found = found[:min(limit, len(found))] // another read may have found more
+	}
+	return found
 }
 
-func (kv etcdKV) unchanged() etcdCompare {
-	return etcdCompare{Key: kv.Key, Target: "MOD", Result: "EQUAL", ModRevision: kv.ModRevision}
+// value returns the value of a key, or "".
+func (v etcdView) value(key string) string { return string(v.kvs[key].Value) }
+
+// unchanged returns the comparison that a key is still as it was read, or still absent.
+func (v etcdView) unchanged(key string) etcdCompare {
+	return etcdCompare{Key: []byte(key), Target: "MOD", Result: "EQUAL", ModRevision: v.kvs[key].ModRevision}
 }
 
 // noneNew returns the comparison that no key under the prefix was created since the
