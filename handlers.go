@@ -20,6 +20,10 @@ type Config struct {
 	CORSOrigins    []string       // "http://localhost:3000", or ":*" for any port
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is trusted
 	Iterations     int            // of the password hash
+	PublicURL      string         // where clients reach the server, without a slash at its end; may be empty
+	Mail           MailConfig
+
+	IntrospectID, IntrospectSecret string // of the client that may introspect, or empty
 }
 
 // A server handles requests. It holds nothing that must survive a restart.

@@ -30,6 +30,8 @@ const (
 	idleTimeout    = 2 * time.Minute  // between requests
 
 	gracePeriod = 10 * time.Second // for requests under way after a signal to stop
+
+	mostConnections = 1 << 14 // if the system allows more
 )
 
 func main() {
@@ -59,6 +61,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		version, commit := build()
 		fmt.Fprintf(stdout, "stdauth %s, %s, commit %s\n", version, runtime.Version(), commit)
 		return 0
+	case err == nil && set.askReady:
+		err = set.ask(ctx)
 	case err == nil:
 		err = set.start(ctx, stdout, set.newLog(stderr, getenv))
 	}
@@ -196,6 +200,32 @@ func (set *settings) listen(name, addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("%s: %s is in use, perhaps by another stdauth or a development server; choose another, such as %s 127.0.0.1:8001", name, addr, name)
 	}
 	return nil, set.bad(name, err)
+}
+
+// ask asks the server at -addr whether it is ready, for -check.
+func (set *settings) ask(ctx context.Context) error {
+	scheme := "http"
+	if set.certFile != "" {
+		scheme = "https"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://localhost/readyz", nil)
+	if err != nil {
+		return err // unreachable: the URL is constant
+	}
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, set.addr)
+	}
+	resp, err := (&http.Transport{DialContext: dial, TLSClientConfig: anyCertificate}).RoundTrip(r)
+	if err != nil {
+		return fmt.Errorf("-check: %w", err)
+	}
+	defer resp.Body.Close()
+	if body, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)); resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("-check: %s: %s %s", set.addr, resp.Status, body)
+	}
+	return nil
 }
 
 // debugHandler serves metrics and profiles to users of this machine. It accepts only

@@ -14,11 +14,9 @@ import (
 	"net/url"
 	"strings"
 	"time"
-	"unicode"
 )
 
-// settings are the flags and the environment. Secrets are in the environment only,
-// because every user of a machine can see the flags of a process.
+// settings are the flags and the environment.
 type settings struct {
 	Config
 	addr, store, debugAddr           string
@@ -27,19 +25,30 @@ type settings struct {
 	registration, logFormat          string
 	logLevel                         slog.Level
 	adminName, resetName, importFile string
-	version                          bool
+	version, askReady                bool
 
 	secret, previous           string // SECRET_KEY and SECRET_KEY_PREVIOUS
 	randomKey                  bool   // secret was generated for this process
 	adminPassword, newPassword string
+	introspectClient           string // INTROSPECT_CLIENT
 	etcdUsername, etcdPassword string
 
 	given    map[string]string // flags that were set, with their names in errors
 	warnings []string          // about settings that are valid but probably a mistake
 }
 
-// memory is the -store that ends with the process.
-const memory = "memory"
+// MailConfig says how mail is sent.
+type MailConfig struct {
+	Target   string // "terminal", "smtp://user@host:587", "smtps://user@host:465", or "" for no mail
+	From     string // the sender, "Name <address>"
+	Link     string // the page that a mail links to
+	Password string // of the user in Target
+}
+
+const (
+	memory       = "memory"   // the -store that ends with the process
+	mailTerminal = "terminal" // the -mail that is only printed
+)
 
 var errHelp = flag.ErrHelp
 
@@ -56,8 +65,12 @@ func (set *settings) flags() *flag.FlagSet {
 	f.StringVar(&set.store, "store", memory, "")
 	f.BoolVar(&set.Demo, "demo", false, "")
 	f.StringVar(&set.registration, "registration", "open", "")
-	f.Func("cors-origin", "", set.addOrigins)
-	f.Func("trusted-proxy", "", set.addProxies)
+	f.Func("cors-origin", "", list(set.addOrigin))
+	f.Func("trusted-proxy", "", list(set.addProxy))
+	f.StringVar(&set.PublicURL, "public-url", "", "")
+	f.StringVar(&set.Mail.Target, "mail", "", "")
+	f.StringVar(&set.Mail.From, "mail-from", "", "")
+	f.StringVar(&set.Mail.Link, "mail-link", "", "")
 	f.DurationVar(&set.AccessTTL, "access-ttl", 30*time.Minute, "")
 	f.DurationVar(&set.Sessions.Idle, "refresh-ttl", 30*24*time.Hour, "")
 	f.DurationVar(&set.Sessions.Max, "session-ttl", 90*24*time.Hour, "")
@@ -70,6 +83,7 @@ func (set *settings) flags() *flag.FlagSet {
 	f.StringVar(&set.debugAddr, "debug-addr", "", "")
 	f.StringVar(&set.logFormat, "log-format", "text", "")
 	f.TextVar(&set.logLevel, "log-level", slog.LevelInfo, "")
+	f.BoolVar(&set.askReady, "check", false, "")
 	f.BoolVar(&set.version, "version", false, "")
 	return f
 }
@@ -85,9 +99,20 @@ func (set *settings) bad(name string, err error) error {
 	return settingError{fmt.Errorf("%s: %w", cmp.Or(set.given[name], name), err)}
 }
 
-// parseSettings reads the flags, and the environment for flags that were not set. It
-// returns errHelp for -help.
+// parseSettings reads the flags and the secrets. It returns errHelp for -help.
 func parseSettings(args []string, getenv func(string) string) (*settings, error) {
+	set, err := parseFlags(args, getenv)
+	if err != nil || set.version || set.askReady {
+		return set, err
+	}
+	if err := set.readSecrets(getenv); err != nil {
+		return set, err
+	}
+	return set, set.complete(getenv)
+}
+
+// parseFlags reads the flags, and the environment for flags that were not set.
+func parseFlags(args []string, getenv func(string) string) (*settings, error) {
 	set := &settings{Config: Config{Iterations: DefaultIterations}, given: map[string]string{}}
 	flags := set.flags()
 	err := flags.Parse(args)
@@ -102,7 +127,7 @@ func parseSettings(args []string, getenv func(string) string) (*settings, error)
 	}
 	flags.Visit(func(f *flag.Flag) { set.given["-"+f.Name] = "-" + f.Name })
 	flags.VisitAll(func(f *flag.Flag) {
-		if err != nil || set.given["-"+f.Name] != "" || f.Name == "version" {
+		if err != nil || set.given["-"+f.Name] != "" || f.Name == "version" || f.Name == "check" {
 			return
 		}
 		name := "STDAUTH_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
@@ -114,28 +139,37 @@ func parseSettings(args []string, getenv func(string) string) (*settings, error)
 		}
 	})
 	flags.Visit(func(f *flag.Flag) {
-		if v, ok := f.Value.(flag.Getter); err == nil && ok && v.Get() == "" {
-			err = set.bad("-"+f.Name, errors.New("must not be empty"))
+		getter, _ := f.Value.(flag.Getter)
+		if err != nil || getter == nil {
+			return
+		}
+		if text, ok := getter.Get().(string); ok {
+			err = cmp.Or(must(text != "", "must not be empty"), checkText(text))
+		}
+		if err != nil {
+			err = set.bad("-"+f.Name, err)
 		}
 	})
-	if err != nil {
-		return set, err
-	}
-	return set, set.complete(getenv)
+	return set, err
 }
 
-// complete reads the secrets and derives the settings that depend on others.
+// complete derives the settings that depend on others.
 func (set *settings) complete(getenv func(string) string) error {
-	set.secret, set.previous = getenv("SECRET_KEY"), getenv("SECRET_KEY_PREVIOUS")
-	set.adminPassword, set.newPassword = getenv("ADMIN_PASSWORD"), getenv("NEW_PASSWORD")
-	set.etcdUsername, set.etcdPassword = getenv("STDAUTH_ETCD_USERNAME"), getenv("STDAUTH_ETCD_PASSWORD")
+	set.etcdUsername = getenv("STDAUTH_ETCD_USERNAME")
+	set.PublicURL = strings.TrimSuffix(strings.ToLower(set.PublicURL), "/")
 	set.Closed = set.registration == "closed"
 	set.TLS = set.certFile != ""
 	if set.given["-demo"] == "" {
 		set.Demo = set.reachable() == "" && set.adminName == "" && !set.offline()
 	}
-	if set.Demo && set.given["-cors-origin"] == "" {
-		set.CORSOrigins = []string{"http://localhost:*", "http://127.0.0.1:*"}
+	set.IntrospectID, set.IntrospectSecret, _ = strings.Cut(set.introspectClient, ":")
+	for _, host := range []string{"localhost", "*.localhost", "127.0.0.1", "[::1]"} {
+		if set.Demo && set.given["-cors-origin"] == "" {
+			set.CORSOrigins = append(set.CORSOrigins, "http://"+host+":*", "https://"+host+":*")
+		}
+	}
+	if set.Demo {
+		set.Mail.Target = cmp.Or(set.Mail.Target, mailTerminal)
 	}
 	misnamed := ""
 	if getenv("STDAUTH_SECRET_KEY") != "" {
@@ -166,6 +200,8 @@ func (set *settings) check(misnamed string) error {
 		{"SECRET_KEY_PREVIOUS", must(set.secret != "" || set.previous == "", "is useless without SECRET_KEY"+misnamed)},
 		{"ADMIN_PASSWORD", checkIf(set.adminPassword, adminPassword)},
 		{"NEW_PASSWORD", checkIf(set.newPassword, newPassword)},
+		{"INTROSPECT_CLIENT", checkIf(set.introspectClient, checkClient)},
+		{"STDAUTH_ETCD_USERNAME", checkText(set.etcdUsername)},
 		{"STDAUTH_ETCD_USERNAME", must(set.etcdUsername != "" || set.etcdPassword == "", "is required with STDAUTH_ETCD_PASSWORD")},
 		{"-demo", must(!set.Demo || set.reachable() == "", "cannot be set with "+set.reachable()+": everybody knows the demo passwords")},
 		{"-registration", must(set.Closed || set.registration == "open", "must be open or closed")},
@@ -173,6 +209,8 @@ func (set *settings) check(misnamed string) error {
 		{"-refresh-ttl", checkLifetime(set.Sessions.Idle)},
 		{"-session-ttl", checkLifetime(set.Sessions.Max)},
 		{"-issuer", must(len(set.Issuer) <= 200 && printable(set.Issuer), "must be 1 to 200 bytes without control characters")},
+		{"-public-url", checkIf(set.PublicURL, checkPublicURL)},
+		{"-mail-link", must(set.Mail.Target == "" || set.Mail.Link != "" || set.Mail.Target == mailTerminal && (set.PublicURL != "" || isLoopback(set.addr)), "is required with -mail")},
 		{"-admin", checkIf(set.adminName, checkUsername)},
 		{"-reset-password", must(keep || set.resetName == "", "requires a -store that outlives the process")},
 		{"-import", must(keep || set.importFile == "", "requires a -store that outlives the process")},
@@ -245,6 +283,8 @@ func checkLifetime(d time.Duration) error {
 	return must(time.Second <= d && d <= 100*365*24*time.Hour, "must be from 1s to 876000h")
 }
 
+const minClientSecret = 16 // bytes
+
 const makeKey = "; make one with: openssl rand -hex 32"
 
 func checkKey(key string) error {
@@ -254,41 +294,64 @@ func checkKey(key string) error {
 	return nil
 }
 
-// addOrigins adds patterns for matchOrigin, separated by commas.
-func (set *settings) addOrigins(list string) error {
-	for origin := range strings.SplitSeq(list, ",") {
-		origin = strings.ToLower(strings.TrimSpace(origin))
-		base, _ := strings.CutSuffix(origin, ":*")
-		u, err := url.Parse(base)
-		if err == nil && u.Port() != "" {
-			_, err = net.LookupPort("tcp", u.Port())
+func checkClient(client string) error {
+	id, secret, _ := strings.Cut(client, ":")
+	return must(id != "" && len(secret) >= minClientSecret, fmt.Sprintf("must be id:secret, with a secret of %d bytes or more", minClientSecret))
+}
+
+// checkPublicURL allows no path: the server is at the root of its host, as clients expect
+// of an issuer whose metadata has no path (RFC 8414, section 3).
+func checkPublicURL(text string) error {
+	http := strings.HasPrefix(text, "http://") || strings.HasPrefix(text, "https://")
+	return must(http && isOrigin(text), "must be a URL without a path, such as https://id.example.com")
+}
+
+// list returns the Set function of a repeatable flag, whose values may be separated by
+// commas.
+func list(add func(string) error) func(string) error {
+	return func(values string) error {
+		for value := range strings.SplitSeq(values, ",") {
+			if err := add(strings.Trim(value, " ")); err != nil {
+				return err
+			}
 		}
-		if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != base || strings.Contains(u.Host, "*") || !sentByBrowsers(u) {
-			return errors.New("must be an origin as browsers send it, such as https://app.example.com or http://localhost:*")
-		}
-		set.CORSOrigins = append(set.CORSOrigins, origin)
+		return nil
 	}
+}
+
+// addOrigin adds a pattern for matchOrigin.
+func (set *settings) addOrigin(origin string) error {
+	origin = strings.ToLower(origin)
+	if base, _ := strings.CutSuffix(origin, ":*"); !isOrigin(base) {
+		return errors.New("must be an origin as browsers send it, such as https://app.example.com or http://localhost:*")
+	}
+	set.CORSOrigins = append(set.CORSOrigins, origin)
 	return nil
 }
 
-// sentByBrowsers reports whether browsers write an origin like this: without the default
-// port, and in ASCII (Fetch standard, "serializing a request origin").
-func sentByBrowsers(u *url.URL) bool {
+// isOrigin reports whether text is an origin as browsers write it: a scheme, a host and
+// a port that is not the default one, in ASCII (Fetch standard, "serializing a request
+// origin").
+func isOrigin(text string) bool {
+	u, err := url.Parse(text)
+	if err == nil && u.Port() != "" {
+		_, err = net.LookupPort("tcp", u.Port())
+	}
+	if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != text {
+		return false
+	}
 	port := u.Scheme + ":" + u.Port()
-	ascii := !strings.ContainsFunc(u.Host, func(c rune) bool { return c > unicode.MaxASCII })
-	return ascii && port != "http:80" && port != "https:443"
+	return strings.Trim(u.Host, "abcdefghijklmnopqrstuvwxyz0123456789-._:[]") == "" && port != "http:80" && port != "https:443"
 }
 
-func (set *settings) addProxies(list string) error {
-	for cidr := range strings.SplitSeq(list, ",") {
-		prefix, err := netip.ParsePrefix(strings.TrimSpace(cidr))
-		if err == nil && prefix.Addr().Is4In6() { // clients are compared as IPv4
-			prefix, err = prefix.Addr().Unmap().Prefix(prefix.Bits() - 96)
-		}
-		if err != nil {
-			return errors.New("must be a CIDR, such as 10.0.0.0/8 or ::1/128")
-		}
-		set.TrustedProxies = append(set.TrustedProxies, prefix.Masked())
+func (set *settings) addProxy(cidr string) error {
+	prefix, err := netip.ParsePrefix(cidr)
+	if err == nil && prefix.Addr().Is4In6() { // clients are compared as IPv4
+		prefix, err = prefix.Addr().Unmap().Prefix(prefix.Bits() - 96)
 	}
+	if err != nil {
+		return errors.New("must be a CIDR, such as 10.0.0.0/8 or ::1/128")
+	}
+	set.TrustedProxies = append(set.TrustedProxies, prefix.Masked())
 	return nil
 }

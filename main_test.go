@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	stdcmp "cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -18,6 +19,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,11 +60,16 @@ func TestEachFlagAndItsVariable(t *testing.T) {
 		{"refresh-ttl", "", func(s *settings) any { return s.Sessions.Idle }, 720 * time.Hour, "1h", time.Hour, "2h"},
 		{"session-ttl", "", func(s *settings) any { return s.Sessions.Max }, 2160 * time.Hour, "24h", 24 * time.Hour, "2h"},
 		{"issuer", "", func(s *settings) any { return s.Issuer }, "stdauth", "https://id.example.com", "https://id.example.com", "x"},
-		{"cors-origin", "", func(s *settings) any { return fmt.Sprint(s.CORSOrigins) }, "[http://localhost:* http://127.0.0.1:*]", "https://a.example.com", "[https://a.example.com]", "https://b.example.com"},
+		{"cors-origin", "", func(s *settings) any { return fmt.Sprint(s.CORSOrigins) }, demoOrigins, "https://a.example.com", "[https://a.example.com]", "https://b.example.com"},
 		{"trusted-proxy", "", func(s *settings) any { return fmt.Sprint(s.TrustedProxies) }, "[]", "10.1.2.3/8", "[10.0.0.0/8]", "::1/128"},
 		{"tls-cert", "-tls-key " + key, func(s *settings) any { return s.certFile }, nil, cert, cert, "none.pem"},
 		{"tls-key", "-tls-cert " + cert, func(s *settings) any { return s.keyFile }, nil, key, key, "none.pem"},
 		{"debug-addr", "", func(s *settings) any { return s.debugAddr }, "", "localhost:6060", "localhost:6060", "localhost:7070"},
+		{"public-url", "", func(s *settings) any { return s.PublicURL }, "", "https://id.example.com", "https://id.example.com", "https://x.example.com"},
+		{"mail", mailFlags, func(s *settings) any { return s.Mail.Target }, "terminal", "smtp://mail.example.com:587", "smtp://mail.example.com:587", "smtps://mail.example.com:465"},
+		{"mail-from", "", func(s *settings) any { return s.Mail.From }, "", "root@example.com", "root@example.com", "x@example.com"},
+		{"mail-link", "", func(s *settings) any { return s.Mail.Link }, "", "https://app.example.com/reset", "https://app.example.com/reset", "https://x.example.com/"},
+		{"check", "", func(s *settings) any { return s.askReady }, false, "true", true, ""},
 		{"log-format", "", func(s *settings) any { return s.logFormat }, "text", "json", "json", "text"},
 		{"version", "", func(s *settings) any { return s.version }, false, "true", true, ""},
 		{"log-level", "", func(s *settings) any { return s.logLevel }, slog.LevelInfo, "warn", slog.LevelWarn, "error"},
@@ -81,8 +88,8 @@ func TestEachFlagAndItsVariable(t *testing.T) {
 			{"the variable sets the value", with, []string{variable + "=" + test.value}, test.want},
 			{"the flag overrides the variable", append(with, "-"+test.flag+"="+test.value), []string{variable + "=" + test.other}, test.want},
 		} {
-			if c.want == nil || test.flag == "version" && len(c.env) > 0 {
-				continue // one of a pair cannot be absent; -version has no variable
+			if c.want == nil || (test.flag == "version" || test.flag == "check") && len(c.env) > 0 {
+				continue // one of a pair cannot be absent; -version and -check have no variable
 			}
 			set, err := parseSettings(c.args, envOf(append(c.env, "SECRET_KEY="+settingsKey)...))
 			if err != nil {
@@ -94,15 +101,23 @@ func TestEachFlagAndItsVariable(t *testing.T) {
 	}
 }
 
+// demoOrigins are allowed while the demo accounts exist.
+const demoOrigins = "[http://localhost:* https://localhost:* http://*.localhost:* https://*.localhost:* " +
+	"http://127.0.0.1:* https://127.0.0.1:* http://[::1]:* https://[::1]:*]"
+
+// mailFlags are required with -mail smtp://...
+const mailFlags = "-mail-from root@example.com -mail-link https://app.example.com/reset"
+
 func TestRepeatableFlags(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ name, args, env, want string }{
 		{"a repeated flag makes a list", "-cors-origin https://a.example.com -cors-origin https://b.example.com:*", "", "[https://a.example.com https://b.example.com:*] []"},
 		{"a variable has a list separated by commas", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,https://b.example.com", "[https://a.example.com https://b.example.com] []"},
-		{"white space after a comma is ignored", "", "STDAUTH_TRUSTED_PROXY=10.0.0.0/8,\t::1/128", "[] [10.0.0.0/8 ::1/128]"},
+		{"spaces after a comma are ignored", "", "STDAUTH_TRUSTED_PROXY=10.0.0.0/8,  ::1/128", "[] [10.0.0.0/8 ::1/128]"},
 		{"a flag overrides the whole list of the variable", "-trusted-proxy 10.0.0.0/8", "STDAUTH_TRUSTED_PROXY=::1/128,fd00::/8", "[] [10.0.0.0/8]"},
 		{"an IPv4-mapped IPv6 prefix is the IPv4 prefix", "-trusted-proxy ::ffff:10.0.0.0/104", "", "[] [10.0.0.0/8]"},
 		{"an origin is kept in lower case", "-cors-origin http://App.example.com", "", "[http://app.example.com] []"},
+		{"the IPv6 loopback address is an origin", "-cors-origin http://[::1]:*", "", "[http://[::1]:*] []"},
 		{"a server without demo accounts allows no origins", "-demo=false", "", "[] []"},
 	} {
 		set, err := parseSettings(strings.Fields(test.args), envOf(test.env))
@@ -134,11 +149,106 @@ func TestLimitsOfSettings(t *testing.T) {
 	}
 }
 
-func TestUserOfEtcdIsInTheEnvironment(t *testing.T) {
+// TestSecrets: each secret is read from its variable or from a file.
+func TestSecrets(t *testing.T) {
 	t.Parallel()
-	set, err := parseSettings(nil, envOf("STDAUTH_ETCD_USERNAME=alice", "STDAUTH_ETCD_PASSWORD=hunter2"))
-	if err != nil || set.etcdUsername != "alice" || set.etcdPassword != "hunter2" {
-		t.Errorf("the user and password of etcd are %q and %q, %v; want alice and hunter2", set.etcdUsername, set.etcdPassword, err)
+	dir := t.TempDir()
+	files := 0
+	file := func(content string) string {
+		files++
+		path := filepath.Join(dir, fmt.Sprint(files))
+		write(t, path, content)
+		return path
+	}
+	const other = "another key, of 32 bytes or more"
+	for _, test := range []struct {
+		name  string
+		value string
+		with  string // another variable that it needs
+		get   func(*settings) string
+	}{
+		{"SECRET_KEY", settingsKey, "", func(s *settings) string { return s.secret }},
+		{"SECRET_KEY_PREVIOUS", other, "SECRET_KEY=" + settingsKey, func(s *settings) string { return s.previous }},
+		{"ADMIN_PASSWORD", "staple battery", "", func(s *settings) string { return s.adminPassword }},
+		{"NEW_PASSWORD", "staple battery", "", func(s *settings) string { return s.newPassword }},
+		{"MAIL_PASSWORD", "hunter2", "", func(s *settings) string { return s.Mail.Password }},
+		{"STDAUTH_ETCD_PASSWORD", "hunter2", "STDAUTH_ETCD_USERNAME=alice", func(s *settings) string { return s.etcdPassword }},
+		{"INTROSPECT_CLIENT", "api:sixteen:bytes---", "", func(s *settings) string { return s.IntrospectID + ":" + s.IntrospectSecret }},
+	} {
+		for _, c := range []struct {
+			name string
+			env  []string
+			want string // the secret, or the error
+		}{
+			{"the variable has the secret", []string{test.name + "=" + test.value}, test.value},
+			{"the file has the secret", []string{test.name + "_FILE=" + file(test.value)}, test.value},
+			{"a line end is not part of the secret", []string{test.name + "_FILE=" + file(test.value+"\n")}, test.value},
+			{"a Windows line end is not part of the secret", []string{test.name + "_FILE=" + file(test.value+"\r\n")}, test.value},
+			{"an empty variable counts as unset", []string{test.name + "=" + test.value, test.name + "_FILE="}, test.value},
+			{"a variable and a file are refused", []string{test.name + "=" + test.value, test.name + "_FILE=" + file(test.value)}, test.name + "_FILE: cannot be set with " + test.name},
+
+			{"a file that does not exist is refused", []string{test.name + "_FILE=" + dir + "/none"}, test.name + "_FILE: open " + dir + "/none: "},
+			{"a directory is refused", []string{test.name + "_FILE=" + dir}, test.name + "_FILE: read " + dir + ": "},
+			{"an empty file is refused", []string{test.name + "_FILE=" + file("")}, test.name + "_FILE: the file is empty"},
+			{"a file with a line end alone is refused", []string{test.name + "_FILE=" + file("\n")}, test.name + "_FILE: the file is empty"},
+			{"a file without an end is refused", []string{test.name + "_FILE=" + file(strings.Repeat("x", maxSecretFile))}, test.name + "_FILE: the file is too large"},
+			{"two lines are refused", []string{test.name + "_FILE=" + file(test.value+"\n\n")}, test.name + "_FILE: must not contain control characters"},
+
+			{"a carriage return is refused", []string{test.name + "=" + test.value + "\r"}, test.name + ": must not contain control characters, such as a line end"},
+			{"a tab is refused", []string{test.name + "=" + test.value + "\tx"}, test.name + ": must not contain control characters"},
+			{"a control character of Latin-1 is refused", []string{test.name + "=" + test.value + "\u0085x"}, test.name + ": must not contain control characters"},
+			{"a space before a secret is refused", []string{test.name + "= " + test.value}, test.name + ": must not begin or end with a space"},
+			{"a space after a secret is refused", []string{test.name + "=" + test.value + " "}, test.name + ": must not begin or end with a space"},
+			{"a space that does not break a line is refused", []string{test.name + "=" + test.value + "\u00A0"}, test.name + ": must not begin or end with a space"},
+			{"a byte order mark is refused", []string{test.name + "_FILE=" + file("\uFEFF"+test.value)}, test.name + "_FILE: must not begin with a byte order mark"},
+			{"quotes are refused", []string{test.name + `="` + test.value + `"`}, test.name + ": must not be enclosed in quotes"},
+			{"single quotes are refused", []string{test.name + "='" + test.value + "'"}, test.name + ": must not be enclosed in quotes"},
+			{"a quote within a secret is part of it", []string{test.name + "=" + test.value + `"x`}, test.value + `"x`},
+		} {
+			set, err := parseSettings(nil, envOf(append(c.env, test.with)...))
+			if strings.HasPrefix(c.want, test.value) {
+				if err != nil || test.get(set) != c.want {
+					t.Errorf("%s: %s: %q gives %q, %v; want %q", test.name, c.name, c.env, test.get(set), err, c.want)
+				}
+				continue
+			}
+			if _, ok := errors.AsType[settingError](err); !ok || !strings.HasPrefix(err.Error(), c.want) || strings.Contains(err.Error(), test.value) {
+				t.Errorf("%s: %s: %q gives %v, want %s... without the secret", test.name, c.name, c.env, err, c.want)
+			}
+		}
+	}
+}
+
+// TestControlCharactersInSettings: no flag and no variable may have one.
+func TestControlCharactersInSettings(t *testing.T) {
+	t.Parallel()
+	for _, name := range flagNames() {
+		for _, c := range []string{"\r", "\n", "\x00", "\x1b", "\u0085"} {
+			valid := map[string]string{
+				"-access-ttl": "1h", "-addr": "127.0.0.1:0", "-check": "true", "-cors-origin": "https://a.example.com", "-debug-addr": "127.0.0.1:0",
+				"-demo": "true", "-log-format": "json", "-log-level": "warn", "-mail": "terminal", "-public-url": "https://id.example.com",
+				"-refresh-ttl": "1h", "-registration": "open", "-session-ttl": "1h", "-trusted-proxy": "10.0.0.0/8", "-version": "true",
+			}[name]
+			for _, value := range []string{stdcmp.Or(valid, "x") + c, c + stdcmp.Or(valid, "x")} {
+				_, err := parseSettings([]string{name + "=" + value}, envOf())
+				if _, ok := errors.AsType[settingError](err); !ok || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), c) {
+					t.Errorf("parseSettings(%s=%q) = %v, want an error that names the flag and has no control character", name, value, err)
+				}
+				if name == "-version" || name == "-check" {
+					continue
+				}
+				_, err = parseSettings(nil, envOf(variableOf(name)+"="+value))
+				if _, ok := errors.AsType[settingError](err); !ok || !strings.Contains(err.Error(), variableOf(name)) || strings.Contains(err.Error(), c) {
+					t.Errorf("parseSettings with %s=%q = %v, want an error that names the variable and has no control character", variableOf(name), value, err)
+				}
+			}
+		}
+	}
+	if _, err := parseSettings(nil, envOf("STDAUTH_ETCD_USERNAME=alice\r")); err == nil {
+		t.Error("a carriage return in STDAUTH_ETCD_USERNAME is accepted")
+	}
+	if _, err := parseSettings(nil, envOf("SECRET_KEY_FILE=key\r")); err == nil || strings.Contains(err.Error(), "\r") {
+		t.Errorf("a carriage return in SECRET_KEY_FILE: %v, want an error without it", err)
 	}
 }
 
@@ -245,6 +355,20 @@ func TestRefusedSettings(t *testing.T) {
 		{"a file that is not a certificate is refused", "-tls-cert " + key + " -tls-key " + key, "", "-tls-cert"},
 		{"a certificate that does not exist is refused", "-tls-cert none.pem -tls-key " + key, "", "-tls-cert, -tls-key: open none.pem"},
 
+		{"a public URL with a path is refused", "-public-url https://id.example.com/auth", "", "-public-url: must be a URL without a path"},
+		{"a public URL with a query is refused", "-public-url https://id.example.com?x=1", "", "-public-url: must be a URL without a path"},
+		{"a public URL with a fragment is refused", "-public-url https://id.example.com#x", "", "-public-url: must be a URL without a path"},
+		{"a public URL with a user is refused", "-public-url https://me@id.example.com", "", "-public-url: must be a URL without a path"},
+		{"a public URL without a scheme is refused", "-public-url id.example.com", "", "-public-url: must be a URL without a path"},
+		{"a public URL of another scheme is refused", "-public-url ftp://id.example.com", "", "-public-url: must be a URL without a path"},
+		{"a public URL without a host is refused", "", "STDAUTH_PUBLIC_URL=https://", "-public-url (STDAUTH_PUBLIC_URL): must be a URL without a path"},
+		{"a public URL with a bracket in its host is refused", "-public-url https://id<b>.example.com", "", "-public-url: must be a URL without a path"},
+		{"mail that is printed needs a link if nobody knows the URL of the server", "-addr :0 -mail terminal", "", "-mail-link: is required with -mail"},
+
+		{"a client without a secret is refused", "", "INTROSPECT_CLIENT=api", "INTROSPECT_CLIENT: must be id:secret, with a secret of 16 bytes or more"},
+		{"a client with a secret of 15 bytes is refused", "", "INTROSPECT_CLIENT=api:123456789012345", "INTROSPECT_CLIENT: must be id:secret"},
+		{"a client without an ID is refused", "", "INTROSPECT_CLIENT=:1234567890123456", "INTROSPECT_CLIENT: must be id:secret"},
+
 		{"a debug address on 0.0.0.0 is refused", "-debug-addr 0.0.0.0:0", "", "-debug-addr: must be a loopback address"},
 		{"a debug address on every address is refused", "-debug-addr :6060", "", "-debug-addr: must be a loopback address"},
 		{"an unknown log format is refused", "-log-format xml", "", "-log-format: must be text or json"},
@@ -259,6 +383,62 @@ func TestRefusedSettings(t *testing.T) {
 			t.Errorf("%s: run(%q) with %q\n got %d, stdout %q, stderr %q\nwant 2, nothing, one line with %q", test.name, args, test.env, status, stdout, stderr, test.want)
 		}
 	}
+}
+
+// TestPublicURL: a public URL is kept as an origin, without a slash at its end.
+func TestPublicURL(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"https://id.example.com": "https://id.example.com", "https://ID.example.com/": "https://id.example.com",
+		"http://127.0.0.1:8000": "http://127.0.0.1:8000", "http://[::1]:8000": "http://[::1]:8000",
+	} {
+		set, err := parseSettings([]string{"-public-url", given}, envOf())
+		if err != nil || set.PublicURL != want {
+			t.Errorf("-public-url %s gives %s, %v; want %s", given, set.PublicURL, err, want)
+		}
+	}
+}
+
+// TestCheck: -check asks a running server whether it is ready.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	cert, key := writeCertificate(t)
+	plain, secure := launch(t, nil), launch(t, []string{"-tls-cert", cert, "-tls-key", key})
+	full := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "the disk is\x1bfull", 503) }))
+	defer full.Close()
+	moved := httptest.NewServer(http.RedirectHandler(plain.url+"/readyz", 302))
+	defer moved.Close()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	addr := func(url string) string { return url[strings.LastIndex(url, "/")+1:] }
+	_, port, _ := net.SplitHostPort(addr(plain.url))
+	for _, test := range []struct {
+		name, args, env string
+		status          int
+		want            string
+	}{
+		{"a server that is ready", "-addr " + addr(plain.url), "", 0, ""},
+		{"the address in the variable", "", "STDAUTH_ADDR=" + addr(plain.url), 0, ""},
+		{"a server with TLS, whatever the name in its certificate", "-addr " + addr(secure.url) + " -tls-cert " + cert + " -tls-key " + key, "", 0, ""},
+		{"the address of all interfaces", "-addr :" + port, "", 0, ""},
+		{"the settings of another process do not matter", "-addr " + addr(plain.url), "STDAUTH_STORE=users.jsonl", 0, ""},
+		{"a server whose store takes no changes", "-addr " + full.Listener.Addr().String(), "", 1, `503 Service Unavailable the disk is\x1bfull`},
+		{"a redirect is not followed", "-addr " + moved.Listener.Addr().String(), "", 1, "302 Found"},
+		{"no server", "-addr " + closed.Addr().String(), "", 1, "-check: dial tcp " + closed.Addr().String()},
+		{"a server with TLS that is asked without", "-addr " + addr(secure.url), "", 1, "-check: " + addr(secure.url) + ": 400 Bad Request"},
+		{"a server without TLS that is asked with it", "-addr " + addr(plain.url) + " -tls-cert " + cert, "", 1, "-check: tls: "},
+	} {
+		status, stdout, stderr := runFor(t, 20*time.Second, append(strings.Fields(test.args), "-check"), test.env)
+		lines := strings.Count(stderr, "\n")
+		if status != test.status || stdout != "" || lines != test.status || !strings.Contains(stderr, test.want) {
+			t.Errorf("%s: run(%s -check) = %d, %q, %q; want %d and %q", test.name, test.args, status, stdout, stderr, test.status, test.want)
+		}
+	}
+	plain.stop()
+	secure.stop()
 }
 
 func TestAnAddressInUseIsNoBadSetting(t *testing.T) {

@@ -41,6 +41,9 @@ func (c *certificate) config() *tls.Config {
 	}
 }
 
+// anyCertificate is for -check, which asks this machine.
+var anyCertificate = &tls.Config{InsecureSkipVerify: true}
+
 // current returns the pair to use for a handshake.
 func (c *certificate) current() *tls.Certificate {
 	c.mu.Lock()

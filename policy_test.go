@@ -107,9 +107,13 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 
 		"main.go":          {"flag crypto/tls", "User Session problem response request"},
 		"main_offline.go":  {http + "flag os os/signal", "problem response request Tokens Session"},
+		"main_secrets.go":  {http + "flag os/signal syscall", stores + "Store server problem response request"},
 		"main_settings.go": {http + "os os/signal syscall", stores + "Store server problem response request"},
 		"main_terminal.go": {http + "flag os/signal syscall", stores + "Store problem response"},
 		"main_tls.go":      {http + "flag os/signal syscall", stores + upper + "Store User Session"},
+
+		"main_limits_unix.go":    {http + "flag", stores + upper + "Store User Session"},
+		"main_limits_windows.go": {http + "flag os syscall", stores + upper + "Store User Session"},
 
 		"store_file.go":              {http + "flag", secret + upper + "EtcdStore"},
 		"store_file_lines.go":        {http + system + logs, clock + secret + upper + "FileStore EtcdStore"},
@@ -244,10 +248,11 @@ func TestReadmeSettings(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `(-[a-z-]+)` \\| `?([A-Z_]*)`? ?\\| ([^|]*)\\|").FindAllStringSubmatch(readme, -1) {
 		name, byDefault := m[1], strings.TrimSpace(m[3])
 		flags = append(flags, name)
-		if name != "-version" {
+		hasVariable := name != "-version" && name != "-check"
+		if hasVariable {
 			variables = append(variables, m[2])
 		}
-		if name != "-version" && m[2] != variableOf(name) {
+		if hasVariable && m[2] != variableOf(name) {
 			t.Errorf("README.md gives %s the variable %s, want %s", name, m[2], variableOf(name))
 		}
 		if value := strings.Trim(byDefault, "`"); value != byDefault {
@@ -273,8 +278,9 @@ func TestReadmeSettings(t *testing.T) {
 		t.Errorf("the test found the settings %q in README.md, want 4 or more", few)
 	}
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|").FindAllStringSubmatch(readme, -1) {
-		variables = append(variables, m[1])
+		variables = append(variables, m[1], m[1]+"_FILE") // each row is a secret
 	}
+	variables = append(variables, "STDAUTH_ETCD_USERNAME") // which has no row
 	var asked []string
 	parseSettings(nil, func(name string) string { asked = append(asked, name); return "" })
 	asked = slices.DeleteFunc(asked, func(name string) bool { return name == "STDAUTH_SECRET_KEY" }) // read only to report the mistake
@@ -346,6 +352,7 @@ func TestPagesNumbersInProse(t *testing.T) {
 		fmt.Sprintf("rotation with %d s of grace", seconds(refreshGrace)),
 		fmt.Sprintf("each attempt after the %s must wait", map[int]string{5: "fifth"}[freeTries]),
 		fmt.Sprintf("the body is over %d KiB", maxBody>>10),
+		fmt.Sprintf("the secret has %d bytes or more", minClientSecret),
 		fmt.Sprintf("the request did not arrive within %d s", seconds(requestTimeout)),
 		fmt.Sprintf("the server finishes requests under way, for %d s at most", seconds(gracePeriod)),
 
