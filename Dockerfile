@@ -1,12 +1,6 @@
 # An image that holds the server and little else. docs/operating.md says how to run it.
-# A container needs
-#
-#	-addr :8000                 its loopback address cannot be reached from outside
-#	-store /data/users.jsonl    on the volume; the memory store ends with the container
-#	-admin NAME                 the first account, with ADMIN_PASSWORD or a generated password
-#	SECRET_KEY                  in the environment, never in the image
-#
-# ENTRYPOINT sets the first two.
+# A container needs -admin NAME for the first account, with ADMIN_PASSWORD or a generated
+# password, and SECRET_KEY in the environment or a file, never in the image.
 
 FROM golang:1.26 AS build
 WORKDIR /src
@@ -22,6 +16,8 @@ COPY --from=build --chown=65532:65532 /src/data /data
 USER 65532:65532
 VOLUME /data
 EXPOSE 8000
-# The image has no shell to run a check. Check /healthz and /readyz from outside.
-HEALTHCHECK NONE
-ENTRYPOINT ["/stdauth", "-addr", ":8000", "-store", "/data/users.jsonl"]
+# The loopback address of a container cannot be reached from outside, and the memory store
+# ends with it. Change these by variables, so that the check of the health follows them.
+ENV STDAUTH_ADDR=:8000 STDAUTH_STORE=/data/users.jsonl
+HEALTHCHECK --start-period=60s CMD ["/stdauth", "-check"]
+ENTRYPOINT ["/stdauth"]

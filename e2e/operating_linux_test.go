@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"debug/elf"
 	"encoding/json"
 	"fmt"
@@ -31,7 +30,7 @@ func TestDockerfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	var user uint32
-	var entrypoint []string
+	var entrypoint, healthcheck, env []string
 	seen := map[string]string{}
 	stage := 0
 	for line := range strings.Lines(repoFile(t, "Dockerfile")) {
@@ -72,32 +71,39 @@ func TestDockerfile(t *testing.T) {
 				t.Fatalf("USER %s, want the same number twice, as an empty image has no names", args)
 			}
 			user = uint32(n)
+		case instruction == "ENV":
+			env = fields
 		case instruction == "ENTRYPOINT":
-			if err := json.Unmarshal([]byte(args), &entrypoint); err != nil {
-				t.Fatalf("ENTRYPOINT %s, want a list, as an empty image has no shell", args)
-			}
-		case instruction == "VOLUME", instruction == "EXPOSE", instruction == "HEALTHCHECK":
+			entrypoint = list(t, args)
+		case instruction == "HEALTHCHECK":
+			_, command, _ := strings.Cut(args, "CMD ")
+			healthcheck = list(t, command)
+		case instruction == "VOLUME", instruction == "EXPOSE":
 		default:
 			t.Fatalf("the test does not know the instruction: %s", line)
 		}
 	}
-	if user != 65532 || seen["VOLUME"] != "/data" || seen["HEALTHCHECK"] != "NONE" || seen["EXPOSE"] != "8000" {
-		t.Errorf("USER %d, VOLUME %s, HEALTHCHECK %s, EXPOSE %s", user, seen["VOLUME"], seen["HEALTHCHECK"], seen["EXPOSE"])
+	if user != 65532 || seen["VOLUME"] != "/data" || seen["EXPOSE"] != "8000" {
+		t.Errorf("USER %d, VOLUME %s, EXPOSE %s", user, seen["VOLUME"], seen["EXPOSE"])
 	}
-	if !strings.Contains(strings.Join(entrypoint, " "), "-addr :8000 -store /data/users.jsonl") {
-		t.Errorf("ENTRYPOINT %q, want -addr :8000 and a store on the volume", entrypoint)
+	if seen["ENV"] != "STDAUTH_ADDR=:8000 STDAUTH_STORE=/data/users.jsonl" {
+		t.Errorf("ENV %q, want the port and a store on the volume", env)
 	}
 	checkStatic(t, filepath.Join(root, entrypoint[0]))
 
-	// start starts a container with the arguments and the environment in the page.
+	// command is a command in a container with the environment in the page.
+	command := func(args []string, with ...string) *exec.Cmd {
+		with = append([]string{"SECRET_KEY=" + testKey, "ADMIN_PASSWORD=staple battery"}, with...)
+		return &exec.Cmd{
+			Path: args[0], Args: args, Dir: "/", Env: append(env, with...),
+			SysProcAttr: &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: user, Gid: user}},
+		}
+	}
 	start := func(args ...string) *server {
 		t.Helper()
 		s := &server{log: &output{}, done: make(chan error, 1)}
-		s.cmd = &exec.Cmd{
-			Path: entrypoint[0], Args: append(append(append([]string{}, entrypoint...), "-addr", "127.0.0.1:0"), args...),
-			Dir: "/", Env: []string{"SECRET_KEY=" + testKey, "ADMIN_PASSWORD=staple battery"}, Stdout: s.log, Stderr: s.log,
-			SysProcAttr: &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: user, Gid: user}},
-		}
+		s.cmd = command(append(entrypoint, args...), "STDAUTH_ADDR=127.0.0.1:0")
+		s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 		if err := s.cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +114,13 @@ func TestDockerfile(t *testing.T) {
 	}
 	s := start("-admin", "root")
 	first, _ := logIn(t, s, "root", "staple battery")
+	if out, err := command(healthcheck, "STDAUTH_ADDR="+s.Addr).CombinedOutput(); err != nil {
+		t.Errorf("HEALTHCHECK while the server runs: %v %s", err, out)
+	}
 	s.stop(t)
+	if out, err := command(healthcheck, "STDAUTH_ADDR="+s.Addr).CombinedOutput(); err == nil || !strings.Contains(string(out), "connection refused") {
+		t.Errorf("HEALTHCHECK after the server has ended: %v %s, want an error", err, out)
+	}
 	s = start("-admin", "root")
 	if err := whoAmI(clusterClient, s.URL, first); err != nil {
 		t.Errorf("a token from before the restart: %v", err)
@@ -120,14 +132,21 @@ func TestDockerfile(t *testing.T) {
 	if err := syscall.Stat(file, &status); err != nil || status.Uid != user || status.Mode&0o777 != 0o600 {
 		t.Errorf("%s belongs to %d and has mode %o (%v), want %d and 600", file, status.Uid, status.Mode&0o777, err, user)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // ends a server that starts nevertheless
-	defer cancel()
-	cmd := exec.CommandContext(ctx, entrypoint[0], append(entrypoint[1:], "-addr", "127.0.0.1:0", "-store", "/users.jsonl")...)
-	cmd.Dir, cmd.Env = "/", []string{"SECRET_KEY=" + testKey}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: user, Gid: user}}
+	cmd := command([]string{entrypoint[0], "-store", "/users.jsonl"}, "STDAUTH_ADDR=127.0.0.1:0")
+	timer := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() }) // a server that starts nevertheless
+	defer timer.Stop()
 	if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "permission denied") {
 		t.Errorf("a store outside of the volume: %v %s, want permission denied", err, out)
 	}
+}
+
+// list reads a command as a list, because an empty image has no shell.
+func list(t *testing.T, args string) (command []string) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(args), &command); err != nil {
+		t.Fatalf("%s is not a list: %v", args, err)
+	}
+	return command
 }
 
 // checkGoImage checks that the image has the Go release in go.mod.
