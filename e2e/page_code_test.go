@@ -156,6 +156,26 @@ func TestCodeOfRefusals(t *testing.T) {
 	}
 }
 
+// Back closes the code, and leads nowhere else.
+func TestBackClosesTheCode(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.click(".bar a[href='#reference']")
+	b.click("[data-step=me] > button")
+	b.until(`document.querySelector("[data-step=me][data-state=done]")`)
+	for _, leave := range []string{`history.back()`, `document.getElementById("code-close").click()`} {
+		b.openCode("[data-step=me]")
+		b.do(js(leave))
+		b.until(`!document.querySelector("#code[open]") && history.state === null`)
+		if hash := eval[string](b, `location.hash`); hash != "#reference" {
+			t.Errorf("%s leads to %q", leave, hash)
+		}
+	}
+	b.do(js(`history.back()`))
+	b.until(`location.hash === ""`)
+}
+
 // Each check of the token panel leads to the line that makes it.
 func TestCodeOfChecks(t *testing.T) {
 	s := startServer(t)

@@ -284,25 +284,174 @@ func TestWalkthroughWithoutDemo(t *testing.T) {
 	}
 }
 
-// Where registration is closed, no refusal counts as a success.
+// Where registration is closed and nobody can register, one message says what to do,
+// and nothing is sent.
 func TestWalkthroughWithClosedRegistration(t *testing.T) {
 	s := startServer(t, "ADMIN_PASSWORD=staple battery", "-demo=false", "-admin", "root", "-registration", "closed")
 	b := openTab(t, 1280, 900, "light")
 	b.open(s)
-	b.click("[data-step=register] > button")
-	b.until(`document.querySelector(".ask")`)
-	b.click(".ask .primary")
-	b.until(`document.querySelector("[data-step=register][data-state=needs]")`)
-	if text := eval[string](b, `document.querySelector("[data-step=register]").innerText`); !strings.Contains(text, "Sign in as an admin above") {
+	if text := b.text("no-demo"); text != "Registration is closed: an admin creates the accounts." {
+		t.Errorf("in the place of the demo accounts, the page says %q", text)
+	}
+	before := b.requests()
+	b.click("#run-all")
+	b.until(`document.getElementById("run-message").textContent.startsWith("Registration is closed on this server, and it has no demo accounts. Sign in as an admin above")`)
+	if b.click("[data-step=register] > button"); eval[int](b, `document.querySelectorAll(".card[data-state], .note.ask").length`) != 1 || b.requests() != before {
+		t.Error("where no step can begin, something was sent or asked")
+	}
+	if text := eval[string](b, `document.querySelector("[data-step=register][data-state=needs]").innerText`); !strings.Contains(text, "Sign in as an admin above") {
 		t.Errorf("the first step does not say what it needs:\n%s", text)
 	}
-	b.click("#run-all")
-	b.until(finished + ` && document.querySelectorAll("[data-state=needs]").length === 10`)
-
 	b.do(chromedp.SendKeys(chromedp.CSS("#username"), "root"), chromedp.SendKeys(chromedp.CSS("#password"), "staple battery"+kb.Enter))
 	b.until(`document.getElementById("chip-name").textContent === "root"`)
 	b.click("#run-all")
-	b.until(`document.getElementById("progress").textContent === "10 of 10 done" && ` + finished)
+	b.until(`document.querySelector(".note.ask")`)
+	b.click(".note.ask .primary")
+	b.until(`document.getElementById("progress").textContent === "10 of 10 done" && document.getElementById("run-message").textContent === "" && ` + finished)
+}
+
+// Names at their longest, with no place to break, widen nothing.
+func TestLongNames(t *testing.T) {
+	s := startServer(t)
+	name := strings.Repeat("W", 64)
+	body := fmt.Sprintf(`{"username":%q,"password":"correct horse","email":"%s@example.com","full_name":"%s"}`, name, strings.Repeat("m", 240), strings.Repeat("M", 200))
+	resp, err := http.Post(s.URL+"/users/", "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, resp, http.StatusCreated)
+	for _, width := range []int64{1440, 768, 360} {
+		b := openTab(t, width, 800, "light")
+		b.open(s)
+		b.do(chromedp.SendKeys(chromedp.CSS("#username"), name), chromedp.SendKeys(chromedp.CSS("#password"), "correct horse"+kb.Enter))
+		b.until(`document.getElementById("chip").classList.contains("on")`)
+		b.click("[data-step=replay] > button")
+		b.until(`document.querySelector("[data-step=replay][data-state=done]")`)
+		b.do(js(`for (const head of document.querySelectorAll(".exchange-head[aria-expanded=false]")) head.click()`))
+		b.unfold("createToken")
+		for _, field := range []string{"", " .exchange", " figcaption"} {
+			if wide := eval[[]string](b, `[document.documentElement, ...document.querySelectorAll("main`+field+` *, .bar *")].filter((it) => it.checkVisibility() && it.getBoundingClientRect().right > innerWidth + 1).map((it) => it.outerHTML.slice(0, 120))`); len(wide) > 0 {
+				t.Errorf("at %d, beyond the window: %q", width, wide)
+			}
+		}
+		const out = `(() => { const {left, right} = document.querySelector("#session").getBoundingClientRect();
+			return [...document.querySelectorAll("#session *")].filter((it) => it.getBoundingClientRect().right > right + 1 || it.getBoundingClientRect().left < left - 1).length; })()`
+		if n := eval[int](b, out); n > 0 {
+			t.Errorf("at %d, %d parts run out of the picture of the session", width, n)
+		}
+	}
+}
+
+// A list that has more pages leads to the next one, and step 5 does not claim to show
+// every account.
+func TestNextPage(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.signIn("admin")
+	b.unfold("listUsers")
+	b.do(chromedp.SendKeys(chromedp.CSS("#listUsers-limit"), "1"))
+	b.click("#op-listUsers button[type=submit]")
+	b.click("#op-listUsers .next")
+	b.until(`document.querySelectorAll("#op-listUsers .exchange").length === 2`)
+	if text := eval[string](b, `[...document.querySelectorAll("#op-listUsers .exchange")].at(-1).innerText`); !strings.Contains(text, "GET /users/?limit=1&after=1") || !strings.Contains(text, `"username": "admin"`) {
+		t.Errorf("the next page is:\n%s", text)
+	}
+	if eval[bool](b, `document.querySelector("#op-listUsers .next") !== null`) {
+		t.Error("the last page leads to another")
+	}
+	access, _ := logIn(t, s, "admin", "secret")
+	for i := range 27 { // and one client address may register 30
+		register(t, s, access, fmt.Sprintf("someone-%d", i))
+	}
+	b.do(js(`const real = fetch; window.fetch = (url, options) => real(String(url).replace(/\/users\/$/, (it) => options?.method === "GET" ? it + "?limit=20" : it), options)`))
+	b.click("[data-step=allowed] > button")
+	b.until(`document.querySelector("[data-step=allowed][data-state=done]")`)
+	if text := eval[string](b, `[...document.querySelectorAll("[data-step=allowed] .reason")].at(-1).textContent`); text != "The first 20 accounts, without a password or a hash." {
+		t.Errorf("step 5 says %q", text)
+	}
+}
+
+func register(t *testing.T, s *server, access, name string) {
+	t.Helper()
+	req, err := http.NewRequest("POST", s.URL+"/users/", strings.NewReader(fmt.Sprintf(`{"username":%q,"password":"correct horse"}`, name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+access)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, resp, http.StatusCreated)
+}
+
+// What goes wrong does not look like a link, and a refusal that a step expected does
+// not look like a success.
+func TestRefusalsLookLikeRefusals(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	link := eval[string](b, `getComputedStyle(document.querySelector("#reference a")).color`)
+	b.do(chromedp.SendKeys(chromedp.CSS("#username"), "johndoe"), chromedp.SendKeys(chromedp.CSS("#password"), "wrong"+kb.Enter))
+	b.until(`document.querySelector("#sign-in-message.bad")`)
+	if colour := eval[string](b, `getComputedStyle(document.getElementById("sign-in-message")).color`); colour == link || colour != "rgb(150, 22, 16)" {
+		t.Errorf("an error is written in %s, and a link in %s", colour, link)
+	}
+	// The form shows its request as a step does, without the password.
+	text := eval[string](b, `document.querySelector("#sign-in-out .exchange").textContent`)
+	for _, want := range []string{"POST /token", "401 Unauthorized", "username=johndoe&password=••••••••", "incorrect_login", "The code that answered"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("a failed login lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "wrong") {
+		t.Error("the password is shown")
+	}
+	for _, step := range []string{"me", "forge"} {
+		b.click("[data-step=" + step + "] > button")
+		b.until(`document.querySelector("[data-step=` + step + `][data-state=done]")`)
+	}
+	const mark = `(({content, color}) => content + color)(getComputedStyle(document.querySelector("[data-step=%s]"), "::before"))`
+	success, refusal := eval[string](b, fmt.Sprintf(mark, "me")), eval[string](b, fmt.Sprintf(mark, "forge"))
+	if !strings.HasPrefix(success, `"✓"`) || !strings.HasPrefix(refusal, `"⊘"`) || success[len(`"✓"`):] == refusal[len(`"⊘"`):] {
+		t.Errorf("a success is marked %s, and a refusal %s", success, refusal)
+	}
+}
+
+// Until their scripts are there, no button looks ready.
+func TestButtonsWaitForTheirScripts(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	call(b, network.SetBlockedURLs, network.SetBlockedURLsParams{URLPatterns: []*network.BlockPattern{{URLPattern: s.URL + "/docs/dom.js", Block: true}}})
+	b.visit(s.URL + "/docs")
+	const ready = `[...document.querySelectorAll("button")].filter((it) => it.checkVisibility({visibilityProperty: true}) && !it.disabled).map((it) => it.outerHTML)`
+	if buttons := eval[[]string](b, ready); len(buttons) > 0 {
+		t.Errorf("without their scripts, these look ready: %q", buttons)
+	}
+	call(b, network.SetBlockedURLs, network.SetBlockedURLsParams{})
+	b.open(s)
+	if waiting := eval[int](b, `document.querySelectorAll("[data-wait]:disabled").length`); waiting > 0 {
+		t.Errorf("%d buttons go on waiting", waiting)
+	}
+	b.forgive()
+}
+
+// Nothing that can be clicked is lower than 24 pixels, but a link in a sentence.
+func TestTargetsAreLargeEnough(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 360, 800, "light")
+	b.open(s)
+	b.signIn("johndoe")
+	b.click("[data-step=forge] > button")
+	b.until(`document.querySelector("[data-step=forge][data-state=done] .code-link")`)
+	b.unfold("listUsers")
+	const small = `[...document.querySelectorAll("a, button, summary, input, select")].filter((it) => it.checkVisibility({visibilityProperty: true}) && !it.matches(".skip, p:not(.buttons) > a, input[type=checkbox]"))
+		.filter((it) => it.getBoundingClientRect().height < 24 && it.getBoundingClientRect().width > 0).map((it) => it.getBoundingClientRect().height + " " + it.outerHTML.slice(0, 120))`
+	if list := eval[[]string](b, small); len(list) > 0 {
+		t.Errorf("too low: %q", list)
+	}
 }
 
 // What a visitor comes for, with the keyboard alone: only Tab, Enter and text.

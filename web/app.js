@@ -2,7 +2,8 @@
 // walkthrough.js, token.js, reference.js and rules.js; api.js talks to the server.
 
 import {isFromBefore, loadSettings, send, settings, wire} from "/docs/api.js";
-import {$, action, duration, say} from "/docs/dom.js";
+import {$, action, duration, el, say} from "/docs/dom.js";
+import {exchangeView} from "/docs/exchange.js";
 import * as reference from "/docs/reference.js";
 import * as rules from "/docs/rules.js";
 import {refresh, secondsLeft, session, signedIn, signIn, signOut, whyEnded} from "/docs/sessions.js";
@@ -13,39 +14,50 @@ import * as walkthrough from "/docs/walkthrough.js";
 async function load() {
   await loadSettings();
   $("demo").classList.toggle("away", !settings.demo);
+  $("no-demo").classList.toggle("away", settings.demo);
+  $("no-demo").replaceChildren(...settings.registration === "closed" ? ["Registration is closed: an admin creates the accounts."] :
+    ["No account yet? ", el("a", {href: "#op-createUser"}, "Register one"), "."]);
   reference.start();
 }
 
 // submit signs in, and asks the server who that is.
 async function submit(username, password, demo = false) {
-  const message = $("sign-in-message");
-  message.textContent = "Signing in …";
+  tell("Signing in …");
   const login = await signIn(username, password);
+  const unseen = {...login, body: login.body.replace(/password=.*/, "password=••••••••")};
+  $("sign-in-out").replaceChildren(exchangeView(unseen, {note: login.status === 200 ? "The password became two tokens." : waitWords(login)}));
   if (login.status !== 200) {
-    message.textContent = login.gone ? "The server did not respond." : `${login.json?.detail ?? login.status}${waitWords(login)}`;
-    if (demo && login.status === 401) message.textContent += `: the demo account ${username} was deleted, or has another password now. A restart of the server brings it back.`;
+    tell(login.gone ? "The server did not respond." : demo && login.status === 401 ?
+      `The demo account ${username} was deleted, or has another password now. A restart of the server brings it back.` : login.json?.detail ?? `${login.status}`, true);
     $("password").focus();
     return;
   }
   $("password").value = "";
   await send("GET", "/users/me/", {token: session.access});
-  message.textContent = "";
+  tell("");
   $("signed-in-title").focus({preventScroll: true});
 }
 
-const waitWords = ({responseHeaders}) => responseHeaders["retry-after"] ? `. Try again in ${responseHeaders["retry-after"]} s.` : "";
+const waitWords = ({responseHeaders}) => responseHeaders["retry-after"] ? `Try again in ${responseHeaders["retry-after"]} s.` : "";
+
+// tell says how signing in or out went.
+function tell(text, bad = false) {
+  $("sign-in-message").textContent = text;
+  $("sign-in-message").classList.toggle("bad", bad);
+}
 
 action($("sign-in-button"), () => submit($("username").value, $("password").value), $("sign-in-form"));
 for (const button of document.querySelectorAll("[data-demo]")) action(button, () => submit(button.dataset.demo, "secret", true));
 
 action($("refresh"), async () => {
   const {status, gone, json} = await refresh();
-  $("sign-in-message").textContent = status === 200 ? "Refreshed: a new pair of tokens." : gone ? "The server did not respond." : whyEnded() ? ended() : json?.detail ?? `${status}`;
+  tell(status === 200 ? "Refreshed: a new pair of tokens." : gone ? "The server did not respond." : whyEnded() ? ended() : json?.detail ?? `${status}`, status !== 200);
 });
 
 action($("sign-out"), async () => {
   const {status, gone} = await signOut();
-  $("sign-in-message").textContent = status === 200 ? "Signed out. Both tokens are refused from now on." : gone ? "The server did not respond, so the tokens are still valid." : `${status}`;
+  $("sign-in-out").replaceChildren();
+  tell(status === 200 ? "Signed out. Both tokens are refused from now on." : gone ? "The server did not respond, so the tokens are still valid." : `${status}`, status !== 200);
   if (status === 200) $("username").focus({preventScroll: true});
 });
 
@@ -62,9 +74,9 @@ function showSession() {
   if (inside) {
     $("who").textContent = session.claims.username;
     $("role").textContent = session.role;
-    $("sign-in-message").textContent = "";
+    tell("");
   } else if (whyEnded()) {
-    $("sign-in-message").textContent = ended();
+    tell(ended(), true);
   }
   showTime();
 }
@@ -100,6 +112,7 @@ $("gone-retry").addEventListener("click", () => send("GET", "/healthz"));
 new IntersectionObserver(([entry]) => $("mini").classList.toggle("away", entry.isIntersecting)).observe($("token"));
 
 showSession();
+for (const button of document.querySelectorAll("[data-wait]")) button.disabled = false; // until now nothing would have happened
 await load();
 await token.start();
 walkthrough.start();

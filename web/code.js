@@ -99,7 +99,10 @@ async function open(read) {
   });
   if (view.missed.length > 0) items.push(el("li", {class: "missed first"}, "Not reached:"));
   $("code-hops").replaceChildren(...items, ...view.missed.map((hop) => indent(el("li", {class: "missed"}, hop.name), hop)));
-  if (!dialog.open) dialog.showModal();
+  if (!dialog.open) {
+    dialog.showModal();
+    history.pushState("code", ""); // so that Back closes it, and leads nowhere else
+  }
   go(Math.max(0, view.hops.findIndex(({name}) => name === view.at)));
 }
 
@@ -156,6 +159,8 @@ function panel() {
       el("div", {class: "code-body"},
         el("ol", {id: "code-hops", role: "list", "aria-label": "The functions, in the order in which they were called"}),
         el("div", {id: "code-hop", "aria-live": "polite"}))));
+  dialog.addEventListener("close", () => { if (history.state === "code") history.back(); });
+  addEventListener("popstate", () => dialog.close());
   document.body.append(dialog);
   return dialog;
 }

@@ -1,7 +1,8 @@
 // One request and its response: what was sent, what came and why, the same as code,
 // and the way to the server's functions that answered.
 
-import {el, statusChip, tokenText} from "/docs/dom.js";
+import {send} from "/docs/api.js";
+import {action, el, statusChip, tokenText} from "/docs/dom.js";
 import {snippetView} from "/docs/snippets.js";
 
 const lines = (map) => Object.entries(map).map(([name, value]) => `${name}: ${value}`).join("\n");
@@ -26,7 +27,19 @@ export function exchangeView(exchange, {expected = exchange.status, note = "", o
   return el("div", {class: "exchange"}, head,
     el("p", {class: "reason"}, ...reason(exchange, note), good || gone ? null : el("span", {class: "bad"}, ` Not what was expected: ${expected}.`)),
     gone ? null : codeLink(exchange),
-    content);
+    content, nextPage(exchange));
+}
+
+// nextPage fetches the page behind a list, which its Link header names (RFC 8288).
+function nextPage({method, token, headers: {Authorization: _, ...headers}, responseHeaders: {link}}) {
+  const [, path] = link?.match(/<([^>]+)>; rel="next"/) ?? [];
+  const button = path && action(el("button", {type: "button", class: "small next"}, "Next page"), async () => {
+    const view = exchangeView(await send(method, path, {token, headers}), {open: true});
+    button.closest(".exchange").after(view);
+    button.remove();
+    view.querySelector("button").focus();
+  });
+  return button;
 }
 
 // unfold opens an exchange.
@@ -48,7 +61,7 @@ const code = () => import("/docs/code.js"); // when the first response comes
 export function codeLink(exchange) {
   const count = el("span", {});
   code().then(({trace}) => trace(exchange)).then(({hops}) => { count.textContent = `: ${hops.length} functions`; }, () => {});
-  return el("button", {type: "button", class: "code-link", click: async () => (await code()).openExchange(exchange)}, "The code that answered", count);
+  return action(el("button", {type: "button", class: "code-link"}, "The code that answered", count), async () => (await code()).openExchange(exchange));
 }
 
 function pretty({text, responseHeaders}) {

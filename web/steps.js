@@ -95,7 +95,7 @@ export const steps = {
 
   async allowed(step) {
     const admin = await adminToken(step, "Sign in as an admin above, and run this step again.");
-    await step.send(200, "Every account, without a password or a hash.", "GET", "/users/", {token: admin});
+    await step.send(200, ({json, responseHeaders}) => `${responseHeaders.link ? `The first ${json.length} accounts` : "Every account"}, without a password or a hash.`, "GET", "/users/", {token: admin});
   },
 
   async forge(step) {

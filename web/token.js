@@ -258,7 +258,7 @@ export async function start() {
     el("span", {class: "mark", "aria-hidden": "true"}),
     el("div", {}, el("p", {class: "title"}, el("b", {}, check.title), el("span", {class: "unseen"}), el("span", {class: "detail"})),
       el("p", {class: "because"}, check.why, " ", el("span", {class: "rfc"}, check.rfc)),
-      el("button", {type: "button", class: "code-link", click: async () => (await import("/docs/code.js")).openCheck(check)}, "The line that checks", el("span", {class: "unseen"}, ` ${check.title}`))))));
+      action(el("button", {type: "button", class: "code-link"}, "The line that checks", el("span", {class: "unseen"}, ` ${check.title}`)), async () => (await import("/docs/code.js")).openCheck(check))))));
   $("raw-copy").append(copyButton(() => token, "the token"));
   for (const [i, part] of ["header", "payload", "signature"].entries()) $(`${part}-copy`).append(copyButton(() => token.split(".")[i] ?? "", `the ${part}`));
 

@@ -5,10 +5,14 @@ import {send, settings} from "/docs/api.js";
 import {$, action, duration, el, question, say} from "/docs/dom.js";
 import {exchangeView, unfold} from "/docs/exchange.js";
 import {picture} from "/docs/picture.js";
-import {resume, session, sessionOf, signedIn} from "/docs/sessions.js";
+import {isAdmin, resume, session, sessionOf, signedIn} from "/docs/sessions.js";
 import {cleanUp, Need, steps, Stop} from "/docs/steps.js";
 
 let agreed = false; // to write to a server that may be a real one
+
+// obstacle says why no step can begin here, and what to do about it, or "".
+const obstacle = () => settings.demo || settings.registration === "open" || isAdmin() || agreed ? "" :
+  "Registration is closed on this server, and it has no demo accounts. Sign in as an admin above: then the steps register an account of their own, and delete it at the end.";
 
 // A card shows one step: its button, its exchanges, how it went.
 class Card {
@@ -35,6 +39,7 @@ class Card {
     if (this.state === "running") return;
     this.out.replaceChildren();
     this.last = null;
+    if (obstacle()) return this.stop(new Need(obstacle()));
     if (!settings.demo && !agreed && !await this.agree()) return;
     this.state = "running";
     this.label("Running");
@@ -44,14 +49,19 @@ class Card {
       if (open) unfold(this.last);
       say(`${this.name}: ${this.words}, as expected.`);
     } catch (error) {
-      this.state = error instanceof Need ? "needs" : "failed";
-      if (!(error instanceof Stop)) console.error(error);
-      this.out.append(el("p", {class: error instanceof Need ? "note" : "note bad"}, error instanceof Stop ? error.message : "This step failed. The console says why."));
-      unfold(this.last);
-      say(`${this.name}: stopped. ${error.message}`);
+      this.stop(error);
     }
     this.label("Run again");
     showProgress();
+  }
+
+  // stop shows why a step did not come to its end.
+  stop(error) {
+    this.state = error instanceof Need ? "needs" : "failed";
+    if (!(error instanceof Stop)) console.error(error);
+    this.out.append(el("p", {class: error instanceof Need ? "note" : "note bad"}, error instanceof Stop ? error.message : "This step failed. The console says why."));
+    unfold(this.last);
+    say(`${this.name}: stopped. ${error.message}`);
   }
 
   // agree asks before the walkthrough writes to a server that may be a real one.
@@ -65,7 +75,8 @@ class Card {
   async send(expected, words, method, path, options) {
     const exchange = await send(method, path, options);
     const good = [expected].flat().includes(exchange.status);
-    this.last = exchangeView(exchange, {expected: good ? exchange.status : expected, note: words});
+    this.last = exchangeView(exchange, {expected: good ? exchange.status : expected, note: typeof words === "function" ? words(exchange) : words});
+    this.element.dataset.outcome = exchange.status < 400 ? "success" : "refusal";
     this.words = `${exchange.status} from ${method} ${path}`;
     this.out.append(this.last);
     if (exchange.gone) throw new Stop("The server did not respond.");
@@ -107,6 +118,8 @@ function showProgress() {
 // runAll runs the steps until one fails. Afterwards, whoever was signed in before is
 // signed in again.
 async function runAll() {
+  $("run-message").textContent = obstacle();
+  if (obstacle()) return;
   const before = signedIn() ? {...session} : null;
   for (const card of cards) {
     await card.run(false);
