@@ -246,6 +246,8 @@ func (e *EtcdStore) transaction(old *account, c change, view etcdView, toSweep e
 		// Without the second comparison, two logins at once could leave too many
 		// sessions.
 		t.Compare = append(t.Compare, view.unchanged(key), view.noneNew(sessions))
+		renewed, _ := old.session(c.Session.ID, e.life) // none if it is a new one
+		t.until = renewed.ExpiresAt
 		t.Success = append([]etcdOp{putKey(key, jsonValue(c.Session))}, e.sweep(view.all(toSweep))...)
 		kept := old.with(*c.Session)
 		for _, s := range old.sessions {

@@ -152,7 +152,7 @@ func (g *gateway) call(ctx context.Context, path string, in any, write bool, acc
 			}
 			return err
 		case errors.Is(ctx.Err(), context.Canceled): // by the caller, not by the member
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
 		g.failOver(at, err)
 		if write && verdict == unknown || ctx.Err() != nil || tries%len(g.endpoints) == 0 && !g.pause(ctx, tries/len(g.endpoints)) {

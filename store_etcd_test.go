@@ -360,6 +360,87 @@ func TestEtcdClientHangsUpWhileReading(t *testing.T) {
 	}
 }
 
+// TestAttackSessionThatExpiresWithinAChange: whatever takes its time, from the decision on
+// a change to the response of the cluster, no change is acknowledged after the session that
+// asks for it, or is refreshed, has expired.
+func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
+	const late = time.Second // after the session has expired
+	changes := []struct {
+		name   string
+		change func(s testedStore, made Session, decide func()) error
+		ended  error
+	}{
+		{"a change that a session asks for", func(s testedStore, made Session, decide func()) error {
+			_, err := s.UpdateUser(s.t.Context(), Caller{UserID: made.UserID, SessionID: made.ID}, made.UserID, func(u *User) error { decide(); u.FullName += "!"; return nil })
+			return err
+		}, ErrEnded},
+		{"a refresh", func(s testedStore, made Session, decide func()) error {
+			_, _, err := s.UpdateSession(s.t.Context(), made.UserID, made.ID, func(made *Session, _ User) error {
+				decide()
+				return made.Rotate(made.Generation, time.Now().UTC(), testLife)
+			})
+			return err
+		}, ErrNotFound},
+	}
+	for _, test := range []struct {
+		name   string
+		fault  func(c *fakeEtcd) // set when the session has half a second left
+		decide time.Duration     // how long the decision takes
+		took   time.Duration     // from then on
+		want   error             // or that of a session that has ended
+		writes int               // in the cluster
+	}{
+		{"is not made if the decision takes too long", func(c *fakeEtcd) {}, late, late, errSessionEnded, 0},
+		{"is not made if no member accepts it in time", func(c *fakeEtcd) {
+			over := time.Now().Add(late)
+			c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
+				if isWrite(path, body) && time.Now().Before(over) {
+					return noLeader(c, host, path, body)
+				}
+				return nil
+			})
+		}, 0, late / 2, errExpired, 0},
+		{"has an unknown outcome if the response comes too late", func(c *fakeEtcd) {
+			c.fails(once(isWrite, func(c *fakeEtcd, host, path string, body []byte) error {
+				c.handle(path, body, "")
+				return errHang
+			}))
+		}, 0, late / 2, errExpired, 1},
+		{"is made if there is time", func(c *fakeEtcd) {}, late / 4, late / 4, nil, 1},
+	} {
+		for _, way := range changes {
+			t.Run(way.name+" "+test.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := newFakeEtcd()
+					s := testedStore{c.open(t), t}
+					made := s.login(s.create(newUser("johndoe")))
+					time.Sleep(time.Until(made.ExpiresAt) - late/2)
+					test.fault(c)
+					before, start, failOvers := c.revision, time.Now(), s.Store.(*EtcdStore).gateway.failOvers.Load()
+					err := way.change(s, made, func() { time.Sleep(test.decide) })
+					want := test.want
+					if want == errSessionEnded {
+						want = way.ended
+					}
+					wantErr(t, "the change", err, want)
+					if want == errExpired {
+						wantErr(t, "the change", err, ErrUnavailable)
+					}
+					if took := time.Since(start).Truncate(10 * time.Millisecond); took != test.took {
+						t.Errorf("the change took %v, want %v", took, test.took)
+					}
+					wantEqual(t, "the changes in the cluster", int(c.revision-before), test.writes)
+					if got := s.Store.(*EtcdStore).gateway.failOvers.Load(); test.want != errExpired && got != failOvers {
+						t.Errorf("%d fail-overs, want none", got-failOvers)
+					}
+				})
+			})
+		}
+	}
+}
+
+var errSessionEnded = errors.New("the session has ended")
+
 // TestEtcdWriteIsSentAgainOnlyIfItHadNoEffect: a write goes to the next member only if
 // the first has refused it without effect.
 func TestEtcdWriteIsSentAgainOnlyIfItHadNoEffect(t *testing.T) {

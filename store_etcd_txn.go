@@ -35,6 +35,7 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 		if err != nil {
 			return err
 		}
+		var asking Session
 		if by != (Caller{}) {
 			a, err := e.accountIn(view, by.UserID)
 			if err != nil {
@@ -43,6 +44,7 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 			if err := a.allow(by, e.life); err != nil {
 				return err
 			}
+			asking, _ = a.session(by.SessionID, e.life)
 		}
 		t, refusal := decide(view)
 		if len(t.Success) == 0 {
@@ -50,6 +52,7 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 		}
 		if by != (Caller{}) {
 			t.Compare = append(t.Compare, view.unchanged(user), view.unchanged(session))
+			t.until = earlier(t.until, asking.ExpiresAt)
 		}
 		if done, err := e.commit(ctx, t); err != nil {
 			return err
@@ -62,9 +65,32 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 
 // commit commits a transaction and reports whether its comparisons were true. It is
 // sent at most once: if the response is lost, the outcome is unknown.
+//
+// A transaction can compare keys but not the time. So from t.until on it is neither sent
+// nor acknowledged, and must be decided again.
 func (e *EtcdStore) commit(ctx context.Context, t etcdTxn) (done bool, err error) {
+	if !t.until.IsZero() {
+		left := time.Until(t.until)
+		if left <= 0 {
+			return false, nil
+		}
+		expiring, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer time.AfterFunc(left, func() { cancel(errExpired) }).Stop()
+		ctx = expiring
+	}
 	view, err := e.txn(ctx, t, true)
 	return view.succeeded, err
+}
+
+var errExpired = errors.New("the session expired before the cluster responded")
+
+// earlier returns the earlier of two times, of which zero is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // read reads keys, all at the same revision.
@@ -122,6 +148,8 @@ type etcdTxn struct {
 	Compare []etcdCompare `json:"compare,omitempty"`
 	Success []etcdOp      `json:"success,omitempty"` // if all comparisons are true
 	Failure []etcdOp      `json:"failure,omitempty"` // otherwise
+
+	until time.Time // the end of the session that the transaction needs, or zero
 }
 
 // An etcdCompare compares a property of a key, or of each key from Key to RangeEnd. The
