@@ -399,7 +399,7 @@ func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
 				}
 				return nil
 			})
-		}, 0, late / 2, errExpired, 0},
+		}, 0, late / 2, ErrUnavailable, 0},
 		{"has an unknown outcome if the response comes too late", func(c *fakeEtcd) {
 			c.fails(once(isWrite, func(c *fakeEtcd, host, path string, body []byte) error {
 				c.handle(path, body, "")
@@ -430,7 +430,7 @@ func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
 						t.Errorf("the change took %v, want %v", took, test.took)
 					}
 					wantEqual(t, "the changes in the cluster", int(c.revision-before), test.writes)
-					if got := s.Store.(*EtcdStore).gateway.failOvers.Load(); test.want != errExpired && got != failOvers {
+					if got := s.Store.(*EtcdStore).gateway.failOvers.Load(); test.want != ErrUnavailable && got != failOvers {
 						t.Errorf("%d fail-overs, want none", got-failOvers)
 					}
 				})
