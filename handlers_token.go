@@ -99,8 +99,13 @@ func (s *server) startSession(w *response, r *request, u User, ttl time.Duration
 	session.IP = s.clientIP(r.Request).String()
 	agent := r.UserAgent()
 	session.UserAgent = strings.ToValidUTF8(agent[:min(len(agent), 256)], "?")
-	if err := s.store.CreateSession(r.Context(), session); err != nil {
+	ended, err := s.store.CreateSession(r.Context(), session)
+	if err != nil {
 		return err
+	}
+	if ended != "" {
+		s.log.Warn("the account has too many sessions: the one used longest ago has ended", "user", u.ID, "session", ended)
+		s.metrics.count("stdauth_sessions_ended_total")
 	}
 	s.metrics.count("stdauth_sessions_started_total")
 	return s.respondToken(w, u, session, now, ttl)

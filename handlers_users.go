@@ -50,7 +50,7 @@ func (s *server) listUsers(w *response, r *request) error {
 	if err := bad.err(); err != nil {
 		return err
 	}
-	users, err := s.store.Users(r.Context(), after, int(limit)+1)
+	users, err := s.store.Users(r.Context(), UserFilter{}, after, int(limit)+1)
 	if err != nil {
 		return err
 	}
@@ -263,6 +263,7 @@ func appendUser(b []byte, u User) []byte {
 	b = strconv.AppendInt(append(b, `{"id":`...), u.ID, 10)
 	b = appendText(append(b, `,"username":`...), u.Username)
 	b = textOrNull(append(b, `,"email":`...), u.Email)
+	b = strconv.AppendBool(append(b, `,"email_verified":`...), u.EmailVerified)
 	b = textOrNull(append(b, `,"full_name":`...), u.FullName)
 	b = strconv.AppendBool(append(b, `,"disabled":`...), u.Disabled)
 	b = appendText(append(b, `,"role":`...), string(u.Role))

@@ -69,7 +69,7 @@ func (s *server) panicked(w *response, r *http.Request, p any) {
 
 // requestID returns the ID that a trusted proxy gave the request, or a new one.
 func (s *server) requestID(r *http.Request) string {
-	if given := r.Header.Get("X-Request-Id"); given != "" && s.trusted(peer(r)) && checkUsername(given) == nil {
+	if given := r.Header.Get("X-Request-Id"); isPlain(given) && s.trusted(peer(r)) {
 		return given
 	}
 	return rand.Text()

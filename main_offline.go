@@ -20,7 +20,7 @@ func (set *settings) importAccounts(ctx context.Context, store Store, stdout io.
 	if err != nil {
 		return set.bad("-import", err)
 	}
-	users, err := source.Users(ctx, 0, math.MaxInt)
+	users, err := source.Users(ctx, UserFilter{}, 0, math.MaxInt)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (set *settings) createAdmin(ctx context.Context, store Store, stdout io.Wri
 
 func activeAdminExists(ctx context.Context, store Store) (bool, error) {
 	for after := int64(0); ; {
-		page, err := store.Users(ctx, after, 1000)
+		page, err := store.Users(ctx, UserFilter{}, after, 1000)
 		if err != nil || len(page) == 0 {
 			return false, err
 		}

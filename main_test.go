@@ -693,7 +693,7 @@ func TestResetPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	session := NewSession(User{ID: 1}, time.Now(), Lifetimes{time.Hour, time.Hour})
-	if err := store.CreateSession(t.Context(), session); err != nil {
+	if err := errOf(store.CreateSession(t.Context(), session)); err != nil {
 		t.Fatal(err)
 	}
 	store.Close()
@@ -738,7 +738,7 @@ func TestImport(t *testing.T) {
 	}
 	store.DeleteUser(t.Context(), Caller{}, 2)
 	store.DeleteUser(t.Context(), Caller{}, 4)
-	want, _ := store.Users(t.Context(), 0, 10)
+	want, _ := store.Users(t.Context(), UserFilter{}, 0, 10)
 	// The imported file may be in use.
 	args := []string{"-store", to, "-import", from}
 	status, stdout, stderr := runFor(t, 20*time.Second, args)
@@ -750,7 +750,7 @@ func TestImport(t *testing.T) {
 	if store, err = OpenFileStore(t.Context(), to, testLife, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	got, _ := store.Users(t.Context(), 0, 10)
+	got, _ := store.Users(t.Context(), UserFilter{}, 0, 10)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the accounts before (-) and after (+) the import:\n%s", diff)
 	}

@@ -297,7 +297,7 @@ func TestPagesLimits(t *testing.T) {
 	constants := map[string]any{
 		"DefaultIterations": DefaultIterations, "minPassword": minPassword, "maxPassword": maxPassword,
 		"minSecret": minSecret, "minDifferentBytes": minDifferentBytes, "maxToken": maxToken, "leeway": leeway,
-		"refreshGrace": refreshGrace, "maxSessions": maxSessions, "freeTries": freeTries, "freeAddressTries": freeAddressTries,
+		"refreshGrace": refreshGrace, "refreshPause": refreshPause, "maxSessions": maxSessions, "freeTries": freeTries, "freeAddressTries": freeAddressTries,
 		"maxWait": maxWait, "maxWaiting": maxWaiting, "maxBody": maxBody, "maxInvalid": maxInvalid,
 		"headerTimeout": headerTimeout, "requestTimeout": requestTimeout, "idleTimeout": idleTimeout, "gracePeriod": gracePeriod,
 		"compactSlack": compactSlack, "maxLine": maxLine, "etcdPatience": etcdPatience,

@@ -170,7 +170,7 @@ func newWorld(t testing.TB, iterations ...int) *world {
 	w.restart("-addr=127.0.0.1:8000")
 	for _, u := range demoUsers {
 		w.addUser(u.Username, "secret", func(new *User) {
-			*new = User{0, u.Username, u.Email, u.FullName, false, u.Role, new.CreatedAt, new.PasswordHash, 0}
+			*new = User{Username: u.Username, Email: u.Email, FullName: u.FullName, Role: u.Role, CreatedAt: new.CreatedAt, PasswordHash: new.PasswordHash}
 		})
 	}
 	return w
@@ -644,7 +644,7 @@ func (w *world) noteRequest(r *http.Request, body string) {
 func (w *world) searchForSecrets() {
 	w.Helper()
 	w.store.err, w.store.readErr = nil, nil
-	users, err := w.store.Users(context.Background(), 0, math.MaxInt32)
+	users, err := w.store.Users(context.Background(), UserFilter{}, 0, math.MaxInt32)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -705,9 +705,9 @@ func (s *stagedStore) pause(ctx context.Context) error {
 	return s.err
 }
 
-func (s *stagedStore) CreateSession(ctx context.Context, session Session) error {
+func (s *stagedStore) CreateSession(ctx context.Context, session Session) (ended string, err error) {
 	if err := s.pause(ctx); err != nil {
-		return err
+		return "", err
 	}
 	return s.Store.CreateSession(ctx, session)
 }
@@ -768,11 +768,11 @@ func (s *stagedStore) UserByName(ctx context.Context, name string) (User, error)
 	return s.Store.UserByName(ctx, name)
 }
 
-func (s *stagedStore) Users(ctx context.Context, after int64, limit int) ([]User, error) {
+func (s *stagedStore) Users(ctx context.Context, filter UserFilter, after int64, limit int) ([]User, error) {
 	if s.readErr != nil {
 		return nil, s.readErr
 	}
-	return s.Store.Users(ctx, after, limit)
+	return s.Store.Users(ctx, filter, after, limit)
 }
 
 func (s *stagedStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {

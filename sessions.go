@@ -27,11 +27,14 @@ type Lifetimes struct {
 }
 
 const (
-	maxSessions = 100 // an account keeps its newest
+	maxSessions = 100 // an account keeps those that were used last
 
 	// After a lost response, or in a second tab, an honest client sends the refresh
 	// token that was just replaced. During this grace period it is accepted.
-	refreshGrace = 10 * time.Second
+	refreshGrace = time.Minute
+
+	// A session rotates at most once in this time, so its client cannot fill the store.
+	refreshPause = time.Second
 
 	// The clock of another copy of the server may be this far ahead.
 	leeway = 30 * time.Second
@@ -49,18 +52,25 @@ func NewSession(u User, now time.Time, life Lifetimes) Session {
 }
 
 // Rotate accepts a refresh token of the given generation: the current one, or the one
-// before it in its grace period. Afterwards s.Generation is that of its successor. An
-// older token has two holders, and one of them is a thief: Rotate returns ErrReplayed,
-// and the session must end (RFC 9700, section 4.14.2).
+// before it in its grace period. Afterwards s.Generation is that of its successor, which
+// soon after a rotation is the current token itself. An older token has two holders, and
+// one of them is a thief: Rotate returns ErrReplayed, and the session must end (RFC
+// 9700, section 4.14.2).
 func (s *Session) Rotate(generation int64, now time.Time, life Lifetimes) error {
+	age := now.Sub(s.LastUsedAt) // negative if the clock was ahead, here or at another copy
 	switch {
 	case generation == s.Generation:
-		s.Generation++
-		s.LastUsedAt = now
-		s.ExpiresAt = s.expiry(life)
+		if s.Generation == 1 || age < -leeway || refreshPause <= age {
+			s.Generation++
+			s.LastUsedAt = now
+			s.CreatedAt = past(s.CreatedAt, now)
+			s.ExpiresAt = s.expiry(life)
+		}
 		return nil
 	case s.Superseded(generation, now):
 		return nil // the same successor as before
+	case generation == s.Generation-1 && age < -leeway:
+		return ErrNotFound // the clock was set back, so its grace period is unknown
 	case generation < s.Generation:
 		return ErrReplayed
 	}
@@ -69,7 +79,7 @@ func (s *Session) Rotate(generation int64, now time.Time, life Lifetimes) error 
 
 // Superseded reports whether generation is the previous one, in its grace period.
 func (s *Session) Superseded(generation int64, now time.Time) bool {
-	age := now.Sub(s.LastUsedAt) // negative if it was replaced by a copy whose clock is ahead
+	age := now.Sub(s.LastUsedAt)
 	return generation == s.Generation-1 && -leeway <= age && age < refreshGrace
 }
 
@@ -80,14 +90,29 @@ func (s *Session) Live(epoch int64, now time.Time) bool {
 
 // Within returns the session with its expiry bounded by the current lifetimes, which
 // may be shorter than when it was stored. Longer ones do not extend it.
-func (s Session) Within(life Lifetimes) Session {
-	if end := s.expiry(life); end.Before(s.ExpiresAt) {
+func (s Session) Within(life Lifetimes, now time.Time) Session {
+	if end := s.bounded(now).expiry(life); end.Before(s.ExpiresAt) {
 		s.ExpiresAt = end
 	}
 	return s
 }
 
-func (s *Session) expiry(life Lifetimes) time.Time {
+// bounded returns the session as if it began now, if it is from the future: the clock
+// was ahead then, and the session must not last longer for it.
+func (s Session) bounded(now time.Time) Session {
+	s.CreatedAt, s.LastUsedAt = past(s.CreatedAt, now), past(s.LastUsedAt, now)
+	return s
+}
+
+// past returns t, or now if t is further ahead than the clock of another copy may be.
+func past(t, now time.Time) time.Time {
+	if t.Sub(now) > leeway {
+		return now
+	}
+	return t
+}
+
+func (s Session) expiry(life Lifetimes) time.Time {
 	idle, old := s.LastUsedAt.Add(life.Idle), s.CreatedAt.Add(life.Max)
 	if old.Before(idle) {
 		return old
@@ -100,7 +125,8 @@ func (s *Session) expiry(life Lifetimes) time.Time {
 type Caller struct {
 	UserID    int64
 	SessionID string
-	Admin     bool // the change is for admins
+	Admin     bool      // the change is for admins
+	Expires   time.Time // of its access token; none if zero
 }
 
 // The reasons why a caller may not make a change.
@@ -110,8 +136,13 @@ var (
 	ErrNotAdmin = errors.New("not an admin")
 )
 
+// Expired reports whether the access token of the caller has expired.
+func (c Caller) Expired(now time.Time) bool {
+	return !c.Expires.IsZero() && !now.Before(c.Expires)
+}
+
 // Allowed returns why the caller, whose account is u, may not make the change, or nil.
-// The store checks that the session is live.
+// The store checks that the session is live and that its token has not expired.
 func (c Caller) Allowed(u User) error {
 	switch {
 	case u.Disabled:

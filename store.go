@@ -48,8 +48,9 @@ type Reader interface {
 	User(ctx context.Context, id int64) (User, error)
 	UserByName(ctx context.Context, name string) (User, error)
 
-	// Users returns at most limit accounts with IDs above after, in order of their IDs.
-	Users(ctx context.Context, after int64, limit int) ([]User, error)
+	// Users returns at most limit accounts with IDs above after that pass the filter,
+	// in order of their IDs.
+	Users(ctx context.Context, filter UserFilter, after int64, limit int) ([]User, error)
 
 	// Session returns a session and its account in one atomic step. Every request with
 	// a token needs both.
@@ -60,6 +61,12 @@ type Reader interface {
 	Sessions(ctx context.Context, userID int64) ([]Session, error)
 }
 
+// A UserFilter selects accounts. An empty field selects all.
+type UserFilter struct {
+	Name  string // compared like that of UserByName
+	Email string // exact
+}
+
 // A Changer is the part of a Store that makes changes.
 //
 // A method that returns nil has made its change durable, as far as the store can. Except
@@ -67,8 +74,8 @@ type Reader interface {
 // after ErrUnavailable the outcome is unknown, and ErrReplayed ends a session.
 //
 // A method that takes a [Caller] checks it in the same atomic step as it makes the
-// change: ErrEnded if its session is not live, else the error of [Caller.Allowed]. So
-// no change is made for a session that has ended, however long its request waited.
+// change: ErrEnded if its session is not live or its token has expired, else the error of
+// [Caller.Allowed]. So a dead token makes no change, however long its request waited.
 //
 // An update function is called with a copy, perhaps more than once, while the store
 // holds its locks: it must be quick and must not call the store. The last call counts.
@@ -80,21 +87,23 @@ type Changer interface {
 
 	// UpdateUser changes an account, except its ID, Username and CreatedAt. It returns
 	// ErrLastAdmin if no active admin would be left. If [User.EndsSessions], the
-	// sessions of the account end in the same step.
+	// sessions of the account end in the same step. If Email changes, a verified
+	// account is no longer EmailVerified.
 	UpdateUser(ctx context.Context, by Caller, id int64, update func(*User) error) (User, error)
 
 	// DeleteUser removes an account and its sessions. It returns ErrLastAdmin like
 	// UpdateUser.
 	DeleteUser(ctx context.Context, by Caller, id int64) error
 
-	// CreateSession stores s and keeps the newest maxSessions of its account. It
-	// returns ErrNotFound if there is no such account, ErrStale if its epoch is not
-	// s.Epoch, and ErrInactive if it is disabled.
-	CreateSession(ctx context.Context, s Session) error
+	// CreateSession stores s. If the account already has maxSessions, the one that was
+	// used longest ago ends in the same step, and its ID is returned. It returns
+	// ErrNotFound if there is no such account, ErrStale if its epoch is not s.Epoch, and
+	// ErrInactive if it is disabled.
+	CreateSession(ctx context.Context, s Session) (ended string, err error)
 
-	// UpdateSession changes the Generation, LastUsedAt and ExpiresAt of a session and
-	// returns it with its account. If update returns ErrReplayed, the session ends in
-	// the same step.
+	// UpdateSession changes the Generation and the times of a session and returns it
+	// with its account. If update returns ErrReplayed, the session ends in the same
+	// step.
 	UpdateSession(ctx context.Context, userID int64, id string, update func(*Session, User) error) (Session, User, error)
 
 	// EndSession ends one session, or returns ErrNotFound. EndSessions ends all

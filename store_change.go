@@ -31,81 +31,95 @@ type account struct {
 type decisions struct {
 	life Lifetimes // they bound older sessions as well
 
-	// changeAccount checks the caller, calls decide with the account, makes the change
-	// that decide returns, and returns its error, all in one atomic step. It returns
+	// decide checks the caller, calls the decision with the account, makes the change
+	// that it returns, and returns its error, all in one atomic step. It returns
 	// ErrNotFound if there is no such account.
-	changeAccount func(ctx context.Context, by Caller, id int64, decide decision) error
+	decide func(ctx context.Context, by Caller, id int64, d decision) error
 }
 
 // A decision returns the change to make to an account. An empty change is no change. A
 // decision may return both a change and an error: the replay of a refresh token ends the
-// session and is refused. anotherAdmin reports whether there is an active admin besides
-// this account.
-type decision func(a *account, anotherAdmin func() bool) (change, error)
+// session and is refused.
+type decision func(*account) (change, error)
 
-func (d decisions) UpdateUser(ctx context.Context, by Caller, id int64, update func(*User) error) (u User, err error) {
-	err = d.changeAccount(ctx, by, id, func(a *account, anotherAdmin func() bool) (change, error) {
-		u = *a.user
+// on calls the decision with an account. It refuses a change after which there would be
+// no active admin. anotherAdmin reports whether there is one besides this account.
+func (d decision) on(a *account, anotherAdmin func() bool) (change, error) {
+	c, refusal := d(a)
+	if a.endsAdmin(c) && !anotherAdmin() {
+		return change{}, ErrLastAdmin
+	}
+	return c, refusal
+}
+
+// endsAdmin reports whether the account is an active admin's, but not after the change.
+func (a *account) endsAdmin(c change) bool {
+	return a.user.ActiveAdmin() && (c.Deleted || c.User != nil && !c.User.ActiveAdmin())
+}
+
+func (d decisions) UpdateUser(ctx context.Context, by Caller, id int64, update func(*User) error) (updated User, err error) {
+	err = d.decide(ctx, by, id, func(a *account) (change, error) {
+		u := *a.user
 		if err := update(&u); err != nil {
 			return change{}, err
 		}
 		u.ID, u.Username, u.CreatedAt = a.user.ID, a.user.Username, a.user.CreatedAt
+		if u.Email != a.user.Email && a.user.EmailVerified {
+			u.EmailVerified = false // it was the old one that was verified
+		}
+		updated = u
 		if u == *a.user {
 			return change{}, nil
 		}
-		if a.user.ActiveAdmin() && !u.ActiveAdmin() && !anotherAdmin() {
-			return change{}, ErrLastAdmin
-		}
 		return change{ID: id, User: &u}, nil
 	})
-	return u, err
+	return updated, err
 }
 
 func (d decisions) DeleteUser(ctx context.Context, by Caller, id int64) error {
-	return d.changeAccount(ctx, by, id, func(a *account, anotherAdmin func() bool) (change, error) {
-		if a.user.ActiveAdmin() && !anotherAdmin() {
-			return change{}, ErrLastAdmin
-		}
+	return d.decide(ctx, by, id, func(*account) (change, error) {
 		return change{ID: id, Deleted: true}, nil
 	})
 }
 
-func (d decisions) CreateSession(ctx context.Context, s Session) error {
-	return d.changeAccount(ctx, Caller{}, s.UserID, func(a *account, _ func() bool) (change, error) {
+func (d decisions) CreateSession(ctx context.Context, s Session) (ended string, err error) {
+	err = d.decide(ctx, Caller{}, s.UserID, func(a *account) (change, error) {
 		switch {
 		case a.user.Epoch != s.Epoch:
 			return change{}, ErrStale
 		case a.user.Disabled:
 			return change{}, ErrInactive
 		}
+		_, ended = a.with(s)
 		return change{ID: s.UserID, Session: &s}, nil
 	})
+	return ended, err
 }
 
-func (d decisions) UpdateSession(ctx context.Context, userID int64, id string, update func(*Session, User) error) (s Session, u User, err error) {
-	err = d.changeAccount(ctx, Caller{}, userID, func(a *account, _ func() bool) (change, error) {
+func (d decisions) UpdateSession(ctx context.Context, userID int64, id string, update func(*Session, User) error) (updated Session, u User, err error) {
+	err = d.decide(ctx, Caller{}, userID, func(a *account) (change, error) {
 		old, ok := a.session(id, d.life)
 		if !ok {
 			return change{}, ErrNotFound
 		}
-		next := old
-		if err := update(&next, *a.user); errors.Is(err, ErrReplayed) {
+		s := old
+		if err := update(&s, *a.user); errors.Is(err, ErrReplayed) {
 			return change{ID: userID, Ended: id}, err
 		} else if err != nil {
 			return change{}, err
 		}
-		s, u = old, *a.user
-		s.Generation, s.LastUsedAt, s.ExpiresAt = next.Generation, next.LastUsedAt, next.ExpiresAt
+		s.ID, s.UserID, s.Epoch, s.UserAgent, s.IP = old.ID, old.UserID, old.Epoch, old.UserAgent, old.IP
+		updated, u = s, *a.user
 		if s == old {
 			return change{}, nil
 		}
 		return change{ID: userID, Session: &s}, nil
 	})
-	return s, u, err
+	return updated, u, err
 }
 
 func (d decisions) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
-	return d.changeAccount(ctx, by, userID, func(a *account, _ func() bool) (change, error) {
+	return d.decide(ctx, by, userID, func(a *account) (change, error) {
 		if _, ok := a.session(id, d.life); !ok {
 			return change{}, ErrNotFound
 		}
@@ -114,7 +128,7 @@ func (d decisions) EndSession(ctx context.Context, by Caller, userID int64, id s
 }
 
 func (d decisions) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
-	return d.changeAccount(ctx, by, userID, func(*account, func() bool) (change, error) {
+	return d.decide(ctx, by, userID, func(*account) (change, error) {
 		return change{ID: userID, Kept: &keep}, nil
 	})
 }
@@ -127,8 +141,9 @@ func (a *account) session(id string, life Lifetimes) (Session, bool) {
 	}
 	for _, s := range slices.Backward(a.sessions) {
 		if s.ID == id {
-			s = s.Within(life)
-			return s, s.Live(a.user.Epoch, time.Now())
+			now := time.Now()
+			s = s.Within(life, now)
+			return s, s.Live(a.user.Epoch, now)
 		}
 	}
 	return Session{}, false
@@ -137,7 +152,7 @@ func (a *account) session(id string, life Lifetimes) (Session, bool) {
 // allow returns why a caller may not make a change, given its account, which may be
 // nil.
 func (a *account) allow(by Caller, life Lifetimes) error {
-	if _, ok := a.session(by.SessionID, life); !ok {
+	if _, ok := a.session(by.SessionID, life); !ok || by.Expired(time.Now()) {
 		return ErrEnded
 	}
 	return by.Allowed(*a.user)
@@ -148,16 +163,17 @@ func (a *account) live(life Lifetimes) (live []Session) {
 	if a == nil {
 		return nil
 	}
+	now := time.Now()
 	for _, s := range a.sessions {
-		if s = s.Within(life); s.Live(a.user.Epoch, time.Now()) {
+		if s = s.Within(life, now); s.Live(a.user.Epoch, now) {
 			live = append(live, s)
 		}
 	}
 	return live
 }
 
-// after returns the account after a change.
-func (a *account) after(c change) *account {
+// apply returns the account after a change.
+func (a *account) apply(c change) *account {
 	next := *a
 	switch {
 	case c.User != nil:
@@ -165,7 +181,7 @@ func (a *account) after(c change) *account {
 			next.sessions = nil
 		}
 	case c.Session != nil:
-		next.sessions = a.with(*c.Session)
+		next.sessions, _ = a.with(*c.Session)
 	case c.Ended != "":
 		next.sessions = a.without(func(s Session) bool { return s.ID == c.Ended })
 	case c.Kept != nil:
@@ -175,20 +191,25 @@ func (a *account) after(c change) *account {
 }
 
 // with returns the sessions of the account with s added, or replaced in its place. To
-// make room, it drops expired sessions first, and then the oldest.
-func (a *account) with(s Session) []Session {
+// make room, it drops expired sessions first, and then the one that was used longest ago,
+// whose ID it returns as ended.
+func (a *account) with(s Session) (sessions []Session, ended string) {
 	same := func(old Session) bool { return old.ID == s.ID }
 	if i := slices.IndexFunc(a.sessions, same); i >= 0 {
-		sessions := slices.Clone(a.sessions)
+		sessions = slices.Clone(a.sessions)
 		sessions[i] = s
-		return sessions
+		return sessions, ""
 	}
-	sessions := a.sessions
+	sessions = slices.Clip(a.sessions)
 	if len(sessions) >= maxSessions {
 		sessions = a.without(func(old Session) bool { return !old.Live(a.user.Epoch, s.CreatedAt) })
 	}
-	sessions = append(slices.Clip(sessions), s)
-	return sessions[max(0, len(sessions)-maxSessions):]
+	if len(sessions) >= maxSessions {
+		oldest := slices.MinFunc(sessions, func(a, b Session) int { return a.LastUsedAt.Compare(b.LastUsedAt) })
+		ended = oldest.ID
+		sessions = slices.DeleteFunc(sessions, func(old Session) bool { return old.ID == ended })
+	}
+	return append(sessions, s), ended
 }
 
 func (a *account) without(gone func(Session) bool) []Session {

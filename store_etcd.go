@@ -89,7 +89,7 @@ func OpenEtcdStore(ctx context.Context, address, username, password string, life
 
 func newEtcdStore(g *gateway, prefix string, life Lifetimes) *EtcdStore {
 	e := &EtcdStore{gateway: g, prefix: prefix}
-	e.decisions = decisions{life, e.changeAccount}
+	e.decisions = decisions{life, e.decide}
 	return e
 }
 
@@ -177,7 +177,33 @@ func (e *EtcdStore) UserByName(ctx context.Context, name string) (User, error) {
 	return e.User(ctx, id)
 }
 
-func (e *EtcdStore) Users(ctx context.Context, after int64, limit int) ([]User, error) {
+// Users finds a name by its key, and an address by reading all accounts.
+func (e *EtcdStore) Users(ctx context.Context, filter UserFilter, after int64, limit int) ([]User, error) {
+	others := func(u User) bool { return u.ID <= after || filter.Email != "" && u.Email != filter.Email }
+	if filter.Name != "" {
+		u, err := e.UserByName(ctx, filter.Name)
+		if errors.Is(err, ErrNotFound) || err == nil && others(u) {
+			return []User{}, nil
+		}
+		return []User{u}, err
+	}
+	if filter.Email == "" {
+		return e.page(ctx, after, limit)
+	}
+	users := []User{}
+	for len(users) < limit {
+		page, err := e.page(ctx, after, 1000)
+		if err != nil || len(page) == 0 {
+			return users, err
+		}
+		last := page[len(page)-1].ID
+		users = append(users, slices.DeleteFunc(page, others)...)
+		after = last
+	}
+	return users[:limit], nil
+}
+
+func (e *EtcdStore) page(ctx context.Context, after int64, limit int) ([]User, error) {
 	if limit <= 0 || after == math.MaxInt64 {
 		return []User{}, nil
 	}
@@ -195,8 +221,8 @@ func (e *EtcdStore) Users(ctx context.Context, after int64, limit int) ([]User, 
 	return users, nil
 }
 
-// changeAccount is the function that [decisions] needs.
-func (e *EtcdStore) changeAccount(ctx context.Context, by Caller, id int64, decide decision) error {
+// decide is the function that [decisions] needs.
+func (e *EtcdStore) decide(ctx context.Context, by Caller, id int64, d decision) error {
 	twoAdmins := getAll(e.prefix + "admins/").first(2) // at least one is another account's
 	toSweep := e.sweepNext()
 	reads := []etcdOp{getKey(e.userKey(id)), getAll(e.sessionsOf(id)), twoAdmins, toSweep}
@@ -214,12 +240,12 @@ func (e *EtcdStore) changeAccount(ctx context.Context, by Caller, id int64, deci
 				other = key
 			}
 		}
-		c, refusal := decide(old, func() bool { return other != "" })
+		c, refusal := d.on(old, func() bool { return other != "" })
 		if c == (change{}) {
 			return t, refusal
 		}
 		t = e.transaction(old, c, view, toSweep)
-		if old.user.ActiveAdmin() && (c.Deleted || c.User != nil && !c.User.ActiveAdmin()) {
+		if old.endsAdmin(c) {
 			// This admin may go only while the other one exists. If two admins demote
 			// each other at once, at two copies, the later transaction fails.
 			t.Compare = append(t.Compare, view.unchanged(other))
@@ -249,7 +275,7 @@ func (e *EtcdStore) transaction(old *account, c change, view etcdView, toSweep e
 		renewed, _ := old.session(c.Session.ID, e.life) // none if it is a new one
 		t.until = renewed.ExpiresAt
 		t.Success = append([]etcdOp{putKey(key, jsonValue(c.Session))}, e.sweep(view.all(toSweep))...)
-		kept := old.with(*c.Session)
+		kept, _ := old.with(*c.Session)
 		for _, s := range old.sessions {
 			if !slices.ContainsFunc(kept, func(k Session) bool { return k.ID == s.ID }) {
 				t.Success = append(t.Success, removeKey(sessions+s.ID))

@@ -95,7 +95,7 @@ func parseEtcdAddress(address string) (endpoints []string, prefix string, err er
 	if path = strings.Trim(path, "/"); path == "" {
 		path = "stdauth"
 	}
-	if strings.ContainsFunc(path, func(c rune) bool { return checkUsername(string(c)) != nil && c != '/' }) {
+	if strings.ContainsFunc(path, func(c rune) bool { return !isPlain(string(c)) && c != '/' }) {
 		return nil, "", fmt.Errorf("%q in an etcd address is not a prefix of keys: ASCII letters, digits and @ . + - _ /", path)
 	}
 	return endpoints, "/" + path + "/", nil

@@ -277,7 +277,7 @@ var etcdChanges = []struct {
 		return s.DeleteUser(context.Background(), Caller{}, u.ID)
 	}},
 	{"CreateSession", nothing, func(s Store, u User, made Session) error {
-		return s.CreateSession(context.Background(), newSession(u))
+		return errOf(s.CreateSession(context.Background(), newSession(u)))
 	}},
 	{"UpdateSession", nothing, func(s Store, u User, made Session) error {
 		_, _, err := s.UpdateSession(context.Background(), u.ID, made.ID, func(s *Session, _ User) error { s.Generation++; return nil })
@@ -468,7 +468,7 @@ func TestEtcdWriteIsSentAgainOnlyIfItHadNoEffect(t *testing.T) {
 				s := testedStore{c.open(t), t}
 				u := s.create(newUser("johndoe"))
 				c.fails(once(isWrite, test.fault))
-				wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(u)), test.want)
+				wantErr(t, "CreateSession", errOf(s.CreateSession(t.Context(), newSession(u))), test.want)
 			})
 		})
 	}
@@ -681,7 +681,7 @@ func TestEtcdReadsFailWithoutTheCluster(t *testing.T) {
 		for name, read := range map[string]func() error{
 			"User":       func() error { _, err := s.User(t.Context(), 1); return err },
 			"UserByName": func() error { _, err := s.UserByName(t.Context(), "johndoe"); return err },
-			"Users":      func() error { _, err := s.Users(t.Context(), 0, 10); return err },
+			"Users":      func() error { _, err := s.Users(t.Context(), UserFilter{}, 0, 10); return err },
 			"Session":    func() error { _, _, err := s.Session(t.Context(), 1, "x"); return err },
 			"Sessions":   func() error { _, err := s.Sessions(t.Context(), 1); return err },
 		} {
@@ -848,7 +848,7 @@ func TestEtcdChangedInBetween(t *testing.T) {
 	wantEqual(t, "Sessions", one.sessions(u.ID), nil)
 
 	meanwhile(func() { two.update(u.ID, func(u *User) { u.Epoch++ }) })
-	wantErr(t, "CreateSession", one.CreateSession(t.Context(), newSession(u)), ErrStale)
+	wantErr(t, "CreateSession", errOf(one.CreateSession(t.Context(), newSession(u))), ErrStale)
 	meanwhile(func() { two.create(newUser("Anna")) })
 	_, err = one.CreateUser(t.Context(), Caller{}, newUser("anna"))
 	wantErr(t, "CreateUser", err, ErrUsernameTaken)
@@ -1080,7 +1080,7 @@ func TestEtcdDamagedValue(t *testing.T) {
 		},
 		"User":       func() error { _, err := s.User(t.Context(), u.ID); return err },
 		"UserByName": func() error { _, err := s.UserByName(t.Context(), u.Username); return err },
-		"Users":      func() error { _, err := s.Users(t.Context(), 0, 10); return err },
+		"Users":      func() error { _, err := s.Users(t.Context(), UserFilter{}, 0, 10); return err },
 		"Session":    func() error { _, _, err := s.Session(t.Context(), u.ID, "x"); return err },
 		"Sessions":   func() error { _, err := s.Sessions(t.Context(), u.ID); return err },
 	} {

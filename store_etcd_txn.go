@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -54,9 +55,15 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 			t.Compare = append(t.Compare, view.unchanged(user), view.unchanged(session))
 			t.until = earlier(t.until, asking.ExpiresAt)
 		}
-		if done, err := e.commit(ctx, t); err != nil {
+		// The cluster knows no deadline. If the token expires before the response comes,
+		// the outcome is unknown.
+		inTime, cancel := context.WithDeadline(ctx, cmp.Or(by.Expires, time.Now().Add(etcdPatience)))
+		done, err := e.commit(inTime, t)
+		cancel()
+		if err != nil {
 			return err
-		} else if done {
+		}
+		if done {
 			return refusal
 		}
 		time.Sleep(rand.N(5 * time.Millisecond)) // or the changes that failed would collide again

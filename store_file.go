@@ -63,7 +63,7 @@ type FileStore struct {
 	wake    chan struct{} // of capacity 1: next has changes
 	stopped chan struct{} // closed when the writer has ended
 
-	// Changed by the writer alone, under shown.mu.
+	// Changed under shown.mu by the writer, and by an import before its first change.
 	file        file
 	size        int64 // bytes in the file
 	live        int64 // bytes that a compaction would leave, roughly
@@ -311,7 +311,7 @@ func (f *FileStore) flush() (grown bool) {
 		return false
 	}
 	defer close(b.done)
-	if b.err = f.failed; b.err != nil { // set by the writer alone
+	if b.err = f.failed; b.err != nil { // set by the writer, or before there was a change
 		return false
 	}
 	b.err = f.ours()
@@ -334,7 +334,7 @@ func (f *FileStore) flush() (grown bool) {
 	return f.size > 2*f.live+compactSlack
 }
 
-// fail makes the store take no more changes. Only the writer calls it.
+// fail makes the store take no more changes. The writer calls it.
 func (f *FileStore) fail(cause error) error {
 	f.log.Error("the store takes no more changes until the server is started again", "file", f.name, "error", cause)
 	f.ahead.mu.Lock()

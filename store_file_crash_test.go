@@ -411,7 +411,7 @@ func (m *modelStore) clone() *modelStore {
 // contentsText returns the accounts and sessions of a store, and its last ID, as text.
 func contentsText(s Reader, lastID int64) string {
 	var b strings.Builder
-	users, err := s.Users(context.Background(), 0, 1000)
+	users, err := s.Users(context.Background(), UserFilter{}, 0, 1000)
 	fmt.Fprintln(&b, "last ID", lastID, err)
 	for _, u := range users {
 		sessions, err := s.Sessions(context.Background(), u.ID)

@@ -106,7 +106,7 @@ func loadLine(m *MemoryStore, before int64, line []byte) error {
 	if err := json.Unmarshal(line, &c); err != nil {
 		return err
 	}
-	return m.perform(c)
+	return m.commit(c)
 }
 
 // appendLine appends a change as a line of JSON. Its first member is the CRC-32 (IEEE)

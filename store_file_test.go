@@ -65,7 +65,7 @@ func TestFileFormat(t *testing.T) {
 		u := f.create(User{Username: "johndoe", Role: RoleUser, CreatedAt: longAgo, PasswordHash: "$pbkdf2-sha256$..."})
 		s := NewSession(u, today(), testLife)
 		s.ID, s.IP = "S1", "192.0.2.1"
-		wantErr(t, "CreateSession", f.CreateSession(t.Context(), s), nil)
+		wantErr(t, "CreateSession", errOf(f.CreateSession(t.Context(), s)), nil)
 		f.rotate(s)
 		wantErr(t, "EndSession", f.EndSession(t.Context(), Caller{}, 1, "S1"), nil)
 		wantErr(t, "EndSessions", f.EndSessions(t.Context(), Caller{}, 1, "S2"), nil)
@@ -372,12 +372,12 @@ func TestFileStoreRefusesWhatItCouldNotReplay(t *testing.T) {
 		{"a user agent over 64 KiB is refused", func() error {
 			s := newSession(f.user(1))
 			s.UserAgent = strings.Repeat("x", maxLine)
-			return f.CreateSession(t.Context(), s)
+			return errOf(f.CreateSession(t.Context(), s))
 		}},
 		{"a date beyond the year 9999, which JSON times cannot express, is refused", func() error {
 			s := newSession(f.user(1))
 			s.ExpiresAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
-			return f.CreateSession(t.Context(), s)
+			return errOf(f.CreateSession(t.Context(), s))
 		}},
 	} {
 		if err := row.change(); err == nil || errors.Is(err, ErrUnavailable) {
@@ -506,7 +506,7 @@ func TestFailedDiskEndsAllChanges(t *testing.T) {
 					return err
 				},
 				"DeleteUser":    func() error { return f.DeleteUser(t.Context(), Caller{}, 3) },
-				"CreateSession": func() error { return f.CreateSession(t.Context(), newSession(u)) },
+				"CreateSession": func() error { return errOf(f.CreateSession(t.Context(), newSession(u))) },
 				"EndSession":    func() error { return f.EndSession(t.Context(), Caller{}, 2, session.ID) },
 				"EndSessions":   func() error { return f.EndSessions(t.Context(), Caller{}, 2, "") },
 				"UpdateSession": func() error {
@@ -709,7 +709,7 @@ func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
 						_, err := f.CreateUser(t.Context(), Caller{}, newUser(before["User(3)"].(User).Username))
 						return err
 					},
-					func() error { return f.CreateSession(t.Context(), newSession(before["User(1)"].(User))) },
+					func() error { return errOf(f.CreateSession(t.Context(), newSession(before["User(1)"].(User)))) },
 					func() error { return f.EndSessions(t.Context(), Caller{}, 2, session.ID) },
 					func() error {
 						_, _, err := f.UpdateSession(t.Context(), 2, session.ID, func(s *Session, _ User) error { s.Generation++; return nil })
@@ -805,7 +805,7 @@ func TestRetriedRefreshWaitsForTheFirst(t *testing.T) {
 					err error
 				}
 				responses := make(chan response, 2)
-				now := today()
+				now := today().Add(refreshPause)
 				for range 2 {
 					go func() {
 						s, _, err := f.UpdateSession(t.Context(), 2, old.ID, func(s *Session, _ User) error { return s.Rotate(old.Generation, now, testLife) })
@@ -1037,7 +1037,7 @@ func TestFileStaysSmallUnderSteadyRefreshing(t *testing.T) {
 	for ; compactions < 3; refreshes += len(all) {
 		errs := atOnce(len(all), func(n int) error {
 			_, _, err := f.UpdateSession(t.Context(), all[n].UserID, all[n].ID, func(s *Session, _ User) error {
-				return s.Rotate(s.Generation, today(), testLife)
+				return rotateSoon(s)
 			})
 			return err
 		})
@@ -1533,13 +1533,13 @@ func writeUntilKilled(t *testing.T, path string) {
 			var logins [2]deed
 			for i := range logins {
 				made := newSession(u)
-				must(s.CreateSession(ctx, made))
+				must(errOf(s.CreateSession(ctx, made)))
 				logins[i] = deed{"made", u.ID, u.Username, made.ID, 1}
 				say(logins[i])
 			}
 			for range 20 {
 				renewed, _, err := s.UpdateSession(ctx, u.ID, logins[0].Session, func(s *Session, _ User) error {
-					return s.Rotate(s.Generation, today(), testLife)
+					return rotateSoon(s)
 				})
 				must(err)
 				logins[0].Generation = renewed.Generation

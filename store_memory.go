@@ -33,21 +33,16 @@ type MemoryStore struct {
 // NewMemoryStore returns an empty store.
 func NewMemoryStore(life Lifetimes) *MemoryStore {
 	m := &MemoryStore{names: map[string]int64{}}
-	m.decisions = decisions{life, m.changeAccount}
+	m.decisions = decisions{life, m.decide}
 	return m
 }
 
 // change makes every change: it checks the caller and makes what decide returns, in one
 // atomic step. See [decisions].
-func (m *MemoryStore) change(by Caller, decide func() (change, error)) error {
-	err := m.changeLocked(by, decide)
+func (m *MemoryStore) change(by Caller, decide func() (change, error)) (err error) {
 	if m.settle != nil {
-		err = m.settle(err)
+		defer func() { err = m.settle(err) }()
 	}
-	return err
-}
-
-func (m *MemoryStore) changeLocked(by Caller, decide func() (change, error)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock() // deferred, because decide may panic
 	if by != (Caller{}) {
@@ -57,16 +52,16 @@ func (m *MemoryStore) changeLocked(by Caller, decide func() (change, error)) err
 	}
 	c, refusal := decide()
 	if c != (change{}) {
-		if err := m.perform(c); err != nil {
+		if err := m.commit(c); err != nil {
 			return err
 		}
 	}
 	return refusal
 }
 
-// perform checks, records and applies a change. The check makes sure that the next start
+// commit checks, records and applies a change. The check makes sure that the next start
 // will accept it.
-func (m *MemoryStore) perform(c change) error {
+func (m *MemoryStore) commit(c change) error {
 	if err := m.check(c); err != nil {
 		return err
 	}
@@ -79,14 +74,14 @@ func (m *MemoryStore) perform(c change) error {
 	return nil
 }
 
-// changeAccount is the function that [decisions] needs.
-func (m *MemoryStore) changeAccount(_ context.Context, by Caller, id int64, decide decision) error {
+// decide is the function that [decisions] needs.
+func (m *MemoryStore) decide(_ context.Context, by Caller, id int64, d decision) error {
 	return m.change(by, func() (change, error) {
 		a := m.account(id)
 		if a == nil {
 			return change{}, ErrNotFound
 		}
-		return decide(a, func() bool {
+		return d.on(a, func() bool {
 			return slices.ContainsFunc(m.accounts, func(other *account) bool { return other != a && other.user.ActiveAdmin() })
 		})
 	})
@@ -98,7 +93,8 @@ func (m *MemoryStore) CreateUser(ctx context.Context, by Caller, u User) (User, 
 			return change{}, ErrUsernameTaken
 		}
 		u.ID = m.lastID + 1
-		return change{ID: u.ID, User: &u}, nil
+		stored := u
+		return change{ID: u.ID, User: &stored}, nil
 	})
 	return u, err
 }
@@ -109,7 +105,7 @@ func (m *MemoryStore) Import(ctx context.Context, users []User, lastID int64) er
 			return change{}, ErrNotEmpty
 		}
 		for _, u := range users {
-			if err := m.perform(change{ID: u.ID, User: &u}); err != nil {
+			if err := m.commit(change{ID: u.ID, User: &u}); err != nil {
 				return change{}, err
 			}
 		}
@@ -137,19 +133,36 @@ func (m *MemoryStore) user(id int64) (User, error) {
 	return User{}, ErrNotFound
 }
 
-func (m *MemoryStore) Users(ctx context.Context, after int64, limit int) ([]User, error) {
+func (m *MemoryStore) Users(ctx context.Context, filter UserFilter, after int64, limit int) ([]User, error) {
+	users := []User{}
+	for _, a := range m.page(filter, after, limit) {
+		if len(users) < limit && (filter.Email == "" || a.user.Email == filter.Email) {
+			users = append(users, *a.user)
+		}
+	}
+	return users, nil
+}
+
+// page returns the accounts among which Users searches. No change waits for that
+// search, because it needs no lock.
+func (m *MemoryStore) page(filter UserFilter, after int64, limit int) []*account {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if filter.Name != "" {
+		if a := m.account(m.names[foldName(filter.Name)]); a != nil && a.user.ID > after {
+			return []*account{a}
+		}
+		return nil
+	}
 	start, found := m.position(after)
 	if found {
 		start++
 	}
 	page := m.accounts[start:]
-	users := make([]User, min(limit, len(page)))
-	for i := range users {
-		users[i] = *page[i].user
+	if filter.Email == "" {
+		page = page[:min(limit, len(page))]
 	}
-	return users, nil
+	return slices.Clone(page)
 }
 
 func (m *MemoryStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
@@ -204,7 +217,7 @@ func (m *MemoryStore) check(c change) error {
 		return errors.New("not an account")
 	case a != nil && c.User != nil && c.User.Username != a.user.Username:
 		return errors.New("an account does not change its name")
-	case c.Session != nil && (c.Session.UserID != c.ID || checkUsername(c.Session.ID) != nil):
+	case c.Session != nil && (c.Session.UserID != c.ID || !isPlain(c.Session.ID)):
 		return errors.New("not a session")
 	}
 	return nil
@@ -236,7 +249,7 @@ func (m *MemoryStore) apply(c change) {
 		m.names[foldName(c.User.Username)] = c.ID
 		m.accounts = append(m.accounts, &account{user: c.User}) // its ID is the highest
 	default:
-		m.accounts[i] = m.accounts[i].after(c)
+		m.accounts[i] = m.accounts[i].apply(c)
 	}
 	if c.Session != nil {
 		m.sweep(c.Session.LastUsedAt)

@@ -177,7 +177,7 @@ func testAccounts(rule ruleFunc) {
 			wantErr(t, fmt.Sprintf("UpdateUser(%d)", id), err, ErrNotFound)
 			err = s.DeleteUser(ctx, Caller{}, id)
 			wantErr(t, fmt.Sprintf("DeleteUser(%d)", id), err, ErrNotFound)
-			err = s.CreateSession(ctx, NewSession(User{ID: id}, time.Now(), testLife))
+			err = errOf(s.CreateSession(ctx, NewSession(User{ID: id}, time.Now(), testLife)))
 			wantErr(t, fmt.Sprintf("CreateSession(for %d)", id), err, ErrNotFound)
 			wantErr(t, fmt.Sprintf("EndSessions(%d)", id), s.EndSessions(ctx, Caller{}, id, ""), ErrNotFound)
 			wantEqual(t, fmt.Sprintf("Sessions(%d)", id), s.sessions(id), nil)
@@ -215,6 +215,61 @@ func testAccounts(rule ruleFunc) {
 				wantEqual(t, fmt.Sprintf("Users and User(%d)", u.ID), u, s.user(u.ID))
 			}
 			wantEqual(t, fmt.Sprintf("IDs of Users(after %d, limit %d)", page.after, page.limit), got, page.want)
+		}
+	})
+	rule("accounts are found by their exact name in any case of letters, by their exact email, or by both", func(t *testing.T, s testedStore) {
+		for _, name := range []string{"anna", "Ben", "cleo"} {
+			u := newUser(name)
+			u.Email = "same@example.com"
+			s.create(u)
+		}
+		s.create(newUser("dora"))
+		s.create(User{Username: "plain", Role: RoleUser})
+		for _, row := range []struct {
+			filter UserFilter
+			after  int64
+			limit  int
+			want   []int64
+		}{
+			{UserFilter{Name: "ben"}, 0, 10, []int64{2}},
+			{UserFilter{Name: "BEN"}, 1, 10, []int64{2}},
+			{UserFilter{Name: "ben"}, 2, 10, nil},
+			{UserFilter{Name: "be"}, 0, 10, nil},
+			{UserFilter{Name: "nobody"}, 0, 10, nil},
+			{UserFilter{Name: "\u212Aim"}, 0, 10, nil},
+			{UserFilter{Email: "same@example.com"}, 0, 10, []int64{1, 2, 3}},
+			{UserFilter{Email: "same@example.com"}, 1, 1, []int64{2}},
+			{UserFilter{Email: "dora@example.com"}, 0, 10, []int64{4}},
+			{UserFilter{Email: "Dora@example.com"}, 0, 10, nil},
+			{UserFilter{Email: "dora@example"}, 0, 10, nil},
+			{UserFilter{Name: "ben", Email: "same@example.com"}, 0, 10, []int64{2}},
+			{UserFilter{Name: "ben", Email: "dora@example.com"}, 0, 10, nil},
+		} {
+			var got []int64
+			users, err := s.Users(t.Context(), row.filter, row.after, row.limit)
+			wantErr(t, fmt.Sprintf("Users(%+v)", row.filter), err, nil)
+			for _, u := range users {
+				got = append(got, u.ID)
+			}
+			wantEqual(t, fmt.Sprintf("IDs of Users(%+v, after %d, limit %d)", row.filter, row.after, row.limit), got, row.want)
+		}
+	})
+	rule("a verified email is no longer verified when it changes", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		for i, row := range []struct {
+			change func(*User)
+			want   bool
+		}{
+			{func(u *User) { u.EmailVerified = true }, true},
+			{func(u *User) { u.FullName = "New" }, true},
+			{func(u *User) { u.Email = strings.Clone(u.Email) }, true},
+			{func(u *User) { u.Email = "new@example.com" }, false},
+			{func(u *User) { u.Email, u.EmailVerified = "newer@example.com", true }, true},
+			{func(u *User) { u.Email = "" }, false},
+		} {
+			got := s.update(u.ID, row.change)
+			wantEqual(t, fmt.Sprintf("EmailVerified after update %d", i+1), got.EmailVerified, row.want)
+			wantEqual(t, "User", s.user(u.ID), got)
 		}
 	})
 	rule("an update changes every field of an account but ID, username and created_at", func(t *testing.T, s testedStore) {
@@ -404,7 +459,7 @@ func testSessions(rule ruleFunc) {
 		u := s.create(newUser("johndoe"))
 		want := newSession(u)
 		want.UserAgent, want.IP = `Mozilla/5.0 ("quoted", <b>)`, "2001:db8::1"
-		wantErr(t, "CreateSession", s.CreateSession(t.Context(), want), nil)
+		wantErr(t, "CreateSession", errOf(s.CreateSession(t.Context(), want)), nil)
 		got, gotUser, err := s.Session(t.Context(), u.ID, want.ID)
 		wantErr(t, "Session", err, nil)
 		wantEqual(t, "Session", got, want)
@@ -430,21 +485,21 @@ func testSessions(rule ruleFunc) {
 	rule("a session cannot be created for a deleted account", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		s.remove(u.ID)
-		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(u)), ErrNotFound)
+		wantErr(t, "CreateSession", errOf(s.CreateSession(t.Context(), newSession(u))), ErrNotFound)
 	})
 	rule("a session cannot be created if the password has changed since it was verified", func(t *testing.T, s testedStore) {
 		verified := s.create(newUser("johndoe"))
 		s.update(verified.ID, func(u *User) { u.Epoch++ })
-		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(verified)), ErrStale)
+		wantErr(t, "CreateSession", errOf(s.CreateSession(t.Context(), newSession(verified))), ErrStale)
 		wantEqual(t, "Sessions", s.sessions(verified.ID), nil)
 	})
 	rule("a session cannot be created while the account is disabled", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		s.update(u.ID, func(u *User) { u.Disabled = true })
-		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(u)), ErrInactive)
+		wantErr(t, "CreateSession", errOf(s.CreateSession(t.Context(), newSession(u))), ErrInactive)
 		wantEqual(t, "Sessions", s.sessions(u.ID), nil)
 		s.update(u.ID, func(u *User) { u.Disabled = false })
-		wantErr(t, "CreateSession", s.CreateSession(t.Context(), newSession(u)), nil)
+		wantErr(t, "CreateSession", errOf(s.CreateSession(t.Context(), newSession(u))), nil)
 	})
 	rule("enabling an account ends its old sessions", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
@@ -469,33 +524,51 @@ func testSessions(rule ruleFunc) {
 		after := s.login(john)
 		wantEqual(t, "Sessions after the next login", s.sessions(john.ID), []Session{after})
 	})
-	rule("an account keeps its 100 newest sessions, listed from the oldest to the newest", func(t *testing.T, s testedStore) {
+	rule("a new session takes the place of the one of 100 that was used longest ago", func(t *testing.T, s testedStore) {
 		john, jane := s.create(newUser("john")), s.create(newUser("jane"))
 		janes := s.login(jane)
 		var all []Session
-		for i := range maxSessions + 3 {
-			made := NewSession(john, today().Add(time.Duration(i-200)*time.Second), testLife)
-			wantErr(t, "CreateSession", s.CreateSession(t.Context(), made), nil)
+		begin := func(age time.Duration, want string) {
+			t.Helper()
+			made := NewSession(john, today().Add(-age), testLife)
+			ended, err := s.CreateSession(t.Context(), made)
+			wantErr(t, "CreateSession", err, nil)
+			wantEqual(t, "the session that CreateSession ends", ended, want)
 			all = append(all, made)
-			if i == 50 { // a refresh does not make a session newer
-				all[10] = s.rotate(all[10])
-			}
 		}
-		wantEqual(t, "Sessions after 103 logins", s.sessions(john.ID), all[3:])
-		for _, dropped := range all[:3] {
-			s.wantGone(dropped)
+		for i := range maxSessions {
+			begin(200*time.Second-time.Duration(i)*time.Second, "")
 		}
+		wantEqual(t, "Sessions after 100 logins, from the oldest login to the newest", s.sessions(john.ID), all)
+		all[0] = s.rotate(all[0]) // a browser that is used every day
+		begin(time.Second, all[1].ID)
+		begin(time.Second, all[2].ID)
+		wantEqual(t, "Sessions after 102 logins", s.sessions(john.ID), append(all[:1:1], all[3:]...))
+		s.wantGone(all[1])
+		s.wantGone(all[2])
 		wantEqual(t, "Sessions of jane", s.sessions(jane.ID), []Session{janes})
 	})
-	rule("an update changes only the generation, last_used_at and expires_at of a session", func(t *testing.T, s testedStore) {
+	rule("a session from the future lasts no longer than one of now", func(t *testing.T, s testedStore) {
+		u := s.create(newUser("johndoe"))
+		wantErr(t, "CreateSession", errOf(s.CreateSession(t.Context(), NewSession(u, today().Add(365*24*time.Hour), testLife))), nil)
+		got := s.sessions(u.ID)[0]
+		if life := time.Until(got.ExpiresAt); life > testLife.Idle {
+			t.Errorf("a session that begins in a year expires after %v, want %v at most", life, testLife.Idle)
+		}
+		got = s.rotate(s.rotate(got))
+		if life := got.CreatedAt.Add(testLife.Max).Sub(today()); life > testLife.Max {
+			t.Errorf("a session that began in a year can last for %v after a refresh, want %v at most", life, testLife.Max)
+		}
+	})
+	rule("an update changes only the generation and the times of a session", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		other, want := s.login(u), s.login(u)
-		want.Generation, want.LastUsedAt, want.ExpiresAt = 2, want.LastUsedAt.Add(time.Second), want.ExpiresAt.Add(time.Second)
+		want.Generation, want.CreatedAt, want.LastUsedAt, want.ExpiresAt = 2, want.CreatedAt.Add(-time.Second), want.LastUsedAt.Add(-time.Second), want.ExpiresAt.Add(-time.Second)
 		got, gotUser, err := s.UpdateSession(t.Context(), u.ID, want.ID, func(s *Session, seen User) error {
 			wantEqual(t, "the account that the update function gets", seen, u)
 			*s = Session{
-				Generation: want.Generation, LastUsedAt: want.LastUsedAt, ExpiresAt: want.ExpiresAt,
-				ID: "stolen", UserID: 99, Epoch: 7, CreatedAt: time.Now(), UserAgent: "changed", IP: "changed",
+				Generation: want.Generation, CreatedAt: want.CreatedAt, LastUsedAt: want.LastUsedAt, ExpiresAt: want.ExpiresAt,
+				ID: "stolen", UserID: 99, Epoch: 7, UserAgent: "changed", IP: "changed",
 			}
 			return nil
 		})
@@ -528,7 +601,7 @@ func testSessions(rule ruleFunc) {
 		over := NewSession(u, today().Add(-testLife.Idle), longer)
 		live := NewSession(u, today().Add(-testLife.Idle/2), longer)
 		for _, made := range []Session{over, live} {
-			wantErr(t, "CreateSession", s.CreateSession(t.Context(), made), nil)
+			wantErr(t, "CreateSession", errOf(s.CreateSession(t.Context(), made)), nil)
 		}
 		s.wantGone(over)
 		live.ExpiresAt = live.CreatedAt.Add(testLife.Idle)
@@ -567,7 +640,7 @@ func testSessions(rule ruleFunc) {
 		u := s.create(newUser("johndoe"))
 		live := s.login(u)
 		over := NewSession(u, today().Add(-testLife.Idle-time.Second), testLife)
-		wantErr(t, "CreateSession of an expired one", s.CreateSession(t.Context(), over), nil)
+		wantErr(t, "CreateSession of an expired one", errOf(s.CreateSession(t.Context(), over)), nil)
 		s.wantGone(over)
 
 		over = s.login(u)
@@ -662,6 +735,18 @@ func testCallers(rule ruleFunc) {
 				}
 			})
 		}
+	}
+	for _, way := range callerChanges {
+		rule(way.name+" is refused to a caller whose token has expired", func(t *testing.T, s testedStore) {
+			caller, target := s.create(newUser("caller")), s.create(newUser("target"))
+			session, targets := s.login(caller), s.login(target)
+			before := s.contents()
+			by := Caller{UserID: caller.ID, SessionID: session.ID, Expires: time.Now()}
+			wantErr(t, way.name, way.change(s.Store, by, target, targets), ErrEnded)
+			wantEqual(t, "the contents of the store afterwards", s.contents(), before)
+			by.Expires = time.Now().Add(time.Minute)
+			wantErr(t, way.name+" before that", way.change(s.Store, by, target, targets), nil)
+		})
 	}
 	rule("a caller whose session belongs to another account is refused", func(t *testing.T, s testedStore) {
 		john, jane := s.create(newUser("john")), s.create(newUser("jane"))
@@ -767,7 +852,7 @@ func testAtOnce(rule ruleFunc) {
 				_, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(u *User) error { u.Epoch++; return nil })
 				return err
 			case n%2 == 0:
-				if err := s.CreateSession(t.Context(), newSession(u)); !errors.Is(err, ErrStale) {
+				if err := errOf(s.CreateSession(t.Context(), newSession(u))); !errors.Is(err, ErrStale) {
 					return err
 				}
 			default:
@@ -788,7 +873,7 @@ func testAtOnce(rule ruleFunc) {
 			if n == many/2 {
 				return s.DeleteUser(t.Context(), Caller{}, u.ID)
 			}
-			if err := s.CreateSession(t.Context(), newSession(u)); !errors.Is(err, ErrNotFound) {
+			if err := errOf(s.CreateSession(t.Context(), newSession(u))); !errors.Is(err, ErrNotFound) {
 				return err
 			}
 			return nil
@@ -1026,7 +1111,7 @@ func (s testedStore) remove(id int64) {
 func (s testedStore) login(u User) Session {
 	s.t.Helper()
 	made := newSession(u)
-	if err := s.CreateSession(s.t.Context(), made); err != nil {
+	if err := errOf(s.CreateSession(s.t.Context(), made)); err != nil {
 		s.t.Fatalf("CreateSession(for %s): %v", u.Username, err)
 	}
 	return made
@@ -1035,9 +1120,7 @@ func (s testedStore) login(u User) Session {
 // rotate refreshes a session once with its current generation.
 func (s testedStore) rotate(old Session) Session {
 	s.t.Helper()
-	renewed, _, err := s.UpdateSession(s.t.Context(), old.UserID, old.ID, func(s *Session, _ User) error {
-		return s.Rotate(s.Generation, today(), testLife)
-	})
+	renewed, _, err := s.UpdateSession(s.t.Context(), old.UserID, old.ID, func(s *Session, _ User) error { return rotateSoon(s) })
 	if err != nil {
 		s.t.Fatalf("UpdateSession(%d, %s): %v", old.UserID, old.ID, err)
 	}
@@ -1055,7 +1138,7 @@ func (s testedStore) user(id int64) User {
 
 func (s testedStore) users(after int64, limit int) []User {
 	s.t.Helper()
-	list, err := s.Users(s.t.Context(), after, limit)
+	list, err := s.Users(s.t.Context(), UserFilter{}, after, limit)
 	if err != nil {
 		s.t.Fatalf("Users(after %d, limit %d): %v", after, limit, err)
 	}
@@ -1149,6 +1232,15 @@ func wantErr(t testing.TB, call string, got, want error) {
 }
 
 // wantSame reports an error unless got is want itself.
+// rotateSoon rotates a session even if less than a second has passed since the last time.
+func rotateSoon(s *Session) error {
+	s.LastUsedAt = s.LastUsedAt.Add(-refreshPause)
+	return s.Rotate(s.Generation, today(), testLife)
+}
+
+// errOf returns the error of a call that returns a string as well.
+func errOf(_ string, err error) error { return err }
+
 func wantSame(t testing.TB, call string, got, want error) {
 	t.Helper()
 	if got != want {
@@ -1243,7 +1335,7 @@ func randomOperation(rng *rand.Rand, model *modelStore, loginShare int) operatio
 			s.ExpiresAt = now.Add(-time.Hour)
 		}
 		return operation{fmt.Sprintf("CreateSession(%+v)", s), func(store Store) (any, error) {
-			return nil, store.CreateSession(ctx, s)
+			return nil, errOf(store.CreateSession(ctx, s))
 		}}
 	}
 	text := fmt.Sprint(rng.Uint64())
@@ -1316,7 +1408,7 @@ func randomOperation(rng *rand.Rand, model *modelStore, loginShare int) operatio
 	return operation{fmt.Sprintf("UserByName(%s), Session(%d, %s), Users(%d, %d)", name, id, sid, id, limit), func(store Store) (any, error) {
 		byName, nameErr := store.UserByName(ctx, name)
 		s, u, sessionErr := store.Session(ctx, id, sid)
-		page, err := store.Users(ctx, id, limit)
+		page, err := store.Users(ctx, UserFilter{}, id, limit)
 		return []any{byName, nameErr == nil, s, u, sessionErr == nil, len(page), page}, err
 	}}
 }
@@ -1359,11 +1451,12 @@ func (m *modelStore) UserByName(ctx context.Context, name string) (User, error) 
 	return orNotFound(u)
 }
 
-func (m *modelStore) Users(ctx context.Context, after int64, limit int) (page []User, err error) {
+func (m *modelStore) Users(ctx context.Context, filter UserFilter, after int64, limit int) (page []User, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, u := range slices.SortedFunc(maps.Values(m.accounts), func(a, b User) int { return int(a.ID - b.ID) }) {
-		if u.ID > after && len(page) < limit {
+		matches := (filter.Name == "" || len(u.Username) == len(filter.Name) && strings.EqualFold(u.Username, filter.Name)) && (filter.Email == "" || u.Email == filter.Email)
+		if u.ID > after && len(page) < limit && matches {
 			page = append(page, u)
 		}
 	}
@@ -1385,6 +1478,9 @@ func (m *modelStore) UpdateUser(ctx context.Context, by Caller, id int64, change
 		return User{}, err
 	}
 	u.ID, u.Username, u.CreatedAt = old.ID, old.Username, old.CreatedAt
+	if old.EmailVerified && u.Email != old.Email {
+		u.EmailVerified = false
+	}
 	if m.lastAdmin(old) && (u.Disabled || u.Role != RoleAdmin) {
 		return User{}, ErrLastAdmin
 	}
@@ -1412,23 +1508,30 @@ func (m *modelStore) DeleteUser(ctx context.Context, by Caller, id int64) error 
 	return nil
 }
 
-func (m *modelStore) CreateSession(ctx context.Context, s Session) error {
+func (m *modelStore) CreateSession(ctx context.Context, s Session) (ended string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	u, err := orNotFound(m.accounts[s.UserID])
 	switch {
 	case err != nil:
-		return err
+		return "", err
 	case u.Epoch != s.Epoch:
-		return ErrStale
+		return "", ErrStale
 	case u.Disabled:
-		return ErrInactive
+		return "", ErrInactive
+	}
+	if list := m.live(u.ID); len(list) == maxSessions {
+		oldest := list[0]
+		for _, other := range list {
+			if other.LastUsedAt.Before(oldest.LastUsedAt) {
+				oldest = other
+			}
+		}
+		ended = oldest.ID
+		m.end(u.ID, ended)
 	}
 	m.logins = append(m.logins, s)
-	if list := m.live(u.ID); len(list) > maxSessions {
-		m.end(u.ID, list[0].ID)
-	}
-	return nil
+	return ended, nil
 }
 
 func (m *modelStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
@@ -1454,17 +1557,17 @@ func (m *modelStore) UpdateSession(ctx context.Context, userID int64, id string,
 	u, exists := m.accounts[userID]
 	for i := range m.logins {
 		s := &m.logins[i]
-		if bound := s.Within(testLife); s.UserID != userID || s.ID != id || !exists || !bound.Live(u.Epoch, time.Now()) {
+		if bound := s.Within(testLife, time.Now()); s.UserID != userID || s.ID != id || !exists || !bound.Live(u.Epoch, time.Now()) {
 			continue
 		}
-		next := s.Within(testLife)
+		next := s.Within(testLife, time.Now())
 		if err := change(&next, u); err != nil {
 			if errors.Is(err, ErrReplayed) {
 				m.end(userID, id)
 			}
 			return Session{}, User{}, err
 		}
-		s.Generation, s.LastUsedAt, s.ExpiresAt = next.Generation, next.LastUsedAt, next.ExpiresAt
+		s.Generation, s.CreatedAt, s.LastUsedAt, s.ExpiresAt = next.Generation, next.CreatedAt, next.LastUsedAt, next.ExpiresAt
 		return *s, u, nil
 	}
 	return Session{}, User{}, ErrNotFound
@@ -1529,7 +1632,7 @@ func (m *modelStore) allow(by Caller) error {
 	u := m.accounts[by.UserID]
 	live := slices.ContainsFunc(m.live(by.UserID), func(s Session) bool { return s.ID == by.SessionID })
 	switch {
-	case !live:
+	case !live || by.Expires != (time.Time{}) && !time.Now().Before(by.Expires):
 		return ErrEnded
 	case u.Disabled:
 		return ErrInactive
@@ -1551,7 +1654,7 @@ func (m *modelStore) byName(name string) (User, bool) {
 func (m *modelStore) live(userID int64) (list []Session) {
 	for _, s := range m.logins {
 		if u, ok := m.accounts[userID]; ok && s.UserID == userID {
-			if s = s.Within(testLife); s.Live(u.Epoch, time.Now()) {
+			if s = s.Within(testLife, time.Now()); s.Live(u.Epoch, time.Now()) {
 				list = append(list, s)
 			}
 		}

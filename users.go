@@ -15,14 +15,15 @@ import (
 // A User is one account, in the form in which stores keep it. It is a plain value:
 // changing a copy changes nothing in a [Store].
 type User struct {
-	ID           int64     `json:"id"` // from 1 up, never reused
-	Username     string    `json:"username"`
-	Email        string    `json:"email,omitempty"`     // empty when absent
-	FullName     string    `json:"full_name,omitempty"` // empty when absent
-	Disabled     bool      `json:"disabled,omitempty"`
-	Role         Role      `json:"role"`
-	CreatedAt    time.Time `json:"created_at"` // UTC, whole seconds
-	PasswordHash string    `json:"password_hash"`
+	ID            int64     `json:"id"` // from 1 up, never reused
+	Username      string    `json:"username"`
+	Email         string    `json:"email,omitempty"`     // empty when absent
+	FullName      string    `json:"full_name,omitempty"` // empty when absent
+	EmailVerified bool      `json:"email_verified,omitempty"`
+	Disabled      bool      `json:"disabled,omitempty"`
+	Role          Role      `json:"role"`
+	CreatedAt     time.Time `json:"created_at"` // UTC, whole seconds
+	PasswordHash  string    `json:"password_hash"`
 
 	// Epoch counts the changes of the password. A session records the epoch at its
 	// login and has ended once the account's epoch differs. So one write changes the
@@ -58,18 +59,21 @@ func (u *User) EndsSessions(old *User) bool {
 // The rules for the fields of an account. The text of an error continues the name of
 // the field, as in "username must be ...".
 
-// checkUsername allows ASCII characters that need no escaping in a URL path or in JSON.
-// Most email addresses pass.
+// checkUsername passes most email addresses.
 func checkUsername(name string) error {
-	ok := len(name) >= 1 && len(name) <= 64
-	for _, c := range []byte(name) {
-		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
-		ok = ok && (letter || '0' <= c && c <= '9' || strings.IndexByte("@.+-_", c) >= 0)
-	}
-	if !ok {
+	if !isPlain(name) {
 		return errors.New("must be 1 to 64 of ASCII letters, digits and @ . + - _")
 	}
 	return nil
+}
+
+// isPlain reports whether text is short and needs no escaping in a URL path, in JSON or
+// in a log. Usernames and the IDs of sessions and requests are plain.
+func isPlain(text string) bool {
+	return len(text) >= 1 && len(text) <= 64 && !strings.ContainsFunc(text, func(c rune) bool {
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		return !letter && (c < '0' || '9' < c) && !strings.ContainsRune("@.+-_", c)
+	})
 }
 
 // foldName returns the form in which names are compared: ASCII letters in lower case.

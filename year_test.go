@@ -174,7 +174,7 @@ func (c *company) isLive(t *heldToken) bool {
 
 // superseded reports whether a refresh token was replaced within the grace period.
 func (t *heldToken) superseded() bool {
-	return t.generation == t.of.generation-1 && time.Since(t.of.used) < 10*time.Second
+	return t.generation == t.of.generation-1 && time.Since(t.of.used) < time.Minute
 }
 
 func (p *person) endSessions() {
@@ -231,7 +231,8 @@ type call struct {
 	status              int
 	user, target        int64
 	login               string
-	replay              int64 // the account whose session a replay ends
+	replay              int64  // the account whose session a replay ends
+	ended               string // the session that makes room for a new one
 }
 
 func (c *company) ask(a call) string {
@@ -261,6 +262,9 @@ func (c *company) expectLog(a call, rec *httptest.ResponseRecorder) {
 	now := time.Now().Format("2006-01-02T15:04:05.000Z07:00")
 	if a.replay != 0 {
 		fmt.Fprintf(&c.want, "time=%s level=WARN msg=\"a refresh token was used again: its session has ended\" user=%d ip=%s\n", now, a.replay, a.ip)
+	}
+	if a.ended != "" {
+		fmt.Fprintf(&c.want, "time=%s level=WARN msg=\"the account has too many sessions: the one used longest ago has ended\" user=%d session=%s\n", now, a.user, a.ended)
 	}
 	fmt.Fprintf(&c.want, "time=%s level=INFO msg=request id=%s ip=%s method=%s route=%s status=%d user=%d", now, rec.Header().Get("X-Request-Id"), a.ip, a.method, a.route, a.status, a.user)
 	if a.target != 0 {
@@ -324,6 +328,11 @@ func (c *company) login(d *device, name, password string) bool {
 	default:
 		a.status, a.login = 200, "ok"
 		c.happened["a login"]++
+		if there := p.there(); len(there) == 100 {
+			oldest := slices.MinFunc(there, func(a, b *companySession) int { return a.used.Compare(b.used) })
+			oldest.ended, a.ended = true, oldest.id
+			c.happened["a session above the limit"]++
+		}
 	}
 	c.tried(name, d.ip, right)
 	body := c.ask(a)
@@ -333,17 +342,13 @@ func (c *company) login(d *device, name, password string) bool {
 	return a.status == 200
 }
 
-// start records a new session. An account keeps its newest 100.
+// start records a new session.
 func (c *company) start(d *device, body string) {
 	p := d.owner
 	s := &companySession{of: p, created: time.Now(), used: time.Now(), generation: 1}
 	c.keep(d, s, body)
 	s.id, _, _ = strings.Cut(d.refresh.text, ".")
 	p.sessions = append(p.sessions, s)
-	if there := p.there(); len(there) > 100 {
-		there[0].ended = true
-		c.happened["a session above the limit"]++
-	}
 }
 
 // keep records the tokens of a response.
@@ -374,6 +379,11 @@ func (c *company) refresh(d *device, lost bool) bool {
 	case t.key < c.oldest:
 		c.happened["a token of a removed key"]++
 	case !s.isThere():
+	case t.generation == s.generation && s.generation > 1 && now.Sub(s.used) < time.Second:
+		if !s.of.disabled {
+			a.status = 200
+			c.happened["a refresh within a second of another"]++
+		}
 	case t.generation == s.generation:
 		next.generation, next.used = s.generation+1, now
 		if next.expires().Unix() > now.Unix() && !s.of.disabled {
@@ -453,9 +463,9 @@ func (c *company) newPassword() string { return fmt.Sprintf("correct horse %d", 
 func (c *company) open(d *device) bool {
 	if d.refresh != nil {
 		if c.chance(0.05) && c.refresh(d, true) {
-			wait := time.Duration(1+c.rng.IntN(9)) * time.Second
+			wait := time.Duration(1+c.rng.IntN(59)) * time.Second
 			if c.chance(0.2) {
-				wait = 11 * time.Second // after the grace period
+				wait = 61 * time.Second // after the grace period
 			}
 			time.Sleep(wait)
 		}

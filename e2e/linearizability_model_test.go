@@ -105,12 +105,14 @@ func (a answer) lost() bool { return a.status == 0 }
 const forever = time.Duration(1<<63 - 1)
 
 const (
-	grace = 10 * time.Second
+	grace = time.Minute
+	pause = time.Second // after a rotation, the current token is its own successor
 
 	// Copies of the server and this test read the clock at different moments of a
-	// request, and the clock may be set. This close to the end of the grace period,
-	// the model allows both outcomes.
+	// request, and the clock may be set. This close to the end of the grace period
+	// or of the pause, the model allows both outcomes.
 	graceSlack = time.Second
+	pauseSlack = 300 * time.Millisecond
 )
 
 // A state has the accounts at one moment.
@@ -210,19 +212,25 @@ func (s *state) futures(now time.Duration) []*state {
 	return all
 }
 
-// late returns whether the grace period of a replaced refresh token may be over, and may
-// not be over, in a request that ends before end. The server compares the time of the last
-// rotation, which is in [from, to], with that of the request, which is in [begin, end].
-// Their distance is between begin-to and end-from.
+// late returns whether the grace period of a replaced refresh token, or the pause of a
+// current one, may be over, and may not be over, in a request that ends before end. The
+// server compares the time of the last rotation, which is in [from, to], with that of the
+// request, which is in [begin, end]. Their distance is between begin-to and end-from.
 func (s *state) late(o operation, end time.Duration) []bool {
 	_, v := s.find(o.session)
-	if o.action != doRefresh && o.action != doIntrospect || v == nil || o.generation != v.generation-1 {
+	limit, slack := grace, graceSlack
+	switch {
+	case v == nil:
+		return []bool{false} // irrelevant
+	case o.action == doRefresh && o.generation == v.generation && v.generation > 1:
+		limit, slack = pause, pauseSlack
+	case o.action != doRefresh && o.action != doIntrospect || o.generation != v.generation-1:
 		return []bool{false} // irrelevant
 	}
 	switch {
-	case end-v.from < grace-graceSlack:
+	case end-v.from < limit-slack:
 		return []bool{false}
-	case o.begin-v.to > grace+graceSlack:
+	case o.begin-v.to > limit+slack:
 		return []bool{true}
 	}
 	return []bool{false, true}
@@ -293,7 +301,7 @@ func (s *state) refresh(o operation, late bool) answer {
 		return answer{status: 400}
 	case a.disabled:
 		return answer{status: 400, detail: inactive}
-	case current:
+	case current && (v.generation == 1 || late):
 		v.generation++
 		v.from, v.to = round(o.begin, o.end)
 	}
@@ -676,14 +684,17 @@ func TestModelTellsHistoriesThatTheContractAllows(t *testing.T) {
 
 		{"two refreshes of one token have one successor", true, history{refresh(0, 2, 1, 2), refresh(1, 3, 1, 2)}},
 		{"two refreshes of one token have two successors", false, history{refresh(0, 2, 1, 2), refresh(1, 3, 1, 3)}},
-		{"a replaced refresh token is accepted after 5 s", true, history{refresh(0, 1, 1, 2), refresh(5*second, 5*second+1, 1, 2)}},
-		{"a replaced refresh token is refused after 5 s", false, history{refresh(0, 1, 1, 2), refresh(5*second, 5*second+1, 1, 0)}},
-		{"a replaced refresh token is accepted at 10 s", true, history{refresh(0, 1, 1, 2), refresh(10*second, 10*second+1, 1, 2)}},
-		{"a replaced refresh token is refused at 10 s", true, history{refresh(0, 1, 1, 2), refresh(10*second, 10*second+1, 1, 0)}},
-		{"a replaced refresh token is accepted after 15 s", false, history{refresh(0, 1, 1, 2), refresh(15*second, 15*second+1, 1, 2)}},
-		{"a replaced refresh token ends its session after 15 s", true, history{refresh(0, 1, 1, 2), refresh(15*second, 15*second+1, 1, 0), me(16*second, 17*second, 1, 401)}},
-		{"a replaced refresh token is accepted 7 s after a rotation that took 8 s", true, history{refresh(0, 8*second, 1, 2), refresh(15*second, 15*second+1, 1, 2)}},
-		{"a refresh token two rotations old is refused but its session stays", false, history{refresh(0, 1, 1, 2), refresh(2, 3, 2, 3), refresh(4, 5, 1, 0), me(6, 7, 1, 200)}},
+		{"a replaced refresh token is accepted after 55 s", true, history{refresh(0, 1, 1, 2), refresh(55*second, 55*second+1, 1, 2)}},
+		{"a replaced refresh token is refused after 55 s", false, history{refresh(0, 1, 1, 2), refresh(55*second, 55*second+1, 1, 0)}},
+		{"a replaced refresh token is accepted at 60 s", true, history{refresh(0, 1, 1, 2), refresh(60*second, 60*second+1, 1, 2)}},
+		{"a replaced refresh token is refused at 60 s", true, history{refresh(0, 1, 1, 2), refresh(60*second, 60*second+1, 1, 0)}},
+		{"a replaced refresh token is accepted after 65 s", false, history{refresh(0, 1, 1, 2), refresh(65*second, 65*second+1, 1, 2)}},
+		{"a replaced refresh token ends its session after 65 s", true, history{refresh(0, 1, 1, 2), refresh(65*second, 65*second+1, 1, 0), me(66*second, 67*second, 1, 401)}},
+		{"a replaced refresh token is accepted 57 s after a rotation that took 8 s", true, history{refresh(0, 8*second, 1, 2), refresh(65*second, 65*second+1, 1, 2)}},
+		{"a refresh token two rotations old is refused but its session stays", false, history{refresh(0, 1, 1, 2), refresh(2*second, 2*second+1, 2, 3), refresh(4*second, 4*second+1, 1, 0), me(6*second, 7*second, 1, 200)}},
+		{"a current refresh token is its own successor half a second after a rotation", true, history{refresh(0, 1, 1, 2), refresh(500, 501, 2, 2), refresh(2*second, 2*second+1, 1, 2)}},
+		{"a current refresh token has a successor half a second after a rotation", false, history{refresh(0, 1, 1, 2), refresh(500, 501, 2, 3)}},
+		{"a current refresh token is its own successor two seconds after a rotation", false, history{refresh(0, 1, 1, 2), refresh(2*second, 2*second+1, 2, 2)}},
 
 		{"a session of a disabled account gets a 400", true, history{admin(0, 1, doDisable, answer{status: 200, disabled: true}), event(2, 3, operation{action: doReadMe, by: 1}, answer{status: 400, detail: inactive})}},
 		{"a session is accepted after its account was disabled and enabled", false, history{admin(0, 1, doDisable, answer{status: 200, disabled: true}), admin(2, 3, doEnable, answer{status: 200}), me(4, 5, 1, 200)}},

@@ -257,7 +257,7 @@ func (k *soak) rename(p *person, name string) error {
 	return nil
 }
 
-// againFor is well within the grace period of 10 s of a refresh token.
+// againFor is well within the grace period of a minute of a refresh token.
 const againFor = 5 * time.Second
 
 // renew refreshes a session. If the response is lost, it sends the request again to the

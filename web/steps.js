@@ -117,7 +117,7 @@ export const steps = {
     await token(step);
     const old = session.refresh;
     const first = await refresh(step, "A new access token, and the successor of the refresh token.");
-    const second = await step.send(200, "The old token again, within ten seconds: the same successor.", "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: old}});
+    const second = await step.send(200, "The old token again, within a minute: the same successor.", "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: old}});
     note(second.json);
     step.draw(session.access);
     if (first.json.refresh_token !== second.json.refresh_token) throw new Stop("The successors differ.");
@@ -126,7 +126,7 @@ export const steps = {
   async replay(step) {
     const access = await token(step);
     const {refresh: line} = sessionOf(access);
-    if (line.length === 1) await refresh(step, "Refreshed: the first token is the one just replaced. For ten seconds it is still accepted.");
+    if (line.length === 1) await refresh(step, "Refreshed: the first token is the one just replaced. For a minute it is still accepted.");
     if (line.length === 2) await refresh(step, "Refreshed once more: the first token is now older than the one just replaced.");
     await step.send(400, "An old token again. Somebody has kept a copy, so the session ends.", "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: line.at(-3)}});
     await step.send(401, "All tokens of the session are refused, the thief's and the owner's. The owner can log in again; the thief cannot.", "GET", "/users/me/", {token: session.access});
