@@ -92,7 +92,7 @@ func TestArticleBearerIsWrittenOnce(t *testing.T) {
 
 func TestArticleUnknownUserTakesAsLong(t *testing.T) {
 	a := readArticle(t) // not parallel, as it measures
-	a.server.passwords.Iterations = 20_000
+	a.server.passwords.hasher.Iterations = 20_000
 	a.server.store.UpdateUser(t.Context(), Caller{}, 1, func(u *User) error {
 		u.PasswordHash = Hasher{Iterations: 20_000}.Hash("secret")
 		return nil

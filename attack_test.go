@@ -632,22 +632,24 @@ func TestAttackThrottleMemory(t *testing.T) {
 	keys := func(i int) [2]throttleKey {
 		return throttleKeys(fmt.Sprint("name", i), netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
 	}
-	throttle, now := &NewPasswords(1).throttle, time.Now()
-	mine := keys(-1)
-	for range freeTries {
-		throttle.take(mine, now)
-	}
-	most := 0
-	for i := range 3 * throttleHalf {
-		throttle.take(keys(i), now)
-		most = max(most, len(throttle.newer)+len(throttle.older))
-		if i == throttleHalf/2-2 && throttle.check(mine, now) == nil {
-			t.Errorf("after %d other failures, the wait is lost", i)
+	synctest.Test(t, func(t *testing.T) { // where the delay does not end meanwhile
+		throttle := &NewPasswords(1).throttle
+		mine := keys(-1)
+		for range freeTries {
+			throttle.fail(mine)
 		}
-	}
-	if most > 2*throttleHalf {
-		t.Errorf("the throttle has had %d entries, want %d at most", most, 2*throttleHalf)
-	}
+		most := 0
+		for i := range 3 * throttleHalf {
+			throttle.fail(keys(i))
+			most = max(most, len(throttle.newer)+len(throttle.older))
+			if i == throttleHalf/2-2 && throttle.check(mine) == nil {
+				t.Errorf("after %d other failures, the delay is lost", i)
+			}
+		}
+		if most > 2*throttleHalf {
+			t.Errorf("the throttle has had %d entries, want %d at most", most, 2*throttleHalf)
+		}
+	})
 }
 
 // TestAttackLoginStorm: logins beyond the queue are refused at once, and a login whose
@@ -703,27 +705,27 @@ func loudWorld(t testing.TB, iterations int) *world {
 	return w
 }
 
-// occupyHashing takes all places for hashing, and as many in the queue as told.
+// occupyHashing takes all cores, and as many places in the queue as told: first those of
+// known clients.
 func (w *world) occupyHashing(queue int) (release func()) {
-	ctx, leaveQueue := context.WithCancel(w.Context())
-	hashes := &w.server.passwords.queue
-	var running []func()
+	hashes := w.server.passwords.queue
 	for range cap(hashes.running) {
-		leave, err := hashes.enter(ctx, netip.AddrFrom4([4]byte{198, 51, 100, 1}))
+		hashes.running <- struct{}{}
+	}
+	var places []*place
+	for i := range queue {
+		place, err := hashes.enter(w.Context(), netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), i < knownWaiting)
 		if err != nil {
 			w.Fatal(err)
 		}
-		running = append(running, leave)
+		places = append(places, place)
 	}
-	for i := range queue {
-		go hashes.enter(ctx, netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}))
-	}
-	synctest.Wait()
 	return func() {
-		leaveQueue()
-		synctest.Wait()
-		for _, leave := range running {
-			leave()
+		for _, place := range places {
+			place.leave()
+		}
+		for range cap(hashes.running) {
+			hashes.passOn()
 		}
 	}
 }
@@ -762,16 +764,18 @@ func TestAttackDeadToken(t *testing.T) {
 	// token, and ID the ID of its account.
 	ways := []struct {
 		what, do string
-		user     int // the status for a route of any user
-		admin    int // the status for a route of admins
+		user     int    // the status for a route of any user
+		admin    int    // the status for a route of admins
+		first    string // before the request begins
 	}{
-		{"its token is revoked", "POST /revoke token=$AS", 401, 401},
-		{"its refresh token is replayed", "POST /token grant_type=refresh_token&refresh_token=$AS.refresh ; wait 60s ; POST /token grant_type=refresh_token&refresh_token=$AS.refresh", 401, 401},
-		{"its password is reset", `PUT /users/ID/password as admin {"new_password":"battery staple"}`, 401, 401},
-		{"its account is disabled", `PATCH /users/ID as admin {"disabled":true}`, 400, 400},
-		{"its account is disabled and enabled", `PATCH /users/ID as admin {"disabled":true} ; PATCH /users/ID as admin {"disabled":false}`, 401, 401},
-		{"its account is deleted", "DELETE /users/ID as admin", 401, 401},
-		{"its account is demoted", `PATCH /users/ID as admin {"role":"user"}`, 0, 403},
+		{"its token is revoked", "POST /revoke token=$AS", 401, 401, ""},
+		{"its refresh token is replayed", "POST /token grant_type=refresh_token&refresh_token=$AS.refresh", 401, 401,
+			"POST /token grant_type=refresh_token&refresh_token=$AS.refresh ; wait " + refreshGrace.String()},
+		{"its password is reset", `PUT /users/ID/password as admin {"new_password":"battery staple"}`, 401, 401, ""},
+		{"its account is disabled", `PATCH /users/ID as admin {"disabled":true}`, 400, 400, ""},
+		{"its account is disabled and enabled", `PATCH /users/ID as admin {"disabled":true} ; PATCH /users/ID as admin {"disabled":false}`, 401, 401, ""},
+		{"its account is deleted", "DELETE /users/ID as admin", 401, 401, ""},
+		{"its account is demoted", `PATCH /users/ID as admin {"role":"user"}`, 0, 403, ""},
 	}
 	for _, c := range calls {
 		for _, way := range ways {
@@ -796,8 +800,12 @@ func TestAttackDeadToken(t *testing.T) {
 						if c.as == "boss" {
 							id = boss.ID
 						}
+						names := strings.NewReplacer("AS", c.as, "ID", fmt.Sprint(id))
+						if way.first != "" {
+							w.do(names.Replace(way.first))
+						}
 						release := w.hold(c.call, place)
-						steps := strings.NewReplacer("AS", c.as, "ID", fmt.Sprint(id)).Replace(way.do)
+						steps := names.Replace(way.do)
 						if place == "its hash" && strings.Contains(steps, "password") { // which waits for a hash itself
 							testedStore{w.memory, t}.update(id, func(u *User) { u.SetPassword(Hasher{1}.Hash("battery staple")) })
 							steps = ""
@@ -851,7 +859,7 @@ func (w *world) hold(call, place string) (release func() *answered) {
 		leave := w.occupyHashing(0)
 		go func() { done <- w.send(w.Context(), call) }()
 		synctest.Wait()
-		if n := w.server.passwords.Waiting(); n != 1 {
+		if n := w.server.passwords.queue.waiting(); n != 1 {
 			w.Fatalf("%s: %d requests wait for a hash, want this one", call, n)
 		}
 		return func() *answered { leave(); return <-done }

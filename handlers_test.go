@@ -896,7 +896,7 @@ func TestWeakHashIsReplaced(t *testing.T) {
 			}
 			return u.PasswordHash
 		}
-		w.server.passwords.Iterations = 2
+		w.server.passwords.hasher.Iterations = 2
 		before := hash()
 		if got := w.do("POST /token username=johndoe&password=wrong"); got != wrongLogin || hash() != before {
 			t.Errorf("a login with a wrong password\n  got %s and the hash %s\n  want %s and the old hash", got, hash(), wrongLogin)
@@ -910,7 +910,7 @@ func TestWeakHashIsReplaced(t *testing.T) {
 		if hash() != after {
 			t.Errorf("after a second login, the hash is %s; want it unchanged: %s", hash(), after)
 		}
-		w.server.passwords.Iterations = 1
+		w.server.passwords.hasher.Iterations = 1
 		w.login("lowered", "johndoe", "secret")
 		if hash() != after {
 			t.Errorf("after a login with a lower cost, the hash is %s; want the stronger one unchanged: %s", hash(), after)
@@ -918,20 +918,20 @@ func TestWeakHashIsReplaced(t *testing.T) {
 
 		// The password is reset, or the account is deleted, while a login replaces the hash.
 		w.login("admin", "admin", "secret")
-		w.server.passwords.Iterations = 3
+		w.server.passwords.hasher.Iterations = 3
 		if got := w.do(`begin POST /token username=johndoe&password=secret ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`); got != wrongLogin {
 			t.Errorf("a login whose hash is replaced while the password is reset\n  got %s\n  want %s", got, wrongLogin)
 		}
 		if got := w.do("POST /token username=johndoe&password=battery+staple"); got != tokens {
 			t.Errorf("a login with the password that was reset meanwhile\n  got %s\n  want tokens", got)
 		}
-		w.server.passwords.Iterations = 4
+		w.server.passwords.hasher.Iterations = 4
 		if got := w.do("begin POST /token username=johndoe&password=battery+staple ; DELETE /users/1 as admin ; end"); got != wrongLogin {
 			t.Errorf("a login whose hash is replaced while the account is deleted\n  got %s\n  want %s", got, wrongLogin)
 		}
 	})
 	inPeopledWorld(t, func(w *world) {
-		w.server.passwords.Iterations = 2
+		w.server.passwords.hasher.Iterations = 2
 		w.do("POST /token username=dora&password=secret")
 		if u, err := w.store.UserByName(w.Context(), "dora"); err != nil || !strings.HasPrefix(u.PasswordHash, "$pbkdf2-sha256$i=1,") {
 			t.Errorf("after the refused login of a disabled account, the hash is %s (%v); want it unchanged", u.PasswordHash, err)

@@ -148,8 +148,8 @@ func problemOf(err error) (p problem, fields []fieldError) {
 	if alarm, ok := errors.AsType[Alarm](err); ok {
 		p.detail += ": " + alarm.Error()
 	}
-	if e, ok := errors.AsType[ThrottledError](err); ok {
-		p.retry = e.Wait
+	if e, ok := errors.AsType[LaterError](err); ok {
+		p.retry = e.After
 	}
 	return p, fields
 }

@@ -131,7 +131,7 @@ func (s *server) gauges() map[string]float64 {
 	g := map[string]float64{
 		fmt.Sprintf("stdauth_build_info{version=%q,go=%q}", version, runtime.Version()): 1,
 
-		"stdauth_hash_queue_length": float64(s.passwords.Waiting()),
+		"stdauth_hash_queue_length": float64(s.passwords.queue.waiting()),
 		"stdauth_store_file_bytes":  0, "stdauth_store_compactions_total": 0, "stdauth_etcd_failovers_total": 0,
 	}
 	if store, ok := s.store.(interface{ Metrics() map[string]float64 }); ok {

@@ -763,6 +763,9 @@ func declaredName(d ast.Decl) string {
 		if pointer, ok := of.(*ast.StarExpr); ok {
 			of = pointer.X
 		}
+		if generic, ok := of.(*ast.IndexExpr); ok {
+			of = generic.X
+		}
 		return of.(*ast.Ident).Name + "." + d.Name.Name
 	case *ast.GenDecl:
 		if v, ok := d.Specs[0].(*ast.ValueSpec); ok && d.Tok == token.VAR {

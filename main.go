@@ -27,6 +27,7 @@ const (
 	// Limits for slow clients.
 	headerTimeout  = 10 * time.Second
 	requestTimeout = 30 * time.Second // with the body
+	writeTimeout   = time.Minute      // from the end of the headers: read, wait for hashes, write
 	idleTimeout    = 2 * time.Minute  // between requests
 
 	gracePeriod = 10 * time.Second // for requests under way after a signal to stop
@@ -177,7 +178,7 @@ func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Se
 		Handler:           handler,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       requestTimeout,
-		WriteTimeout:      time.Minute, // from the end of the headers: read, wait for the hash, write
+		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10, // four times the longest token
 		ErrorLog:          newErrorLog(log),

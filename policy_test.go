@@ -93,6 +93,7 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"store_memory.go":  {lower, secret + upper + "Store FileStore EtcdStore"},
 		"auth.go":          {http + system + logs + "context net/url", clock + stores + upper + "Store User Session Passwords"},
 		"auth_throttle.go": {lower, stores + upper + "Store User Session"},
+		"shares.go":        {lower, stores + upper + secret + "Store User Session"},
 
 		"handlers.go":        {system, stores + "settings"},
 		"handlers_token.go":  {system + logs, stores + "settings"},
@@ -298,8 +299,8 @@ func TestPagesLimits(t *testing.T) {
 		"DefaultIterations": DefaultIterations, "minPassword": minPassword, "maxPassword": maxPassword,
 		"minSecret": minSecret, "minDifferentBytes": minDifferentBytes, "maxToken": maxToken, "leeway": leeway,
 		"refreshGrace": refreshGrace, "refreshPause": refreshPause, "maxSessions": maxSessions, "freeTries": freeTries, "freeAddressTries": freeAddressTries,
-		"maxWait": maxWait, "maxWaiting": maxWaiting, "maxBody": maxBody, "maxInvalid": maxInvalid,
-		"headerTimeout": headerTimeout, "requestTimeout": requestTimeout, "idleTimeout": idleTimeout, "gracePeriod": gracePeriod,
+		"maxDelay": maxDelay, "maxWaiting": maxWaiting, "knownWaiting": knownWaiting, "maxQueueTime": maxQueueTime, "maxBody": maxBody, "maxInvalid": maxInvalid,
+		"headerTimeout": headerTimeout, "requestTimeout": requestTimeout, "writeTimeout": writeTimeout, "idleTimeout": idleTimeout, "gracePeriod": gracePeriod,
 		"compactSlack": compactSlack, "maxLine": maxLine, "etcdPatience": etcdPatience,
 	}
 	listed := map[string]bool{}

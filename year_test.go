@@ -794,7 +794,7 @@ func (c *company) checkMemory(live int) {
 	if got := len(throttle.newer) + len(throttle.older); got != len(c.failures) {
 		c.Errorf("the throttle holds %d failures, want %d", got, len(c.failures))
 	}
-	if got := c.server.passwords.Waiting(); got != 0 {
+	if got := c.server.passwords.queue.waiting(); got != 0 {
 		c.Errorf("%d passwords wait to be hashed in the evening, want none", got)
 	}
 }

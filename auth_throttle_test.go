@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The tests of the throttle within. Its rules for clients are in handlers_test.go, and
+// the attempts to get around them in attack_test.go.
+
+var clientAddr = netip.MustParseAddr("192.0.2.1")
+
+// TestTriesAtOnce: a try under way is no failure. Beyond those that may still fail, a try
+// waits for another one to end.
+func TestTriesAtOnce(t *testing.T) {
+	const cores = 16
+	for _, test := range []struct {
+		name     string
+		failures int
+		tries    string // r is the right password, w a wrong one
+		atOnce   int    // hash together
+		want     string
+	}{
+		{"sixteen right logins at once all succeed", 0, "rrrrrrrrrrrrrrrr", 5, "16 right"},
+		{"sixteen right logins at once after four failures all succeed", 4, "rrrrrrrrrrrrrrrr", 1, "16 right"},
+		{"sixteen right logins at once after a delay all succeed", 5, "rrrrrrrrrrrrrrrr", 1, "16 right"},
+		{"of sixteen guesses at once five are hashed", 0, "wwwwwwwwwwwwwwww", 5, "5 wrong, 11 throttled"},
+		{"of sixteen guesses at once after four failures one is hashed", 4, "wwwwwwwwwwwwwwww", 1, "1 wrong, 15 throttled"},
+		{"of sixteen guesses at once after a delay one is hashed", 5, "wwwwwwwwwwwwwwww", 1, "1 wrong, 15 throttled"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := NewPasswords(1)
+				p.queue = newHashQueue(cores)
+				phc := p.hasher.Hash("secret")
+				try := func(password string) error {
+					_, err := p.Check(t.Context(), "johndoe", clientAddr, password, func() (string, error) { return phc, nil })
+					return err
+				}
+				for range test.failures {
+					wantErr(t, "a failure", try("wrong"), ErrPassword)
+				}
+				time.Sleep(time.Second)
+				for range cores {
+					p.queue.running <- struct{}{}
+				}
+				errs := make(chan error, len(test.tries))
+				for _, c := range test.tries {
+					go func() { errs <- try(map[rune]string{'r': "secret", 'w': "wrong"}[c]) }()
+				}
+				synctest.Wait()
+				if got := p.throttle.flying[throttleKeys("johndoe", clientAddr)[0]]; got != test.atOnce {
+					t.Errorf("%d tries are under way, want %d", got, test.atOnce)
+				}
+				for range cores {
+					<-p.queue.running
+				}
+				count := map[error]int{}
+				for range test.tries {
+					err := <-errs
+					if later, ok := err.(LaterError); ok {
+						err = later.error
+					}
+					count[err]++
+				}
+				got := ""
+				for _, kind := range []struct {
+					name string
+					err  error
+				}{{"right", nil}, {"wrong", ErrPassword}, {"throttled", ErrThrottled}} {
+					if n := count[kind.err]; n > 0 {
+						got += fmt.Sprintf(", %d %s", n, kind.name)
+					}
+				}
+				if got = got[2:]; got != test.want {
+					t.Errorf("%d tries at once: %s, want %s", len(test.tries), got, test.want)
+				}
+				if len(p.throttle.flying) != 0 || p.queue.waiting() != 0 {
+					t.Errorf("afterwards, %v are under way and %d wait, want none", p.throttle.flying, p.queue.waiting())
+				}
+			})
+		})
+	}
+}
+
+// TestTryWhoseClientHasGone: it is no failure, and lets the next one begin.
+func TestTryWhoseClientHasGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPasswords(1)
+		keys := throttleKeys("johndoe", clientAddr)
+		ctx, giveUp := context.WithCancel(t.Context())
+		for range freeTries {
+			wantErr(t, "take", p.throttle.take(ctx, keys), nil)
+		}
+		errs := make(chan error)
+		go func() { errs <- p.throttle.take(ctx, keys) }()
+		synctest.Wait()
+		giveUp()
+		wantErr(t, "take of a client that has gone", <-errs, context.Canceled)
+		go func() { errs <- p.throttle.take(t.Context(), keys) }()
+		synctest.Wait()
+		p.throttle.end(keys, untried)
+		wantErr(t, "take after another one has ended", <-errs, nil)
+		for range freeTries {
+			p.throttle.end(keys, untried)
+		}
+		if len(p.throttle.newer) != 0 || len(p.throttle.flying) != 0 {
+			t.Errorf("the throttle holds %v and %v, want nothing", p.throttle.newer, p.throttle.flying)
+		}
+	})
+}
+
+// TestDelayBeginsWithTheResponse: a long queue may delay the response to a try long after
+// the try has begun.
+func TestDelayBeginsWithTheResponse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, keys := NewPasswords(1), throttleKeys("johndoe", clientAddr)
+		for range freeTries {
+			wantErr(t, "take", p.throttle.take(t.Context(), keys), nil)
+		}
+		time.Sleep(3 * time.Second)
+		for range freeTries {
+			p.throttle.end(keys, wrong)
+		}
+		wantLater(t, "a try after a fifth failure that took 3 s", p.throttle.check(keys), ErrThrottled, time.Second)
+		time.Sleep(time.Second)
+		wantErr(t, "a try a second later", p.throttle.check(keys), nil)
+	})
+}
+
+// wantLater checks for a LaterError.
+func wantLater(t *testing.T, what string, got error, want error, after time.Duration) {
+	t.Helper()
+	if got != (LaterError{want, after}) {
+		t.Errorf("%s = %v, want %v and to try again after %v", what, got, want, after)
+	}
+}
+
+// TestThrottleKeysFoldASCII: only ASCII letters are folded. The failures of a name do
+// not count for another one that Unicode folds to it.
+func TestThrottleKeysFoldASCII(t *testing.T) {
+	john := throttleKeys("johndoe", clientAddr)
+	for name, want := range map[string]bool{"JohnDOE": true, "johndoe ": false, "ſohndoe": false} {
+		if got := throttleKeys(name, clientAddr) == john; got != want {
+			t.Errorf("the key of %q equals that of johndoe: %v, want %v", name, got, want)
+		}
+	}
+	if throttleKeys("admİn", clientAddr) == throttleKeys("admin", clientAddr) || throttleKeys("\u212A", clientAddr) == throttleKeys("k", clientAddr) {
+		t.Error("a name with a letter of another script has the key of an ASCII name")
+	}
+}
+
+func TestPasswordOfAnAccountThatCannotBeReadIsNotRight(t *testing.T) {
+	_, err := NewPasswords(1).Check(t.Context(), "johndoe", clientAddr, "secret", func() (string, error) { return "", ErrUnavailable })
+	wantErr(t, "Check", err, ErrUnavailable)
+}
+
+// fail makes a try fail.
+func (t *throttle) fail(keys [2]throttleKey) {
+	if t.take(context.Background(), keys) == nil {
+		t.end(keys, wrong)
+	}
+}
+
+func TestSuccessForgetsFailuresAmongTheOlderOnes(t *testing.T) {
+	throttle, keys := &NewPasswords(1).throttle, throttleKeys("johndoe", clientAddr)
+	for range freeTries {
+		throttle.fail(keys)
+	}
+	for addr := netip.MustParseAddr("10.0.0.0"); len(throttle.older) == 0; addr = addr.Next() {
+		throttle.fail(throttleKeys("another", addr))
+	}
+	wantErr(t, "a try before the success", throttle.check(keys), ErrThrottled)
+	throttle.end(keys, right)
+	wantErr(t, "a try after the success", throttle.check(keys), nil)
+}
+
+// TestForget: a new password that somebody else has set forgets the failures of that
+// account from all addresses, and no others.
+func TestForget(t *testing.T) {
+	p := NewPasswords(1)
+	other := netip.MustParseAddr("2001:db8::1")
+	for range freeTries {
+		p.throttle.fail(throttleKeys("johndoe", clientAddr))
+		p.throttle.fail(throttleKeys("JohnDoe", other))
+		p.throttle.fail(throttleKeys("jane", clientAddr))
+	}
+	p.throttle.newer, p.throttle.older = map[throttleKey]failures{}, p.throttle.newer
+	for range freeTries {
+		p.throttle.fail(throttleKeys("johndoe", netip.MustParseAddr("192.0.2.2")))
+	}
+	p.Forget("JOHNDOE")
+	for _, addr := range []string{"192.0.2.1", "192.0.2.2", "2001:db8::1"} {
+		wantErr(t, "a try from "+addr, p.throttle.check(throttleKeys("johndoe", netip.MustParseAddr(addr))), nil)
+	}
+	wantErr(t, "a try of another account", p.throttle.check(throttleKeys("jane", clientAddr)), ErrThrottled)
+	if got := p.throttle.get(throttleKeys("", clientAddr)[1]).count; got != 2*freeTries {
+		t.Errorf("the address has %d failures, want all %d", got, 2*freeTries)
+	}
+}

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestHashQueue: one hash runs for each core, and 128 wait, of which a quarter are of known
+// clients. A place in the queue is free again when its client has gone or its hash has
+// ended.
+func TestHashQueue(t *testing.T) {
+	inQueue(t, func(q *queueTest) {
+		q.occupy()
+		patience, giveUp := context.WithCancel(q.ctx)
+		var waiting []*entry
+		for i := range 96 {
+			waiting = append(waiting, q.enter(patience, fmt.Sprintf("10.0.0.%d", i)))
+		}
+		if e := q.enter(q.ctx, "192.0.2.1"); !e.done() || e.err != ErrBusy {
+			t.Errorf("a hash after 96 of strangers = %v, want ErrBusy", e.err)
+		}
+		for i := range 32 {
+			waiting = append(waiting, q.enterKnown(patience, fmt.Sprintf("10.0.0.%d", i)))
+		}
+		if e := q.enterKnown(q.ctx, "192.0.2.1"); !e.done() || e.err != ErrBusy {
+			t.Errorf("a known client's hash after 96 of strangers and 32 of known clients = %v, want ErrBusy", e.err)
+		}
+		for i, e := range waiting {
+			if e.done() {
+				t.Fatalf("hash number %d of 128 = %v, want it to wait", i+1, e.err)
+			}
+		}
+		giveUp()
+		synctest.Wait()
+		for _, e := range waiting {
+			if !e.done() || !errors.Is(e.err, context.Canceled) {
+				t.Errorf("the hash of a client that has gone = %v, want %v", e.err, context.Canceled)
+			}
+		}
+		next := q.enter(q.ctx, "192.0.2.1")
+		if next.done() {
+			t.Fatalf("a hash after all clients have gone = %v, want it to wait", next.err)
+		}
+		q.entries[0].end()
+		if !next.done() || next.err != nil {
+			t.Errorf("a hash after another one has ended = %v, want nil", next.err)
+		}
+	})
+}
+
+// TestHashQueueIsShared: the hashes of one client may use a half of the queue.
+func TestHashQueueIsShared(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		came []string // addresses; each enters until it is refused
+		want []int
+	}{
+		{"one address gets half of the queue", []string{"192.0.2.1"}, []int{64}},
+		{"a second and a third address get less", []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}, []int{64, 22, 7}},
+		{"an IPv6 /48 is one client", []string{"2001:db8:1::1", "2001:db8:1:2::1"}, []int{64, 0}},
+		{"another IPv6 /48 is another client", []string{"2001:db8:1::1", "2001:db8:2::1"}, []int{64, 22}},
+		{"a known client has places besides", []string{"192.0.2.1", "known 192.0.2.2", "known 192.0.2.3"}, []int{64, 16 + 22, 8 + 7}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inQueue(t, func(q *queueTest) {
+				q.occupy()
+				for i, from := range test.came {
+					enter, got := q.enter, 0
+					if addr, ok := strings.CutPrefix(from, "known "); ok {
+						enter, from = q.enterKnown, addr
+					}
+					for !enter(q.ctx, from).done() {
+						got++
+					}
+					if got != test.want[i] {
+						t.Errorf("%s has %d places, want %d", from, got, test.want[i])
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestKnownClientsGoFirst: a core that is free goes to a known client, however many
+// strangers wait.
+func TestKnownClientsGoFirst(t *testing.T) {
+	inQueue(t, func(q *queueTest) {
+		q.occupy()
+		stranger := q.enter(q.ctx, "192.0.2.1")
+		known := q.enterKnown(q.ctx, "192.0.2.2")
+		last := q.enterKnown(q.ctx, "192.0.2.3")
+		for i, next := range []*entry{known, last, stranger} {
+			if next.done() {
+				t.Fatalf("number %d hashes before a core is free", i+1)
+			}
+			q.entries[0].end()
+			if !next.done() || next.err != nil {
+				t.Fatalf("when a core is free, number %d still waits (%v)", i+1, next.err)
+			}
+			q.entries[0] = next
+		}
+	})
+}
+
+// TestQueueIsBoundedInTime: the queue is only as long as its last hash may wait, which
+// the time of the last hashes tells, and nobody waits longer.
+func TestQueueIsBoundedInTime(t *testing.T) {
+	for _, test := range []struct {
+		hash time.Duration
+		want int // places for strangers
+	}{{0, 96}, {100 * time.Millisecond, 75}, {time.Second, 8}, {2 * time.Second, 4}, {time.Minute, 0}} {
+		t.Run(fmt.Sprintf("with hashes of %v, %d strangers may wait", test.hash, test.want), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				q := newHashQueue(1)
+				for range 20 {
+					q.measure(test.hash)
+				}
+				if q.places.total != test.want {
+					t.Errorf("%d places, want %d", q.places.total, test.want)
+				}
+			})
+		})
+	}
+	inQueue(t, func(q *queueTest) {
+		q.occupy()
+		e := q.enter(q.ctx, "192.0.2.1")
+		time.Sleep(maxQueueTime - 1)
+		synctest.Wait()
+		if e.done() {
+			t.Errorf("a hash that waits = %v after less than %v", e.err, maxQueueTime)
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if !e.done() || e.err != ErrBusy {
+			t.Errorf("a hash that has waited for %v = %v, want ErrBusy", maxQueueTime, e.err)
+		}
+	})
+	if most := requestTimeout + 2*maxQueueTime; most >= writeTimeout {
+		t.Errorf("a request may arrive and wait for %v, want less than the %v until the server stops writing", most, writeTimeout)
+	}
+}
+
+// TestBudget: a client may hold as much as is left free.
+func TestBudget(t *testing.T) {
+	b := budget[string]{total: 100, share: 1}
+	for i, step := range []struct {
+		client string
+		n      int
+		ok     bool
+	}{
+		{"a", 51, false}, {"a", 50, true}, {"a", 1, false},
+		{"b", 26, false}, {"b", 25, true},
+		{"a", -20, true}, {"b", 11, false}, {"b", 10, true}, {"b", 1, false},
+		{"b", -35, true}, {"a", 5, true},
+	} {
+		ok := step.n < 0
+		if ok {
+			b.give(step.client, -step.n)
+		} else {
+			ok = b.take(step.client, step.n)
+		}
+		if ok != step.ok {
+			t.Errorf("step %d: taking %d by %s = %v with %v held, want %v", i+1, step.n, step.client, ok, b.held, step.ok)
+		}
+	}
+	if b.give("a", 35); b.used != 0 || len(b.held) != 0 {
+		t.Errorf("when all is given back, %d (%v) are used, want none", b.used, b.held)
+	}
+}
+
+// TestRate: what is spent counts for a period, exactly.
+func TestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := errors.New("full")
+		r := rate[string]{budget: budget[string]{total: 8, share: 1, most: 3}, refusal: full, period: time.Hour}
+		for range 3 {
+			wantErr(t, "spend", r.spend("a"), nil)
+			time.Sleep(10 * time.Minute)
+		}
+		wantLater(t, "a fourth within the hour", r.spend("a"), full, 30*time.Minute)
+		wantErr(t, "another client's first", r.spend("b"), nil)
+		time.Sleep(30*time.Minute - 1)
+		wantLater(t, "a fourth just before the hour", r.spend("a"), full, 1)
+		time.Sleep(1)
+		wantErr(t, "a fourth after an hour", r.spend("a"), nil)
+		wantLater(t, "a fifth", r.spend("a"), full, 10*time.Minute)
+		r.undo("a")
+		wantErr(t, "a fifth after the fourth was undone", r.spend("a"), nil)
+		for i := range 8 {
+			r.spend(fmt.Sprint("c", i))
+		}
+		wantLater(t, "a client's first when all is spent", r.spend("d"), full, 10*time.Minute)
+		time.Sleep(time.Hour)
+		r.spend("e")
+		if r.used != 1 || len(r.held) != 1 || len(r.spent) != 1 {
+			t.Errorf("after an hour, %d are spent by %v (%v), want 1", r.used, r.held, r.spent)
+		}
+	})
+}
+
+// A queueTest is a queue in a synctest bubble.
+type queueTest struct {
+	t       *testing.T
+	ctx     context.Context
+	queue   *hashQueue
+	entries []*entry
+}
+
+func inQueue(t *testing.T, test func(q *queueTest)) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		q := &queueTest{t: t, ctx: ctx, queue: newHashQueue(4)}
+		test(q)
+		cancel()
+		synctest.Wait()
+		for _, e := range q.entries {
+			e.end()
+		}
+		if len(q.queue.places.held)+len(q.queue.known.held)+q.queue.waiting()+len(q.queue.running) != 0 {
+			t.Errorf("after all hashes have ended, %d wait (%v, %v) and %d run, want none", q.queue.waiting(), q.queue.places.held, q.queue.known.held, len(q.queue.running))
+		}
+	})
+}
+
+// occupy takes all cores.
+func (q *queueTest) occupy() {
+	for i := range cap(q.queue.running) {
+		e := q.enter(q.ctx, "198.51.100.1")
+		if len(q.queue.running) != i+1 {
+			q.t.Fatalf("hash %d of %d does not run: %v", i+1, cap(q.queue.running), e.err)
+		}
+	}
+}
+
+// An entry is one hash in the queue.
+type entry struct {
+	began, over chan struct{} // over ends the hash
+	err         error
+}
+
+func (q *queueTest) enter(ctx context.Context, from string) *entry { return q.start(ctx, from, false) }
+
+func (q *queueTest) enterKnown(ctx context.Context, from string) *entry {
+	return q.start(ctx, from, true)
+}
+
+func (q *queueTest) start(ctx context.Context, from string, known bool) *entry {
+	e := &entry{began: make(chan struct{}), over: make(chan struct{})}
+	q.entries = append(q.entries, e)
+	go func(over <-chan struct{}) {
+		place, err := q.queue.enter(ctx, netip.MustParseAddr(from), known)
+		if err == nil {
+			defer place.leave()
+			err = place.run(func() { close(e.began); <-over })
+		}
+		if e.err = err; err != nil {
+			close(e.began)
+		}
+	}(e.over)
+	synctest.Wait()
+	return e
+}
+
+// done reports whether the hash has begun or was refused.
+func (e *entry) done() bool {
+	select {
+	case <-e.began:
+		return true
+	default:
+		return false
+	}
+}
+
+// end ends the hash, once.
+func (e *entry) end() {
+	if e.over != nil {
+		close(e.over)
+		e.over = nil
+	}
+	synctest.Wait()
+}
