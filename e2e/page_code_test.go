@@ -190,6 +190,7 @@ func TestCodeOfChecks(t *testing.T) {
 		"session":  "server.admit: return ErrEnded",
 		"audience": "Tokens.appendClaims: b = strconv.AppendInt(append(b, t.opening...), c.UserID, 10)",
 	} {
+		b.click("#check-" + check + " summary")
 		b.click("#check-" + check + " .code-link")
 		b.until(`document.querySelector("#code[open] .deciding")`)
 		if hop, marked := b.hop(), b.lines("deciding"); !strings.Contains(want, hop+": ") || !strings.Contains(strings.Join(marked, "\n"), strings.TrimPrefix(want, hop+": ")) {

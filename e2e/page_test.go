@@ -485,7 +485,7 @@ func TestFiveTasksByKeyboard(t *testing.T) {
 	b.until(`document.querySelector("[data-step=forge][data-state=done]")`)
 	press("[data-step=forge] .code-link")
 	b.until(`document.querySelector("#code[open] .refusing")`)
-	if note := b.text("code-note"); note != "The failed check is “The signature is valid”." {
+	if note := b.text("code-note"); note != "This page has worked out why: check 3, the signature." {
 		t.Errorf("the panel says %q", note)
 	}
 	b.do(chromedp.KeyEvent(kb.Escape))

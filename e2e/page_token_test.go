@@ -1,16 +1,25 @@
 package e2e
 
 import (
+	"cmp"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
@@ -87,14 +96,14 @@ func TestTokenPanel(t *testing.T) {
 	}
 	b.click("#ask")
 	b.until(`document.querySelector("#check-mac.fail")`)
-	if message := b.text("ask-message"); !strings.HasPrefix(message, "401") || !strings.Contains(message, "The failed check is “The signature is valid”.") {
+	if message := b.text("ask-message"); !strings.HasPrefix(message, "401") || !strings.Contains(message, "This page has worked out why: check 3, the signature.") {
 		t.Errorf("the response to the edited token is %q", message)
 	}
 	if focus := eval[string](b, `document.activeElement.id`); focus != "ask" {
 		t.Errorf("after asking, the focus is on %q", focus)
 	}
 	b.openCode("#ask-message")
-	if hop, lines := b.hop(), b.lines("refusing"); hop != "authentic" || len(lines) != 1 || b.text("code-note") != "The failed check is “The signature is valid”." {
+	if hop, lines := b.hop(), b.lines("refusing"); hop != "authentic" || len(lines) != 1 || b.text("code-note") != "This page has worked out why: check 3, the signature." {
 		t.Errorf("the code that refused the edited token is %s with %q, and the panel says %q", hop, lines, b.text("code-note"))
 	}
 	b.click("#code-close")
@@ -118,11 +127,16 @@ func TestTokenPanel(t *testing.T) {
 	before := b.requests()
 	const foreign = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4gRG9lIiwiaWF0IjoxNTE2MjM5MDIyfQ.SflKxwRJSMeKKF2QT4fwpMeJf36POk6yJV_adQssw5c"
 	b.do(chromedp.Focus(chromedp.CSS("#raw")), js(`getSelection().selectAllChildren(document.getElementById("raw"))`))
-	call(b, input.InsertText, input.InsertTextParams{Text: foreign})
+	call(b, input.InsertText, input.InsertTextParams{Text: "Authorization: Bearer " + foreign + "\n"})
 	b.until(`document.getElementById("token-source").className === "source foreign"`)
-	if f := b.failing(); !slices.Equal(f, []string{"check-claims", "check-audience", "check-exp"}) {
-		t.Errorf("of a token from elsewhere, %q fail", f)
+	if f, v := b.failing(), b.text("verdict"); len(f) != 0 || v != "Well formed. Only its key can tell whether it is genuine: type it below." {
+		t.Errorf("of a token from elsewhere, %q fail, and the page says %q", f, v)
 	}
+	b.click("#judge")
+	if f, v := b.failing(), b.text("verdict"); !slices.Equal(f, []string{"check-claims", "check-audience", "check-exp"}) || v != "✗ This server would refuse it at check 6: the claims." {
+		t.Errorf("of a token from elsewhere, judged by this server's rules, %q fail, and the page says %q", f, v)
+	}
+	b.click("#judge")
 	if !eval[bool](b, `document.getElementById("ask").disabled`) {
 		t.Error("a token from elsewhere can be sent")
 	}
@@ -133,13 +147,99 @@ func TestTokenPanel(t *testing.T) {
 		t.Errorf("the claims of the pasted token are %q", text)
 	}
 	b.do(chromedp.SendKeys(chromedp.CSS("#key"), "your-256-bit-secret")) // as jwt.io has it
-	b.until(`document.getElementById("key-says").textContent.startsWith("✓")`)
+	b.until(`document.getElementById("key-says").textContent.startsWith("✓") && document.getElementById("verdict").textContent === "✓ Valid: the key makes its signature."`)
 	b.click("[data-edit=role]")
 	if !eval[bool](b, `document.getElementById("ask").disabled`) {
 		t.Error("a token from elsewhere can be sent once it is edited")
 	}
 	if after := b.requests(); after != before {
 		t.Errorf("%d requests were made while a token was pasted", after-before)
+	}
+}
+
+// The signature of any JWT is verified with its key, in each form in which keys come.
+// Nothing is sent.
+func TestVerifiesEveryAlgorithm(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	pemOf := func(key any) string {
+		der, err := x509.MarshalPKIXPublicKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	}
+	b64 := base64.RawURLEncoding.EncodeToString
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	point, err := ecKey.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	edPublic, edKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := "a secret of more than thirty-two bytes"
+	secrets := []string{secret, base64.StdEncoding.EncodeToString([]byte(secret)), fmt.Sprintf(`{"kty":"oct","k":%q}`, b64([]byte(secret)))}
+	rsaKeys := []string{pemOf(&rsaKey.PublicKey), fmt.Sprintf(`{"kty":"RSA","use":"sig","alg":"RS256","n":%q,"e":"AQAB"}`, b64(rsaKey.N.Bytes()))}
+	jwk := fmt.Sprintf(`{"kty":"EC","crv":"P-256","x":%q,"y":%q}`, b64(point[1:33]), b64(point[33:]))
+	for _, test := range []struct {
+		method jwt.SigningMethod
+		key    any
+		keys   []string
+		wrong  string
+	}{
+		{jwt.SigningMethodHS256, []byte(secret), secrets, "another"},
+		{jwt.SigningMethodHS384, []byte(secret), secrets, "another"},
+		{jwt.SigningMethodHS512, []byte(secret), secrets, "another"},
+		{jwt.SigningMethodRS256, rsaKey, rsaKeys, ""},
+		{jwt.SigningMethodPS256, rsaKey, rsaKeys, ""},
+		{jwt.SigningMethodES256, ecKey, []string{pemOf(&ecKey.PublicKey), jwk, `{"keys":[{"kty":"RSA"},` + jwk + `]}`}, ""},
+		{jwt.SigningMethodEdDSA, edKey, []string{pemOf(edPublic), fmt.Sprintf(`{"kty":"OKP","crv":"Ed25519","x":%q}`, b64(edPublic))}, ""},
+	} {
+		alg := test.method.Alg()
+		token, err := jwt.NewWithClaims(test.method, jwt.MapClaims{"sub": "somebody", "exp": time.Now().Add(time.Hour).Unix()}).SignedString(test.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := strings.Split(token, ".")
+		forged := parts[0] + "." + b64([]byte(`{"sub":"me"}`)) + "." + parts[2]
+		verify := func(token, key string) string {
+			quoted, err := json.Marshal([]string{token, key})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return eval[string](b, fmt.Sprintf(`import("/docs/verify.js").then(({verify}) => verify(...%s)).then(({says}) => says)`, quoted))
+		}
+		for _, key := range test.keys {
+			if says := verify(token, key); !strings.HasPrefix(says, "✓") {
+				t.Errorf("%s with the key %.60q: %s", alg, key, says)
+			}
+			if says := verify(forged, key); !strings.HasPrefix(says, "✗") {
+				t.Errorf("%s, forged, with the key %.60q: %s", alg, key, says)
+			}
+		}
+		if says := verify(token, cmp.Or(test.wrong, "no key")); strings.HasPrefix(says, "✓") || test.wrong == "" && !strings.Contains(says, "This is not a key for "+alg) {
+			t.Errorf("%s with a wrong key: %s", alg, says)
+		}
+		// In the panel, with the reason why this server would not take it.
+		before := b.requests()
+		b.do(js(fmt.Sprintf(`(({raw, key}) => { raw.textContent = %q; key.value = %q; raw.dispatchEvent(new Event("input")); })({raw: document.getElementById("raw"), key: document.getElementById("key")})`, token, test.keys[0])))
+		b.until(`document.getElementById("verdict").textContent === "✓ Valid: the key makes its signature."`)
+		if says := b.text("alg-says"); alg == "HS256" != strings.Contains(says, "only algorithm that this server accepts") || alg != "HS256" && !strings.Contains(says, "This server refuses "+alg) {
+			t.Errorf("of %s the page says %q", alg, says)
+		}
+		if after := b.requests(); after != before {
+			t.Errorf("%s: %d requests were made", alg, after-before)
+		}
 	}
 }
 

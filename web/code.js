@@ -4,7 +4,7 @@
 import {load, settings} from "/docs/api.js";
 import {$, el, statusChip} from "/docs/dom.js";
 import {colour, find, source} from "/docs/go.js";
-import {checks} from "/docs/jwt.js";
+import {workedOut} from "/docs/token.js";
 
 const readBook = () => load("/docs/ways.json");
 
@@ -58,12 +58,11 @@ export async function trace(exchange) {
 export async function openExchange(exchange) {
   await open(async () => {
     const way = await trace(exchange);
-    const {method, path, status, json, cause} = exchange;
+    const {method, path, status, json} = exchange;
     const row = status < 400 ? [] : [`"${json?.code}"`];
-    const failed = checks.find(({id}) => id === cause);
     return {...way, row, title: "The code that answered", at: way.lines[0]?.in,
       of: [el("code", {}, el("b", {}, method), ` ${path}`), statusChip(status)],
-      note: status >= 400 && way.lines.length === 0 ? "The response does not tell which of these lines refused the request." : failed ? `The failed check is “${failed.title}”.` : ""};
+      note: status >= 400 && way.lines.length === 0 ? "The response does not tell which of these lines refused the request." : workedOut(exchange)};
   });
 }
 

@@ -3,12 +3,15 @@
 import {isFromBefore, issued, send, settings, wire} from "/docs/api.js";
 import {$, action, clock, copyButton, duration, el} from "/docs/dom.js";
 import {codeLink} from "/docs/exchange.js";
-import {canSign, checks, encode, inspect, mac, objectOf, ourHeader, payloadOf, spell, textOf} from "/docs/jwt.js";
+import {checks, encode, inspect, objectOf, ourHeader, payloadOf, spell, textOf} from "/docs/jwt.js";
 import {picture} from "/docs/picture.js";
 import {session, sessionOf} from "/docs/sessions.js";
+import {canSign, general, sign, verify, whyNot} from "/docs/verify.js";
 
 let token = ""; // what the panel shows
 let asked = ""; // what the server was last asked about, here
+let listed; // the checks that are shown
+let byThisServer = ""; // the token from elsewhere that is judged by this server's rules
 let keyFits = null; // whether the typed key makes its signature; null without a key
 const verdicts = new Map(); // token -> whether the server took it, when last asked
 const made = new Map(); // tokens made here: token -> "edited", "signed" or "example"
@@ -45,6 +48,9 @@ function edit(parts) {
   if (whose(token) !== "foreign" && whose(text) === "foreign") made.set(text, "edited");
   return text;
 }
+
+// clean takes a token out of what was pasted: a header, a quoted text, broken lines.
+const clean = (text) => text.replace(/^\s*(authorization:)?\s*bearer\s+/i, "").replace(/[\s"'`]/g, "");
 
 // show puts a token into the panel.
 export function show(text) {
@@ -83,6 +89,10 @@ async function update() {
   $("token-source").className = `source ${refused ? "refused" : from}`;
   $("mine").disabled = !session.access || token === session.access;
   for (const button of document.querySelectorAll("[data-edit]")) button.disabled = parts.length !== 3 || !payloadOf(token) || !objectOf(parts[0]);
+  $("judge").hidden = from !== "foreign";
+  $("judge").textContent = byThisServer === token ? "Judge it by the general rules" : "Judge it as this server would";
+  $("ask").hidden = from === "foreign";
+  $("alg-says").textContent = parts.length === 3 && objectOf(parts[0]) ? whyNot(objectOf(parts[0]).alg) : "";
   $("ask").disabled = from === "none" || from === "foreign" || !/^[\x21-\x7e]*$/.test(token);
   $("sign").disabled = !canSign || parts.length !== 3 || $("key").value === "";
   $("mini-token").replaceChildren(...parts.slice(0, 3).flatMap((part, i) => [i > 0 ? "." : "",
@@ -92,7 +102,7 @@ async function update() {
   $("session").replaceChildren(life ? picture(life) : el("p", {class: "because"}, "Sign in to see a picture of your session here: its refresh tokens, and what ends it."));
   colour();
   showClaims();
-  await verify(parts);
+  await checkKey();
   tick();
 }
 
@@ -136,23 +146,26 @@ function showClaims() {
     el("dd", {}, meanings[name] ?? "Not a claim of this server.", el("span", {class: "when", "data-claim": name}))]));
 }
 
-// verify says whether the typed key makes the signature.
-async function verify(parts) {
-  const [shown, secret] = [token, $("key").value];
-  const sum = secret && canSign && parts.length === 3 ? await mac(`${parts[0]}.${parts[1]}`, secret) : null;
-  if (shown !== token || secret !== $("key").value) return; // edited meanwhile
-  keyFits = sum === null ? null : sum === parts[2];
-  $("key-says").className = keyFits === null ? "because" : keyFits ? "good" : "bad";
-  $("key-says").textContent = !canSign ? "Browsers verify and sign only over HTTPS or on localhost." :
-    keyFits === true ? "✓ The signature matches this key." : keyFits === false ? "✗ The signature does not match this key." :
-    whose(token) === "example" ? `The key of the example is ${exampleKey}` : "It stays in this browser.";
+// checkKey says whether the typed key makes the signature.
+async function checkKey() {
+  const [shown, key] = [token, $("key").value];
+  const {fits, says} = key && shown.split(".").length === 3 ? await verify(shown, key) : {fits: null, says: ""};
+  if (shown !== token || key !== $("key").value) return; // edited meanwhile
+  keyFits = fits;
+  $("key-says").className = fits === null ? "because" : fits ? "good" : "bad";
+  $("key-says").textContent = says || (!canSign ? "Browsers verify and sign only over HTTPS or on localhost." :
+    whose(token) === "example" ? `The key of the example is ${exampleKey}` : "It stays in this browser.");
 }
 
-async function sign() {
-  const [header, payload] = token.split(".");
-  const signed = `${header}.${payload}.${await mac(`${header}.${payload}`, $("key").value)}`;
-  if (!issued.has(signed)) made.set(signed, "signed");
-  show(signed);
+async function resign() {
+  try {
+    const signed = await sign(token, $("key").value);
+    if (!issued.has(signed) && whose(token) !== "foreign") made.set(signed, "signed");
+    show(signed);
+  } catch {
+    $("key-says").className = "bad";
+    $("key-says").textContent = "This key cannot sign. HS algorithms take a secret, the others a private key, as PEM (PRIVATE KEY) or JWK.";
+  }
 }
 
 // tick shows what changes with time alone. It is called every second.
@@ -172,7 +185,8 @@ export function tick() {
 // results are those of the checks, with what the server has said.
 function results(token) {
   let failed = false;
-  return inspect(token, {issuer: settings.issuer, now: Date.now() / 1000}).map((unsettled) => {
+  const list = whose(token) === "foreign" && byThisServer !== token ? general : checks;
+  return inspect(token, {issuer: settings.issuer, now: Date.now() / 1000, list}).map((unsettled) => {
     let result = token === "" ? {...unsettled, result: "idle"} : settle(unsettled, token);
     if (result.check.id === "session" && failed) result = {...result, result: "idle", detail: ""};
     result = {...result, after: failed};
@@ -181,10 +195,30 @@ function results(token) {
   });
 }
 
+// verdictOf is what the checks come to, in a sentence.
+function verdictOf(results) {
+  const [from, said] = [whose(token), verdicts.get(token)];
+  const at = results.findIndex(({result}) => result === "fail");
+  const place = `check ${at + 1}: ${results[at]?.check.noun}`;
+  const good = (text) => ["good", `✓ ${text}`];
+  const bad = (text) => ["bad", `✗ ${text}`];
+  if (from === "none") return ["", "Sign in to get a token, or paste one."];
+  if (from === "foreign" && byThisServer !== token) {
+    if (at >= 0) return bad(`Not valid, at ${place}.`);
+    return keyFits ? good("Valid: the key makes its signature.") : ["", "Well formed. Only its key can tell whether it is genuine: type it below."];
+  }
+  if (at >= 0) return bad(`${said === false || from === "mine" ? "Refused" : from === "foreign" ? "This server would refuse it" : "Will be refused"} at ${place}.`);
+  if (said === false) return bad("Refused. The response does not say why, and this page cannot tell.");
+  if (results.every(({result}) => result === "pass")) return good("Accepted: all checks pass.");
+  return ["", from === "foreign" ? "Only this server could check whether it signed that." :
+    `${from === "example" ? "An example. " : ""}Only the server can check the signature: ask it.`];
+}
+
 // settle adds what the server has said to what the browser can see.
 function settle(result, token) {
   const [from, verdict] = [whose(token), verdicts.get(token)];
   if (result.result !== "ask") return result;
+  if (result.check.id === "key") return keyFits === null ? result : {...result, result: keyFits ? "pass" : "fail", detail: keyFits ? "with the key below" : "not with the key below"};
   const settled = (outcome, detail) => ({...result, result: outcome, detail});
   if (from === "before") return settled("ask", result.check.id === "mac" ?
     "unless SECRET_KEY is set, it is signed with a key this server does not have any more" : "a store in memory has forgotten it");
@@ -202,6 +236,7 @@ function settle(result, token) {
 const marks = {pass: ["✓", "passes"], fail: ["✗", "fails"], ask: ["?", "only the server can tell"], idle: ["·", "nothing to check"]};
 
 function showChecks(results) {
+  if (listed !== results[0].check) list(results.map(({check}) => check));
   const count = {pass: 0, fail: 0, ask: 0, idle: 0};
   for (const {check: {id}, result, detail, after} of results) {
     const row = $(`check-${id}`);
@@ -210,26 +245,41 @@ function showChecks(results) {
     row.querySelector(".mark").textContent = mark;
     row.querySelector(".unseen").textContent = ` ${words}${after ? ", but the server stopped at an earlier check" : ""}. `;
     row.querySelector(".detail").textContent = detail ? ` – ${detail}` : "";
-    for (const strip of document.querySelectorAll(`[data-check=${id}]`)) {
-      strip.className = row.className;
-      strip.firstChild.textContent = mark;
-    }
+    const strip = $("mini-marks").querySelector(`[data-check=${id}]`);
+    strip.className = row.className;
+    strip.firstChild.textContent = mark;
     count[result]++;
   }
-  const words = `The checks: ${count.pass} pass, ${count.fail} fail`;
-  $("strip-words").textContent = words;
-  $("mini-words").textContent = words;
+  [$("verdict").className, $("verdict").textContent] = verdictOf(results);
+  $("mini-words").textContent = `The checks: ${count.pass} pass, ${count.fail} fail`;
+}
+
+// list makes the rows of the checks: this server's, or the general ones.
+function list(checks) {
+  [listed] = checks;
+  const isServers = listed.id === "size";
+  $("checks-title").textContent = isServers ? "The server's checks, in order" : "What any reader of a JWT should check";
+  $("mini-marks").replaceChildren(...checks.map(({id}) => el("span", {"data-check": id}, el("span", {class: "mark"}))));
+  $("checks").replaceChildren(...checks.map((check) => el("li", {id: `check-${check.id}`}, el("details", {},
+    el("summary", {}, el("span", {class: "mark", "aria-hidden": "true"}), el("span", {}, el("b", {}, check.title), el("span", {class: "unseen"}), el("span", {class: "detail"}))),
+    el("p", {class: "because"}, check.why, " ", el("span", {class: "rfc"}, check.rfc)),
+    isServers && action(el("button", {type: "button", class: "code-link"}, "The line that checks", el("span", {class: "unseen"}, ` ${check.title}`)), async () => (await import("/docs/code.js")).openCheck(check))))));
 }
 
 async function ask() {
   asked = token;
   const exchange = await send("GET", "/users/me/", {token});
   const {status, json, gone} = exchange;
-  const failed = checks.find(({id}) => id === exchange.cause);
   if (asked !== token) return; // edited meanwhile
   $("ask-message").replaceChildren(gone ? "The server did not respond." :
-    status === 401 ? `401 Could not validate credentials. The server does not say which check failed: that would help a forger. ${failed ? `The failed check is “${failed.title}”. ` : ""}` :
+    status === 401 ? `401 Could not validate credentials. The server says no more than that, as more would help a forger. ${workedOut(exchange)} ` :
     `${status}: the server accepts it. ${json?.detail ?? `It is ${json?.username}, with the role ${json?.role} in the store.`} `, gone ? "" : codeLink(exchange));
+}
+
+// workedOut is the check for which a token was refused, as far as this page can tell.
+export function workedOut({cause}) {
+  const at = checks.findIndex(({id}) => id === cause);
+  return at < 0 ? "" : `This page has worked out why: check ${at + 1}, ${checks[at].noun}.`;
 }
 
 // edits change the token without the key.
@@ -244,27 +294,20 @@ async function example() {
   const now = Math.floor(Date.now() / 1000);
   const claims = {iss: settings.issuer, aud: settings.issuer, sub: "1", sid: "S5KQHJVWPXD3NOILUB6ECTMVBW", username: "johndoe", role: "user", iat: now, exp: now + settings.access_ttl};
   const text = `${ourHeader}.${encode(spell(claims))}`;
-  const whole = `${text}.${canSign ? await mac(text, exampleKey) : encode("a signature")}`;
+  const whole = canSign ? await sign(`${text}.`, exampleKey) : `${text}.${encode("a signature")}`;
   made.set(whole, "example");
   return whole;
 }
 
-// start builds what depends on the checks, and shows the example.
+// start makes the panel work, and shows the example.
 export async function start() {
-  const strip = () => checks.map(({id}) => el("span", {"data-check": id}, el("span", {class: "mark"})));
-  $("strip-marks").append(...strip());
-  $("mini-marks").append(...strip());
-  $("checks").append(...checks.map((check) => el("li", {id: `check-${check.id}`},
-    el("span", {class: "mark", "aria-hidden": "true"}),
-    el("div", {}, el("p", {class: "title"}, el("b", {}, check.title), el("span", {class: "unseen"}), el("span", {class: "detail"})),
-      el("p", {class: "because"}, check.why, " ", el("span", {class: "rfc"}, check.rfc)),
-      action(el("button", {type: "button", class: "code-link"}, "The line that checks", el("span", {class: "unseen"}, ` ${check.title}`)), async () => (await import("/docs/code.js")).openCheck(check))))));
   $("raw-copy").append(copyButton(() => token, "the token"));
   for (const [i, part] of ["header", "payload", "signature"].entries()) $(`${part}-copy`).append(copyButton(() => token.split(".")[i] ?? "", `the ${part}`));
 
   raw.addEventListener("input", () => {
-    if (raw.textContent.trim() === "") raw.replaceChildren();
-    token = raw.textContent.trim();
+    token = clean(raw.textContent);
+    if (token === "") raw.replaceChildren();
+    else if (token !== raw.textContent.trim()) raw.textContent = token;
     showParts();
     update();
   });
@@ -282,7 +325,8 @@ export async function start() {
   $("key").addEventListener("input", update);
   $("mine").addEventListener("click", () => show(session.access));
   action($("ask"), ask);
-  action($("sign"), sign);
+  action($("sign"), resign);
+  $("judge").addEventListener("click", () => { byThisServer = byThisServer === token ? "" : token; update(); });
 
   wire.addEventListener("session", () => {
     if (session.access && whose(token) !== "foreign") show(session.access);
