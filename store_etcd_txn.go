@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,17 +52,11 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 		}
 		if by != (Caller{}) {
 			t.Compare = append(t.Compare, view.unchanged(user), view.unchanged(session))
-			t.until = earlier(t.until, asking.ExpiresAt)
+			t.until = earlier(earlier(t.until, asking.ExpiresAt), by.Expires)
 		}
-		// The cluster knows no deadline. If the token expires before the response comes,
-		// the outcome is unknown.
-		inTime, cancel := context.WithDeadline(ctx, cmp.Or(by.Expires, time.Now().Add(etcdPatience)))
-		done, err := e.commit(inTime, t)
-		cancel()
-		if err != nil {
+		if done, err := e.commit(ctx, t); err != nil {
 			return err
-		}
-		if done {
+		} else if done {
 			return refusal
 		}
 		time.Sleep(rand.N(5 * time.Millisecond)) // or the changes that failed would collide again
