@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,6 +32,7 @@ type etcdNode struct {
 	Known                   string // the address at which the others reach Peer
 	Cluster                 string // name=url,name=url,...
 	TLS                     bool   // between members and clients, self-signed
+	Quota                   int64  // bytes; 0 is etcd's default
 	Again                   bool   // its data exists
 
 	cmd   *exec.Cmd
@@ -77,6 +78,7 @@ func (n *etcdNode) serve() error {
 	c.ListenClientUrls, c.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
 	c.ListenPeerUrls, c.AdvertisePeerUrls = []url.URL{*peer}, []url.URL{*known}
 	c.InitialCluster, c.ClientAutoTLS, c.SelfSignedCertValidity = n.Cluster, n.TLS, 1
+	c.QuotaBackendBytes = n.Quota
 	if n.Again {
 		c.ClusterState = embed.ClusterStateFlagExisting
 	}
@@ -130,18 +132,21 @@ type etcdCluster struct {
 
 func startEtcd(t testing.TB, members int) *etcdCluster {
 	t.Helper()
-	return startEtcdNodes(t, members, false, nil)
+	return startEtcdNodes(t, members, nil, nil)
 }
 
-// startEtcdNodes starts a cluster. If between is not nil, the members reach each other at
-// the addresses that it returns.
-func startEtcdNodes(t testing.TB, members int, tls bool, between func(*etcdNode) string) *etcdCluster {
+// startEtcdNodes starts a cluster. If they are not nil, set sets fields of each member, and
+// the members reach each other at the addresses that between returns.
+func startEtcdNodes(t testing.TB, members int, set func(*etcdNode), between func(*etcdNode) string) *etcdCluster {
 	t.Helper()
 	c := &etcdCluster{}
 	var list []string
 	dir := t.TempDir()
 	for i := range members {
-		n := &etcdNode{Name: fmt.Sprint("n", i), Dir: filepath.Join(dir, fmt.Sprint("n", i)), Client: etcdFreeAddress(t), Peer: etcdFreeAddress(t), TLS: tls}
+		n := &etcdNode{Name: fmt.Sprint("n", i), Dir: filepath.Join(dir, fmt.Sprint("n", i)), Client: etcdFreeAddress(t), Peer: etcdFreeAddress(t)}
+		if set != nil {
+			set(n)
+		}
 		if n.Known = n.Peer; between != nil {
 			n.Known = between(n)
 		}
@@ -153,7 +158,7 @@ func startEtcdNodes(t testing.TB, members int, tls bool, between func(*etcdNode)
 		n.start(t)
 		t.Cleanup(n.kill)
 	}
-	if !tls {
+	if !c.nodes[0].TLS {
 		c.wait(t)
 	}
 	return c
@@ -210,25 +215,33 @@ func (n *etcdNode) leads() bool {
 func (c *etcdCluster) size(t testing.TB) int64 {
 	t.Helper()
 	n := c.leader(t)
-	var now struct{ Header struct{ Revision string } }
-	if err := etcdCall(n, "/v3/kv/range", map[string]any{"key": "eA=="}, &now); err != nil {
-		t.Fatal(err)
-	}
-	etcdCall(n, "/v3/kv/compaction", map[string]any{"revision": now.Header.Revision, "physical": true}, nil)
-	if err := etcdCall(n, "/v3/maintenance/defragment", map[string]any{}, nil); err != nil {
-		t.Fatal(err)
-	}
+	n.compact(t)
 	var status struct {
 		InUse string `json:"dbSizeInUse"`
 	}
-	if err := etcdCall(n, "/v3/maintenance/status", map[string]any{}, &status); err != nil {
-		t.Fatal(err)
-	}
+	etcdMust(t, etcdCall(n, "/v3/maintenance/status", map[string]any{}, &status))
 	size, err := strconv.ParseInt(status.InUse, 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
+	etcdMust(t, err)
 	return size
+}
+
+// compact removes older values from the database of a member, and makes its file smaller.
+func (n *etcdNode) compact(t testing.TB) {
+	t.Helper()
+	etcdCall(n, "/v3/kv/compaction", map[string]any{"revision": fmt.Sprint(n.revision(t)), "physical": true}, nil)
+	etcdMust(t, etcdCall(n, "/v3/maintenance/defragment", map[string]any{}, nil))
+}
+
+// revision returns the number of changes of the cluster.
+func (n *etcdNode) revision(t testing.TB) int64 {
+	t.Helper()
+	var found struct {
+		Header struct {
+			Revision int64 `json:",string"`
+		}
+	}
+	etcdMust(t, etcdCall(n, "/v3/kv/range", map[string]any{"key": "eA=="}, &found))
+	return found.Header.Revision
 }
 
 var etcdClient = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
@@ -332,12 +345,14 @@ func (c *clusterCopy) kill() {
 	c.cmd.Wait()
 }
 
-// TestEtcdContract runs the contract test of the stores on this etcd.
+// TestEtcdContract runs the contract test of the stores on this etcd, as a user who may only
+// read and write the keys of the stores.
 func TestEtcdContract(t *testing.T) {
 	c := startEtcd(t, 1)
+	etcdSetUpUsers(t, c.nodes[0], http.DefaultClient, "/stdauth-test/")
 	test := exec.Command("go", "test", "-count=1", "-v", "-run", "TestEtcdStoreOnARealCluster", ".")
 	test.Dir = ".."
-	test.Env = append(os.Environ(), "STDAUTH_TEST_ETCD="+c.nodes[0].Client)
+	test.Env = append(os.Environ(), "STDAUTH_TEST_ETCD="+c.nodes[0].Client, "STDAUTH_ETCD_USERNAME=stdauth", "STDAUTH_ETCD_PASSWORD=hunter2")
 	out, err := test.CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestEtcdStoreOnARealCluster/")) {
 		t.Fatalf("%v\n%s", err, out)
@@ -345,11 +360,76 @@ func TestEtcdContract(t *testing.T) {
 	t.Logf("%d rules hold", bytes.Count(out, []byte("--- PASS: TestEtcdStoreOnARealCluster/")))
 }
 
+// TestEtcdAlarm: a full or corrupt cluster takes no changes until an operator disarms the
+// alarm. Meanwhile the log and /readyz name it, and reads go on.
+func TestEtcdAlarm(t *testing.T) {
+	cluster := startEtcdNodes(t, 1, func(n *etcdNode) { n.Quota = 4 << 20 }, nil)
+	n := cluster.nodes[0]
+	c := startCopy(t, nil, "-store", cluster.address())
+	u := clusterRegister(t, c.url, "johndoe")
+	other := clusterLogin(t, c.url, "johndoe")
+	put := func() error {
+		return etcdCall(n, "/v3/kv/put", map[string]any{"key": []byte("other"), "value": make([]byte, 1<<20)}, nil)
+	}
+	for tries := 0; put() == nil; tries++ {
+		if tries > 10 {
+			t.Fatal("10 MiB fit into a quota of 4 MiB")
+		}
+	}
+	want := func(during string, changes int) {
+		t.Helper()
+		time.Sleep(1100 * time.Millisecond) // /readyz asks the cluster once a second
+		refresh := clusterRefresh(c.url, u.refresh)
+		if refresh.status == 200 {
+			u.take(refresh)
+		}
+		got := []int{
+			u.get(c.url, "/users/me/").status, u.get(c.url, "/readyz").status, refresh.status,
+			clusterCall("POST", c.url+"/token", "", url.Values{"username": {"johndoe"}, "password": {clusterPassword}}).status,
+		}
+		if want := []int{200, changes, changes, changes}; !slices.Equal(got, want) {
+			t.Errorf("%s: GET /users/me/, /readyz, a refresh and a login are %d, want %d", during, got, want)
+		}
+	}
+	said := func(alarm string) {
+		t.Helper()
+		if a := u.get(c.url, "/readyz"); !strings.HasSuffix(fmt.Sprint(a.body["detail"]), ": alarm "+alarm) {
+			t.Errorf("GET /readyz: %v, want the alarm %s", a, alarm)
+		}
+		if log := c.stderr.String(); !strings.Contains(log, "(alarm "+alarm+")") {
+			t.Errorf("the log does not name the alarm %s:\n%s", alarm, log)
+		}
+	}
+
+	want("on a full cluster", 503)
+	said("NOSPACE")
+	if a := clusterCall("POST", c.url+"/revoke", "", url.Values{"token": {other.access}}); a.status != 200 || other.get(c.url, "/users/me/").status != 401 {
+		t.Errorf("a logout on a full cluster: %v, want 200, as it needs no space", a)
+	}
+	n.compact(t)
+	disarm := func() {
+		t.Helper()
+		var raised struct{ Alarms []map[string]any }
+		etcdMust(t, etcdCall(n, "/v3/maintenance/alarm", map[string]any{"action": "GET"}, &raised))
+		for _, alarm := range raised.Alarms {
+			alarm["action"] = "DEACTIVATE"
+			etcdMust(t, etcdCall(n, "/v3/maintenance/alarm", alarm, nil))
+		}
+	}
+	disarm()
+	want("on a cluster that has space again", 200)
+	etcdMust(t, etcdCall(n, "/v3/maintenance/alarm", map[string]any{"action": "ACTIVATE", "alarm": "CORRUPT"}, nil))
+	want("on a corrupt cluster", 503)
+	said("CORRUPT")
+	disarm()
+	want("on a cluster whose alarm is disarmed", 200)
+}
+
 // TestEtcdWithTLSAndUsers: the cluster has TLS, and a user for the server that may only
 // read and write the keys of the server. A member forgets the token of the user when it
 // restarts.
 func TestEtcdWithTLSAndUsers(t *testing.T) {
-	c := startEtcdNodes(t, 1, true, nil)
+	c := startEtcdNodes(t, 1, func(n *etcdNode) { n.TLS = true }, nil)
 	certificate := filepath.Join(c.nodes[0].Dir, "fixtures", "client", "cert.pem")
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if _, err := os.Stat(certificate); err == nil {
@@ -360,11 +440,16 @@ func TestEtcdWithTLSAndUsers(t *testing.T) {
 	}
 	tls := "SSL_CERT_FILE=" + certificate // replaces the roots of the system
 	store := "etcds" + strings.TrimPrefix(c.address(), "etcd")
-	etcdSetUpUsers(t, c.nodes[0])
+	pem, err := os.ReadFile(certificate)
+	etcdMust(t, err)
+	etcdSetUpUsers(t, c.nodes[0], clusterTrusting(t, pem), "/stdauth/")
 	for _, test := range []struct{ env, want string }{
 		{"STDAUTH_ETCD_USERNAME= STDAUTH_ETCD_PASSWORD=", "user name is empty"},
 		{"STDAUTH_ETCD_PASSWORD=guess", "authentication failed, invalid user ID or password"},
 		{"STDAUTH_STORE=" + store + "/elsewhere", "permission denied"},
+		{"STDAUTH_ETCD_USERNAME=reader", "permission denied"},
+		{"STDAUTH_ETCD_USERNAME=writer", "permission denied"},
+		{"STDAUTH_ETCD_USERNAME=accounts", "permission denied"},
 		{"STDAUTH_STORE=etcd" + strings.TrimPrefix(store, "etcds"), "EOF"},
 		{"SSL_CERT_FILE=/nowhere", "certificate signed by unknown authority"},
 	} {
@@ -395,34 +480,44 @@ func TestEtcdWithTLSAndUsers(t *testing.T) {
 	}
 }
 
-// etcdSetUpUsers creates the users, as the documentation of etcd does with etcdctl.
-func etcdSetUpUsers(t *testing.T, n *etcdNode) {
+// etcdSetUpUsers creates the users, as the documentation of etcd does with etcdctl: stdauth,
+// who may read and write the keys with a prefix, and three who may do less.
+func etcdSetUpUsers(t *testing.T, n *etcdNode, client *http.Client, prefix string) {
 	t.Helper()
-	pem, err := os.ReadFile(filepath.Join(n.Dir, "fixtures", "client", "cert.pem"))
-	if err != nil {
-		t.Fatal(err)
+	scheme := "http://"
+	if n.TLS {
+		scheme = "https://"
 	}
-	client := clusterTrusting(t, pem)
-	b64 := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
-	for _, call := range []struct {
+	end := func(prefix string) string { return strings.TrimSuffix(prefix, "/") + "0" }
+	type call struct {
 		path string
 		in   map[string]any
-	}{
+	}
+	calls := []call{
 		{"/v3/auth/user/add", map[string]any{"name": "root", "password": "root"}},
 		{"/v3/auth/role/add", map[string]any{"name": "root"}},
 		{"/v3/auth/user/grant", map[string]any{"user": "root", "role": "root"}},
-		{"/v3/auth/user/add", map[string]any{"name": "stdauth", "password": "hunter2"}},
-		{"/v3/auth/role/add", map[string]any{"name": "stdauth"}},
-		{"/v3/auth/role/grant", map[string]any{"name": "stdauth", "perm": map[string]any{"permType": "READWRITE", "key": b64("/stdauth/"), "range_end": b64("/stdauth0")}}},
-		{"/v3/auth/user/grant", map[string]any{"user": "stdauth", "role": "stdauth"}},
-		{"/v3/auth/enable", map[string]any{}},
+	}
+	for _, user := range []struct{ name, permission, prefix string }{
+		{"stdauth", "READWRITE", prefix},
+		{"reader", "READ", prefix},
+		{"writer", "WRITE", prefix},
+		{"accounts", "READWRITE", prefix + "users/"},
 	} {
+		permission := map[string]any{"permType": user.permission, "key": []byte(user.prefix), "range_end": []byte(end(user.prefix))}
+		calls = append(calls,
+			call{"/v3/auth/user/add", map[string]any{"name": user.name, "password": "hunter2"}},
+			call{"/v3/auth/role/add", map[string]any{"name": user.name}},
+			call{"/v3/auth/role/grant", map[string]any{"name": user.name, "perm": permission}},
+			call{"/v3/auth/user/grant", map[string]any{"user": user.name, "role": user.name}})
+	}
+	for _, call := range append(calls, call{"/v3/auth/enable", map[string]any{}}) {
 		body, err := json.Marshal(call.in)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-			w, err := client.Post("https://"+n.Client+call.path, "application/json", bytes.NewReader(body))
+			w, err := client.Post(scheme+n.Client+call.path, "application/json", bytes.NewReader(body))
 			if err == nil {
 				response, _ := io.ReadAll(w.Body)
 				w.Body.Close()

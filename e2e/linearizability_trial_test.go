@@ -72,7 +72,7 @@ func startClusterTrial(t testing.TB, length time.Duration, address func(n *etcdN
 	tr := newTrial(t, length)
 	tr.net = newProxyNet(t)
 	var names sync.Map // of the members, by their addresses
-	tr.etcd = startEtcdNodes(t, 3, false, func(n *etcdNode) string {
+	tr.etcd = startEtcdNodes(t, 3, nil, func(n *etcdNode) string {
 		address := tr.net.listen(t, n.Name, n.Peer, func(first []byte) string {
 			// A member sends its own address in its requests to others.
 			_, after, _ := strings.Cut(string(first), "X-Peerurls: http://")
