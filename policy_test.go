@@ -122,8 +122,11 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"store_file_lock_unix.go":    {http + "flag", secret + upper + "Store User"},
 		"store_file_lock_windows.go": {http + "flag", secret + upper + "Store User"},
 
-		"store_etcd.go":        {http + system, secret + upper + "FileStore"},
-		"store_etcd_txn.go":    {http + system + logs, secret + upper + "FileStore"},
+		"store_etcd.go":     {http + system, secret + upper + "FileStore"},
+		"store_etcd_txn.go": {http + system + logs, secret + upper + "FileStore"},
+		"mail.go":           {http + system, stores + upper + "Store Session"},
+		"mail_delivery.go":  {http + system, stores + secret + upper + "Store Session"},
+
 		"store_etcd_client.go": {system, stores + secret + upper + "User Session"},
 	}
 	all := map[string]bool{}
