@@ -388,9 +388,10 @@ func readArticle(t *testing.T) *articleWorld {
 	return &articleWorld{t, newServer(set.Config, store, NewTokens(set.Issuer, set.secret, ""), slog.New(slog.DiscardHandler)), "192.0.2.1:1"}
 }
 
-func (a *articleWorld) do(method, path, token, body string) reply {
+func (a *articleWorld) do(method, path, token, body string) received {
 	a.t.Helper()
 	r := httptest.NewRequestWithContext(a.t.Context(), method, path, strings.NewReader(body))
+	r.Host = "127.0.0.1:8000"
 	r.RemoteAddr = a.from
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if strings.HasPrefix(body, "{") {
@@ -401,7 +402,7 @@ func (a *articleWorld) do(method, path, token, body string) reply {
 	}
 	w := httptest.NewRecorder()
 	a.server.handler().ServeHTTP(w, r)
-	return reply{w.Code, r.Proto, w.Header(), w.Body.String()}
+	return received{w.Code, r.Proto, w.Header(), w.Body.String()}
 }
 
 // issued is the response to a login or a refresh.

@@ -334,9 +334,9 @@ const (
 	maxIterations = 10 * DefaultIterations
 )
 
-// Hash returns a PHC string: the algorithm, its cost, the salt and the key
-// (https://github.com/P-H-C/phc-string-format). A later version can raise the cost
-// and still check the hashes of this one.
+// Hash returns a PHC string: the algorithm, its cost, the salt and the key. A later
+// version can raise the cost and still check the hashes of this one. The format is
+// described at https://github.com/P-H-C/phc-string-format.
 func (h Hasher) Hash(password string) string {
 	salt := make([]byte, saltSize)
 	rand.Read(salt) // never fails: crypto/rand ends the process instead

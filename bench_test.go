@@ -61,9 +61,9 @@ func BenchmarkReadMe(b *testing.B) {
 
 // BenchmarkMetrics is the share of the metrics in a request.
 func BenchmarkMetrics(b *testing.B) {
-	m, done := benchWorld(b).server.metrics, &response{status: 200}
+	m, done := benchWorld(b).server.metrics, &call{route: "GET /users/me/{$}", status: 200}
 	for b.Loop() {
-		m.observe("GET /users/me/{$}", done, time.Millisecond)
+		m.observe(done, time.Millisecond)
 	}
 }
 
@@ -103,8 +103,8 @@ func BenchmarkRefreshOverHTTP(b *testing.B) {
 // no token. "response-bytes" is the size of the response.
 func BenchmarkWorstBody(b *testing.B) {
 	w := benchWorld(b)
-	fill := func(open, part, end string) string {
-		return open + strings.Repeat(part, (maxBody-len(open)-len(end))/len(part)) + end
+	fill := func(size int, open, part, end string) string {
+		return open + strings.Repeat(part, (size-len(open)-len(end))/len(part)) + end
 	}
 	var distinct strings.Builder
 	for i := 0; distinct.Len() < maxBody-40; i++ {
@@ -114,13 +114,13 @@ func BenchmarkWorstBody(b *testing.B) {
 	for _, row := range []struct{ name, path, contentType, body string }{
 		{"a username and a password of normal size", "/users/", "application/json", `{"username":"x","password":"short"}`},
 		{"unknown fields", "/users/", "application/json", "{" + strings.TrimSuffix(distinct.String(), ",") + "}"},
-		{"a repeated field", "/users/", "application/json", fill("{", `"a":0,`, `"a":0}`)},
-		{"nested arrays", "/users/", "application/json", fill(`{"email":`, "[", "")},
-		{"a string of escapes", "/users/", "application/json", fill(`{"full_name":"`, `\u0041`, `"}`)},
-		{"an email address", "/users/", "application/json", fill(`{"email":"`, `(`, `"}`)},
-		{"fields of a form", "/token", form, fill("grant_type=x", "&a%20=b", "")},
-		{"distinct fields of a form", "/token", form, "grant_type=x&" + strings.ReplaceAll(strings.ReplaceAll(distinct.String()[:maxBody-100], `"`, ""), ",", "&")},
-		{"a token", "/revoke", form, fill("token=", "a", "")},
+		{"a repeated field", "/users/", "application/json", fill(maxBody, "{", `"a":0,`, `"a":0}`)},
+		{"nested arrays", "/users/", "application/json", fill(maxBody, `{"email":`, "[", "")},
+		{"a string of escapes", "/users/", "application/json", fill(maxBody, `{"full_name":"`, `\u0041`, `"}`)},
+		{"an email address", "/users/", "application/json", fill(maxBody, `{"email":"`, `(`, `"}`)},
+		{"fields of a form", "/token", form, fill(maxForm, "grant_type=x", "&a%20=b", "")},
+		{"distinct fields of a form", "/token", form, "grant_type=x&" + strings.ReplaceAll(strings.ReplaceAll(distinct.String()[:maxForm-100], `"`, ""), ",", "&")},
+		{"a token", "/revoke", form, fill(maxForm, "token=", "a", "")},
 	} {
 		b.Run(row.name, func(b *testing.B) {
 			var rec *httptest.ResponseRecorder

@@ -2,10 +2,14 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -34,6 +38,9 @@ type server struct {
 	passwords *Passwords
 	log       *slog.Logger
 	metrics   *metrics
+
+	crossOrigin http.CrossOriginProtection
+	warnOfProxy sync.Once
 }
 
 // A route says who may call it, what body it takes, and which handler serves it.
@@ -41,7 +48,7 @@ type route struct {
 	pattern string
 	who     who
 	body    bodyType
-	handle  func(*response, *request) error
+	handle  func(*call) (reply, error)
 	what    string
 }
 
@@ -93,48 +100,58 @@ func (s *server) routes() []route {
 	}
 }
 
-// endpoint reads the body, admits the caller and calls the handler. Errors of all three
-// get their response here and nowhere else.
+// endpoint makes the call of a request, serves it and writes the reply. Errors become
+// replies here and nowhere else.
+func (s *server) endpoint(route route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := s.newCall(w, r, route.pattern)
+		out, err := s.serve(c, route)
+		if err != nil {
+			out = s.refusal(c, err)
+		}
+		c.write(out)
+		s.observe(c)
+	})
+}
+
+// serve takes a call through the guards, reads its body, admits its caller and calls the
+// handler.
 //
 // The body is read before the caller is admitted, because a slow client may take 30 s
 // to send it and its session may end meanwhile. An error about the caller still comes
 // before one about the body.
-func (s *server) endpoint(route route) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		res, req := w.(*response), &request{Request: r}
-		unread := req.readBody(res.ResponseWriter, route.body)
-		err := s.admit(route.who, res, req)
-		if err == nil {
-			err = unread
+func (s *server) serve(c *call, route route) (out reply, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("panic", "id", c.id, "route", c.routeName(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = errInternal
 		}
-		if err == nil {
-			err = route.handle(res, req)
+	}()
+	if s.preflight(c) {
+		return noContent, nil
+	}
+	for _, guard := range guards {
+		if err := guard(s, c); err != nil {
+			return reply{}, err
 		}
-		if err != nil {
-			s.fail(res, r, err)
-		}
-	})
-}
-
-// A request is an [http.Request] whose body was read and whose caller was admitted.
-type request struct {
-	*http.Request
-	form    form     // of a formBody
-	members []member // of a jsonBody or a patchBody
-
-	// The caller, unless the route is for anyone.
-	user    User
-	session Session
-	by      Caller
+	}
+	unread := c.readBody(route.body)
+	if err := s.admit(c, route.who); err != nil {
+		return reply{}, err
+	}
+	if unread != nil {
+		return reply{}, unread
+	}
+	return route.handle(c)
 }
 
 // admit finds out who is calling and whether they may call the route. A [Store] checks
-// r.by again when it makes a change.
-func (s *server) admit(who who, w *response, r *request) error {
+// c.by again when it makes a change.
+func (s *server) admit(c *call, who who) error {
 	if who == anyone {
 		return nil
 	}
-	token, ok := bearerToken(r.Request)
+	token, ok := bearerToken(c.Request)
 	if !ok {
 		return errNoCredentials
 	}
@@ -142,19 +159,19 @@ func (s *server) admit(who who, w *response, r *request) error {
 	if err != nil {
 		return err
 	}
-	r.session, r.user, err = s.store.Session(r.Context(), claims.UserID, claims.SessionID)
+	c.session, c.user, err = s.store.Session(c.Context(), claims.UserID, claims.SessionID)
 	if errors.Is(err, ErrNotFound) {
 		return ErrEnded
 	}
 	if err != nil {
 		return err
 	}
-	w.user = r.user.ID
-	if r.user.Role == RoleAdmin {
-		w.target = pathID(r)
+	c.account = c.user.ID
+	if c.user.Role == RoleAdmin {
+		c.target = pathID(c)
 	}
-	r.by = Caller{UserID: r.user.ID, SessionID: r.session.ID, Admin: who == admin}
-	return r.by.Allowed(r.user)
+	c.by = Caller{UserID: c.user.ID, SessionID: c.session.ID, Admin: who == admin, Expires: time.Unix(claims.ExpiresAt, 0)}
+	return c.by.Allowed(c.user)
 }
 
 // bearerToken returns the token of an Authorization header (RFC 6750, section 2.1).
@@ -169,18 +186,21 @@ func bearerToken(r *http.Request) (token string, ok bool) {
 	return token, token != ""
 }
 
-func (s *server) healthz(w *response, r *request) error {
-	return respondJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+// pathID returns the {id} of the path, or 0, which no account has.
+func pathID(c *call) int64 {
+	id, _ := wholeNumber(c.PathValue("id"), 1, math.MaxInt64)
+	return id
 }
 
-func (s *server) readyz(w *response, r *request) error {
-	if err := s.store.Ready(r.Context()); err != nil {
-		return err
+func (s *server) healthz(c *call) (reply, error) {
+	return replyJSON(http.StatusOK, map[string]string{"status": "ok"})
+}
+
+func (s *server) readyz(c *call) (reply, error) {
+	if err := s.store.Ready(c.Context()); err != nil {
+		return reply{}, err
 	}
-	return respondJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	return s.healthz(c)
 }
 
-func (s *server) home(w *response, r *request) error {
-	http.Redirect(w, r.Request, "/docs", http.StatusFound)
-	return nil
-}
+func (s *server) home(c *call) (reply, error) { return redirect(http.StatusFound, "/docs"), nil }

@@ -11,19 +11,32 @@ import (
 
 // token issues tokens for a password or a refresh token (RFC 6749, sections 4.3 and
 // 6).
-func (s *server) token(w *response, r *request) error {
-	ttl, err := s.requestedTTL(r.form)
+func (s *server) token(c *call) (out reply, err error) {
+	ttl, err := s.requestedTTL(c.form)
 	if err != nil {
-		return err
+		return reply{}, err
 	}
-	switch r.form["grant_type"] {
+	switch c.form["grant_type"] {
 	case "", "password":
-		w.login = "failed" // until it succeeds
-		return s.login(w, r, ttl)
+		out, err = s.login(c, ttl)
+		c.login = loginOutcome(err)
+		return out, err
 	case "refresh_token":
-		return s.refresh(w, r, ttl)
+		return s.refresh(c, ttl)
 	}
-	return errGrantType
+	return reply{}, errGrantType
+}
+
+// loginOutcome returns the word for the log. A login that was refused before its password
+// was checked, or for no fault of its own, has not failed.
+func loginOutcome(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, errLogin), errors.Is(err, ErrInactive), errors.Is(err, errInvalidRequest):
+		return "failed"
+	}
+	return "refused"
 }
 
 // requestedTTL returns the lifetime of the access token to issue. A client may ask for a
@@ -39,89 +52,97 @@ func (s *server) requestedTTL(f form) (time.Duration, error) {
 	return time.Duration(seconds) * time.Second, nil
 }
 
-func (s *server) login(w *response, r *request, ttl time.Duration) error {
-	if err := r.form.require("username", "password"); err != nil {
-		return err
+func (s *server) login(c *call, ttl time.Duration) (reply, error) {
+	if err := c.form.require("username", "password"); err != nil {
+		return reply{}, err
 	}
-	name, password := r.form["username"], r.form["password"]
+	name, password := c.form["username"], c.form["password"]
 	var u User
-	weak, err := s.passwords.Check(r.Context(), name, s.clientIP(r.Request), password, func() (phc string, err error) {
-		u, err = s.store.UserByName(r.Context(), name)
-		w.user = u.ID
+	weak, err := s.passwords.Check(c.Context(), name, c.from, password, func() (phc string, err error) {
+		u, err = s.store.UserByName(c.Context(), name)
+		c.account = u.ID
 		if errors.Is(err, ErrNotFound) {
 			return "", nil // an empty hash takes as long to check
 		}
 		return u.PasswordHash, err
 	})
-	if errors.Is(err, ErrPassword) {
-		return errLogin
-	}
-	if err != nil {
-		return err
-	}
-	if u.Disabled {
-		return ErrInactive
+	switch {
+	case errors.Is(err, ErrPassword):
+		return reply{}, errLogin
+	case err != nil:
+		return reply{}, err
+	case u.Disabled:
+		return reply{}, ErrInactive
+	case s.Demo && c.fromAfar():
+		return reply{}, errCrossOrigin
 	}
 	if weak {
-		err = s.rehash(r, u, password)
+		s.rehash(c, u, password)
 	}
-	if err == nil {
-		err = s.startSession(w, r, u, ttl)
-	}
+	out, err := s.startSession(c, u, ttl)
 	if errors.Is(err, ErrStale) || errors.Is(err, ErrNotFound) {
-		return errLogin // the password has changed, or the account was deleted
+		return reply{}, errLogin // the password has changed, or the account was deleted
 	}
-	if err == nil {
-		w.login = "ok"
-	}
-	return err
+	return out, err
 }
 
-// rehash replaces a hash that is weaker than new ones.
-func (s *server) rehash(r *request, u User, password string) error {
-	hash, err := s.passwords.Hash(r.Context(), s.clientIP(r.Request), password)
-	if err != nil {
-		return err
+// rehash replaces a hash that is weaker than new ones. If it cannot, the next login will.
+func (s *server) rehash(c *call, u User, password string) {
+	hash, err := s.passwords.Hash(c.Context(), c.from, password)
+	if err == nil {
+		_, err = s.store.UpdateUser(c.Context(), Caller{}, u.ID, func(current *User) error {
+			if current.Epoch == u.Epoch {
+				current.PasswordHash = hash
+			}
+			return nil
+		})
 	}
-	_, err = s.store.UpdateUser(r.Context(), Caller{}, u.ID, func(current *User) error {
-		if current.Epoch == u.Epoch {
-			current.PasswordHash = hash
-		}
-		return nil
-	})
-	return err
+	if err != nil {
+		s.log.Warn("could not replace a weak password hash", "user", u.ID, "error", err)
+	}
 }
 
 // startSession logs in the account as it was when its password was verified.
-func (s *server) startSession(w *response, r *request, u User, ttl time.Duration) error {
+func (s *server) startSession(c *call, u User, ttl time.Duration) (reply, error) {
 	now := time.Now().UTC()
 	session := NewSession(u, now, s.Sessions)
-	session.IP = s.clientIP(r.Request).String()
-	agent := r.UserAgent()
-	session.UserAgent = strings.ToValidUTF8(agent[:min(len(agent), 256)], "?")
-	ended, err := s.store.CreateSession(r.Context(), session)
+	session.IP = c.from.String()
+	session.UserAgent = plain(c.UserAgent())
+	ended, err := s.store.CreateSession(c.Context(), session)
 	if err != nil {
-		return err
+		return reply{}, err
 	}
 	if ended != "" {
 		s.log.Warn("the account has too many sessions: the one used longest ago has ended", "user", u.ID, "session", ended)
 		s.metrics.count("stdauth_sessions_ended_total")
 	}
 	s.metrics.count("stdauth_sessions_started_total")
-	return s.respondToken(w, u, session, now, ttl)
+	return s.replyToken(u, session, now, ttl)
 }
 
-func (s *server) refresh(w *response, r *request, ttl time.Duration) error {
-	if err := r.form.require("refresh_token"); err != nil {
-		return err
+// plain returns the first 256 bytes of a header with a question mark for each character
+// that could change how a list of sessions is displayed.
+func plain(header string) string {
+	text := strings.ToValidUTF8(header[:min(len(header), 256)], "?")
+	return strings.Map(func(c rune) rune {
+		if !printable(string(c)) {
+			return '?'
+		}
+		return c
+	}, text)
+}
+
+func (s *server) refresh(c *call, ttl time.Duration) (reply, error) {
+	if err := c.form.require("refresh_token"); err != nil {
+		return reply{}, err
 	}
-	token, err := s.tokens.VerifyRefresh(r.form["refresh_token"])
+	token, err := s.tokens.VerifyRefresh(c.form["refresh_token"])
 	if err != nil {
-		return errRefresh
+		return reply{}, errRefresh
 	}
-	w.user = token.UserID
+	c.account = token.UserID
 	now := time.Now().UTC()
-	session, u, err := s.store.UpdateSession(r.Context(), token.UserID, token.SessionID, func(session *Session, u User) error {
+	session, u, err := s.store.UpdateSession(c.Context(), token.UserID, token.SessionID, func(session *Session, u User) error {
 		if err := session.Rotate(token.Generation, now, s.Sessions); err != nil {
 			return err
 		}
@@ -136,34 +157,35 @@ func (s *server) refresh(w *response, r *request, ttl time.Duration) error {
 	if errors.Is(err, ErrReplayed) {
 		s.metrics.count("stdauth_replays_total")
 		s.metrics.count("stdauth_sessions_ended_total")
-		s.log.Warn("a refresh token was used again: its session has ended", "user", token.UserID, "ip", s.clientIP(r.Request))
-		return errRefresh
+		s.log.Warn("a refresh token was used again: its session has ended", "user", token.UserID, "ip", c.from)
+		return reply{}, errRefresh
 	}
 	if errors.Is(err, ErrNotFound) {
-		return errRefresh
+		return reply{}, errRefresh
 	}
 	if err != nil {
-		return err
+		return reply{}, err
 	}
 	s.metrics.count("stdauth_refreshes_total")
-	return s.respondToken(w, u, session, now, ttl)
+	return s.replyToken(u, session, now, ttl)
 }
 
-// respondToken writes the response to a login or a refresh (RFC 6749, section 5.1).
-func (s *server) respondToken(w *response, u User, session Session, now time.Time, ttl time.Duration) error {
+// replyToken returns the reply to a login or a refresh (RFC 6749, section 5.1).
+func (s *server) replyToken(u User, session Session, now time.Time, ttl time.Duration) (reply, error) {
 	// An access token does not outlive its session.
 	issued, expires := now.Unix(), min(now.Add(ttl).Unix(), session.ExpiresAt.Unix())
 	access := s.tokens.SignAccess(Claims{
 		UserID: u.ID, SessionID: session.ID, Username: u.Username, Role: u.Role, IssuedAt: issued, ExpiresAt: expires,
 	})
 	refresh := s.tokens.SignRefresh(RefreshToken{UserID: u.ID, SessionID: session.ID, Generation: session.Generation})
-	w.Header().Set("Pragma", "no-cache")
-	return respondJSON(w, http.StatusOK, struct {
+	out, err := replyJSON(http.StatusOK, struct {
 		AccessToken  string `json:"access_token"`
 		TokenType    string `json:"token_type"`
 		ExpiresIn    int64  `json:"expires_in"` // seconds
 		RefreshToken string `json:"refresh_token"`
 	}{access, "bearer", expires - issued, refresh})
+	out.header = map[string]string{"Pragma": "no-cache"}
+	return out, err
 }
 
 // An anyToken holds the contents of a token of either kind that this server signed.
@@ -187,19 +209,19 @@ func (s *server) readToken(f form) (g anyToken, err error) {
 
 // revoke ends the session of a token of either kind. An invalid token gets the same
 // response (RFC 7009, section 2.2).
-func (s *server) revoke(w *response, r *request) error {
-	g, err := s.readToken(r.form)
+func (s *server) revoke(c *call) (reply, error) {
+	g, err := s.readToken(c.form)
 	if err == nil {
-		w.user = g.UserID
-		err = s.store.EndSession(r.Context(), Caller{}, g.UserID, g.SessionID)
+		c.account = g.UserID
+		err = s.store.EndSession(c.Context(), Caller{}, g.UserID, g.SessionID)
 	}
-	if errors.Is(err, ErrToken) || errors.Is(err, ErrNotFound) {
-		return nil
+	if err != nil && !errors.Is(err, ErrToken) && !errors.Is(err, ErrNotFound) {
+		return reply{}, err
 	}
 	if err == nil {
 		s.metrics.count("stdauth_sessions_ended_total")
 	}
-	return err
+	return replyJSON(http.StatusOK, struct{}{}) // some clients parse even this
 }
 
 // introspection is the response of RFC 7662, section 2.2.
@@ -216,20 +238,20 @@ type introspection struct {
 	ExpiresAt int64  `json:"exp,omitempty"`
 }
 
-func (s *server) introspect(w *response, r *request) error {
-	g, err := s.readToken(r.form)
+func (s *server) introspect(c *call) (reply, error) {
+	g, err := s.readToken(c.form)
 	if errors.Is(err, ErrToken) {
-		return respondJSON(w, http.StatusOK, introspection{})
+		return replyJSON(http.StatusOK, introspection{})
 	}
 	if err != nil {
-		return err
+		return reply{}, err
 	}
-	session, u, err := s.store.Session(r.Context(), g.UserID, g.SessionID)
+	session, u, err := s.store.Session(c.Context(), g.UserID, g.SessionID)
 	if errors.Is(err, ErrNotFound) || u.Disabled {
-		return respondJSON(w, http.StatusOK, introspection{})
+		return replyJSON(http.StatusOK, introspection{})
 	}
 	if err != nil {
-		return err
+		return reply{}, err
 	}
 	now := time.Now()
 	usable := g.Generation == session.Generation || session.Superseded(g.Generation, now)
@@ -237,7 +259,7 @@ func (s *server) introspect(w *response, r *request) error {
 		usable = g.access.ValidAt(now)
 	}
 	if !usable {
-		return respondJSON(w, http.StatusOK, introspection{})
+		return replyJSON(http.StatusOK, introspection{})
 	}
 	active := introspection{
 		Active: true, Issuer: s.Issuer, Audience: s.Issuer, Subject: strconv.FormatInt(u.ID, 10), SessionID: session.ID,
@@ -246,5 +268,5 @@ func (s *server) introspect(w *response, r *request) error {
 	if g.Generation == 0 {
 		active.TokenType, active.IssuedAt, active.ExpiresAt = "bearer", g.access.IssuedAt, g.access.ExpiresAt
 	}
-	return respondJSON(w, http.StatusOK, active)
+	return replyJSON(http.StatusOK, active)
 }

@@ -3,166 +3,162 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
 	"time"
 )
 
-func (s *server) createUser(w *response, r *request) error {
-	in := r.object(fields{"username": text, "password": text, "email": textOrNull, "full_name": textOrNull})
-	in.require("username", "password")
-	in.check("username", checkUsername)
+func (s *server) createUser(c *call) (reply, error) {
+	in := c.object(fields{"username": username, "password": password, "email": email, "full_name": fullName}, "username", "password")
 	in.check("password", func(password string) error { return checkPassword(password, in.text("username")) })
-	in.check("email", checkEmail)
-	in.check("full_name", checkFullName)
 	if err := in.err(); err != nil {
-		return err
+		return reply{}, err
 	}
 	// This avoids hashing if the name is taken. CreateUser decides.
-	if _, err := s.store.UserByName(r.Context(), in.text("username")); err == nil {
-		return ErrUsernameTaken
+	if _, err := s.store.UserByName(c.Context(), in.text("username")); err == nil {
+		return reply{}, ErrUsernameTaken
 	} else if !errors.Is(err, ErrNotFound) {
-		return err
+		return reply{}, err
 	}
-	hash, err := s.passwords.Hash(r.Context(), s.clientIP(r.Request), in.text("password"))
+	hash, err := s.passwords.Hash(c.Context(), c.from, in.text("password"))
 	if err != nil {
-		return err
+		return reply{}, err
 	}
 	u := User{Username: in.text("username"), Role: RoleUser, CreatedAt: time.Now().UTC().Truncate(time.Second), PasswordHash: hash}
 	in.patch(&u)
-	if u, err = s.store.CreateUser(r.Context(), r.by, u); err != nil {
-		return err
+	if u, err = s.store.CreateUser(c.Context(), c.by, u); err != nil {
+		return reply{}, err
 	}
-	if r.by.Admin {
-		w.target = u.ID
+	if c.by.Admin {
+		c.target = u.ID
 	}
-	w.Header().Set("Location", fmt.Sprintf("/users/%d", u.ID))
-	return respondUser(w, http.StatusCreated, u)
+	out := replyUser(http.StatusCreated, u)
+	out.header = map[string]string{"Location": fmt.Sprintf("/users/%d", u.ID)}
+	return out, nil
 }
 
-func (s *server) listUsers(w *response, r *request) error {
+func (s *server) listUsers(c *call) (reply, error) {
 	var bad invalid
-	query := r.URL.Query()
+	query := c.URL.Query()
 	limit := bad.number(query, "limit", 1, 1000, 100)
 	after := bad.number(query, "after", 0, 1<<62, 0)
 	if err := bad.err(); err != nil {
-		return err
+		return reply{}, err
 	}
-	users, err := s.store.Users(r.Context(), UserFilter{}, after, int(limit)+1)
+	users, err := s.store.Users(c.Context(), UserFilter{}, after, int(limit)+1)
 	if err != nil {
-		return err
+		return reply{}, err
 	}
+	var out reply
 	if len(users) > int(limit) {
 		users = users[:limit]
-		w.Header().Set("Link", fmt.Sprintf(`</users/?limit=%d&after=%d>; rel="next"`, limit, users[limit-1].ID))
+		next := fmt.Sprintf(`</users/?limit=%d&after=%d>; rel="next"`, limit, users[limit-1].ID)
+		out.header = map[string]string{"Link": next}
 	}
-	b := []byte{'['}
+	out.body = []byte{'['}
 	for i, u := range users {
 		if i > 0 {
-			b = append(b, ',')
+			out.body = append(out.body, ',')
 		}
-		b = appendUser(b, u)
+		out.body = appendUser(out.body, u)
 	}
-	return respond(w, http.StatusOK, append(b, ']'))
+	out.body = append(out.body, "]\n"...)
+	return out, nil
 }
 
-func (s *server) readMe(w *response, r *request) error {
-	return respondUser(w, http.StatusOK, r.user)
-}
+func (s *server) readMe(c *call) (reply, error) { return replyUser(http.StatusOK, c.user), nil }
 
-func (s *server) patchMe(w *response, r *request) error {
-	return s.patch(w, r, r.user.ID, fields{"email": textOrNull, "full_name": textOrNull})
+func (s *server) patchMe(c *call) (reply, error) {
+	return s.patch(c, c.user.ID, fields{"email": email, "full_name": fullName})
 }
 
 // patch applies a merge patch (RFC 7396) of the allowed fields to an account.
-func (s *server) patch(w *response, r *request, id int64, allowed fields) error {
-	in := r.object(allowed)
-	in.check("email", checkEmail)
-	in.check("full_name", checkFullName)
-	in.check("role", func(role string) error { return checkRole(Role(role)) })
+func (s *server) patch(c *call, id int64, allowed fields) (reply, error) {
+	in := c.object(allowed)
 	if err := in.err(); err != nil {
-		return err
+		return reply{}, err
 	}
-	u, err := s.store.UpdateUser(r.Context(), r.by, id, func(u *User) error {
+	ended := false
+	u, err := s.store.UpdateUser(c.Context(), c.by, id, func(u *User) error {
+		old := *u
 		in.patch(u)
+		ended = u.EndsSessions(&old)
 		return nil
 	})
 	if err != nil {
-		return err
+		return reply{}, err
 	}
-	return respondUser(w, http.StatusOK, u)
+	if ended {
+		s.metrics.count("stdauth_sessions_ended_total")
+	}
+	return replyUser(http.StatusOK, u), nil
 }
 
-func (s *server) deleteMe(w *response, r *request) error {
-	in := r.object(fields{"password": text})
-	in.require("password")
+func (s *server) deleteMe(c *call) (reply, error) {
+	in := c.object(fields{"password": password}, "password")
 	if err := in.err(); err != nil {
-		return err
+		return reply{}, err
 	}
-	if err := s.confirm(r, in.text("password")); err != nil {
-		return err
+	if err := s.confirm(c, in.text("password")); err != nil {
+		return reply{}, err
 	}
-	return s.respondEnded(w, s.store.DeleteUser(r.Context(), r.by, r.user.ID))
+	return s.replyEnded(s.store.DeleteUser(c.Context(), c.by, c.user.ID))
 }
 
-func (s *server) changePassword(w *response, r *request) error {
-	in := r.object(fields{"current_password": text, "new_password": text})
-	in.require("current_password", "new_password")
-	in.check("new_password", func(password string) error { return checkPassword(password, r.user.Username) })
+func (s *server) changePassword(c *call) (reply, error) {
+	in := c.object(fields{"current_password": password, "new_password": password}, "current_password", "new_password")
+	in.check("new_password", func(password string) error { return checkPassword(password, c.user.Username) })
 	if err := in.err(); err != nil {
-		return err
+		return reply{}, err
 	}
-	if err := s.confirm(r, in.text("current_password")); err != nil {
-		return err
+	if err := s.confirm(c, in.text("current_password")); err != nil {
+		return reply{}, err
 	}
-	u, err := s.setPassword(r, r.user.ID, in.text("new_password"))
+	u, err := s.setPassword(c, c.user.ID, in.text("new_password"))
 	if err != nil {
-		return err
+		return reply{}, err
 	}
 	s.metrics.count("stdauth_sessions_ended_total")
-	err = s.startSession(w, r, u, s.AccessTTL)
+	out, err := s.startSession(c, u, s.AccessTTL)
 	if errors.Is(err, ErrStale) || errors.Is(err, ErrNotFound) {
-		return ErrEnded // the password was reset, or the account deleted, since
+		return reply{}, ErrEnded // the password was reset, or the account deleted, since
 	}
-	return err
+	return out, err
 }
 
 // confirm checks the password of the calling account. If the password changes before
 // the confirmed change is made, the store refuses that change, because the calling
 // session has ended.
-func (s *server) confirm(r *request, password string) error {
-	_, err := s.passwords.Check(r.Context(), r.user.Username, s.clientIP(r.Request), password, func() (string, error) {
-		return r.user.PasswordHash, nil
+func (s *server) confirm(c *call, password string) error {
+	_, err := s.passwords.Check(c.Context(), c.user.Username, c.from, password, func() (string, error) {
+		return c.user.PasswordHash, nil
 	})
 	return err
 }
 
 // setPassword changes the password of an account, which ends its sessions.
-func (s *server) setPassword(r *request, id int64, password string) (User, error) {
-	hash, err := s.passwords.Hash(r.Context(), s.clientIP(r.Request), password)
+func (s *server) setPassword(c *call, id int64, password string) (User, error) {
+	hash, err := s.passwords.Hash(c.Context(), c.from, password)
 	if err != nil {
 		return User{}, err
 	}
-	return s.store.UpdateUser(r.Context(), r.by, id, func(u *User) error {
+	return s.store.UpdateUser(c.Context(), c.by, id, func(u *User) error {
 		u.SetPassword(hash)
 		return nil
 	})
 }
 
-func (s *server) listMySessions(w *response, r *request) error {
-	return s.respondSessions(w, r, r.user.ID)
-}
+func (s *server) listMySessions(c *call) (reply, error) { return s.replySessions(c, c.user.ID) }
 
-func (s *server) respondSessions(w *response, r *request, userID int64) error {
-	sessions, err := s.store.Sessions(r.Context(), userID)
+func (s *server) replySessions(c *call, userID int64) (reply, error) {
+	sessions, err := s.store.Sessions(c.Context(), userID)
 	if err != nil {
-		return err
+		return reply{}, err
 	}
-	calling := func(v Session) bool { return v.ID == r.session.ID }
-	if userID == r.user.ID && !slices.ContainsFunc(sessions, calling) {
-		return ErrEnded // since it was admitted
+	calling := func(v Session) bool { return v.ID == c.session.ID }
+	if userID == c.user.ID && !slices.ContainsFunc(sessions, calling) {
+		return reply{}, ErrEnded // since it was admitted
 	}
 	type view struct {
 		ID         string    `json:"id"`
@@ -178,76 +174,74 @@ func (s *server) respondSessions(w *response, r *request, userID int64) error {
 	for i, v := range sessions {
 		views[i] = view{v.ID, second(v.CreatedAt), second(v.LastUsedAt), second(v.ExpiresAt), v.UserAgent, v.IP, calling(v)}
 	}
-	return respondJSON(w, http.StatusOK, views)
+	return replyJSON(http.StatusOK, views)
 }
 
-func (s *server) endMyOtherSessions(w *response, r *request) error {
-	return s.respondEnded(w, s.store.EndSessions(r.Context(), r.by, r.user.ID, r.session.ID))
+// replyEnded returns the reply to a change that ended sessions, or its error.
+func (s *server) replyEnded(err error) (reply, error) {
+	if err == nil {
+		s.metrics.count("stdauth_sessions_ended_total")
+	}
+	return noContent, err
 }
 
-func (s *server) endMySession(w *response, r *request) error {
-	return s.respondEnded(w, s.store.EndSession(r.Context(), r.by, r.user.ID, r.PathValue("sid")))
+func (s *server) endMyOtherSessions(c *call) (reply, error) {
+	return s.replyEnded(s.store.EndSessions(c.Context(), c.by, c.user.ID, c.session.ID))
 }
 
-func (s *server) readUser(w *response, r *request) error {
-	if pathID(r) == r.user.ID {
-		return respondUser(w, http.StatusOK, r.user) // as admitted; it may be disabled by now
+func (s *server) endMySession(c *call) (reply, error) {
+	return s.replyEnded(s.store.EndSession(c.Context(), c.by, c.user.ID, c.PathValue("sid")))
+}
+
+func (s *server) readUser(c *call) (reply, error) {
+	if pathID(c) == c.user.ID {
+		return s.readMe(c) // as admitted; it may be disabled by now
 	}
 	// Only admins may learn whether another account exists.
-	if r.user.Role != RoleAdmin {
-		return ErrNotAdmin
+	if c.user.Role != RoleAdmin {
+		return reply{}, ErrNotAdmin
 	}
-	u, err := s.store.User(r.Context(), pathID(r))
+	u, err := s.store.User(c.Context(), pathID(c))
+	return replyUser(http.StatusOK, u), err
+}
+
+func (s *server) patchUser(c *call) (reply, error) {
+	return s.patch(c, pathID(c), fields{"email": email, "full_name": fullName, "disabled": disabled, "role": role})
+}
+
+func (s *server) deleteUser(c *call) (reply, error) {
+	if pathID(c) == c.user.ID {
+		return reply{}, detailed(errOwnAccount, "Delete your own account at /users/me/, with its password")
+	}
+	return s.replyEnded(s.store.DeleteUser(c.Context(), c.by, pathID(c)))
+}
+
+func (s *server) resetPassword(c *call) (reply, error) {
+	if pathID(c) == c.user.ID {
+		return reply{}, detailed(errOwnAccount, "Change your own password at /users/me/password, with the current one")
+	}
+	u, err := s.store.User(c.Context(), pathID(c))
 	if err != nil {
-		return err
+		return reply{}, err
 	}
-	return respondUser(w, http.StatusOK, u)
-}
-
-func (s *server) patchUser(w *response, r *request) error {
-	return s.patch(w, r, pathID(r), fields{"email": textOrNull, "full_name": textOrNull, "disabled": boolean, "role": text})
-}
-
-func (s *server) deleteUser(w *response, r *request) error {
-	if pathID(r) == r.user.ID {
-		return detailed(errOwnAccount, "Delete your own account at /users/me/, with its password")
-	}
-	return s.respondEnded(w, s.store.DeleteUser(r.Context(), r.by, pathID(r)))
-}
-
-func (s *server) resetPassword(w *response, r *request) error {
-	if pathID(r) == r.user.ID {
-		return detailed(errOwnAccount, "Change your own password at /users/me/password, with the current one")
-	}
-	u, err := s.store.User(r.Context(), pathID(r))
-	if err != nil {
-		return err
-	}
-	in := r.object(fields{"new_password": text})
-	in.require("new_password")
+	in := c.object(fields{"new_password": password}, "new_password")
 	in.check("new_password", func(password string) error { return checkPassword(password, u.Username) })
 	if err := in.err(); err != nil {
-		return err
+		return reply{}, err
 	}
-	_, err = s.setPassword(r, u.ID, in.text("new_password"))
-	return s.respondEnded(w, err)
+	_, err = s.setPassword(c, u.ID, in.text("new_password"))
+	return s.replyEnded(err)
 }
 
-func (s *server) listSessions(w *response, r *request) error {
-	if _, err := s.store.User(r.Context(), pathID(r)); err != nil {
-		return err
+func (s *server) listSessions(c *call) (reply, error) {
+	if _, err := s.store.User(c.Context(), pathID(c)); err != nil {
+		return reply{}, err
 	}
-	return s.respondSessions(w, r, pathID(r))
+	return s.replySessions(c, pathID(c))
 }
 
-func (s *server) endSessions(w *response, r *request) error {
-	return s.respondEnded(w, s.store.EndSessions(r.Context(), r.by, pathID(r), ""))
-}
-
-// pathID returns the {id} of the path, or 0, which no account has.
-func pathID(r *request) int64 {
-	id, _ := wholeNumber(r.PathValue("id"), 1, math.MaxInt64)
-	return id
+func (s *server) endSessions(c *call) (reply, error) {
+	return s.replyEnded(s.store.EndSessions(c.Context(), c.by, pathID(c), ""))
 }
 
 // appendUser appends an account as clients see it. It names each field, so no secret
@@ -271,6 +265,6 @@ func appendUser(b []byte, u User) []byte {
 	return append(b, `"}`...)
 }
 
-func respondUser(w *response, status int, u User) error {
-	return respond(w, status, appendUser(make([]byte, 0, 256), u))
+func replyUser(status int, u User) reply {
+	return reply{status: status, body: append(appendUser(make([]byte, 0, 256), u), '\n')}
 }

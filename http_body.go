@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,30 +17,39 @@ import (
 
 // This file reads the bodies of requests. A response lists all invalid fields together.
 
-const maxBody = 64 << 10 // bytes
+// A bodyType says what body a route takes: media types, and a limit in bytes.
+type bodyType struct {
+	types []string
+	limit int64
+}
 
-// A bodyType lists the media types that a route accepts.
-type bodyType []string
+const (
+	maxBody = 64 << 10 // bytes
+	maxForm = 8 << 10  // bytes: room for two tokens
+)
+
+const formType = "application/x-www-form-urlencoded"
 
 var (
 	noBody    bodyType
-	formBody  = bodyType{"application/x-www-form-urlencoded"}
-	jsonBody  = bodyType{"application/json"}
-	patchBody = bodyType{"application/merge-patch+json", "application/json"}
+	formBody  = bodyType{[]string{formType}, maxForm}
+	jsonBody  = bodyType{[]string{"application/json"}, maxBody}
+	patchBody = bodyType{[]string{"application/merge-patch+json", "application/json"}, maxBody}
 )
 
 // readBody reads the whole body of a request and parses it.
-func (r *request) readBody(w http.ResponseWriter, accepted bodyType) error {
-	if len(accepted) == 0 {
+func (c *call) readBody(accepted bodyType) error {
+	if accepted.limit == 0 {
 		return nil
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	given, _, unparsed := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if unparsed != nil || !slices.Contains(accepted, given) || len(r.Header["Content-Type"]) > 1 {
-		return detailed(errMediaType, "The Content-Type must be "+strings.Join(accepted, " or "))
+	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.Body, accepted.limit))
+	given, _, _ := strings.Cut(c.Header.Get("Content-Type"), ";") // a parameter changes nothing
+	given = strings.ToLower(strings.TrimSpace(given))
+	if !slices.Contains(accepted.types, given) || len(c.Header["Content-Type"]) > 1 {
+		return detailed(errMediaType, "The Content-Type must be "+strings.Join(accepted.types, " or "))
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return errTooLarge
+		return detailed(errTooLarge, fmt.Sprintf("The body must be at most %d bytes long", accepted.limit))
 	}
 	if slow, ok := errors.AsType[net.Error](err); ok && slow.Timeout() {
 		return errSlow
@@ -49,10 +57,10 @@ func (r *request) readBody(w http.ResponseWriter, accepted bodyType) error {
 	if err != nil {
 		return detailed(errInvalidRequest, "The body could not be read")
 	}
-	if given == formBody[0] {
-		r.form, err = parseForm(string(body))
+	if given == formType {
+		c.form, err = parseForm(string(body))
 	} else {
-		r.members, err = parseObject(body)
+		c.members, err = parseObject(body)
 	}
 	return err
 }
@@ -73,6 +81,7 @@ func parseForm(body string) (form, error) {
 		}
 		f[name] = given[0]
 	}
+	f["username"] = trimName(f["username"])
 	return f, nil
 }
 
@@ -84,6 +93,9 @@ func (f form) require(names ...string) error {
 	}
 	return nil
 }
+
+// trimName removes spaces around a username. Keyboards of phones add one.
+func trimName(name string) string { return strings.Trim(name, " ") }
 
 // A member is a name and an undecoded value of a JSON object.
 type member struct {
@@ -142,21 +154,36 @@ const (
 // could become one.
 func (k kind) read(value json.RawMessage) (v any, err error) {
 	if json.Unmarshal(value, &v) != nil {
-		return nil, errors.New(string(k)) // a number out of range
+		v = 0 // a number that is out of range
 	}
 	s, isText := v.(string)
 	_, isBool := v.(bool)
 	switch {
 	case isText && k != boolean && strings.ContainsRune(s, utf8.RuneError):
 		return nil, errors.New("must not contain U+FFFD or half of a surrogate pair")
-	case isText && k != boolean, isBool && k == boolean, v == nil && k == textOrNull:
+	case s == "" && k == textOrNull && (isText || v == nil):
+		return nil, nil // as empty fields of a form are sent
+	case isText && k != boolean, isBool && k == boolean:
 		return v, nil
 	}
 	return nil, errors.New(string(k))
 }
 
+// A field is the type of a member and a rule for its text.
+type field struct {
+	kind kind
+	rule func(string) error // may be nil
+}
+
 // fields are the members that a JSON body may have.
-type fields map[string]kind
+type fields map[string]field
+
+var username = field{text, checkUsername}
+var password = field{text, nil} // a new one has a rule that depends on the username
+var email = field{textOrNull, checkEmail}
+var fullName = field{textOrNull, checkFullName}
+var disabled = field{boolean, nil}
+var role = field{text, func(role string) error { return checkRole(Role(role)) }}
 
 // An object is a JSON body: its values, and the errors found so far.
 type object struct {
@@ -164,11 +191,12 @@ type object struct {
 	invalid
 }
 
-// object decodes the body, and records unknown, repeated and mistyped fields.
-func (r *request) object(allowed fields) *object {
+// object decodes the body. It records unknown, repeated and mistyped fields, missing
+// ones, and those that break their rule.
+func (c *call) object(allowed fields, required ...string) *object {
 	o := &object{values: map[string]any{}}
-	for _, m := range r.members {
-		kind, known := allowed[m.name]
+	for _, m := range c.members {
+		field, known := allowed[m.name]
 		if !known {
 			o.add(m.name, "is not a field of this request")
 			continue
@@ -177,21 +205,26 @@ func (r *request) object(allowed fields) *object {
 			o.add(m.name, "is given more than once")
 			continue
 		}
-		value, err := kind.read(m.value)
+		value, err := field.kind.read(m.value)
 		if err != nil {
 			o.add(m.name, err.Error())
 		}
+		if name, ok := value.(string); ok && m.name == "username" {
+			value = trimName(name)
+		}
 		o.values[m.name] = value
 	}
-	return o
-}
-
-func (o *object) require(names ...string) {
-	for _, name := range names {
+	for _, name := range required {
 		if _, given := o.values[name]; !given {
 			o.add(name, "is required")
 		}
 	}
+	for _, m := range c.members {
+		if rule := allowed[m.name].rule; rule != nil {
+			o.check(m.name, rule)
+		}
+	}
+	return o
 }
 
 // check applies a rule to a field, if it is a string.

@@ -214,11 +214,11 @@ func jsonTestSuite(t *testing.T) (all []struct{ name, text string }) {
 func TestBodyThatBreaksOffIsNotRead(t *testing.T) {
 	for _, err := range []error{io.ErrUnexpectedEOF, &net.OpError{Op: "read", Net: "tcp", Err: errors.New("connection reset by peer")}} {
 		r := httptest.NewRequestWithContext(t.Context(), "POST", "/revoke", io.MultiReader(strings.NewReader("token=x"), iotest.ErrReader(err)))
-		r.Header.Set("Content-Type", formBody[0])
-		req := &request{Request: r}
-		wantErr(t, "readBody", req.readBody(httptest.NewRecorder(), formBody), errInvalidRequest)
-		if len(req.form) > 0 {
-			t.Errorf("the form of a body that breaks off is %v, want none", req.form)
+		r.Header.Set("Content-Type", formType)
+		c := &call{Request: r, w: httptest.NewRecorder()}
+		wantErr(t, "readBody", c.readBody(formBody), errInvalidRequest)
+		if len(c.form) > 0 {
+			t.Errorf("the form of a body that breaks off is %v, want none", c.form)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -69,7 +68,7 @@ var problems = []problem{
 	{errCrossOrigin, 403, "cross_origin", "invalid_request", "", 0, "Cross-origin request"},
 	{errOwnAccount, 403, "own_account", "", "", 0, ""},
 	{errMediaType, 415, "unsupported_media_type", "invalid_request", "", 0, ""},
-	{errTooLarge, 413, "too_large", "invalid_request", "", 0, fmt.Sprintf("The body must be at most %d bytes long", maxBody)},
+	{errTooLarge, 413, "too_large", "invalid_request", "", 0, ""},
 	{errTwoCredentials, 400, "invalid_request", "invalid_request", invalidRequest, 0, "More than one Authorization header"},
 	{errSecretInQuery, 400, "invalid_request", "invalid_request", invalidRequest, 0, "A name or a secret must not be sent in the query string"},
 	{ErrUnavailable, 503, "store_unavailable", "temporarily_unavailable", "", 5 * time.Second, "The store cannot be used at the moment"},
@@ -154,40 +153,44 @@ func problemOf(err error) (p problem, fields []fieldError) {
 	return p, fields
 }
 
-// fail writes the response to an error.
-func (s *server) fail(w *response, r *http.Request, err error) {
+// refusal returns the reply to an error.
+func (s *server) refusal(c *call, err error) reply {
 	p, fields := problemOf(err)
-	gone := r.Context().Err() != nil
+	gone := c.Context().Err() != nil
 	switch {
 	case p.err == errInternal && gone:
-		w.WriteHeader(statusClientGone)
-		return
+		return reply{status: statusClientGone}
+	case err == errInternal: // a panic, which is in the log
 	case p.err == errInternal, p.err == ErrUnavailable && !gone:
-		s.log.Error("request failed", "id", w.id, "route", routeOf(r.Pattern), "error", err)
+		s.log.Error("request failed", "id", c.id, "route", c.routeName(), "error", err)
 	}
 	s.metrics.count(errorSample(p.code))
-	h := w.Header()
+	header := map[string]string{}
 	if p.challenge != "" {
-		h.Set("WWW-Authenticate", p.challenge)
+		header["Www-Authenticate"] = p.challenge
 	}
 	if p.retry > 0 {
-		h.Set("Retry-After", strconv.Itoa(int((p.retry+time.Second-1)/time.Second)))
+		header["Retry-After"] = strconv.Itoa(int((p.retry + time.Second - 1) / time.Second))
 	}
-	if p.oauth != "" && (r.URL.Path == "/token" || r.URL.Path == "/revoke" || r.URL.Path == "/introspect") {
-		respondJSON(w, p.status, struct {
+	var body any
+	if p.oauth != "" && (c.URL.Path == "/token" || c.URL.Path == "/revoke" || c.URL.Path == "/introspect") {
+		body = struct {
 			Error       string `json:"error"`
 			Description string `json:"error_description"`
 			Detail      string `json:"detail"`
 			Code        string `json:"code"`
-		}{p.oauth, p.detail, p.detail, p.code})
-		return
+		}{p.oauth, p.detail, p.detail, p.code}
+	} else {
+		header["Content-Type"] = "application/problem+json"
+		body = struct {
+			Title  string       `json:"title"`
+			Status int          `json:"status"`
+			Detail string       `json:"detail"`
+			Code   string       `json:"code"`
+			Errors []fieldError `json:"errors,omitempty"`
+		}{http.StatusText(p.status), p.status, p.detail, p.code, fields}
 	}
-	h["Content-Type"] = []string{"application/problem+json"}
-	respondJSON(w, p.status, struct {
-		Title  string       `json:"title"`
-		Status int          `json:"status"`
-		Detail string       `json:"detail"`
-		Code   string       `json:"code"`
-		Errors []fieldError `json:"errors,omitempty"`
-	}{http.StatusText(p.status), p.status, p.detail, p.code, fields})
+	out, _ := replyJSON(p.status, body) // these values can be marshalled
+	out.header = header
+	return out
 }

@@ -47,7 +47,7 @@ var buckets = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 
 func newMetrics(routes []route, gauges func() map[string]float64) *metrics {
 	m := &metrics{gauges: gauges, counts: map[string]int64{
-		`stdauth_logins_total{outcome="ok"}`: 0, `stdauth_logins_total{outcome="failed"}`: 0,
+		`stdauth_logins_total{outcome="ok"}`: 0, `stdauth_logins_total{outcome="failed"}`: 0, `stdauth_logins_total{outcome="refused"}`: 0,
 		"stdauth_refreshes_total": 0, "stdauth_replays_total": 0, "stdauth_sessions_started_total": 0, "stdauth_sessions_ended_total": 0,
 	}}
 	for _, p := range problems {
@@ -66,7 +66,7 @@ func errorSample(code string) string { return `stdauth_errors_total{code="` + co
 
 func requestSample(pattern string, class int) string {
 	method, _, _ := strings.Cut(pattern, " ")
-	return `stdauth_requests_total{method="` + method + `",route="` + routeOf(pattern) + `",class="` + strconv.Itoa(class) + `xx"}`
+	return `stdauth_requests_total{method="` + method + `",route="` + routeName(pattern) + `",class="` + strconv.Itoa(class) + `xx"}`
 }
 
 // count adds one to a sample.
@@ -77,16 +77,16 @@ func (m *metrics) count(sample string) {
 }
 
 // observe counts a response.
-func (m *metrics) observe(pattern string, w *response, took time.Duration) {
-	sample := requestSample(pattern, min(w.status/100, 5))
+func (m *metrics) observe(c *call, took time.Duration) {
+	sample := requestSample(c.route, min(c.status/100, 5))
 	bucket, _ := slices.BinarySearch(buckets[:], took.Seconds())
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.counts[sample]++
 	m.took[bucket]++
 	m.seconds += took.Seconds()
-	if w.login != "" {
-		m.counts[`stdauth_logins_total{outcome="`+w.login+`"}`]++
+	if c.login != "" {
+		m.counts[`stdauth_logins_total{outcome="`+c.login+`"}`]++
 	}
 }
 

@@ -1,111 +1,153 @@
 package main
 
 import (
+	"crypto/rand"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
-// handler returns the routes behind the middleware, which is listed outermost first.
+// This file is what every request passes before its handler. It is a list of guards
+// instead of the usual chain of func(http.Handler) http.Handler: a link of such a chain
+// sees only a ResponseWriter and a Request, so what one link finds out, the next must
+// find out again or fish out of a context. A guard is given the call, which knows it.
+
+// handler returns the handler of all requests. Those that ServeMux would redirect or
+// refuse by itself, in its own words, go to noRoute.
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, route := range s.routes() {
 		mux.Handle(route.pattern, s.endpoint(route))
 	}
-	mux.Handle("/", s.noRoute(mux))
-	handler := http.Handler(mux)
-	for _, wrap := range slices.Backward([]func(http.Handler) http.Handler{
-		oneLength, s.observe, s.headers, s.cors, s.sameOrigin, s.refuse, addSlash,
-	}) {
-		handler = wrap(handler)
-	}
-	return handler
-}
-
-// oneLength closes the connection after a request that may have had two lengths. If it
-// had both Content-Length and Transfer-Encoding, a proxy may have seen the request end
-// elsewhere than this server did. net/http does not report this, so every chunked
-// request is the last on its connection (RFC 9112, section 6.1).
-func oneLength(next http.Handler) http.Handler {
+	other := s.endpoint(route{who: anyone, handle: func(c *call) (reply, error) { return s.noRoute(c, mux) }})
+	mux.Handle("/", other)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(r.TransferEncoding) > 0 {
-			w.Header().Set("Connection", "close")
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// headers sets the headers of every response. No cache may store a response of the API
-// (RFC 9111, section 5.2.2.5); the page sets its own rule.
-func (s *server) headers(next http.Handler) http.Handler {
-	noStore, noSniff, hsts := []string{"no-store"}, []string{"nosniff"}, []string{"max-age=31536000"}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h["Cache-Control"] = noStore
-		h["X-Content-Type-Options"] = noSniff
-		if s.TLS {
-			h["Strict-Transport-Security"] = hsts // for a year (RFC 6797)
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// cors lets pages of the configured origins use the API (Fetch standard, "CORS
-// protocol"). There are no cookies, so a page needs a token, and for that the user's
-// password.
-func (s *server) cors(next http.Handler) http.Handler {
-	if len(s.CORSOrigins) == 0 {
-		return next
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		origin, h := r.Header.Get("Origin"), w.Header()
-		if origin == "" {
-			next.ServeHTTP(w, r)
+		if !canonical(r.URL.Path) || slices.Contains(unslashed, r.URL.Path) {
+			other.ServeHTTP(w, r)
 			return
 		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// canonical reports whether ServeMux takes a path as it is. "OPTIONS *" and "CONNECT
+// host:port" have none.
+func canonical(p string) bool {
+	clean := path.Clean(p)
+	return strings.HasPrefix(p, "/") && (p == clean || clean != "/" && strings.TrimSuffix(p, "/") == clean)
+}
+
+// unslashed are the paths to which ServeMux would add a slash, or which it would take for
+// an {id}.
+var unslashed = []string{"/users", "/users/me"}
+
+// newCall returns the call of a request and sets the headers of every response.
+func (s *server) newCall(w http.ResponseWriter, r *http.Request, pattern string) *call {
+	c := &call{Request: r, w: w, route: pattern, start: time.Now()}
+	peer := peer(r)
+	trusted := s.trusted(peer)
+	c.from = s.client(r, peer, trusted)
+	if c.id = r.Header.Get("X-Request-Id"); !trusted || !isPlain(c.id) {
+		c.id = rand.Text()
+	}
+	s.setHeaders(c)
+	return c
+}
+
+var neverCached, noSniff, oneYear = []string{"no-store"}, []string{"nosniff"}, []string{"max-age=31536000"}
+
+// setHeaders sets the headers of every response; a reply may have its own. No cache may
+// store a response of the API (RFC 9111, section 5.2.2.5).
+func (s *server) setHeaders(c *call) {
+	h := c.w.Header()
+	h["X-Request-Id"] = []string{c.id}
+	h["Cache-Control"] = neverCached
+	h["X-Content-Type-Options"] = noSniff
+	// A browser would apply this to every other server on this machine as well.
+	if s.TLS && !isLoopback(c.Host) {
+		h["Strict-Transport-Security"] = oneYear // RFC 6797
+	}
+	// With both Content-Length and Transfer-Encoding, a proxy may have seen the request
+	// end elsewhere than this server did. net/http does not report this, so every chunked
+	// request is the last on its connection (RFC 9112, section 6.1).
+	if len(c.TransferEncoding) > 0 {
+		h.Set("Connection", "close")
+	}
+	// Pages of the configured origins may use the API (Fetch standard, "CORS protocol").
+	// There are no cookies, so a page needs a token, and for that the user's password.
+	if origin := c.Header.Get("Origin"); origin != "" && len(s.CORSOrigins) > 0 {
 		h.Set("Vary", "Origin")
-		if !s.allowedOrigin(origin) {
-			next.ServeHTTP(w, r)
-			return
+		if s.allowedOrigin(origin) {
+			h.Set("Access-Control-Allow-Origin", origin)
+			h.Set("Access-Control-Expose-Headers", "Link, Location, Retry-After, WWW-Authenticate, X-Request-Id")
 		}
-		h.Set("Access-Control-Allow-Origin", origin)
-		h.Set("Access-Control-Expose-Headers", "Link, Location, Retry-After, WWW-Authenticate, X-Request-Id")
-		if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
-			next.ServeHTTP(w, r)
-			return
+	}
+}
+
+// preflight reports whether a browser asks if a page may send a request, and answers it
+// if so. The request may have any header: without cookies, none of them gives a page
+// anything.
+func (s *server) preflight(c *call) bool {
+	if c.Method != http.MethodOptions || c.Header.Get("Access-Control-Request-Method") == "" || !s.allowedOrigin(c.Header.Get("Origin")) {
+		return false
+	}
+	h, allowed := c.w.Header(), "Authorization, Content-Type"
+	for name := range strings.SplitSeq(c.Header.Get("Access-Control-Request-Headers"), ",") {
+		if name = strings.TrimSpace(name); isToken(name) && !strings.EqualFold(name, "Authorization") && !strings.EqualFold(name, "Content-Type") {
+			allowed += ", " + name
 		}
-		h.Set("Access-Control-Allow-Methods", strings.Join(methods, ", "))
-		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type")
-		h.Set("Access-Control-Max-Age", "600") // seconds
-		w.WriteHeader(http.StatusNoContent)
+	}
+	h.Set("Access-Control-Allow-Methods", strings.Join(methods, ", "))
+	h.Set("Access-Control-Allow-Headers", allowed)
+	h.Set("Access-Control-Max-Age", "600") // seconds
+	return true
+}
+
+// isToken reports whether a string can be the name of a header (RFC 9110, section
+// 5.6.2).
+func isToken(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
+		return c <= ' ' || c > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c)
 	})
+}
+
+// guards refuse requests, in this order.
+var guards = []func(*server, *call) error{
+	(*server).sameOrigin,
+	(*server).oneCredential,
+	(*server).noSecretInQuery,
 }
 
 // sameOrigin refuses requests that a page of another site makes its visitor's browser
 // send. Such a page cannot read the response, but with wrong passwords it could get the
 // visitor throttled.
-func (s *server) sameOrigin(next http.Handler) http.Handler {
-	protection := http.NewCrossOriginProtection()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if (protection.Check(r) != nil || s.rebound(r)) && !s.allowedOrigin(r.Header.Get("Origin")) {
-			s.fail(w.(*response), r, errCrossOrigin)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+func (s *server) sameOrigin(c *call) error {
+	if (s.crossOrigin.Check(c.Request) != nil || s.rebound(c)) && !s.allowedOrigin(c.Header.Get("Origin")) {
+		return errCrossOrigin
+	}
+	return nil
 }
 
 // rebound reports whether a page may have made its own name resolve to this machine (DNS
 // rebinding), so that its requests have one origin with the server. This is checked only
 // with the demo accounts, whose passwords everybody knows: otherwise a proxy may pass on
 // any name.
-func (s *server) rebound(r *http.Request) bool {
-	safe := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
-	return s.Demo && !safe && r.Header.Get("Origin") != "" && !isLoopback(r.Host)
+func (s *server) rebound(c *call) bool {
+	safe := c.Method == http.MethodGet || c.Method == http.MethodHead || c.Method == http.MethodOptions
+	return s.Demo && !safe && c.Header.Get("Origin") != "" && !isLoopback(c.Host)
+}
+
+// fromAfar reports whether a request may have come from another machine, through a
+// proxy.
+func (c *call) fromAfar() bool {
+	return !isLoopback(c.Host) || c.Header.Get("X-Forwarded-For") != "" || c.Header.Get("Forwarded") != ""
 }
 
 // isLoopback reports whether only this machine can reach an address, which may have a
@@ -115,7 +157,8 @@ func isLoopback(addr string) bool {
 	if err != nil {
 		host = strings.Trim(addr, "[]")
 	}
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
+	host = strings.ToLower(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || net.ParseIP(host).IsLoopback()
 }
 
 func (s *server) allowedOrigin(origin string) bool {
@@ -134,81 +177,94 @@ func matchOrigin(pattern, origin string) bool {
 	return ok && err == nil
 }
 
-// refuse refuses requests that should not have been sent. A query string ends up in
-// logs, histories and Referer headers, so a secret in it has leaked (RFC 9700, section
-// 4.3.2). With two Authorization headers, a proxy may have checked the other one.
-func (s *server) refuse(next http.Handler) http.Handler {
-	secrets := []string{"username", "password", "token", "refresh_token", "access_token"}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var err error
-		switch {
-		// "OPTIONS *" and "CONNECT host:port" have no path. ServeMux would respond in
-		// plain text.
-		case r.RequestURI == "*", r.Method == http.MethodConnect && r.URL.Path == "":
-			err = ErrNotFound
-		case len(r.Header["Authorization"]) > 1:
-			err = errTwoCredentials
-		case r.URL.RawQuery != "":
-			query, unparsed := url.ParseQuery(r.URL.RawQuery)
-			if unparsed != nil {
-				err = detailed(errInvalidRequest, "The query string is not valid")
-			} else if slices.ContainsFunc(secrets, query.Has) {
-				err = errSecretInQuery
-			}
-		}
-		if err != nil {
-			s.fail(w.(*response), r, err)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
+// oneCredential refuses two Authorization headers: a proxy may have checked the other one.
+func (s *server) oneCredential(c *call) error {
+	if len(c.Header["Authorization"]) > 1 {
+		return errTwoCredentials
+	}
+	return nil
 }
 
-// addSlash redirects to the two paths that end in a slash, as in the article.
-func addSlash(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/users" && r.URL.Path != "/users/me" {
-			next.ServeHTTP(w, r)
-			return
-		}
-		to := url.URL{Path: r.URL.Path + "/", RawQuery: r.URL.RawQuery}
-		http.Redirect(w, r, to.String(), http.StatusTemporaryRedirect)
-	})
+var secretNames = []string{"username", "password", "token", "refresh_token", "access_token"}
+
+// noSecretInQuery refuses secrets in the query string, which ends up in logs, histories
+// and Referer headers: such a secret has leaked (RFC 9700, section 4.3.2).
+func (s *server) noSecretInQuery(c *call) error {
+	if c.URL.RawQuery == "" {
+		return nil
+	}
+	query, err := url.ParseQuery(c.URL.RawQuery)
+	if err != nil {
+		return detailed(errInvalidRequest, "The query string is not valid")
+	}
+	if slices.ContainsFunc(secretNames, query.Has) {
+		return errSecretInQuery
+	}
+	return nil
 }
 
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 
-// noRoute handles requests that no route matches: 405 with the methods that would
-// match, else 404. ServeMux would write these in plain text.
-func (s *server) noRoute(mux *http.ServeMux) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var allow []string
-		for _, method := range methods {
-			probe := http.Request{Method: method, URL: r.URL}
-			if _, pattern := mux.Handler(&probe); pattern != "/" {
-				allow = append(allow, method)
-			}
-		}
-		r.Pattern = "" // for the log: no route
-		err := ErrNotFound
-		if allow != nil {
-			w.Header().Set("Allow", strings.Join(allow, ", "))
-			err = errMethod
-		}
-		s.fail(w.(*response), r, err)
-	})
+// noRoute handles requests that no route matches. If one would match with the other
+// choice of a last slash, it redirects there. If one would match with another method,
+// it names the methods: 204 for OPTIONS, else 405.
+func (s *server) noRoute(c *call, mux *http.ServeMux) (reply, error) {
+	allow := allowedMethods(mux, c.URL)
+	if allow == nil {
+		return otherSlash(c, mux)
+	}
+	out := noContent
+	if c.Method != http.MethodOptions {
+		out = s.refusal(c, errMethod)
+	}
+	out.header = maps.Collect(maps.All(out.header)) // noContent has none
+	out.header["Allow"] = strings.Join(allow, ", ")
+	return out, nil
 }
 
-// clientIP returns the address of the client: the peer's, or if that is a trusted
+// otherSlash redirects to the path that a client probably meant. "OPTIONS *" and
+// "CONNECT host:port" have no path.
+func otherSlash(c *call, mux *http.ServeMux) (reply, error) {
+	clean := path.Clean(c.URL.Path)
+	for _, other := range []string{clean, strings.TrimSuffix(clean, "/") + "/"} {
+		to := url.URL{Path: other, RawQuery: c.URL.RawQuery}
+		if other != c.URL.Path && c.URL.RawPath == "" && strings.HasPrefix(c.URL.Path, "/") && allowedMethods(mux, &to) != nil {
+			return redirect(http.StatusTemporaryRedirect, to.String()), nil
+		}
+	}
+	return reply{}, ErrNotFound
+}
+
+// allowedMethods returns the methods that have a route for a path.
+func allowedMethods(mux *http.ServeMux, u *url.URL) (allow []string) {
+	if !canonical(u.Path) || slices.Contains(unslashed, u.Path) {
+		return nil
+	}
+	for _, method := range methods {
+		probe := http.Request{Method: method, URL: u}
+		if _, pattern := mux.Handler(&probe); pattern != "/" {
+			allow = append(allow, method)
+		}
+	}
+	return allow
+}
+
+// client returns the address of the client: the peer's, or if that is a trusted
 // proxy, the one in X-Forwarded-For. Each proxy appends the address of its client. So
 // the list is read from its end up to the first address that is not trusted; a client
 // could have sent what is before it.
-func (s *server) clientIP(r *http.Request) netip.Addr {
-	addr := peer(r)
-	if len(s.TrustedProxies) == 0 {
+func (s *server) client(r *http.Request, addr netip.Addr, trusted bool) netip.Addr {
+	given := r.Header.Values("X-Forwarded-For")
+	if given == nil {
 		return addr
 	}
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	if !trusted {
+		s.warnOfProxy.Do(func() {
+			s.log.Warn("a request has X-Forwarded-For, but no -trusted-proxy names its sender: behind a proxy, all clients share one address", "sender", addr)
+		})
+		return addr
+	}
+	hops := strings.Split(strings.Join(given, ","), ",")
 	for i := len(hops) - 1; i >= 0 && s.trusted(addr); i-- {
 		hop, err := parseHop(strings.TrimSpace(hops[i]))
 		if err != nil {

@@ -26,7 +26,7 @@ var web embed.FS
 // tests, so a test sees to it that no file is missing.
 //
 //go:embed auth.go auth_throttle.go handlers.go handlers_token.go handlers_users.go
-//go:embed http_body.go http_errors.go http_log.go http_metrics.go http_middleware.go http_page.go http_response.go
+//go:embed http_body.go http_call.go http_errors.go http_log.go http_metrics.go http_middleware.go http_page.go
 //go:embed mail.go mail_delivery.go main.go main_limits_unix.go main_limits_windows.go main_offline.go main_secrets.go main_settings.go main_terminal.go main_tls.go
 //go:embed sessions.go shares.go store.go store_change.go store_etcd.go store_etcd_client.go store_etcd_txn.go
 //go:embed store_file.go store_file_folder.go store_file_lines.go store_file_lock_unix.go store_file_lock_windows.go
@@ -38,26 +38,28 @@ var code embed.FS
 const contentPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-func (s *server) openAPI(w *response, r *request) error { return serveFile(w, r, "openapi.json") }
+func (s *server) openAPI(c *call) (reply, error) { return replyFile(c, "openapi.json") }
 
 // source serves one Go file of this server, as text.
-func (s *server) source(w *response, r *request) error {
-	return serveFile(w, r, "source/"+r.PathValue("file"))
-}
+func (s *server) source(c *call) (reply, error) { return replyFile(c, "source/"+c.PathValue("file")) }
 
-func (s *server) docs(w *response, r *request) error {
-	w.Header().Set("Content-Security-Policy", contentPolicy)
-	w.Header().Set("Referrer-Policy", "no-referrer")
-	switch file := r.PathValue("file"); file {
-	case "":
-		return serveFile(w, r, "index.html")
-	case "settings.json":
-		return respondJSON(w, http.StatusOK, s.pageSettings())
-	case "index.html", "openapi.json":
-		return ErrNotFound // each file has one address
+func (s *server) docs(c *call) (out reply, err error) {
+	switch file := c.PathValue("file"); {
+	case file == "":
+		out, err = replyFile(c, "index.html")
+	case file == "settings.json":
+		out, err = replyJSON(http.StatusOK, s.pageSettings())
+	case file == "index.html", file == "openapi.json", strings.Contains(file, "/"):
+		err = ErrNotFound // each file has one address
 	default:
-		return serveFile(w, r, file)
+		out, err = replyFile(c, file)
 	}
+	if out.header == nil {
+		out.header = map[string]string{}
+	}
+	out.header["Content-Security-Policy"] = contentPolicy
+	out.header["Referrer-Policy"] = "no-referrer"
+	return out, err
 }
 
 // startID differs in each process, so the page notices a restart.
@@ -133,32 +135,28 @@ func zip(content []byte) []byte {
 // refusesGzip matches a weight of 0 (RFC 9110, section 12.4.2).
 var refusesGzip = regexp.MustCompile(`gzip\s*;\s*q=0(\.0*)?\s*(,|$)`)
 
-// serveFile serves a file. Browsers may cache it but must revalidate it: after an
+// replyFile serves a file. Browsers may cache it but must revalidate it: after an
 // update, a browser never has files of two versions.
-func serveFile(w *response, r *request, name string) error {
+func replyFile(c *call, name string) (reply, error) {
 	file, ok := pageFiles()[name]
 	if !ok {
-		return ErrNotFound
+		return reply{}, ErrNotFound
 	}
-	h, content, etag := w.Header(), file.content, `"`+file.hash+`"`
-	accepted := r.Header.Get("Accept-Encoding")
+	out, etag := reply{body: file.content}, `"`+file.hash+`"`
+	accepted := c.Header.Get("Accept-Encoding")
 	zipped := strings.Contains(accepted, "gzip") && !refusesGzip.MatchString(accepted)
 	if zipped {
-		content, etag = file.zipped(), `"`+file.hash+`-gzip"`
+		out.body, etag = file.zipped(), `"`+file.hash+`-gzip"`
 	}
-	h.Set("Content-Type", mediaTypes[path.Ext(name)])
-	h.Set("Cache-Control", "no-cache")
-	h.Set("Vary", "Accept-Encoding, Origin")
-	h.Set("ETag", etag)
+	out.header = map[string]string{"Cache-Control": "no-cache", "Vary": "Accept-Encoding, Origin", "Etag": etag, "Content-Type": mediaTypes[path.Ext(name)]}
 	// Compared weakly, that is, by what is in the quotes (RFC 9110, section 13.1.2).
-	if strings.Contains(r.Header.Get("If-None-Match"), etag) {
-		w.WriteHeader(http.StatusNotModified)
-		return nil
+	if strings.Contains(c.Header.Get("If-None-Match"), etag) {
+		out.status, out.body = http.StatusNotModified, nil
+		return out, nil
 	}
 	if zipped {
-		h.Set("Content-Encoding", "gzip")
+		out.header["Content-Encoding"] = "gzip"
 	}
-	h.Set("Content-Length", strconv.Itoa(len(content)))
-	w.Write(content)
-	return nil
+	out.header["Content-Length"] = strconv.Itoa(len(out.body))
+	return out, nil
 }

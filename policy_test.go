@@ -77,11 +77,11 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		http   = "net/http "
 		system = "os os/signal syscall flag "
 		logs   = "log/slog "
-		lower  = http + system + logs + "encoding/json net/url mime "
+		lower  = http + system + logs + "encoding/json net/url "
 
 		clock  = "time.Now time.Since "
 		stores = "MemoryStore NewMemoryStore FileStore OpenFileStore ReadFileStore EtcdStore OpenEtcdStore "
-		upper  = "server settings response request problem "
+		upper  = "server settings call reply problem "
 		secret = "Hasher Tokens Passwords hashable checkPassword "
 	)
 	mustNot := map[string]struct{ imports, names string }{
@@ -104,13 +104,13 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"http_metrics.go":    {http + system + logs, stores + "Session User settings Hasher Tokens Passwords"},
 		"http_middleware.go": {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
 		"http_page.go":       {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
-		"http_response.go":   {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
+		"http_call.go":       {system + logs + "net/url", stores + "Store server settings problem Hasher Tokens Passwords"},
 
-		"main.go":          {"flag crypto/tls", "User Session problem response request"},
-		"main_offline.go":  {http + "flag os os/signal", "problem response request Tokens Session"},
-		"main_secrets.go":  {http + "flag os/signal syscall", stores + "Store server problem response request"},
-		"main_settings.go": {http + "os os/signal syscall", stores + "Store server problem response request"},
-		"main_terminal.go": {http + "flag os/signal syscall", stores + "Store problem response"},
+		"main.go":          {"flag crypto/tls", "User Session problem call reply"},
+		"main_offline.go":  {http + "flag os os/signal", "problem call reply Tokens Session"},
+		"main_secrets.go":  {http + "flag os/signal syscall", stores + "Store server problem call reply"},
+		"main_settings.go": {http + "os os/signal syscall", stores + "Store server problem call reply"},
+		"main_terminal.go": {http + "flag os/signal syscall", stores + "Store problem call"},
 		"main_tls.go":      {http + "flag os/signal syscall", stores + upper + "Store User Session"},
 
 		"main_limits_unix.go":    {http + "flag", stores + upper + "Store User Session"},
@@ -122,12 +122,12 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"store_file_lock_unix.go":    {http + "flag", secret + upper + "Store User"},
 		"store_file_lock_windows.go": {http + "flag", secret + upper + "Store User"},
 
-		"store_etcd.go":     {http + system, secret + upper + "FileStore"},
-		"store_etcd_txn.go": {http + system + logs, secret + upper + "FileStore"},
-		"mail.go":           {http + system, stores + upper + "Store Session"},
-		"mail_delivery.go":  {http + system, stores + secret + upper + "Store Session"},
+		"store_etcd.go":        {http + system, secret + "server settings problem " + "FileStore"},
+		"store_etcd_txn.go":    {http + system + logs, secret + "server settings problem " + "FileStore"},
+		"store_etcd_client.go": {system, stores + secret + "server settings problem " + "User Session"},
 
-		"store_etcd_client.go": {system, stores + secret + upper + "User Session"},
+		"mail.go":          {http + system, stores + "server settings problem reply Store Session"},
+		"mail_delivery.go": {http + system, stores + secret + "server settings problem Store Session"},
 	}
 	all := map[string]bool{}
 	for _, file := range productionFiles(t) {

@@ -465,6 +465,9 @@ func (w *world) request(ctx context.Context, call string) *http.Request {
 		}
 	}
 	r := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body))
+	if r.Host = header.Get("Host"); r.Host == "" {
+		r.Host = "127.0.0.1:8000"
+	}
 	r.RemoteAddr = from + ":1234"
 	if strings.Contains(from, ":") {
 		r.RemoteAddr = "[" + from + "]:1234"

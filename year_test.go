@@ -223,8 +223,8 @@ func (c *company) tried(name, ip string, right bool) {
 // The methods below send requests. Each response is compared with the rules, and each
 // request is added to the expected log.
 
-// A call is a request with its expected status and log.
-type call struct {
+// A yearCall is a request with its expected status and log.
+type yearCall struct {
 	method, path, route string
 	token               *heldToken
 	body, ip            string
@@ -235,10 +235,10 @@ type call struct {
 	ended               string // the session that makes room for a new one
 }
 
-func (c *company) ask(a call) string {
+func (c *company) ask(a yearCall) string {
 	c.requests++
 	r := httptest.NewRequest(a.method, a.path, strings.NewReader(a.body))
-	r.RemoteAddr = a.ip + ":1234"
+	r.Host, r.RemoteAddr = "127.0.0.1", a.ip+":1234"
 	if a.token != nil {
 		r.Header.Set("Authorization", "Bearer "+a.token.text)
 	}
@@ -258,7 +258,7 @@ func (c *company) ask(a call) string {
 }
 
 // expectLog adds the lines that the server must have logged.
-func (c *company) expectLog(a call, rec *httptest.ResponseRecorder) {
+func (c *company) expectLog(a yearCall, rec *httptest.ResponseRecorder) {
 	now := time.Now().Format("2006-01-02T15:04:05.000Z07:00")
 	if a.replay != 0 {
 		fmt.Fprintf(&c.want, "time=%s level=WARN msg=\"a refresh token was used again: its session has ended\" user=%d ip=%s\n", now, a.replay, a.ip)
@@ -278,7 +278,7 @@ func (c *company) expectLog(a call, rec *httptest.ResponseRecorder) {
 
 // as sends a request with an access token, and returns whether the rules accept the token.
 // If they do, the response must have the given status, and otherwise a 400 or 401.
-func (c *company) as(t *heldToken, ip string, a call) bool {
+func (c *company) as(t *heldToken, ip string, a yearCall) bool {
 	a.token, a.ip = t, ip
 	passes := c.isLive(t)
 	switch {
@@ -301,21 +301,21 @@ func (c *company) as(t *heldToken, ip string, a call) bool {
 }
 
 func (c *company) whoAmI(t *heldToken, ip string) bool {
-	return c.as(t, ip, call{method: "GET", path: "/users/me/", route: "/users/me/", status: 200})
+	return c.as(t, ip, yearCall{method: "GET", path: "/users/me/", route: "/users/me/", status: 200})
 }
 
 // login returns whether d has tokens afterwards.
 func (c *company) login(d *device, name, password string) bool {
 	p := d.owner
 	known := p != nil && !p.left
-	a := call{method: "POST", path: "/token", route: "/token", ip: d.ip, body: "username=" + name + "&password=" + url.QueryEscape(password), login: "failed"}
+	a := yearCall{method: "POST", path: "/token", route: "/token", ip: d.ip, body: "username=" + name + "&password=" + url.QueryEscape(password), login: "failed"}
 	right := known && password == p.password
 	if known {
 		a.user = p.id
 	}
 	switch {
 	case c.mustWait(name, d.ip):
-		a.status, a.user = 429, 0
+		a.status, a.user, a.login = 429, 0, "refused"
 		c.happened["a guess that must wait"]++
 		c.ask(a)
 		return false
@@ -370,7 +370,7 @@ func (c *company) keep(d *device, s *companySession, body string) {
 func (c *company) refresh(d *device, lost bool) bool {
 	t := d.refresh
 	s, now := t.of, time.Now()
-	a := call{method: "POST", path: "/token", route: "/token", ip: d.ip, body: "grant_type=refresh_token&refresh_token=" + t.text, status: 400}
+	a := yearCall{method: "POST", path: "/token", route: "/token", ip: d.ip, body: "grant_type=refresh_token&refresh_token=" + t.text, status: 400}
 	if t.key >= c.oldest {
 		a.user = s.of.id
 	}
@@ -416,7 +416,7 @@ func (c *company) refresh(d *device, lost bool) bool {
 // introspect compares the result of /introspect with the rules, which changes nothing.
 func (c *company) introspect(t *heldToken) {
 	admin := c.admin(c.boss)
-	body := c.ask(call{method: "POST", path: "/introspect", route: "/introspect", token: admin, ip: c.boss.ip, body: "token=" + t.text, status: 200, user: c.boss.id})
+	body := c.ask(yearCall{method: "POST", path: "/introspect", route: "/introspect", token: admin, ip: c.boss.ip, body: "token=" + t.text, status: 200, user: c.boss.id})
 	if active := strings.HasPrefix(body, `{"active":true`); active != c.isLive(t) {
 		c.Fatalf("%v: POST /introspect of %+v of %+v of %+v\n  got %s\n  want active: %v", time.Now(), *t, *t.of, *t.of.of, body, c.isLive(t))
 	}
@@ -449,7 +449,7 @@ func (c *company) hire() {
 	p := &person{id: int64(len(c.people) + 1), password: c.newPassword()}
 	p.name = fmt.Sprintf("person%d", p.id)
 	p.ip = fmt.Sprintf("10.1.%d.%d", p.id/250, p.id%250)
-	c.ask(call{method: "POST", path: "/users/", route: "/users/", ip: p.ip, body: fmt.Sprintf(`{"username":%q,"password":%q}`, p.name, p.password), status: 201})
+	c.ask(yearCall{method: "POST", path: "/users/", route: "/users/", ip: p.ip, body: fmt.Sprintf(`{"username":%q,"password":%q}`, p.name, p.password), status: 201})
 	for range 1 + c.rng.IntN(2) {
 		p.devices = append(p.devices, &device{owner: p, ip: p.ip})
 	}
@@ -499,21 +499,21 @@ func (c *company) work(p *person) {
 		c.happened["other sessions ended"]++
 		p.endSessions()
 		d.access.of.ended = false
-		c.as(d.access, d.ip, call{method: "DELETE", path: "/users/me/sessions", route: "/users/me/sessions", status: 204})
+		c.as(d.access, d.ip, yearCall{method: "DELETE", path: "/users/me/sessions", route: "/users/me/sessions", status: 204})
 	case n < 50:
 		c.endOne(d)
 	case n < 60 && !p.admin:
 		c.happened["a user refused as an admin"]++
-		c.as(d.access, d.ip, call{method: "GET", path: "/users/", route: "/users/", status: 403})
+		c.as(d.access, d.ip, yearCall{method: "GET", path: "/users/", route: "/users/", status: 403})
 	case n < 70:
-		c.as(d.access, d.ip, call{method: "PATCH", path: "/users/me/", route: "/users/me/", body: `{"full_name":"A New Name"}`, status: 200})
+		c.as(d.access, d.ip, yearCall{method: "PATCH", path: "/users/me/", route: "/users/me/", body: `{"full_name":"A New Name"}`, status: 200})
 	case n < 76:
 		stolen := *d
 		stolen.ip = fmt.Sprintf("203.0.113.%d", c.rng.IntN(250))
 		c.stolen = append(c.stolen, &stolen)
 	case n < 77 && !p.admin:
 		c.happened["an account deletes itself"]++
-		c.as(d.access, d.ip, call{method: "DELETE", path: "/users/me/", route: "/users/me/", body: fmt.Sprintf(`{"password":%q}`, p.password), status: 204})
+		c.as(d.access, d.ip, yearCall{method: "DELETE", path: "/users/me/", route: "/users/me/", body: fmt.Sprintf(`{"password":%q}`, p.password), status: 204})
 		c.tried(p.name, d.ip, true)
 		p.left = true
 		c.whoAmI(d.access, d.ip)
@@ -526,7 +526,7 @@ func (c *company) logout(d *device) {
 	if c.chance(0.5) {
 		t = d.access
 	}
-	a := call{method: "POST", path: "/revoke", route: "/revoke", ip: d.ip, body: "token=" + t.text, status: 200}
+	a := yearCall{method: "POST", path: "/revoke", route: "/revoke", ip: d.ip, body: "token=" + t.text, status: 200}
 	if t.key >= c.oldest {
 		a.user = t.of.of.id
 		t.of.ended = true
@@ -538,7 +538,7 @@ func (c *company) logout(d *device) {
 func (c *company) newOwnPassword(d *device) {
 	c.happened["a new password"]++
 	p, old, new := d.owner, d.access, c.newPassword()
-	body := c.ask(call{
+	body := c.ask(yearCall{
 		method: "PUT", path: "/users/me/password", route: "/users/me/password", token: old, ip: d.ip,
 		body: fmt.Sprintf(`{"current_password":%q,"new_password":%q}`, p.password, new), status: 200, user: p.id,
 	})
@@ -553,7 +553,7 @@ func (c *company) newOwnPassword(d *device) {
 func (c *company) endOne(d *device) {
 	there := d.owner.there()
 	s := there[c.rng.IntN(len(there))]
-	c.as(d.access, d.ip, call{method: "DELETE", path: "/users/me/sessions/" + s.id, route: "/users/me/sessions/{sid}", status: 204})
+	c.as(d.access, d.ip, yearCall{method: "DELETE", path: "/users/me/sessions/" + s.id, route: "/users/me/sessions/{sid}", status: 204})
 	s.ended = true
 	c.whoAmI(d.access, d.ip)
 }
@@ -579,7 +579,7 @@ func (c *company) administer() {
 	}
 	t := c.admin(admin)
 	id := strconv.FormatInt(p.id, 10)
-	change := call{method: "PATCH", path: "/users/" + id, route: "/users/{id}", status: 200, target: p.id}
+	change := yearCall{method: "PATCH", path: "/users/" + id, route: "/users/{id}", status: 200, target: p.id}
 	switch n := c.rng.IntN(10); {
 	case p.disabled:
 		c.happened["an account enabled"]++

@@ -107,8 +107,8 @@ async function open(read) {
 
 // locate finds the source of a hop.
 async function locate(hop) {
-  const [file, functions] = Object.entries(view.book.files).find(([, functions]) => hop.name in functions);
-  Object.assign(hop, {file, ...functions[hop.name], code: find(await source(file), hop.name)});
+  const [file, sentences] = Object.entries(view.book.files).find(([, sentences]) => hop.name in sentences);
+  Object.assign(hop, {file, says: sentences[hop.name], code: find(await source(file), hop.name)});
 }
 
 // go shows one hop.
@@ -123,12 +123,12 @@ function go(to) {
   $("code-place").textContent = `${place + 1} of ${view.hops.length}`;
   $("code-previous").setAttribute("aria-disabled", String(place === 0));
   $("code-next").setAttribute("aria-disabled", String(place === view.hops.length - 1));
-  const marks = [...hop.marks ?? [], view.marked?.in === hop.name ? view.marked.line : ""];
+  const marked = view.marked?.in === hop.name ? view.marked.line : null;
   const refusing = view.lines.filter((line) => line.in === hop.name).map(({line}) => line);
-  const decides = (text) => marks.includes(text) || hop.name === "problems" && view.row.some((code) => text.includes(code));
+  const decides = (text) => marked !== null && text.includes(marked) || hop.name === "problems" && view.row.some((code) => text.includes(code));
   const pre = el("pre", {id: "code-source", tabindex: "0", role: "group", "aria-label": `Source of ${hop.name}`},
     ...hop.code.lines.map((text, i) => {
-      const kind = refusing.includes(text.trim()) ? "refusing" : decides(text.trim()) ? "deciding" : "";
+      const kind = refusing.some((line) => text.includes(line)) ? "refusing" : decides(text.trim()) ? "deciding" : "";
       return el("span", {class: `line ${kind}`, "data-line": hop.code.from + i}, kind ? el("span", {class: "unseen"}, `${kind}: `) : null, colour(text));
     }));
   $("code-hop").replaceChildren(el("h3", {}, hop.name),
