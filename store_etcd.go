@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,17 +37,12 @@ import (
 //	names/admin                          2
 //	admins/0000000000000000002           2        present for each active admin
 //	sessions/0000000000000000002/IYV3... {"id":"IYV3...","generation":1,...}
-//
-// An expired session is ignored. Each login removes a few of those that expired long
-// ago.
 type EtcdStore struct {
 	decisions
 
 	gateway *gateway
 	prefix  string
-
-	mu    sync.Mutex
-	swept string // the session key at which the next sweep begins
+	swept   atomic.Pointer[string] // the session key at which the next sweep begins
 
 	checked struct { // by Ready
 		sync.Mutex
@@ -62,7 +58,8 @@ const (
 	// Members refuse transactions with more operations (--max-txn-ops).
 	maxEtcdOps = 128
 
-	// Each login looks at this many session keys: more than the one that it adds.
+	// Each login looks at this many session keys, more than the one that it adds, and
+	// removes those that expired long ago.
 	sweptKeys = 4
 
 	// Sessions stay this long after they expire, because the clocks of copies differ.
@@ -100,7 +97,7 @@ func (e *EtcdStore) open(ctx context.Context) error {
 		case value == "" && len(view.all(first)) > 0:
 			return t, fmt.Errorf("the keys under %s are not those of stdauth", e.prefix)
 		case value == "":
-			return etcdTxn{Compare: []etcdCompare{view.unchanged(format)}, Success: []etcdOp{putKey(format, etcdFormat)}}, nil
+			return etcdTxn{Compare: []etcdCompare{view.unchanged(format)}, Success: []etcdOp{putKey(format, json.RawMessage(etcdFormat))}}, nil
 		case value != etcdFormat:
 			return t, fmt.Errorf("the keys under %s were written by another version of stdauth", e.prefix)
 		case view.value(counter) == etcdImporting:
@@ -130,14 +127,14 @@ func (e *EtcdStore) CreateUser(ctx context.Context, by Caller, u User) (User, er
 		if view.value(name) != "" {
 			return t, ErrUsernameTaken
 		}
-		last, err := parseID(view.value(counter))
+		last, err := strconv.ParseInt(cmp.Or(view.value(counter), "0"), 10, 64)
 		if err != nil {
 			return t, unavailable(errors.New("an import is under way"))
 		}
 		u.ID = last + 1
 		// A new name changes the counter, so comparing the counter is enough.
 		t.Compare = []etcdCompare{view.unchanged(counter)}
-		t.Success = append(e.putUser(u), putKey(name, formatID(u.ID)), putKey(counter, formatID(u.ID)))
+		t.Success = append(e.putUser(u), putKey(name, u.ID), putKey(counter, u.ID))
 		return t, nil
 	})
 	return u, err
@@ -146,17 +143,19 @@ func (e *EtcdStore) CreateUser(ctx context.Context, by Caller, u User) (User, er
 // putUser returns the operations that store an account, except for its name key, which
 // never changes.
 func (e *EtcdStore) putUser(u User) []etcdOp {
-	ops := []etcdOp{putKey(e.userKey(u.ID), jsonValue(u))}
+	ops := []etcdOp{putKey(e.userKey(u.ID), u)}
 	if u.ActiveAdmin() {
-		return append(ops, putKey(e.adminKey(u.ID), formatID(u.ID)))
+		return append(ops, putKey(e.adminKey(u.ID), u.ID))
 	}
 	return ops
 }
 
 func (e *EtcdStore) User(ctx context.Context, id int64) (User, error) {
-	a, err := e.account(ctx, id)
+	user := getKey(e.userKey(id))
+	view, err := e.read(ctx, user)
+	a, damaged := view.account(user, etcdOp{})
 	if a == nil {
-		return User{}, cmp.Or(err, ErrNotFound)
+		return User{}, cmp.Or(err, damaged, ErrNotFound)
 	}
 	return *a.user, nil
 }
@@ -170,14 +169,14 @@ func (e *EtcdStore) UserByName(ctx context.Context, name string) (User, error) {
 	if err != nil {
 		return User{}, err
 	}
-	id, err := parseID(view.value(key))
+	id, err := strconv.ParseInt(cmp.Or(view.value(key), "0"), 10, 64)
 	if err != nil {
 		return User{}, err
 	}
 	return e.User(ctx, id)
 }
 
-// Users finds a name by its key, and an address by reading all accounts.
+// Users finds a name by its key, but an address only by reading all accounts.
 func (e *EtcdStore) Users(ctx context.Context, filter UserFilter, after int64, limit int) ([]User, error) {
 	others := func(u User) bool { return u.ID <= after || filter.Email != "" && u.Email != filter.Email }
 	if filter.Name != "" {
@@ -187,60 +186,43 @@ func (e *EtcdStore) Users(ctx context.Context, filter UserFilter, after int64, l
 		}
 		return []User{u}, err
 	}
-	if filter.Email == "" {
-		return e.page(ctx, after, limit)
+	users, size := []User{}, limit
+	if filter.Email != "" {
+		size = 1000
 	}
-	users := []User{}
-	for len(users) < limit {
-		page, err := e.page(ctx, after, 1000)
-		if err != nil || len(page) == 0 {
-			return users, err
-		}
-		last := page[len(page)-1].ID
-		users = append(users, slices.DeleteFunc(page, others)...)
-		after = last
-	}
-	return users[:limit], nil
-}
-
-func (e *EtcdStore) page(ctx context.Context, after int64, limit int) ([]User, error) {
-	if limit <= 0 || after == math.MaxInt64 {
-		return []User{}, nil
-	}
-	page := getBetween(e.userKey(max(after, 0)+1), prefixEnd(e.prefix+"users/")).first(int64(limit))
-	view, err := e.read(ctx, page)
-	if err != nil {
-		return nil, err
-	}
-	users := make([]User, len(view.kvs))
-	for i, kv := range view.all(page) {
-		if err := kv.decode(&users[i]); err != nil {
+	for from := max(after, 0); len(users) < limit && from < math.MaxInt64; {
+		page := getBetween(e.userKey(from+1), prefixEnd(e.prefix+"users/")).first(int64(size))
+		view, err := e.read(ctx, page)
+		if err != nil {
 			return nil, err
 		}
+		found, err := values[User](view.all(page))
+		if err != nil {
+			return nil, err
+		}
+		if from = math.MaxInt64; len(found) == size { // there may be more
+			from = found[size-1].ID
+		}
+		users = append(users, slices.DeleteFunc(found, others)...)
 	}
-	return users, nil
+	return users[:min(limit, len(users))], nil
 }
 
 // decide is the function that [decisions] needs.
 func (e *EtcdStore) decide(ctx context.Context, by Caller, id int64, d decision) error {
 	twoAdmins := getAll(e.prefix + "admins/").first(2) // at least one is another account's
-	toSweep := e.sweepNext()
-	reads := []etcdOp{getKey(e.userKey(id)), getAll(e.sessionsOf(id)), twoAdmins, toSweep}
-	return e.change(ctx, by, reads, func(view etcdView) (t etcdTxn, err error) {
-		old, err := e.accountIn(view, id)
+	user, sessions, toSweep := getKey(e.userKey(id)), getAll(e.sessionsOf(id)), e.sweepNext()
+	return e.change(ctx, by, []etcdOp{user, sessions, twoAdmins, toSweep}, func(view etcdView) (t etcdTxn, err error) {
+		old, err := view.account(user, sessions)
 		if err != nil {
 			return t, err
 		}
 		if old == nil {
 			return t, ErrNotFound
 		}
-		other := "" // the key of another admin
-		for _, kv := range view.all(twoAdmins) {
-			if key := string(kv.Key); key != e.adminKey(id) {
-				other = key
-			}
-		}
-		c, refusal := d.on(old, func() bool { return other != "" })
+		own := func(kv etcdKV) bool { return string(kv.Key) == e.adminKey(id) }
+		others := slices.DeleteFunc(view.all(twoAdmins), own)
+		c, refusal := d.on(old, func() bool { return len(others) > 0 })
 		if c == (change{}) {
 			return t, refusal
 		}
@@ -248,7 +230,7 @@ func (e *EtcdStore) decide(ctx context.Context, by Caller, id int64, d decision)
 		if old.endsAdmin(c) {
 			// This admin may go only while the other one exists. If two admins demote
 			// each other at once, at two copies, the later transaction fails.
-			t.Compare = append(t.Compare, view.unchanged(other))
+			t.Compare = append(t.Compare, view.unchanged(string(others[0].Key)))
 			t.Success = append(t.Success, removeKey(e.adminKey(id)))
 		}
 		return t, refusal
@@ -258,23 +240,25 @@ func (e *EtcdStore) decide(ctx context.Context, by Caller, id int64, d decision)
 // transaction returns the transaction for a change of an account.
 func (e *EtcdStore) transaction(old *account, c change, view etcdView, toSweep etcdOp) (t etcdTxn) {
 	user, sessions := e.userKey(c.ID), e.sessionsOf(c.ID)
+	all := removeBetween(sessions, prefixEnd(sessions))
 	t.Compare = []etcdCompare{view.unchanged(user)}
 	switch {
 	case c.Deleted:
-		t.Success = []etcdOp{removeKey(user), removeKey(e.nameKey(old.user.Username)), removeAll(sessions)}
+		t.Success = []etcdOp{removeKey(user), removeKey(e.nameKey(old.user.Username)), all}
 	case c.User != nil:
 		t.Success = e.putUser(*c.User)
 		if c.User.EndsSessions(old.user) {
-			t.Success = append(t.Success, removeAll(sessions))
+			t.Success = append(t.Success, all)
 		}
 	case c.Session != nil:
 		key := sessions + c.Session.ID
-		// Without the second comparison, two logins at once could leave too many
-		// sessions.
-		t.Compare = append(t.Compare, view.unchanged(key), view.noneNew(sessions))
+		// Without the second comparison, that no session is newer than the reads, two
+		// logins at once could leave too many sessions.
+		noneNew := etcdCompare{Key: []byte(sessions), RangeEnd: []byte(prefixEnd(sessions)), Target: "CREATE", Result: "LESS", CreateRevision: view.revision + 1}
+		t.Compare = append(t.Compare, view.unchanged(key), noneNew)
 		renewed, _ := old.session(c.Session.ID, e.life) // none if it is a new one
-		t.until = renewed.ExpiresAt
-		t.Success = append([]etcdOp{putKey(key, jsonValue(c.Session))}, e.sweep(view.all(toSweep))...)
+		t.ends = append(t.ends, renewed.ExpiresAt)
+		t.Success = append([]etcdOp{putKey(key, c.Session)}, e.sweep(view.all(toSweep))...)
 		kept, _ := old.with(*c.Session)
 		for _, s := range old.sessions {
 			if !slices.ContainsFunc(kept, func(k Session) bool { return k.ID == s.ID }) {
@@ -293,25 +277,25 @@ func (e *EtcdStore) transaction(old *account, c change, view etcdView, toSweep e
 
 // sweepNext returns a read of the next few session keys.
 func (e *EtcdStore) sweepNext() etcdOp {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	all := e.prefix + "sessions/"
-	return getBetween(cmp.Or(e.swept, all), prefixEnd(all)).first(sweptKeys)
+	from, end := e.prefix+"sessions/", prefixEnd(e.prefix+"sessions/")
+	if swept := e.swept.Load(); swept != nil {
+		from = *swept
+	}
+	return getBetween(from, end).first(sweptKeys)
 }
 
 // sweep returns operations that remove the keys of sessions that expired long ago.
 func (e *EtcdStore) sweep(kvs []etcdKV) (ops []etcdOp) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.swept = "" // from the beginning
-	for _, kv := range kvs {
+	e.swept.Store(nil) // from the beginning
+	for i, kv := range kvs {
 		var s Session
-		if err := kv.decode(&s); err == nil && time.Since(s.ExpiresAt) > sweepSlack {
+		if err := json.Unmarshal(kv.Value, &s); err == nil && time.Since(s.ExpiresAt) > sweepSlack {
 			ops = append(ops, removeKey(string(kv.Key)))
 		}
-	}
-	if len(kvs) == sweptKeys {
-		e.swept = string(kvs[len(kvs)-1].Key) + "\x00"
+		if i == sweptKeys-1 {
+			next := string(kv.Key) + "\x00"
+			e.swept.Store(&next)
+		}
 	}
 	return ops
 }
@@ -329,35 +313,12 @@ func (e *EtcdStore) Sessions(ctx context.Context, userID int64) ([]Session, erro
 	return a.live(e.life), err
 }
 
-// account returns an account, or nil, with the sessions that the reads find.
-func (e *EtcdStore) account(ctx context.Context, id int64, sessions ...etcdOp) (*account, error) {
-	view, err := e.read(ctx, append(sessions, getKey(e.userKey(id)))...)
-	if err != nil {
-		return nil, err
-	}
-	return e.accountIn(view, id)
-}
-
-// accountIn returns an account, or nil, with those of its sessions that were read, in
-// the order of their logins.
-func (e *EtcdStore) accountIn(view etcdView, id int64) (*account, error) {
-	user, found := view.kvs[e.userKey(id)]
-	if !found {
-		return nil, nil
-	}
-	a := &account{user: &User{}}
-	if err := user.decode(a.user); err != nil {
-		return nil, err
-	}
-	older := func(a, b etcdKV) int { return cmp.Compare(a.CreateRevision, b.CreateRevision) }
-	for _, kv := range slices.SortedFunc(slices.Values(view.all(getAll(e.sessionsOf(id)))), older) {
-		var s Session
-		if err := kv.decode(&s); err != nil {
-			return nil, err
-		}
-		a.sessions = append(a.sessions, s)
-	}
-	return a, nil
+// account returns an account, or nil, with the sessions that a read finds.
+func (e *EtcdStore) account(ctx context.Context, id int64, sessions etcdOp) (*account, error) {
+	user := getKey(e.userKey(id))
+	view, err := e.read(ctx, user, sessions)
+	a, damaged := view.account(user, sessions)
+	return a, cmp.Or(err, damaged)
 }
 
 // Import marks the store while it runs, so that nobody registers meanwhile, and a store
@@ -368,37 +329,32 @@ func (e *EtcdStore) Import(ctx context.Context, users []User, lastID int64) erro
 		return err
 	}
 	counter := e.prefix + "last_id"
-	err := e.change(ctx, Caller{}, []etcdOp{getKey(counter)}, func(view etcdView) (t etcdTxn, err error) {
-		if value := view.value(counter); value != "" && value != "0" {
-			return t, ErrNotEmpty
+	step := func(from []string, refusal error, ops ...etcdOp) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		return etcdTxn{Compare: []etcdCompare{view.unchanged(counter)}, Success: []etcdOp{putKey(counter, etcdImporting)}}, nil
-	})
-	if err != nil {
+		return e.change(ctx, Caller{}, []etcdOp{getKey(counter)}, func(view etcdView) (t etcdTxn, err error) {
+			if !slices.Contains(from, view.value(counter)) {
+				return t, refusal
+			}
+			return etcdTxn{Compare: []etcdCompare{view.unchanged(counter)}, Success: ops}, nil
+		})
+	}
+	underWay, taken := []string{etcdImporting}, errors.New("somebody else has changed the keys of the import")
+	if err := step([]string{"", "0"}, ErrNotEmpty, putKey(counter, json.RawMessage(etcdImporting))); err != nil {
 		return err
 	}
-	underWay := etcdCompare{Key: []byte(counter), Target: "VALUE", Result: "EQUAL", Value: []byte(etcdImporting)}
 	for batch := range slices.Chunk(users, maxEtcdOps/3) { // an account has three keys at most
-		t := etcdTxn{Compare: []etcdCompare{underWay}}
+		var ops []etcdOp
 		for _, u := range batch {
 			lastID = max(lastID, u.ID)
-			t.Success = append(append(t.Success, e.putUser(u)...), putKey(e.nameKey(u.Username), formatID(u.ID)))
+			ops = append(append(ops, e.putUser(u)...), putKey(e.nameKey(u.Username), u.ID))
 		}
-		if err := e.mustCommit(ctx, t); err != nil {
+		if err := step(underWay, taken, ops...); err != nil {
 			return err
 		}
 	}
-	return e.mustCommit(ctx, etcdTxn{Compare: []etcdCompare{underWay}, Success: []etcdOp{putKey(counter, formatID(lastID))}})
-}
-
-func (e *EtcdStore) mustCommit(ctx context.Context, t etcdTxn) error {
-	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
-	defer cancel()
-	done, err := e.commit(ctx, t)
-	if err == nil && !done {
-		err = errors.New("somebody else has changed the keys of the import")
-	}
-	return err
+	return step(underWay, taken, putKey(counter, lastID))
 }
 
 // Ready asks the cluster at most once a second, because anybody may call it and each
@@ -417,11 +373,9 @@ func (e *EtcdStore) Ready(ctx context.Context) error {
 // space, or from a user without permission. Its transaction contains a write, so the
 // cluster treats it as one, but its comparison is always false.
 func (e *EtcdStore) probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
-	defer cancel()
 	format := e.prefix + "format"
 	never := etcdCompare{Key: []byte(format), Target: "CREATE", Result: "LESS"} // than 0
-	view, err := e.txn(ctx, etcdTxn{Compare: []etcdCompare{never}, Success: []etcdOp{putKey(format, etcdFormat)}, Failure: []etcdOp{getKey(format)}}, false)
+	view, err := e.txn(ctx, etcdTxn{Compare: []etcdCompare{never}, Success: []etcdOp{putKey(format, json.RawMessage(etcdFormat))}, Failure: []etcdOp{getKey(format)}}, false)
 	if err == nil && view.value(format) != etcdFormat {
 		err = unavailable(fmt.Errorf("the key %s is gone", format))
 	}
@@ -437,22 +391,4 @@ func (e *EtcdStore) Metrics() map[string]float64 {
 func (e *EtcdStore) Close() error {
 	e.gateway.client.CloseIdleConnections()
 	return nil
-}
-
-func jsonValue(value any) string {
-	text, err := json.Marshal(value)
-	if err != nil {
-		panic(err) // unreachable: accounts and sessions can be marshalled
-	}
-	return string(text)
-}
-
-func formatID(id int64) string { return strconv.FormatInt(id, 10) }
-
-// parseID parses an ID. The empty string is 0.
-func parseID(s string) (int64, error) {
-	if s == "" {
-		return 0, nil
-	}
-	return strconv.ParseInt(s, 10, 64)
 }

@@ -33,8 +33,8 @@ type gateway struct {
 	lost      atomic.Bool            // the last call found no working member
 	cluster   atomic.Pointer[string] // the ID of the first that responded
 
-	mu    sync.Mutex // held while a token is fetched
-	token string     // for the user, if there is one
+	renewing sync.Mutex
+	token    atomic.Pointer[string] // for the user
 }
 
 const (
@@ -113,7 +113,6 @@ const (
 // judge returns the verdict on a call that returned err. Whatever is not a response of
 // etcd is unknown: a load balancer's page does not tell what has happened behind it.
 func (g *gateway) judge(err error) verdict {
-	const invalidArgument, permissionDenied = 3, 7
 	e, refused := errors.AsType[*etcdError](err)
 	_, alarmed := errors.AsType[Alarm](err)
 	op, failed := errors.AsType[*net.OpError](err)
@@ -126,7 +125,7 @@ func (g *gateway) judge(err error) verdict {
 		return unknown
 	case e.wantsToken() && g.username != "", e.is("no leader"), e.is("too many requests"):
 		return retry // etcd checks for these first
-	case e.Code == invalidArgument, e.Code == permissionDenied, alarmed:
+	case e.Code == 3, e.Code == 7, alarmed: // invalid argument, permission denied
 		return stop
 	}
 	return unknown
@@ -189,53 +188,49 @@ func (g *gateway) pause(ctx context.Context, rounds int) bool {
 	}
 	select {
 	case <-time.After(wait):
-		return true
 	case <-ctx.Done():
-		return false
 	}
+	return ctx.Err() == nil
 }
 
 // try calls one member, and once more if it wants a new token.
 func (g *gateway) try(ctx context.Context, endpoint, path string, body []byte, accept func(reply []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, etcdTry)
 	defer cancel()
-	g.mu.Lock()
-	token := g.token
-	g.mu.Unlock()
+	token := g.token.Load()
 	err := g.send(ctx, endpoint, path, token, body, accept)
 	if refusal, ok := errors.AsType[*etcdError](err); ok && refusal.wantsToken() && g.username != "" {
-		if token, err = g.renew(ctx, endpoint, token); err == nil {
-			err = g.send(ctx, endpoint, path, token, body, accept)
+		if err = g.renew(ctx, endpoint, token); err == nil {
+			err = g.send(ctx, endpoint, path, g.token.Load(), body, accept)
 		}
 	}
 	return err
 }
 
-// renew returns a token other than the refused one. Members forget their tokens when
-// they restart, or after five minutes without use. One call fetches a token for all,
-// because checking a password is expensive for etcd too.
-func (g *gateway) renew(ctx context.Context, endpoint, refused string) (string, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.token != refused {
-		return g.token, nil
+// renew replaces the refused token. Members forget their tokens when they restart, or
+// after five minutes without use. One call fetches a token for all, because checking a
+// password is expensive for etcd too.
+func (g *gateway) renew(ctx context.Context, endpoint string, refused *string) error {
+	g.renewing.Lock()
+	defer g.renewing.Unlock()
+	if g.token.Load() != refused {
+		return nil
 	}
 	body, err := json.Marshal(map[string]string{"name": g.username, "password": g.password})
 	if err != nil {
-		return "", err
+		return err
 	}
-	err = g.send(ctx, endpoint, "/v3/auth/authenticate", "", body, func(reply []byte) error {
+	return g.send(ctx, endpoint, "/v3/auth/authenticate", nil, body, func(reply []byte) error {
 		var granted struct{ Token string }
 		if err := json.Unmarshal(reply, &granted); err != nil || granted.Token == "" {
 			return errors.New("not a token")
 		}
-		g.token = granted.Token
+		g.token.Store(&granted.Token)
 		return nil
 	})
-	return g.token, err
 }
 
-func (g *gateway) send(ctx context.Context, endpoint, path, token string, body []byte, accept func(reply []byte) error) error {
+func (g *gateway) send(ctx context.Context, endpoint, path string, token *string, body []byte, accept func(reply []byte) error) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint+path, bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -244,8 +239,8 @@ func (g *gateway) send(ctx context.Context, endpoint, path, token string, body [
 	// A member without a leader should say so at once instead of waiting (etcd's
 	// WithRequireLeader; the gateway passes this header on).
 	r.Header.Set("Grpc-Metadata-Hasleader", "true")
-	if token != "" {
-		r.Header.Set("Authorization", token)
+	if token != nil {
+		r.Header.Set("Authorization", *token)
 	}
 	w, err := g.client.Do(r)
 	if err != nil {

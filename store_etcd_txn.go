@@ -1,11 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -27,32 +28,30 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), etcdPatience)
 	defer cancel()
 	user, session := e.userKey(by.UserID), e.sessionsOf(by.UserID)+by.SessionID
+	readUser, readSession := getKey(user), getKey(session)
 	if by != (Caller{}) {
-		reads = append(reads, getKey(user), getKey(session))
+		reads = append(reads, readUser, readSession)
 	}
 	for {
 		view, err := e.read(ctx, reads...)
 		if err != nil {
 			return err
 		}
-		var asking Session
-		if by != (Caller{}) {
-			a, err := e.accountIn(view, by.UserID)
-			if err != nil {
-				return err
-			}
-			if err := a.allow(by, e.life); err != nil {
-				return err
-			}
-			asking, _ = a.session(by.SessionID, e.life)
+		asking, err := view.account(readUser, readSession)
+		if err != nil {
+			return err
+		}
+		if err := asking.allow(by, e.life); by != (Caller{}) && err != nil {
+			return err
 		}
 		t, refusal := decide(view)
 		if len(t.Success) == 0 {
 			return refusal
 		}
 		if by != (Caller{}) {
+			s, _ := asking.session(by.SessionID, e.life)
+			t.ends = append(t.ends, s.ExpiresAt, by.Expires)
 			t.Compare = append(t.Compare, view.unchanged(user), view.unchanged(session))
-			t.until = earlier(earlier(t.until, asking.ExpiresAt), by.Expires)
 		}
 		if done, err := e.commit(ctx, t); err != nil {
 			return err
@@ -66,18 +65,17 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 // commit commits a transaction and reports whether its comparisons were true. It is
 // sent at most once: if the response is lost, the outcome is unknown.
 //
-// A transaction can compare keys but not the time. So from t.until on it is neither sent
-// nor acknowledged, and must be decided again.
+// A transaction can compare keys but not the time. So from the first of t.ends on it is
+// neither sent nor acknowledged, and must be decided again.
 func (e *EtcdStore) commit(ctx context.Context, t etcdTxn) (done bool, err error) {
-	if !t.until.IsZero() {
-		left := time.Until(t.until)
-		if left <= 0 {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	for _, end := range t.ends {
+		if left := time.Until(end); left > 0 {
+			defer time.AfterFunc(left, func() { cancel(errExpired) }).Stop()
+		} else if !end.IsZero() {
 			return false, nil
 		}
-		expiring, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		defer time.AfterFunc(left, func() { cancel(errExpired) }).Stop()
-		ctx = expiring
 	}
 	view, err := e.txn(ctx, t, true)
 	return view.succeeded, err
@@ -85,22 +83,14 @@ func (e *EtcdStore) commit(ctx context.Context, t etcdTxn) (done bool, err error
 
 var errExpired = errors.New("the session expired before the cluster responded")
 
-// earlier returns the earlier of two times, of which zero is none.
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
-}
-
 // read reads keys, all at the same revision.
 func (e *EtcdStore) read(ctx context.Context, ops ...etcdOp) (etcdView, error) {
-	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
-	defer cancel()
 	return e.txn(ctx, etcdTxn{Success: ops}, false)
 }
 
 func (e *EtcdStore) txn(ctx context.Context, t etcdTxn, write bool) (view etcdView, err error) {
+	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
+	defer cancel()
 	err = e.gateway.call(ctx, "/v3/kv/txn", t, write, func(reply []byte) (err error) {
 		view, err = e.gateway.view(t, reply)
 		return err
@@ -124,12 +114,11 @@ func (g *gateway) view(t etcdTxn, reply []byte) (etcdView, error) {
 		asked = t.Success
 	}
 	fits := (r.Succeeded || len(t.Compare) > 0) && len(r.Responses) == len(asked)
-	view := etcdView{r.Succeeded, r.Header.Revision, map[string]etcdKV{}}
-	for i, one := range r.Responses {
-		for _, kv := range one.Range.Kvs {
-			fits = fits && asked[i].reads(string(kv.Key))
-			view.kvs[string(kv.Key)] = kv
-		}
+	view := etcdView{r.Succeeded, r.Header.Revision, map[*etcdRange][]etcdKV{}}
+	for i := 0; fits && i < len(asked); i++ {
+		found := r.Responses[i].Range.Kvs
+		fits = !slices.ContainsFunc(found, func(kv etcdKV) bool { return !asked[i].Range.has(kv.Key) })
+		view.found[asked[i].Range] = found
 	}
 	if !fits {
 		return etcdView{}, errors.New("the response does not match the transaction")
@@ -149,7 +138,7 @@ type etcdTxn struct {
 	Success []etcdOp      `json:"success,omitempty"` // if all comparisons are true
 	Failure []etcdOp      `json:"failure,omitempty"` // otherwise
 
-	until time.Time // the end of the session that the transaction needs, or zero
+	ends []time.Time // of the sessions and tokens that the transaction needs; zero is none
 }
 
 // An etcdCompare compares a property of a key, or of each key from Key to RangeEnd. The
@@ -161,7 +150,6 @@ type etcdCompare struct {
 	Result         string `json:"result"`
 	CreateRevision int64  `json:"create_revision,omitempty,string"`
 	ModRevision    int64  `json:"mod_revision,omitempty,string"`
-	Value          []byte `json:"value,omitempty"`
 }
 
 // An etcdOp has exactly one of its fields set.
@@ -199,11 +187,16 @@ type etcdResponse struct {
 	}
 }
 
+// has reports whether a key is in the range, which may be nil.
+func (r *etcdRange) has(key []byte) bool {
+	return r != nil && (bytes.Equal(key, r.Key) || bytes.Compare(r.Key, key) < 0 && bytes.Compare(key, r.RangeEnd) < 0)
+}
+
 // An etcdView is what a transaction has read.
 type etcdView struct {
 	succeeded bool
-	revision  int64 // of the cluster; each change increments it
-	kvs       map[string]etcdKV
+	revision  int64                   // of the cluster; each change increments it
+	found     map[*etcdRange][]etcdKV // by each read, in the order of the keys
 }
 
 func getKey(key string) etcdOp { return etcdOp{Range: &etcdRange{Key: []byte(key)}} }
@@ -219,55 +212,63 @@ func (op etcdOp) first(n int64) etcdOp {
 	return op
 }
 
-func putKey(key, value string) etcdOp {
-	return etcdOp{Put: &etcdPut{Key: []byte(key), Value: []byte(value)}}
+func putKey(key string, value any) etcdOp {
+	text, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // unreachable: IDs, accounts and sessions can be marshalled
+	}
+	return etcdOp{Put: &etcdPut{Key: []byte(key), Value: text}}
 }
 
 func removeKey(key string) etcdOp { return etcdOp{Delete: getKey(key).Range} }
 
 func removeBetween(from, to string) etcdOp { return etcdOp{Delete: getBetween(from, to).Range} }
 
-func removeAll(prefix string) etcdOp { return removeBetween(prefix, prefixEnd(prefix)) }
-
 // prefixEnd returns the first key after those with a prefix, which ends in /.
 func prefixEnd(prefix string) string { return strings.TrimSuffix(prefix, "/") + "0" }
 
-// reads reports whether a key is one of those that the operation reads.
-func (op etcdOp) reads(key string) bool {
-	r := op.Range
-	return r != nil && (key == string(r.Key) || string(r.Key) < key && key < string(r.RangeEnd))
-}
+func (v etcdView) all(read etcdOp) []etcdKV { return v.found[read.Range] }
 
-// all returns what a read has found, in the order of the keys.
-func (v etcdView) all(read etcdOp) (found []etcdKV) {
-	for _, key := range slices.Sorted(maps.Keys(v.kvs)) {
-		if read.reads(key) {
-			found = append(found, v.kvs[key])
+// at returns what was found at a key, or the zero value.
+func (v etcdView) at(key string) etcdKV {
+	for _, found := range v.found {
+		for _, kv := range found {
+			if string(kv.Key) == key {
+				return kv
+			}
 		}
 	}
-	if limit := int(read.Range.Limit); limit > 0 {
-		found = found[:min(limit, len(found))] // another read may have found more
-	}
-	return found
+	return etcdKV{}
 }
 
-// value returns the value of a key, or "".
-func (v etcdView) value(key string) string { return string(v.kvs[key].Value) }
+func (v etcdView) value(key string) string { return string(v.at(key).Value) }
+
+// account returns the account, or nil, from the reads of its user and of some of its
+// sessions. They are in the order of their logins.
+func (v etcdView) account(user, sessions etcdOp) (*account, error) {
+	users, err := values[User](v.all(user))
+	if err != nil || len(users) == 0 {
+		return nil, err
+	}
+	found := slices.Clone(v.all(sessions))
+	slices.SortFunc(found, func(a, b etcdKV) int { return cmp.Compare(a.CreateRevision, b.CreateRevision) })
+	a := &account{user: &users[0]}
+	a.sessions, err = values[Session](found)
+	return a, err
+}
 
 // unchanged returns the comparison that a key is still as it was read, or still absent.
 func (v etcdView) unchanged(key string) etcdCompare {
-	return etcdCompare{Key: []byte(key), Target: "MOD", Result: "EQUAL", ModRevision: v.kvs[key].ModRevision}
+	return etcdCompare{Key: []byte(key), Target: "MOD", Result: "EQUAL", ModRevision: v.at(key).ModRevision}
 }
 
-// noneNew returns the comparison that no key under the prefix was created since the
-// reads.
-func (v etcdView) noneNew(prefix string) etcdCompare {
-	return etcdCompare{Key: []byte(prefix), RangeEnd: []byte(prefixEnd(prefix)), Target: "CREATE", Result: "LESS", CreateRevision: v.revision + 1}
-}
-
-func (kv etcdKV) decode(into any) error {
-	if err := json.Unmarshal(kv.Value, into); err != nil {
-		return fmt.Errorf("the value of etcd's key %s: %w", kv.Key, err)
+// values decodes the values of keys.
+func values[T any](kvs []etcdKV) ([]T, error) {
+	decoded := make([]T, len(kvs))
+	for i, kv := range kvs {
+		if err := json.Unmarshal(kv.Value, &decoded[i]); err != nil {
+			return nil, fmt.Errorf("the value of etcd's key %s: %w", kv.Key, err)
+		}
 	}
-	return nil
+	return decoded, nil
 }
