@@ -324,6 +324,14 @@ func TestListUsers(t *testing.T) {
 		{"after=0 starts at the first account", "GET /users/?limit=1&after=0 as admin", "200\n" + `Link: </users/?limit=1&after=1>; rel="next"` + "\n[" + john + "]"},
 		{"an unknown query parameter is ignored", "GET /users/?page=2 as admin", all},
 
+		{"name finds an account in any case of letters", "GET /users/?name=JaNe as admin", "200\n[" + jane + "]"},
+		{"name finds no part of a name", "GET /users/?name=jan as admin", "200\n[]"},
+		{"email finds the accounts with exactly this address", "GET /users/?email=johndoe@example.com as admin", "200\n[" + john + "]"},
+		{"email distinguishes upper and lower case", "GET /users/?email=Johndoe@example.com as admin", "200\n[]"},
+		{"name and email must both fit", "GET /users/?name=admin&email=johndoe@example.com as admin", "200\n[]"},
+		{"the next page has the same email", `PATCH /users/2 as admin {"email":"a+b@example.com"} ; PATCH /users/3 as admin {"email":"a+b@example.com"} ; GET /users/?email=a%2Bb@example.com&limit=1 as admin`,
+			"200\n" + `Link: </users/?limit=1&after=2&email=a%2Bb%40example.com>; rel="next"` + "\n[" + strings.Replace(boss, "admin@example", "a+b@example", 1) + "]"},
+
 		{"limit=0 is refused", "GET /users/?limit=0 as admin", limit},
 		{"limit=1001 is refused", "GET /users/?limit=1001 as admin", limit},
 		{"limit=-1 is refused", "GET /users/?limit=-1 as admin", limit},

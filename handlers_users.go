@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"time"
 )
 
 func (s *server) createUser(c *call) (reply, error) {
-	in := c.object(fields{"username": username, "password": password, "email": email, "full_name": fullName}, "username", "password")
+	in := c.object(fields{"username": usernameField, "password": passwordField, "email": emailField, "full_name": fullNameField}, "username", "password")
 	in.check("password", func(password string) error { return checkPassword(password, in.text("username")) })
 	if err := in.err(); err != nil {
 		return reply{}, err
@@ -46,15 +47,19 @@ func (s *server) listUsers(c *call) (reply, error) {
 	if err := bad.err(); err != nil {
 		return reply{}, err
 	}
-	users, err := s.store.Users(c.Context(), UserFilter{}, after, int(limit)+1)
+	filter := UserFilter{Name: trimName(query.Get("name")), Email: query.Get("email")}
+	users, err := s.store.Users(c.Context(), filter, after, int(limit)+1)
 	if err != nil {
 		return reply{}, err
 	}
 	var out reply
 	if len(users) > int(limit) {
 		users = users[:limit]
-		next := fmt.Sprintf(`</users/?limit=%d&after=%d>; rel="next"`, limit, users[limit-1].ID)
-		out.header = map[string]string{"Link": next}
+		next := fmt.Sprintf("/users/?limit=%d&after=%d", limit, users[limit-1].ID)
+		if filter.Email != "" {
+			next += "&email=" + url.QueryEscape(filter.Email) // a name has one account
+		}
+		out.header = map[string]string{"Link": "<" + next + `>; rel="next"`}
 	}
 	out.body = []byte{'['}
 	for i, u := range users {
@@ -70,7 +75,7 @@ func (s *server) listUsers(c *call) (reply, error) {
 func (s *server) readMe(c *call) (reply, error) { return replyUser(http.StatusOK, c.user), nil }
 
 func (s *server) patchMe(c *call) (reply, error) {
-	return s.patch(c, c.user.ID, fields{"email": email, "full_name": fullName})
+	return s.patch(c, c.user.ID, fields{"email": emailField, "full_name": fullNameField})
 }
 
 // patch applies a merge patch (RFC 7396) of the allowed fields to an account.
@@ -96,7 +101,7 @@ func (s *server) patch(c *call, id int64, allowed fields) (reply, error) {
 }
 
 func (s *server) deleteMe(c *call) (reply, error) {
-	in := c.object(fields{"password": password}, "password")
+	in := c.object(fields{"password": passwordField}, "password")
 	if err := in.err(); err != nil {
 		return reply{}, err
 	}
@@ -107,7 +112,7 @@ func (s *server) deleteMe(c *call) (reply, error) {
 }
 
 func (s *server) changePassword(c *call) (reply, error) {
-	in := c.object(fields{"current_password": password, "new_password": password}, "current_password", "new_password")
+	in := c.object(fields{"current_password": passwordField, "new_password": passwordField}, "current_password", "new_password")
 	in.check("new_password", func(password string) error { return checkPassword(password, c.user.Username) })
 	if err := in.err(); err != nil {
 		return reply{}, err
@@ -206,7 +211,7 @@ func (s *server) readUser(c *call) (reply, error) {
 }
 
 func (s *server) patchUser(c *call) (reply, error) {
-	return s.patch(c, pathID(c), fields{"email": email, "full_name": fullName, "disabled": disabled, "role": role})
+	return s.patch(c, pathID(c), fields{"email": emailField, "full_name": fullNameField, "disabled": disabledField, "role": roleField})
 }
 
 func (s *server) deleteUser(c *call) (reply, error) {
@@ -224,7 +229,7 @@ func (s *server) resetPassword(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	in := c.object(fields{"new_password": password}, "new_password")
+	in := c.object(fields{"new_password": passwordField}, "new_password")
 	in.check("new_password", func(password string) error { return checkPassword(password, u.Username) })
 	if err := in.err(); err != nil {
 		return reply{}, err

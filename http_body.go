@@ -144,9 +144,9 @@ func parseObject(body []byte) ([]member, error) {
 type kind string
 
 const (
-	text       kind = "must be a string"
-	textOrNull kind = "must be a string or null"
-	boolean    kind = "must be true or false"
+	textKind       kind = "must be a string"
+	textOrNullKind kind = "must be a string or null"
+	boolKind       kind = "must be true or false"
 )
 
 // read returns the value as a string, a bool or nil. It refuses a string with U+FFFD:
@@ -159,11 +159,11 @@ func (k kind) read(value json.RawMessage) (v any, err error) {
 	s, isText := v.(string)
 	_, isBool := v.(bool)
 	switch {
-	case isText && k != boolean && strings.ContainsRune(s, utf8.RuneError):
+	case isText && k != boolKind && strings.ContainsRune(s, utf8.RuneError):
 		return nil, errors.New("must not contain U+FFFD or half of a surrogate pair")
-	case s == "" && k == textOrNull && (isText || v == nil):
+	case s == "" && k == textOrNullKind && (isText || v == nil):
 		return nil, nil // as empty fields of a form are sent
-	case isText && k != boolean, isBool && k == boolean:
+	case isText && k != boolKind, isBool && k == boolKind:
 		return v, nil
 	}
 	return nil, errors.New(string(k))
@@ -178,12 +178,12 @@ type field struct {
 // fields are the members that a JSON body may have.
 type fields map[string]field
 
-var username = field{text, checkUsername}
-var password = field{text, nil} // a new one has a rule that depends on the username
-var email = field{textOrNull, checkEmail}
-var fullName = field{textOrNull, checkFullName}
-var disabled = field{boolean, nil}
-var role = field{text, func(role string) error { return checkRole(Role(role)) }}
+var usernameField = field{textKind, checkUsername}
+var passwordField = field{textKind, nil} // a new one has a rule that depends on the username
+var emailField = field{textOrNullKind, checkEmail}
+var fullNameField = field{textOrNullKind, checkFullName}
+var disabledField = field{boolKind, nil}
+var roleField = field{textKind, func(role string) error { return checkRole(Role(role)) }}
 
 // An object is a JSON body: its values, and the errors found so far.
 type object struct {
