@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,6 +39,7 @@ type server struct {
 	passwords *Passwords
 	log       *slog.Logger
 	metrics   *metrics
+	opening   atomic.Bool // the store is being read, and store is not set yet
 
 	crossOrigin http.CrossOriginProtection
 	warnOfProxy sync.Once

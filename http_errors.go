@@ -38,6 +38,7 @@ var (
 	errMethod         = errors.New("method not allowed")
 	errSlow           = errors.New("the request took too long")
 	errInternal       = errors.New("internal error")
+	errOpening        = detailed(ErrUnavailable, "The store is being read")
 )
 
 const (
@@ -160,7 +161,7 @@ func (s *server) refusal(c *call, err error) reply {
 	switch {
 	case p.err == errInternal && gone:
 		return reply{status: statusClientGone}
-	case err == errInternal: // a panic, which is in the log
+	case err == errInternal, err == errOpening: // the log has the panic or the progress
 	case p.err == errInternal, p.err == ErrUnavailable && !gone:
 		s.log.Error("request failed", "id", c.id, "route", c.routeName(), "error", err)
 	}

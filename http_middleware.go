@@ -120,9 +120,19 @@ func isToken(s string) bool {
 
 // guards refuse requests, in this order.
 var guards = []func(*server, *call) error{
+	(*server).storeIsOpen,
 	(*server).sameOrigin,
 	(*server).oneCredential,
 	(*server).noSecretInQuery,
+}
+
+// storeIsOpen refuses requests while the store is being read. The process is alive, and an
+// orchestrator must not kill it for that.
+func (s *server) storeIsOpen(c *call) error {
+	if s.opening.Load() && c.URL.Path != "/healthz" {
+		return errOpening
+	}
+	return nil
 }
 
 // sameOrigin refuses requests that a page of another site makes its visitor's browser
@@ -165,10 +175,17 @@ func (s *server) allowedOrigin(origin string) bool {
 	return slices.ContainsFunc(s.CORSOrigins, func(pattern string) bool { return matchOrigin(pattern, origin) })
 }
 
-// matchOrigin reports whether an origin matches a pattern, which is an origin, with
-// ":*" for any port.
+// matchOrigin reports whether an origin matches a pattern, which is an origin, with "*."
+// for any name below its host and ":*" for any port.
 func matchOrigin(pattern, origin string) bool {
 	base, anyPort := strings.CutSuffix(pattern, ":*")
+	if scheme, domain, ok := strings.Cut(base, "://*."); ok {
+		name, _, _ := strings.Cut(strings.TrimPrefix(origin, scheme+"://"), "."+domain)
+		if name == "" || strings.ContainsAny(name, "/:@") {
+			return false
+		}
+		base = scheme + "://" + name + "." + domain
+	}
 	if !anyPort || origin == base {
 		return origin == base
 	}
