@@ -20,6 +20,14 @@ import (
 // This file holds the two places where mail goes: an SMTP server, and the terminal of
 // somebody who tries things out.
 
+// MailConfig says how mail is sent.
+type MailConfig struct {
+	Target   string // "terminal", "smtp://user@host:587", "smtps://user@host:465", or "" for no mail
+	From     string // the sender, "Name <address>"
+	Link     string // the page that a mail links to
+	Password string // of the user in Target
+}
+
 // checkMail returns the first setting that is invalid, and why. No error quotes a value,
 // because people put passwords into URLs.
 func checkMail(c MailConfig) (setting string, err error) {

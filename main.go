@@ -6,11 +6,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"expvar"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,6 +20,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +35,8 @@ const (
 
 	gracePeriod = 10 * time.Second // for requests under way after a signal to stop
 
+	maxProfile = time.Minute // of the debug listener
+
 	mostConnections = 1 << 14 // if the system allows more
 )
 
@@ -45,7 +50,8 @@ func main() {
 		// If nobody reads the log, writing to it can block the shutdown. What was
 		// acknowledged is on the disk, so ending here is safe.
 		time.Sleep(gracePeriod + 200*time.Millisecond) // and a moment to close the store
-		os.Exit(0)
+		set, _ := parseFlags(os.Args[1:], os.Getenv)
+		os.Exit(set.interrupted())
 	})
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
@@ -67,14 +73,30 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case err == nil:
 		err = set.start(ctx, stdout, set.newLog(stderr, getenv))
 	}
-	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if err == nil {
 		return 0
+	}
+	stopped := ctx.Err() != nil && errors.Is(err, context.Canceled)
+	if stopped && set.interrupted() == 0 {
+		return 0
+	}
+	if stopped {
+		err = errors.New("interrupted; " + cmp.Or(set.left, "nothing was changed"))
 	}
 	fmt.Fprintln(stderr, "stdauth:", quoted(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	if _, ok := errors.AsType[settingError](err); ok {
 		return 2
 	}
 	return 1
+}
+
+// interrupted returns the exit status after a signal. Only a server is meant to be ended
+// by one.
+func (set *settings) interrupted() int {
+	if set.offline() || set.askReady {
+		return 1
+	}
+	return 0
 }
 
 // start runs one of the offline commands, or serve.
@@ -85,17 +107,27 @@ func (set *settings) start(ctx context.Context, stdout io.Writer, log *slog.Logg
 			return set.bad("-tls-cert, -tls-key", err)
 		}
 	}
-	store, err := set.openStore(ctx, log)
-	if err != nil {
-		return set.bad("-store", err)
-	}
 	switch {
 	case set.importFile != "":
-		err = set.importAccounts(ctx, store, stdout, log)
+		return set.importAccounts(ctx, stdout, log)
 	case set.resetName != "":
-		err = set.resetPassword(ctx, store, stdout)
-	default:
-		err = set.serve(ctx, store, stdout, log)
+		return set.withStore(ctx, log, func(store Store) error { return set.resetPassword(ctx, store, stdout) })
+	}
+	return set.serve(ctx, stdout, log)
+}
+
+// withStore opens the store for a call of use. If that fails, it leaves no new file.
+func (set *settings) withStore(ctx context.Context, log *slog.Logger, use func(Store) error) error {
+	_, absent := os.Stat(set.store)
+	store, err := set.openStore(ctx, log)
+	if err != nil {
+		return cmp.Or(ctx.Err(), set.bad("-store", err))
+	}
+	if err = use(store); err != nil {
+		err = cmp.Or(ctx.Err(), err)
+	}
+	if info, _ := os.Stat(set.store); err != nil && errors.Is(absent, fs.ErrNotExist) && info != nil && info.Size() == int64(len(fileHeader)) {
+		os.Remove(set.store) // while it is locked
 	}
 	return errors.Join(err, store.Close())
 }
@@ -115,32 +147,30 @@ func (set *settings) openStore(ctx context.Context, log *slog.Logger) (Store, er
 	return OpenFileStore(ctx, set.store, set.Sessions, log)
 }
 
-// serve handles requests until ctx is done.
-func (set *settings) serve(ctx context.Context, store Store, stdout io.Writer, log *slog.Logger) error {
-	s := newServer(set.Config, store, NewTokens(set.Issuer, set.secret, set.previous), log)
-	server := set.httpServer(s.handler(), log)
+// serve listens, opens the store and handles requests until ctx is done. It listens first:
+// a large store takes a while, and meanwhile /healthz says that the process is alive.
+func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
 	api, err := set.listen("-addr", set.addr)
 	if err != nil {
 		return err
 	}
 	defer api.Close()
-	failed := make(chan error, 2)
+	var debug net.Listener
 	if set.debugAddr != "" {
-		listener, err := set.listen("-debug-addr", set.debugAddr)
-		if err != nil {
+		if debug, err = set.listen("-debug-addr", set.debugAddr); err != nil {
 			return err
 		}
-		debug := &http.Server{Handler: debugHandler(s.metrics), ReadHeaderTimeout: headerTimeout}
-		go func() { failed <- debug.Serve(listener) }()
-		defer debug.Close() // without waiting for profiles
-		log.Info("debugging", "metrics", "http://"+listener.Addr().String()+"/metrics")
+		defer debug.Close()
 	}
-	if err := set.createAccounts(ctx, store, stdout, log); err != nil {
-		return err
+	if set.PublicURL == "" && isLoopback(api.Addr().String()) {
+		set.PublicURL = set.url(api.Addr())
 	}
-	for _, text := range set.warnings {
-		log.Warn(text)
-	}
+	set.Mail.Link = cmp.Or(set.Mail.Link, set.PublicURL+"/docs")
+	s := newServer(set.Config, nil, NewTokens(set.Issuer, set.secret, set.previous), log)
+	s.opening.Store(true)
+	server := set.httpServer(s.handler(), log)
+	defer shutDown(server)
+	failed := make(chan error, 2)
 	go func() {
 		if set.TLS {
 			failed <- server.ServeTLS(api, "", "")
@@ -148,14 +178,30 @@ func (set *settings) serve(ctx context.Context, store Store, stdout io.Writer, l
 			failed <- server.Serve(api)
 		}
 	}()
-	set.greet(api.Addr(), stdout, log)
-	select {
-	case err = <-failed:
-	case <-ctx.Done():
-	}
-	log.Info("stopping")
-	shutDown(server)
-	return err
+	return set.withStore(ctx, log, func(store Store) error {
+		if err := set.createAccounts(ctx, store, stdout, log); err != nil {
+			return err
+		}
+		s.store = store
+		s.opening.Store(false)
+		if debug != nil {
+			profiles := &http.Server{Handler: debugHandler(s.metrics), ReadHeaderTimeout: headerTimeout}
+			go func() { failed <- profiles.Serve(debug) }()
+			defer profiles.Close() // without waiting for profiles
+			log.Info("debugging", "metrics", "http://"+debug.Addr().String()+"/metrics")
+		}
+		for _, text := range set.warnings {
+			log.Warn(text)
+		}
+		set.greet(api.Addr(), stdout, log)
+		select {
+		case err = <-failed:
+		case <-ctx.Done():
+		}
+		log.Info("stopping")
+		shutDown(server)
+		return err
+	})
 }
 
 // shutDown stops accepting connections and lets requests under way finish.
@@ -231,7 +277,7 @@ func (set *settings) ask(ctx context.Context) error {
 
 // debugHandler serves metrics and profiles to users of this machine. It accepts only
 // names of this machine as the host, which keeps out a web page that resolves its own
-// name to 127.0.0.1 (DNS rebinding).
+// name to 127.0.0.1 (DNS rebinding), and no requests that other pages make a browser send.
 func debugHandler(m *metrics) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
@@ -239,16 +285,25 @@ func debugHandler(m *metrics) http.Handler {
 		m.write(w)
 	})
 	mux.Handle("GET /debug/vars", expvar.Handler())
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	protection := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !isLoopback(r.Host) {
+		// Check accepts every GET, so it is asked about a POST.
+		post := http.Request{Method: http.MethodPost, URL: r.URL, Host: r.Host, Header: r.Header}
+		seconds, _ := strconv.ParseFloat(r.URL.Query().Get("seconds"), 64)
+		switch {
+		case !isLoopback(r.Host):
 			http.Error(w, "ask for localhost", http.StatusMisdirectedRequest)
-			return
+		case protection.Check(&post) != nil:
+			http.Error(w, "cross-origin request", http.StatusForbidden)
+		case !(seconds <= maxProfile.Seconds()): // which may be NaN
+			http.Error(w, fmt.Sprintf("a profile may take %v", maxProfile), http.StatusBadRequest)
+		default:
+			mux.ServeHTTP(w, r)
 		}
-		mux.ServeHTTP(w, r)
 	})
 }

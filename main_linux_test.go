@@ -34,6 +34,7 @@ func TestSignals(t *testing.T) {
 	t.Run("a signal during the start stops the server", func(t *testing.T) { testSignalRightAtTheStart(t, binary) })
 	t.Run("a signal stops the server even if its standard error is not read", func(t *testing.T) { testUnreadStandardError(t, binary) })
 	t.Run("the server continues if its standard error is closed", func(t *testing.T) { testClosedStandardError(t, binary) })
+	t.Run("a signal during a command is an error, but for the server", func(t *testing.T) { testInterruptedCommands(t, binary) })
 	t.Run("a second signal stops the server at once", func(t *testing.T) { testSecondSignal(t, binary) })
 }
 
@@ -206,6 +207,58 @@ func testSignalRightAtTheStart(t *testing.T, binary string) {
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("the server ends on %v while it reads its settings with %v, want exit status 0", signal, err)
 		}
+	}
+}
+
+// A script must notice that its command did not finish. Here each command waits for a
+// program that does not respond.
+func testInterruptedCommands(t *testing.T, binary string) {
+	t.Parallel()
+	file, addr := filepath.Join(t.TempDir(), "users.jsonl"), freeAddr(t)
+	writeAccounts(t, file, User{Username: "ada", Role: RoleAdmin})
+	for _, test := range []struct {
+		name, args string
+		signal     os.Signal
+		want       int
+		says       string
+	}{
+		{"a password reset", "-store etcd://SILENT -reset-password ada", syscall.SIGTERM, 1, "stdauth: interrupted; nothing was changed\n"},
+		{"an import", "-store etcd://SILENT -import " + file, syscall.SIGINT, 1, "stdauth: interrupted; nothing was changed\n"},
+		{"a check", "-check -addr SILENT", syscall.SIGTERM, 1, "stdauth: interrupted; nothing was changed\n"},
+		{"a server that opens its store", "-store etcd://SILENT -log-level warn -addr " + addr, syscall.SIGINT, 0, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			silent, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer silent.Close()
+			var stderr strings.Builder
+			cmd := exec.CommandContext(soon(t), binary, strings.Fields(strings.ReplaceAll(test.args, "SILENT", silent.Addr().String()))...)
+			cmd.Env, cmd.Stderr = append(os.Environ(), "SECRET_KEY="+settingsKey), &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			conn, err := silent.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if test.want == 0 {
+				s := &launched{t: t, url: "http://" + addr}
+				for path, want := range map[string]int{"/healthz": 200, "/readyz": 503} {
+					if got := s.do("GET", path, "", ""); got.status != want {
+						t.Errorf("GET %s while the store is being opened = %d %s, want %d", path, got.status, got.body, want)
+					}
+				}
+			}
+			cmd.Process.Signal(test.signal)
+			cmd.Wait()
+			if got := cmd.ProcessState.ExitCode(); got != test.want || stderr.String() != test.says {
+				t.Errorf("on %v: exit status %d, %q; want %d, %q", test.signal, got, &stderr, test.want, test.says)
+			}
+		})
 	}
 }
 

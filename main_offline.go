@@ -15,7 +15,7 @@ import (
 // the demo accounts.
 
 // importAccounts copies the accounts of the file in -import into an empty store.
-func (set *settings) importAccounts(ctx context.Context, store Store, stdout io.Writer, log *slog.Logger) error {
+func (set *settings) importAccounts(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
 	source, err := ReadFileStore(ctx, set.importFile, log)
 	if err != nil {
 		return set.bad("-import", err)
@@ -24,11 +24,14 @@ func (set *settings) importAccounts(ctx context.Context, store Store, stdout io.
 	if err != nil {
 		return err
 	}
-	if err := store.Import(ctx, users, source.lastID); err != nil {
-		return set.bad("-import", err)
-	}
-	fmt.Fprintf(stdout, "imported %d accounts\n", len(users))
-	return nil
+	return set.withStore(ctx, log, func(store Store) error {
+		set.left = "the store may have a part of the accounts"
+		if err := store.Import(ctx, users, source.lastID); err != nil {
+			return set.bad("-import", err)
+		}
+		fmt.Fprintf(stdout, "imported %d accounts\n", len(users))
+		return nil
+	})
 }
 
 // resetPassword sets the password of the account in -reset-password, which ends its
@@ -38,26 +41,36 @@ func (set *settings) resetPassword(ctx context.Context, store Store, stdout io.W
 	if err != nil {
 		return set.bad("-reset-password", fmt.Errorf("%s: %w", set.resetName, err))
 	}
-	hash, shown := hashGiven(set.newPassword)
+	hash, err := hashGiven(set.newPassword, u.Username, stdout)
+	if err != nil {
+		return err
+	}
+	set.left = "the password of " + u.Username + " may have changed"
 	_, err = store.UpdateUser(ctx, Caller{}, u.ID, func(u *User) error {
 		u.SetPassword(hash)
 		u.Disabled = false
 		return nil
 	})
 	if err == nil {
-		_, err = fmt.Fprintf(stdout, "set the password of %s%s; its sessions have ended\n", u.Username, shown)
+		fmt.Fprintf(stdout, "set the password of %s; its sessions have ended\n", u.Username)
 	}
 	return err
 }
 
-// hashGiven hashes the operator's password or, if there is none, a generated one, which
-// is shown once.
-func hashGiven(password string) (hash, shown string) {
+// hashGiven hashes the operator's password or, if there is none, a generated one. That is
+// shown before anything is changed: nobody could log in with a password that was lost.
+func hashGiven(password, username string, stdout io.Writer) (string, error) {
 	if password == "" {
 		password = rand.Text()
-		shown = " to " + password + ", shown only now"
+		_, err := fmt.Fprintf(stdout, "the new password of %s is %s, shown only now\n", username, password)
+		if err == nil && discards(stdout) {
+			err = errors.New("standard output is discarded")
+		}
+		if err != nil {
+			return "", fmt.Errorf("the new password of %s cannot be shown: %w", username, err)
+		}
 	}
-	return Hasher{DefaultIterations}.Hash(password), shown
+	return Hasher{DefaultIterations}.Hash(password), nil
 }
 
 // createAccounts creates the accounts that the settings ask for and warns if there is
@@ -101,14 +114,18 @@ func (set *settings) createAdmin(ctx context.Context, store Store, stdout io.Wri
 		}
 		return err
 	}
-	hash, shown := hashGiven(set.adminPassword)
+	hash, err := hashGiven(set.adminPassword, set.adminName, stdout)
+	if err != nil {
+		return err
+	}
 	u := User{Username: set.adminName, Role: RoleAdmin, CreatedAt: time.Now().UTC().Truncate(time.Second), PasswordHash: hash}
-	_, err := store.CreateUser(ctx, Caller{}, u)
+	_, err = store.CreateUser(ctx, Caller{}, u)
 	if errors.Is(err, ErrUsernameTaken) {
-		return nil // another copy of the server has just created it
+		log.Warn("another copy of the server has just created the account of -admin; its password is the one of that copy", "account", u.Username)
+		return nil
 	}
 	if err == nil {
-		_, err = fmt.Fprintf(stdout, "created the admin %s and set its password%s\n", u.Username, shown)
+		fmt.Fprintf(stdout, "created the admin %s and set its password\n", u.Username)
 	}
 	return err
 }

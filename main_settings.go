@@ -33,16 +33,9 @@ type settings struct {
 	introspectClient           string // INTROSPECT_CLIENT
 	etcdUsername, etcdPassword string
 
+	left     string            // what an offline command has changed so far, if anything
 	given    map[string]string // flags that were set, with their names in errors
 	warnings []string          // about settings that are valid but probably a mistake
-}
-
-// MailConfig says how mail is sent.
-type MailConfig struct {
-	Target   string // "terminal", "smtp://user@host:587", "smtps://user@host:465", or "" for no mail
-	From     string // the sender, "Name <address>"
-	Link     string // the page that a mail links to
-	Password string // of the user in Target
 }
 
 const (
@@ -190,6 +183,7 @@ func (set *settings) check(misnamed string) error {
 	adminPassword := func(s string) error { return checkPassword(s, set.adminName) }
 	newPassword := func(s string) error { return checkPassword(s, set.resetName) }
 	keep := set.store != memory // it outlives the process
+	mailSetting, badMail := checkMail(set.Mail)
 	for _, rule := range []struct {
 		name string
 		err  error // nil if the rule is kept
@@ -210,7 +204,8 @@ func (set *settings) check(misnamed string) error {
 		{"-session-ttl", checkLifetime(set.Sessions.Max)},
 		{"-issuer", must(len(set.Issuer) <= 200 && printable(set.Issuer), "must be 1 to 200 bytes without control characters")},
 		{"-public-url", checkIf(set.PublicURL, checkPublicURL)},
-		{"-mail-link", must(set.Mail.Target == "" || set.Mail.Link != "" || set.Mail.Target == mailTerminal && (set.PublicURL != "" || isLoopback(set.addr)), "is required with -mail")},
+		{mailSetting, badMail},
+		{"-mail-link", must(set.Mail.Target != mailTerminal || set.Mail.Link != "" || set.PublicURL != "" || isLoopback(set.addr), "is required with -mail terminal on this -addr, unless -public-url is set")},
 		{"-admin", checkIf(set.adminName, checkUsername)},
 		{"-reset-password", must(keep || set.resetName == "", "requires a -store that outlives the process")},
 		{"-import", must(keep || set.importFile == "", "requires a -store that outlives the process")},

@@ -16,16 +16,26 @@ import (
 
 // This file writes to terminals, for people.
 
-// isTerminal reports whether w is probably a terminal. The null device, to which many
-// services write, is a character device too.
+// isTerminal reports whether w is probably a terminal.
 func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || discards(w) {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// discards reports whether w is the null device, to which many services write. Go also
+// opens it in place of a standard output that is closed.
+func discards(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
 		return false
 	}
 	info, err := f.Stat()
 	null, nullErr := os.Stat(os.DevNull)
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && (nullErr != nil || !os.SameFile(info, null))
+	return err == nil && nullErr == nil && os.SameFile(info, null)
 }
 
 // greet says what to do next: in words at a terminal, else in the log.

@@ -385,6 +385,27 @@ func TestRefusedSettings(t *testing.T) {
 	}
 }
 
+// TestDemoOrigins: with the demo accounts, the pages of this machine may call the server,
+// and no others.
+func TestDemoOrigins(t *testing.T) {
+	t.Parallel()
+	s := server{Config: defaultSettings(t).Config}
+	for origin, want := range map[string]bool{
+		"http://localhost": true, "http://localhost:3000": true, "https://localhost:5173": true, "http://127.0.0.1:8080": true,
+		"https://127.0.0.1": true, "http://[::1]:3000": true, "https://[::1]:3000": true, "http://app.localhost:3000": true,
+		"https://a.b.localhost": true,
+
+		"null": false, "http://localhost.evil.example": false, "http://app.localhost.evil.example:3000": false, "http://evillocalhost:3000": false,
+		"http://.localhost": false, "http://evil.example/.localhost": false, "http://evil.example:1.localhost:3000": false,
+		"http://evil@app.localhost": false, "http://app.localhost:evil": false, "http://app.localhost:65536": false, "http://127.0.0.2:3000": false,
+		"http://[::2]:3000": false, "ftp://localhost": false, "ftp://app.localhost": false, "http://*.localhost:*": false,
+	} {
+		if got := s.allowedOrigin(origin); got != want {
+			t.Errorf("allowedOrigin(%s) = %t, want %t", origin, got, want)
+		}
+	}
+}
+
 // TestPublicURL: a public URL is kept as an origin, without a slash at its end.
 func TestPublicURL(t *testing.T) {
 	t.Parallel()
@@ -439,6 +460,41 @@ func TestCheck(t *testing.T) {
 	}
 	plain.stop()
 	secure.stop()
+}
+
+// TestOpening: while its store is being read, a server is alive but not ready.
+func TestOpening(t *testing.T) {
+	t.Parallel()
+	set := defaultSettings(t)
+	s := newServer(set.Config, nil, NewTokens("stdauth", settingsKey, ""), slog.New(slog.DiscardHandler))
+	s.opening.Store(true)
+	server := httptest.NewServer(s.handler())
+	defer server.Close()
+	c := &launched{t: t, url: server.URL}
+	for _, test := range []struct {
+		call   string
+		status int
+		kind   string
+		want   string
+	}{
+		{"GET /healthz", 200, "application/json", `{"status":"ok"}`},
+		{"GET /readyz", 503, "application/problem+json", `{"title":"Service Unavailable","status":503,"detail":"The store is being read","code":"store_unavailable"}`},
+		{"GET /users/me/", 503, "application/problem+json", `"code":"store_unavailable"`},
+		{"POST /users/", 503, "application/problem+json", `"code":"store_unavailable"`},
+		{"GET /docs", 503, "application/problem+json", `"code":"store_unavailable"`},
+		{"GET /nowhere", 503, "application/problem+json", `"code":"store_unavailable"`},
+		{"DELETE /token", 503, "application/json", `"code":"store_unavailable"`},
+		{"POST /token", 503, "application/json", `{"error":"temporarily_unavailable","error_description":"The store is being read","detail":"The store is being read","code":"store_unavailable"}`},
+	} {
+		method, path, _ := strings.Cut(test.call, " ")
+		got := c.do(method, path, "", "")
+		if got.status != test.status || got.header.Get("Content-Type") != test.kind || !strings.Contains(got.body, test.want) || got.header.Get("X-Request-Id") == "" {
+			t.Errorf("%s = %d %q %s, want %d and %s", test.call, got.status, got.header, got.body, test.status, test.want)
+		}
+		if retry := got.header.Get("Retry-After"); (retry != "") != (test.status == 503) {
+			t.Errorf("%s has Retry-After %q", test.call, retry)
+		}
+	}
 }
 
 func TestAnAddressInUseIsNoBadSetting(t *testing.T) {
@@ -589,7 +645,7 @@ func TestAdmin(t *testing.T) {
 	}
 
 	stdout, made := admin("-admin root")
-	m := regexp.MustCompile(`^created the admin root and set its password to ([A-Z2-7]{26}), shown only now\n$`).FindStringSubmatch(stdout)
+	m := regexp.MustCompile(`^the new password of root is ([A-Z2-7]{26}), shown only now\ncreated the admin root and set its password\n$`).FindStringSubmatch(stdout)
 	if m == nil {
 		t.Fatalf("the first -admin root prints %q", stdout)
 	}
@@ -632,27 +688,67 @@ func TestAdminPassword(t *testing.T) {
 	}
 }
 
-// TestLostPassword: a generated password that nobody can read is an error.
+// TestLostPassword: a generated password that nobody can read changes nothing.
 func TestLostPassword(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "users.jsonl")
-	lost := func(args ...string) (status int, stderr string) {
-		var out bytes.Buffer
-		args = append(args, "-store", file, "-addr=127.0.0.1:0")
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		return run(ctx, args, envOf("SECRET_KEY="+settingsKey), brokenWriter{}, &out), out.String()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"-admin", "root"}, {"-reset-password", "root"}} {
-		if status, stderr := lost(args...); status != 1 || !strings.Contains(stderr, "no space") {
-			t.Errorf("%v with a standard output that is full = %d, %q; want 1 and the error", args, status, stderr)
+	defer null.Close()
+	closed, err := os.Create(filepath.Join(t.TempDir(), "closed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	dir := t.TempDir()
+	file, absent := filepath.Join(dir, "users.jsonl"), filepath.Join(dir, "absent.jsonl")
+	writeAccounts(t, file, User{Username: "ada", Role: RoleUser})
+	before := readText(t, file)
+	for name, stdout := range map[string]io.Writer{"full": brokenWriter{}, "the null device": null, "closed": closed} {
+		for _, args := range []string{"-admin root -store " + absent, "-admin root -store " + file, "-reset-password ada -store " + file} {
+			var stderr bytes.Buffer
+			status := run(t.Context(), append(strings.Fields(args), "-addr=127.0.0.1:0"), envOf("SECRET_KEY="+settingsKey), stdout, &stderr)
+			if status != 1 || !strings.Contains(stderr.String(), "cannot be shown") || strings.Count(stderr.String(), "\n") != 1 {
+				t.Errorf("%s with a standard output that is %s = %d, %q; want 1 and one line", args, name, status, &stderr)
+			}
 		}
+	}
+	if got := readText(t, file); got != before {
+		t.Errorf("the file has changed: %s", got)
+	}
+	if _, err := os.Stat(absent); err == nil {
+		t.Error("a start that failed has left a new file")
 	}
 }
 
 type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// TestAFailedStartLeavesNoFile: nor does a failed import.
+func TestAFailedStartLeavesNoFile(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dir := t.TempDir()
+	taken := l.Addr().String()
+	for _, args := range []string{
+		"-addr " + taken, "-addr localhost", "-addr 127.0.0.1:0 -debug-addr " + taken, "-addr 127.0.0.1:0 -tls-cert none -tls-key none",
+		"-addr 127.0.0.1:0 -import none", "-addr 127.0.0.1:0 -reset-password ada", "-addr 127.0.0.1:0 -public-url x",
+	} {
+		args += " -store " + filepath.Join(dir, "users.jsonl")
+		if status, _, stderr := runFor(t, 5*time.Second, strings.Fields(args), "SECRET_KEY="+settingsKey); status == 0 {
+			t.Errorf("run(%s) = 0, %s", args, stderr)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("run(%s) leaves %v, %v; want nothing", args, left, err)
+		}
+	}
+}
 
 // A namelessStore finds no account by its name.
 type namelessStore struct{ Store }
@@ -704,7 +800,7 @@ func TestResetPassword(t *testing.T) {
 		t.Errorf("-reset-password ada = %d, %q, %q; want 0, %q, nothing", status, stdout, stderr, want)
 	}
 	status, stdout, stderr = runFor(t, 20*time.Second, []string{"-store", file, "-reset-password", "bob"})
-	m := regexp.MustCompile(`^set the password of bob to ([A-Z2-7]{26}), shown only now; its sessions have ended\n$`).FindStringSubmatch(stdout)
+	m := regexp.MustCompile(`^the new password of bob is ([A-Z2-7]{26}), shown only now\nset the password of bob; its sessions have ended\n$`).FindStringSubmatch(stdout)
 	if status != 0 || stderr != "" || m == nil {
 		t.Fatalf("-reset-password bob = %d, %q, %q; want 0 and a password", status, stdout, stderr)
 	}
@@ -943,22 +1039,43 @@ func TestDebugListener(t *testing.T) {
 	if got, want := strings.Join(bounds, " "), "0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 +Inf"; got != want {
 		t.Errorf("the buckets of GET /metrics are %s, want %s", got, want)
 	}
-	for _, profile := range []string{"heap", "cmdline", "symbol", "trace?seconds=0.01", "profile?seconds=1"} {
-		if got := s.do("GET", "/debug/pprof/"+profile, "", ""); got.status != 200 {
-			t.Errorf("GET /debug/pprof/%s = %d, want 200", profile, got.status)
+	for profile, want := range map[string]int{
+		"heap": 200, "cmdline": 200, "symbol": 200, "trace?seconds=0.01": 200, "profile?seconds=1": 200,
+		"profile?seconds=61": 400, "trace?seconds=60.1": 400, "trace?seconds=NaN": 400, "trace?seconds=1e999": 400, "heap?seconds=9999": 400,
+	} {
+		if got := s.do("GET", "/debug/pprof/"+profile, "", ""); got.status != want {
+			t.Errorf("GET /debug/pprof/%s = %d, want %d", profile, got.status, want)
 		}
 	}
-	// DNS rebinding: a page makes its own name resolve to 127.0.0.1.
-	for host, want := range map[string]int{"evil.example.com": 421, "evil.example.com:6060": 421, "localhost:6060": 200, "[::1]:6060": 200} {
+	if got := s.do("POST", "/debug/pprof/profile", "", "seconds=9999"); got.status != 405 {
+		t.Errorf("POST /debug/pprof/profile = %d, want 405", got.status)
+	}
+	for _, test := range []struct {
+		name, host, header string
+		want               int
+	}{
+		{"a page that makes its own name resolve to 127.0.0.1 (DNS rebinding)", "evil.example.com", "", 421},
+		{"such a page, with a port", "evil.example.com:6060", "", 421},
+		{"a tool of this machine", "localhost:6060", "", 200},
+		{"the IPv6 loopback address", "[::1]:6060", "", 200},
+		{"a person who has typed the address", "localhost:6060", "Sec-Fetch-Site: none", 200},
+		{"a link on one of these pages", "localhost:6060", "Sec-Fetch-Site: same-origin", 200},
+		{"an image in a page of another site", "localhost:6060", "Sec-Fetch-Site: cross-site", 403},
+		{"a page of another port of this machine", "localhost:6060", "Sec-Fetch-Site: same-site", 403},
+		{"a page in a browser without Sec-Fetch-Site", "localhost:6060", "Origin: https://evil.example.com", 403},
+	} {
 		r, _ := http.NewRequestWithContext(t.Context(), "GET", s.url+"/debug/vars", nil)
-		r.Host = host
+		r.Host = test.host
+		if name, value, ok := strings.Cut(test.header, ": "); ok {
+			r.Header.Set(name, value)
+		}
 		resp, err := http.DefaultClient.Do(r)
 		if err != nil {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		if resp.StatusCode != want {
-			t.Errorf("GET /debug/vars with Host: %s = %d, want %d", host, resp.StatusCode, want)
+		if resp.StatusCode != test.want {
+			t.Errorf("GET /debug/vars by %s = %d, want %d", test.name, resp.StatusCode, test.want)
 		}
 	}
 	s.url = api
