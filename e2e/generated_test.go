@@ -17,7 +17,7 @@ import (
 // article is the output of each of the programs in client/.
 const article = `register: newuser 3 user
 register again: username_taken
-register badly: invalid_fields password email
+register badly: invalid_fields email password
 log in: bearer 1800
 log in badly: incorrect_login
 who am I: newuser true true

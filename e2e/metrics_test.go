@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -108,6 +109,7 @@ func TestMetrics(t *testing.T) {
 	}
 	newest := refresh
 	for range 3 {
+		time.Sleep(1100 * time.Millisecond) // a token rotates once a second at most
 		var next tokens
 		if err := json.Unmarshal(post("/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {newest}}, http.StatusOK), &next); err != nil {
 			t.Fatal(err)
