@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -483,6 +484,8 @@ func TestSessions(t *testing.T) {
 		{"a request with an access token does not update last_used_at", "wait 20m ; GET /users/me/ as john ; GET /users/me/sessions as john", "200\n[" + one + "]"},
 		{"a user agent is cut to 256 bytes, and a character that is cut becomes a question mark", `POST /token with "User-Agent: ` + strings.Repeat("a", 255) + `ä" username=jane&password=secret ; keep access_token as new ; DELETE /users/me/sessions as new ; GET /users/me/sessions as new`, "200\n[" +
 			`{"id":"<session>","created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:00:00Z","expires_at":"2000-01-31T00:00:00Z","user_agent":"` + strings.Repeat("a", 255) + `?","ip":"192.0.2.1","current":true}]`},
+		{"a character of a user agent that turns text around becomes a question mark", "POST /token with \"User-Agent: a\u202eb\u2066c\u0085d\" username=jane&password=secret ; keep access_token as new ; DELETE /users/me/sessions as new ; GET /users/me/sessions as new", "200\n[" +
+			`{"id":"<session>","created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:00:00Z","expires_at":"2000-01-31T00:00:00Z","user_agent":"a?b?c?d","ip":"192.0.2.1","current":true}]`},
 
 		{"a session can be ended by its ID", "login johndoe as other ; DELETE /users/me/sessions/$other.sid as john", "204"},
 		{"a token of a session that was ended by its ID is refused", "login johndoe as other ; DELETE /users/me/sessions/$other.sid as john ; GET /users/me/ as other", badToken},
@@ -1089,6 +1092,48 @@ func (s *fadingStore) Sessions(ctx context.Context, userID int64) ([]Session, er
 	return s.Store.Sessions(ctx, userID)
 }
 
+// TestWeakHashMayStay: a login does not fail because its hash cannot be replaced.
+func TestWeakHashMayStay(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.server.passwords.hasher.Iterations = 2
+		w.server.store = unchanging{w.store}
+		if got := w.do("POST /token username=johndoe&password=secret"); got != tokens {
+			t.Errorf("a login whose weak hash cannot be replaced\n  got %s\n  want tokens", got)
+		}
+		if log := w.log.String(); !strings.Contains(log, `level=WARN msg="could not replace a weak password hash" user=1 `) {
+			t.Errorf("the log does not say that a weak hash stays: %s", log)
+		}
+	})
+}
+
+// An unchanging store starts sessions, but does not change accounts.
+type unchanging struct{ Store }
+
+func (unchanging) UpdateUser(context.Context, Caller, int64, func(*User) error) (User, error) {
+	return User{}, unavailable(errors.New("read only"))
+}
+
+// TestForgottenProxy: behind a proxy that no flag names, all clients share one address.
+// The log says so, once.
+func TestForgottenProxy(t *testing.T) {
+	const warning = `level=WARN msg="a request has X-Forwarded-For, but no -trusted-proxy names its sender: behind a proxy, all clients share one address" sender=192.0.2.1`
+	inWorld(t, func(w *world) {
+		w.do("GET /healthz")
+		if strings.Contains(w.log.String(), "-trusted-proxy") {
+			t.Errorf("a request without X-Forwarded-For is warned of: %s", w.log.String())
+		}
+		w.do(`repeat 3 GET /healthz with "X-Forwarded-For: 203.0.113.5"`)
+		if log := w.log.String(); strings.Count(log, warning) != 1 {
+			t.Errorf("three requests with X-Forwarded-For log %s\n  want once %s", log, warning)
+		}
+		w.restart("-trusted-proxy=192.0.2.0/24")
+		w.do(`GET /healthz with "X-Forwarded-For: 203.0.113.5"`)
+		if log := w.log.String(); strings.Count(log, "-trusted-proxy") != 1 {
+			t.Errorf("a request from a trusted proxy is warned of: %s", log)
+		}
+	})
+}
+
 func TestUnavailableStoreIsLogged(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		w.do("store vanishes ; GET /users/me/ as john")
@@ -1111,6 +1156,14 @@ func TestCounters(t *testing.T) {
 			map[string]int64{`stdauth_logins_total{outcome="failed"}`: 1}},
 		{"a login of a disabled account counts as failed", "POST /token username=dora&password=secret",
 			map[string]int64{`stdauth_logins_total{outcome="failed"}`: 1}},
+		{"a login that must wait has not failed", "repeat 5 POST /token username=jane&password=wrong ; POST /token username=jane&password=secret",
+			map[string]int64{`stdauth_logins_total{outcome="failed"}`: 5, `stdauth_logins_total{outcome="refused"}`: 1}},
+		{"a login without a store has not failed", "store vanishes ; POST /token username=jane&password=secret",
+			map[string]int64{`stdauth_logins_total{outcome="refused"}`: 1}},
+		{"enabling an account ends its sessions", `PATCH /users/4 as admin {"disabled":false}`,
+			map[string]int64{"stdauth_sessions_ended_total": 1}},
+		{"disabling an account suspends its sessions", `PATCH /users/3 as admin {"disabled":true}`,
+			map[string]int64{}},
 		{"a refresh counts as a refresh", refresh,
 			map[string]int64{"stdauth_refreshes_total": 1}},
 		{"a refused refresh is not counted", "POST /token grant_type=refresh_token&refresh_token=rubbish",
