@@ -169,6 +169,7 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 	s := newServer(set.Config, nil, NewTokens(set.Issuer, set.secret, set.previous), log)
 	s.opening.Store(true)
 	server := set.httpServer(s.handler(), log)
+	api = newConnections(api, maxConnections(), s.trusted)
 	defer shutDown(server)
 	failed := make(chan error, 2)
 	go func() {
@@ -226,7 +227,9 @@ func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Se
 		ReadTimeout:       requestTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    16 << 10, // four times the longest token
+		MaxHeaderBytes:    8 << 10, // twice the longest token
+		ConnState:         noteState,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: maxBody, MaxReceiveBufferPerStream: maxBody},
 		ErrorLog:          newErrorLog(log),
 
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" passes the middleware too
