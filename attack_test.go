@@ -1364,7 +1364,7 @@ func TestAttackDescriptors(t *testing.T) {
 	f.file.folder = few
 	f.compactNow()
 	wantErr(t, "Ready after a compaction with one descriptor", f.Ready(t.Context()), nil)
-	f.file.compact()
+	f.compact()
 	f.logs.await("could not compact the store")
 	f.create(newUser("late"))
 	want := f.contents()
@@ -1413,15 +1413,29 @@ func TestAttackReplacedFile(t *testing.T) {
 		f.logs.await("takes no more changes")
 		wantEqual(t, "the contents that readers see of a file that was "+what, f.contents(), before)
 	}
-	// The file is replaced between the last change and a compaction.
+	// The file is replaced after the last change, while a compaction is under way.
 	f := filledStore(t)
 	write(t, f.path+".other", fileHeader)
-	if err := os.Rename(f.path+".other", f.path); err != nil {
-		t.Skip("not on this system:", err)
-	}
-	f.file.compact()
+	f.file.folder = replacingFolder{f.file.folder, f.path}
+	f.compact()
 	f.logs.await("takes no more changes")
 	wantEqual(t, "the file that took the place of the store's", read(t, f.path), fileHeader)
+	if _, err := os.Stat(f.path + ".new"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Stat of the new file = %v, want none", err)
+	}
+}
+
+// A replacingFolder replaces the file of a store when a compaction creates the new one.
+type replacingFolder struct {
+	folder
+	path string
+}
+
+func (d replacingFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	if err := os.Rename(d.path+".other", d.path); err != nil {
+		return nil, err
+	}
+	return d.folder.OpenFile(name, flag, perm)
 }
 
 // TestAttackEtcdRedirect: a member of the cluster, or an impostor, redirects to another

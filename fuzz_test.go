@@ -237,7 +237,7 @@ func FuzzJournal(f *testing.F) {
 		synctest.Test(t, func(t *testing.T) {
 			path := storePath(t)
 			write(t, path, string(file))
-			readOnly, readErr := ReadFileStore(t.Context(), path, slog.New(slog.DiscardHandler))
+			readOnly, readErr := ReadFileStore(t.Context(), path)
 			wantEqual(t, "the file after ReadFileStore", read(t, path), string(file))
 			store, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
 			if err != nil {
@@ -252,10 +252,12 @@ func FuzzJournal(f *testing.F) {
 			opened := openFile(t, path)
 			want, lastID := opened.contents(), opened.file.shown.lastID
 			if readErr == nil {
-				readOnly.life = testLife
-				wantEqual(t, "ReadFileStore", testedStore{readOnly, t}.contents(), want)
+				wantEqual(t, "accounts of ReadFileStore", testedStore{readOnly, t}.users(0, 1000), opened.users(0, 1000))
 			}
-			opened.file.compact()
+			if lastID == 0 {
+				return // nothing to compact
+			}
+			opened.compact()
 			if !strings.Contains(<-opened.logs, "compacted the store") {
 				return // a compaction may lengthen lines written by hand beyond the maximum
 			}

@@ -16,7 +16,7 @@ import (
 
 // importAccounts copies the accounts of the file in -import into an empty store.
 func (set *settings) importAccounts(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
-	source, err := ReadFileStore(ctx, set.importFile, log)
+	source, err := ReadFileStore(ctx, set.importFile)
 	if err != nil {
 		return set.bad("-import", err)
 	}

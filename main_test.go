@@ -1477,7 +1477,7 @@ func writeAccounts(t *testing.T, file string, users ...User) {
 
 func accountsOf(t *testing.T, file string) *MemoryStore {
 	t.Helper()
-	store, err := ReadFileStore(t.Context(), file, slog.New(slog.DiscardHandler))
+	store, err := ReadFileStore(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -118,6 +118,7 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"main_limits_windows.go": {http + "flag os syscall", stores + upper + "Store User Session"},
 
 		"store_file.go":              {http + "flag", secret + upper + "EtcdStore"},
+		"store_file_compact.go":      {http + "flag os/signal syscall", secret + upper + "EtcdStore Store"},
 		"store_file_lines.go":        {http + system + logs, clock + secret + upper + "FileStore EtcdStore"},
 		"store_file_folder.go":       {http + logs + "flag", clock + secret + upper + stores + "FileStore EtcdStore Store User Session"},
 		"store_file_lock_unix.go":    {http + "flag", secret + upper + "Store User"},

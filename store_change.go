@@ -212,6 +212,19 @@ func (a *account) with(s Session) (sessions []Session, ended string) {
 	return append(sessions, s), ended
 }
 
+// bounded returns the account with its sessions from the future bounded.
+func (a *account) bounded(now time.Time) *account {
+	ahead := func(s Session) bool { return s != s.bounded(now) }
+	if !slices.ContainsFunc(a.sessions, ahead) {
+		return a
+	}
+	sessions := slices.Clone(a.sessions)
+	for i, s := range sessions {
+		sessions[i] = s.bounded(now)
+	}
+	return &account{a.user, sessions}
+}
+
 func (a *account) without(gone func(Session) bool) []Session {
 	return slices.DeleteFunc(slices.Clone(a.sessions), gone)
 }

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -29,8 +29,8 @@ import (
 //     others, "Can Applications Recover from fsync Failures?", USENIX ATC 2020). The
 //     store takes no more changes until it is opened again, which writes the last
 //     lines once more. It still serves reads.
-//   - Two processes never use one file. If another program replaces or changes it, the
-//     store takes no more changes.
+//   - Two processes never use one file. If another program replaces it or changes its
+//     length, the store takes no more changes.
 //
 // The file is JSON Lines: a header, then one change on each line, in order. A line
 // begins with a checksum of the text that follows it. The checksum may be missing, so
@@ -44,7 +44,7 @@ import (
 // Changes that come while the disk is busy share the next sync. All but the first of
 // them are marked with "same_sync":true after the checksum. When more than half of the
 // file is out of date, a compaction writes the rest to a new file, which then takes
-// the place of the old one.
+// the place of the old one. Changes go on meanwhile.
 type FileStore struct {
 	Reader  // shown
 	Changer // ahead
@@ -65,9 +65,12 @@ type FileStore struct {
 
 	// Changed under shown.mu by the writer, and by an import before its first change.
 	file        file
-	size        int64 // bytes in the file
+	size        int64 // bytes in the file, all synced
 	live        int64 // bytes that a compaction would leave, roughly
 	compactions int
+
+	compacting *compaction // if one is under way; of the writer alone
+	piece      int         // bytes, see compactPiece
 }
 
 // A batch is changes that share a sync.
@@ -107,7 +110,7 @@ func OpenFileStore(ctx context.Context, path string, life Lifetimes, log *slog.L
 func openFileStore(ctx context.Context, in folder, name string, life Lifetimes, log *slog.Logger) (*FileStore, error) {
 	f := &FileStore{
 		ahead: NewMemoryStore(life), folder: in, name: name, log: log, next: newBatch(), newest: newBatch(),
-		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
+		wake: make(chan struct{}, 1), stopped: make(chan struct{}), piece: compactPiece,
 	}
 	close(f.newest.done) // no change is under way
 	if err := f.load(ctx); err != nil {
@@ -121,12 +124,20 @@ func openFileStore(ctx context.Context, in folder, name string, life Lifetimes, 
 	return f, nil
 }
 
-// load opens the file and makes its changes.
+// load opens the file and makes its changes. If that fails, it leaves no new file.
 func (f *FileStore) load(ctx context.Context) (err error) {
-	if f.file, err = f.folder.OpenFile(f.name, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+	f.file, err = f.folder.OpenFile(f.name, os.O_RDWR, 0)
+	created := errors.Is(err, fs.ErrNotExist)
+	if created {
+		f.file, err = f.folder.OpenFile(f.name, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	}
+	if err != nil {
 		return err
 	}
 	defer func() {
+		if err != nil && created {
+			f.folder.Remove(f.name)
+		}
 		if err != nil {
 			f.file.Close()
 		}
@@ -135,15 +146,22 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	found.warn(f.log, f.name)
+	if dropped := found.size - found.whole; dropped > 0 {
+		f.log.Warn("dropped the last lines: they are incomplete and were never acknowledged", "file", f.name, "line", found.lines+1, "bytes", dropped)
+	}
 	if err := errors.Join(f.file.Truncate(found.whole), f.file.Chmod(0o600)); err != nil {
 		return err
 	}
+	missing := ""
 	if found.whole == 0 {
-		if _, err := f.file.WriteAt([]byte(fileHeader), 0); err != nil {
-			return err
-		}
-		found = loaded{lines: 1, whole: int64(len(fileHeader))}
+		missing, found.lines = fileHeader, 1
+	} else if found.open {
+		missing = "\n"
+	}
+	if n, err := io.WriteString(io.NewOffsetWriter(f.file, found.whole), missing); err != nil {
+		return err
+	} else {
+		found.whole += int64(n)
 	}
 	// After a failed sync these lines may be only in the system's cache, which considers
 	// them written.
@@ -151,9 +169,12 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 	if _, err := io.Copy(io.NewOffsetWriter(f.file, found.synced), last); err != nil {
 		return err
 	}
-	needed := int64(1) // lines
-	for _, a := range f.ahead.accounts {
-		needed += 1 + int64(len(a.sessions))
+	needed, now := int64(1), time.Now() // lines
+	for i, a := range f.ahead.accounts {
+		if a != nil {
+			f.ahead.accounts[i] = a.bounded(now)
+			needed += 1 + int64(len(a.sessions))
+		}
 	}
 	f.size, f.live = found.whole, found.whole*needed/max(found.lines, needed)
 	f.folder.Remove(f.name + ".new") // of a compaction that was interrupted
@@ -162,7 +183,7 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 
 // ReadFileStore reads the accounts of a file store that may be in use. It changes
 // nothing.
-func ReadFileStore(ctx context.Context, path string, log *slog.Logger) (*MemoryStore, error) {
+func ReadFileStore(ctx context.Context, path string) (*MemoryStore, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -170,18 +191,15 @@ func ReadFileStore(ctx context.Context, path string, log *slog.Logger) (*MemoryS
 	defer file.Close()
 	m := NewMemoryStore(Lifetimes{})
 	found, err := loadFile(ctx, m, file)
-	if err == nil && found.whole == 0 {
-		err = errors.New("the file is empty")
+	switch {
+	case err != nil:
+		return nil, err
+	case found.whole == 0:
+		return nil, errors.New("the file is empty")
+	case found.whole < found.size:
+		return nil, fmt.Errorf("line %d: it is incomplete; remove or complete it", found.lines+1)
 	}
-	found.warn(log, path)
-	return m, err
-}
-
-// warn reports what was dropped.
-func (found loaded) warn(log *slog.Logger, file string) {
-	if dropped := found.size - found.whole; dropped > 0 {
-		log.Warn("dropped the last lines: they are incomplete and were never acknowledged", "file", file, "line", found.lines+1, "bytes", dropped)
-	}
+	return m, nil
 }
 
 func newBatch() *batch { return &batch{done: make(chan struct{})} }
@@ -227,7 +245,9 @@ func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) erro
 		return err
 	}
 	// Nothing was ever changed, so the writer does not use the file.
-	if replaced, err := f.rewrite(whole); err != nil {
+	c := f.newCompaction(whole)
+	c.err = c.write()
+	if replaced, err := f.replaceFile(c); err != nil {
 		if replaced {
 			f.failed = unavailable(err)
 		}
@@ -242,7 +262,8 @@ func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) erro
 
 // become gives m the contents of another store.
 func (m *MemoryStore) become(other *MemoryStore) {
-	m.accounts, m.names, m.lastID = slices.Clone(other.accounts), maps.Clone(other.names), other.lastID
+	m.ids, m.accounts, m.deleted = slices.Clone(other.ids), slices.Clone(other.accounts), other.deleted
+	m.names, m.lastID = maps.Clone(other.names), other.lastID
 }
 
 // settle is ahead's settle function: it waits until all changes so far are durable, and
@@ -290,12 +311,25 @@ func (f *FileStore) Close() error {
 	return errors.Join(f.file.Close(), f.folder.Close())
 }
 
-// write is the writer. Until Close, nothing else touches the file.
+// write is the writer. Until Close, nothing else writes to the file.
 func (f *FileStore) write() {
 	defer close(f.stopped)
-	for range f.wake {
-		if f.flush() {
-			f.compact()
+	defer f.stopCompaction()
+	for {
+		var compacted chan struct{}
+		if f.compacting != nil {
+			compacted = f.compacting.done
+		}
+		select {
+		case _, open := <-f.wake:
+			if !open {
+				return
+			}
+			if f.flush() && f.compacting == nil {
+				f.startCompaction()
+			}
+		case <-compacted:
+			f.finishCompaction()
 		}
 	}
 }
@@ -314,12 +348,8 @@ func (f *FileStore) flush() (grown bool) {
 	if b.err = f.failed; b.err != nil { // set by the writer, or before there was a change
 		return false
 	}
-	b.err = f.ours()
-	if b.err == nil {
-		_, b.err = f.file.WriteAt(b.lines, f.size)
-	}
-	if b.err == nil {
-		b.err = f.file.Sync()
+	if b.err = f.ours(); b.err == nil {
+		b.err = f.append(b.lines)
 	}
 	if b.err != nil {
 		b.err = f.fail(b.err)
@@ -334,8 +364,22 @@ func (f *FileStore) flush() (grown bool) {
 	return f.size > 2*f.live+compactSlack
 }
 
+// append writes and syncs lines at the end of the file.
+func (f *FileStore) append(lines []byte) error {
+	_, err := f.file.WriteAt(lines, f.size)
+	if err != nil && f.compacting != nil {
+		f.stopCompaction() // the new file may have taken the last space
+		_, err = f.file.WriteAt(lines, f.size)
+	}
+	if err != nil {
+		return err
+	}
+	return f.file.Sync()
+}
+
 // fail makes the store take no more changes. The writer calls it.
 func (f *FileStore) fail(cause error) error {
+	f.stopCompaction()
 	f.log.Error("the store takes no more changes until the server is started again", "file", f.name, "error", cause)
 	f.ahead.mu.Lock()
 	defer f.ahead.mu.Unlock()
@@ -358,80 +402,4 @@ func (f *FileStore) ours() error {
 		err = errors.New("another program has changed it")
 	}
 	return err
-}
-
-// compact replaces the file with one without outdated lines. Changes wait meanwhile;
-// reads do not.
-func (f *FileStore) compact() {
-	before := f.size
-	if replaced, err := f.rewrite(f.shown); err != nil && replaced {
-		f.fail(err)
-	} else if err != nil {
-		f.log.Warn("could not compact the store; it goes on in the old file", "file", f.name, "error", err)
-		f.live = f.size // try again when it has doubled
-	} else {
-		f.shown.mu.Lock()
-		f.compactions++
-		f.shown.mu.Unlock()
-		f.log.Debug("compacted the store", "file", f.name, "from", before, "to", f.size)
-	}
-}
-
-// rewrite replaces the file with one that has the contents of m. After an error, it
-// reports whether the file may have been replaced, and so whether the store has failed.
-func (f *FileStore) rewrite(m *MemoryStore) (replaced bool, err error) {
-	file, size, err := f.writeNew(m)
-	if err != nil {
-		return false, err
-	}
-	if err := f.ours(); err != nil {
-		return true, errors.Join(err, file.Close())
-	}
-	if err := f.folder.Rename(f.name+".new", f.name); err != nil {
-		return false, errors.Join(err, file.Close(), f.folder.Remove(f.name+".new"))
-	}
-	f.file.Close()
-	f.shown.mu.Lock()
-	f.file, f.size, f.live = file, size, size
-	f.shown.mu.Unlock()
-	// The name must be durable before a change that only the new file has is
-	// acknowledged.
-	return true, f.folder.Sync()
-}
-
-// writeNew writes the contents of m to a new file and returns it with its size. The
-// file is created, so nothing is written through a link that has its name.
-func (f *FileStore) writeNew(m *MemoryStore) (file file, size int64, err error) {
-	f.folder.Remove(f.name + ".new")
-	file, err = f.folder.OpenFile(f.name+".new", os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, 0, err
-	}
-	w := bufio.NewWriterSize(io.NewOffsetWriter(file, 0), 1<<20) // keeps its first error for Flush
-	n, err := w.WriteString(fileHeader)
-	size = int64(n)
-	var line []byte
-	put := func(c change) {
-		if err == nil {
-			line, err = appendLine(line[:0], c, false)
-			size += int64(len(line))
-			w.Write(line)
-		}
-	}
-	now := time.Now()
-	for _, a := range m.accounts {
-		put(change{ID: a.user.ID, User: a.user})
-		for _, s := range a.sessions {
-			if s.Live(a.user.Epoch, now) {
-				put(change{ID: a.user.ID, Session: &s})
-			}
-		}
-	}
-	if m.lastID > 0 {
-		put(change{LastID: m.lastID}) // last, because afterwards only higher IDs are accepted
-	}
-	if err := errors.Join(err, w.Flush(), file.Sync()); err != nil {
-		return nil, 0, errors.Join(err, file.Close(), f.folder.Remove(f.name+".new"))
-	}
-	return file, size, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+	"runtime"
 	"strconv"
 	"strings"
 )
@@ -22,7 +24,8 @@ const (
 	crcOpening = `{"crc":"`
 	sameSync   = `"same_sync":true,`
 
-	maxLine = 1 << 16 // bytes; ours are under 4,000
+	maxLine   = 1 << 16 // bytes; ours are under 4,000
+	blockSize = 4 * maxLine
 )
 
 // A loaded is the result of loadFile. It counts from the beginning of the file.
@@ -30,10 +33,18 @@ type loaded struct {
 	lines, whole int64 // lines and bytes; the rest is torn
 	synced       int64 // bytes; the rest may never have been synced
 	size         int64 // bytes of the file when reading began
+	open         bool  // the last line has no end
 }
 
-// loadFile makes the changes in a file on m.
-func loadFile(ctx context.Context, m *MemoryStore, file file) (loaded, error) {
+// A fileLine is a line of a file with the change that it contains.
+type fileLine struct {
+	text   []byte
+	change change
+	err    error
+}
+
+// loadFile makes the changes in a file on m, in order. Other goroutines decode the lines.
+func loadFile(ctx context.Context, m *MemoryStore, file file) (found loaded, err error) {
 	info, err := file.Stat()
 	if err != nil {
 		return loaded{}, err
@@ -41,29 +52,93 @@ func loadFile(ctx context.Context, m *MemoryStore, file file) (loaded, error) {
 	if !info.Mode().IsRegular() {
 		return loaded{}, errors.New("not a regular file")
 	}
-	r := bufio.NewReaderSize(io.NewSectionReader(file, 0, math.MaxInt64), maxLine)
-	for found := (loaded{size: info.Size()}); ; found.lines++ {
-		line, err := r.ReadSlice('\n')
-		if err == io.EOF && (found.lines > 0 || strings.HasPrefix(fileHeader, string(bytes.TrimRight(line, "\x00")))) {
-			return found, nil
+	found.size = info.Size()
+	ctx, cancel := context.WithCancel(ctx)
+	blocks := make(chan chan []fileLine, runtime.GOMAXPROCS(0))
+	var readErr error
+	go func() {
+		defer close(blocks)
+		readErr = readBlocks(ctx, file, blocks)
+	}()
+	defer func() {
+		cancel()
+		for range blocks { // until the goroutine has ended
 		}
-		if err == nil || found.lines == 0 {
-			err = loadLine(m, found.lines, line)
-		}
-		if err != nil && found.lines > 0 && torn(file, found.whole) {
-			return found, nil
-		}
-		if err != nil {
-			return loaded{}, fmt.Errorf("line %d: %w", found.lines+1, err)
-		}
-		if !sharesSync(line) {
-			found.synced = found.whole
-		}
-		found.whole += int64(len(line))
-		if found.lines%1024 == 0 && ctx.Err() != nil {
-			return loaded{}, ctx.Err()
+	}()
+	for block := range blocks {
+		for _, line := range <-block {
+			if isTorn, err := found.add(m, file, line); err != nil || isTorn {
+				return found, err
+			}
 		}
 	}
+	return found, readErr
+}
+
+// readBlocks reads a file in blocks of whole lines and sends a channel for each, from
+// which the decoded lines can be received.
+func readBlocks(ctx context.Context, file io.ReaderAt, blocks chan<- chan []fileLine) error {
+	for offset, more := int64(0), true; more && ctx.Err() == nil; {
+		text := make([]byte, blockSize)
+		n, err := file.ReadAt(text, offset)
+		if err != nil && err != io.EOF {
+			return err
+		}
+		text, more = text[:n], err == nil
+		if end := bytes.LastIndexByte(text, '\n') + 1; more && end > 0 {
+			text = text[:end]
+		} else if more {
+			more = false // a line that is too long
+		}
+		decoded := make(chan []fileLine, 1)
+		first := offset == 0
+		go func() { decoded <- decodeLines(text, first) }()
+		offset += int64(len(text))
+		select {
+		case blocks <- decoded:
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err()
+}
+
+func decodeLines(text []byte, first bool) (lines []fileLine) {
+	for line := range bytes.Lines(text) {
+		next := fileLine{text: line}
+		if first {
+			next.err = checkHeader(line)
+		} else {
+			next.change, next.err = decodeLine(line)
+		}
+		lines, first = append(lines, next), false
+	}
+	return lines
+}
+
+// add makes the change of the next line on m. It reports whether that line is torn, and
+// so the end of what counts.
+func (found *loaded) add(m *MemoryStore, file io.ReaderAt, line fileLine) (isTorn bool, err error) {
+	open := !bytes.HasSuffix(line.text, []byte("\n"))
+	cut := open && len(line.text) <= maxLine
+	switch {
+	case errors.Is(line.err, errEdited):
+	case found.lines == 0 && cut && strings.HasPrefix(fileHeader, string(bytes.TrimRight(line.text, "\x00"))):
+		return true, nil // a torn header
+	case found.lines > 0 && line.err == nil:
+		line.err = m.commit(line.change)
+	case found.lines > 0 && (cut || torn(file, found.whole)):
+		return true, nil
+	}
+	if line.err != nil {
+		return false, fmt.Errorf("line %d: %w", found.lines+1, line.err)
+	}
+	if !sharesSync(line.text) {
+		found.synced = found.whole
+	}
+	found.lines++
+	found.whole += int64(len(line.text))
+	found.open = open
+	return false, nil
 }
 
 // torn reports whether the damaged line at offset, and what follows it, can be what a
@@ -89,24 +164,44 @@ func torn(file io.ReaderAt, offset int64) bool {
 	}
 }
 
-func loadLine(m *MemoryStore, before int64, line []byte) error {
-	if before == 0 {
-		if string(line) == fileHeader {
-			return nil
+func checkHeader(line []byte) error {
+	switch {
+	case string(withoutEnd(line)) == strings.TrimSpace(fileHeader):
+		return nil
+	case bytes.HasPrefix(line, []byte(`{"format":"stdauth",`)):
+		return errors.New("written by another version of stdauth")
+	}
+	return cmp.Or(checkEdited(line), errors.New("not a file of stdauth"))
+}
+
+func decodeLine(line []byte) (c change, err error) {
+	if len(line) > maxLine {
+		return c, errors.New("it is too long")
+	}
+	if err := cmp.Or(checkEdited(line), checkSum(line)); err != nil {
+		return c, err
+	}
+	return c, json.Unmarshal(line, &c)
+}
+
+// errEdited is the reason of an error that says how to mend what editors do to a file.
+var errEdited = errors.New("an editor has changed it")
+
+func checkEdited(line []byte) error {
+	for _, mark := range []string{"\xEF\xBB\xBF", "\xFE\xFF", "\xFF\xFE"} { // of UTF-8 and UTF-16
+		if bytes.HasPrefix(line, []byte(mark)) {
+			return fmt.Errorf("%w: it begins with a byte order mark; save the file as UTF-8 without one", errEdited)
 		}
-		if bytes.HasPrefix(line, []byte(`{"format":"stdauth",`)) {
-			return errors.New("written by another version of stdauth")
-		}
-		return errors.New("not a file of stdauth")
 	}
-	if err := checkSum(line); err != nil {
-		return err
+	if bytes.HasPrefix(line, []byte(crcOpening)) && bytes.HasSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r")) {
+		return fmt.Errorf("%w: it ends in CRLF; save the file with LF as line ends", errEdited)
 	}
-	var c change
-	if err := json.Unmarshal(line, &c); err != nil {
-		return err
-	}
-	return m.commit(c)
+	return nil
+}
+
+// withoutEnd returns a line without its LF or CRLF.
+func withoutEnd(line []byte) []byte {
+	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
 }
 
 // appendLine appends a change as a line of JSON. Its first member is the CRC-32 (IEEE)

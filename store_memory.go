@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +17,9 @@ type MemoryStore struct {
 	decisions
 
 	mu       sync.RWMutex
-	accounts []*account       // by ID
+	ids      []int64          // in order
+	accounts []*account       // with these IDs; nil if deleted
+	deleted  int              // how many of them are nil
 	names    map[string]int64 // folded, see foldName
 	lastID   int64            // the highest ID ever used
 	swept    int              // the index in accounts that sweep looked at last
@@ -82,7 +83,7 @@ func (m *MemoryStore) decide(_ context.Context, by Caller, id int64, d decision)
 			return change{}, ErrNotFound
 		}
 		return d.on(a, func() bool {
-			return slices.ContainsFunc(m.accounts, func(other *account) bool { return other != a && other.user.ActiveAdmin() })
+			return slices.ContainsFunc(m.accounts, func(other *account) bool { return other != nil && other != a && other.user.ActiveAdmin() })
 		})
 	})
 }
@@ -136,7 +137,7 @@ func (m *MemoryStore) user(id int64) (User, error) {
 func (m *MemoryStore) Users(ctx context.Context, filter UserFilter, after int64, limit int) ([]User, error) {
 	users := []User{}
 	for _, a := range m.page(filter, after, limit) {
-		if len(users) < limit && (filter.Email == "" || a.user.Email == filter.Email) {
+		if a != nil && len(users) < limit && (filter.Email == "" || a.user.Email == filter.Email) {
 			users = append(users, *a.user)
 		}
 	}
@@ -154,15 +155,23 @@ func (m *MemoryStore) page(filter UserFilter, after int64, limit int) []*account
 		}
 		return nil
 	}
-	start, found := m.position(after)
+	start, found := slices.BinarySearch(m.ids, after)
 	if found {
 		start++
 	}
-	page := m.accounts[start:]
-	if filter.Email == "" {
-		page = page[:min(limit, len(page))]
+	if filter.Email != "" {
+		return slices.Clone(m.accounts[start:])
 	}
-	return slices.Clone(page)
+	page := make([]*account, 0, min(limit, len(m.accounts)-start))
+	for _, a := range m.accounts[start:] {
+		if len(page) == limit {
+			break
+		}
+		if a != nil {
+			page = append(page, a)
+		}
+	}
+	return page
 }
 
 func (m *MemoryStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
@@ -185,14 +194,9 @@ func (m *MemoryStore) Ready(ctx context.Context) error { return nil }
 
 func (m *MemoryStore) Close() error { return nil }
 
-// position returns where an account is, or where it would be.
-func (m *MemoryStore) position(id int64) (i int, found bool) {
-	return slices.BinarySearchFunc(m.accounts, id, func(a *account, id int64) int { return cmp.Compare(a.user.ID, id) })
-}
-
 // account returns an account, or nil.
 func (m *MemoryStore) account(id int64) *account {
-	if i, found := m.position(id); found {
+	if i, found := slices.BinarySearch(m.ids, id); found {
 		return m.accounts[i]
 	}
 	return nil
@@ -239,15 +243,18 @@ func (c change) single() bool {
 // gives the same state again.
 func (m *MemoryStore) apply(c change) {
 	m.lastID = max(m.lastID, c.LastID, c.ID)
-	i, found := m.position(c.ID)
+	i, found := slices.BinarySearch(m.ids, c.ID)
 	switch {
 	case c.ID == 0:
 	case c.Deleted:
 		delete(m.names, foldName(m.accounts[i].user.Username))
-		m.accounts = slices.Delete(m.accounts, i, i+1)
-	case !found:
+		m.accounts[i] = nil // moving all behind it would take long
+		if m.deleted++; m.deleted > len(m.accounts)/2 {
+			m.tidy()
+		}
+	case !found: // its ID is the highest
 		m.names[foldName(c.User.Username)] = c.ID
-		m.accounts = append(m.accounts, &account{user: c.User}) // its ID is the highest
+		m.ids, m.accounts = append(m.ids, c.ID), append(m.accounts, &account{user: c.User})
 	default:
 		m.accounts[i] = m.accounts[i].apply(c)
 	}
@@ -256,12 +263,27 @@ func (m *MemoryStore) apply(c change) {
 	}
 }
 
+// tidy removes the places of deleted accounts. It takes as long as half as many deletions
+// would, and there were that many.
+func (m *MemoryStore) tidy() {
+	ids, accounts := make([]int64, 0, len(m.ids)-m.deleted), make([]*account, 0, len(m.ids)-m.deleted)
+	for i, a := range m.accounts {
+		if a != nil {
+			ids, accounts = append(ids, m.ids[i]), append(accounts, a)
+		}
+	}
+	m.ids, m.accounts, m.deleted, m.swept = ids, accounts, 0, 0
+}
+
 // sweep removes expired sessions from the next few accounts. Each new or renewed
 // session triggers it, so no expired one stays forever.
 func (m *MemoryStore) sweep(now time.Time) {
 	for range min(4, len(m.accounts)) {
 		m.swept = (m.swept + 1) % len(m.accounts)
 		a := m.accounts[m.swept]
+		if a == nil {
+			continue
+		}
 		expired := func(s Session) bool { return !s.Live(a.user.Epoch, now) }
 		if slices.ContainsFunc(a.sessions, expired) {
 			m.accounts[m.swept] = &account{a.user, a.without(expired)}

@@ -774,7 +774,9 @@ func (c *company) countExpired(live []*companySession) {
 func (c *company) checkMemory(live int) {
 	stored, expired, here := 0, 0, 0
 	for _, a := range c.memory.accounts {
-		stored += len(a.sessions)
+		if a != nil {
+			stored += len(a.sessions)
+		}
 	}
 	for _, n := range c.expired {
 		expired += n
@@ -787,7 +789,7 @@ func (c *company) checkMemory(live int) {
 	if stored < live || stored > live+expired {
 		c.Errorf("the store holds %d sessions, want the %d live ones, and at most the %d that expired on the last days", stored, live, expired)
 	}
-	if len(c.memory.accounts) != here || len(c.memory.names) != here {
+	if len(c.memory.accounts)-c.memory.deleted != here || len(c.memory.names) != here {
 		c.Errorf("the store holds %d accounts and %d names, want %d", len(c.memory.accounts), len(c.memory.names), here)
 	}
 	throttle := &c.server.passwords.throttle
