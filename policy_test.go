@@ -215,8 +215,8 @@ func TestReadmeEndpointsFitOpenAPI(t *testing.T) {
 	var api struct {
 		Paths map[string]map[string]json.RawMessage
 	}
-	description := readText(t, "web/openapi.json")
-	if err := json.Unmarshal([]byte(description), &api); err != nil {
+	description := []byte(readText(t, "web/openapi.json"))
+	if err := json.Unmarshal(description, &api); err != nil {
 		t.Fatal(err)
 	}
 	rows := regexp.MustCompile("(?m)^\\| `([A-Z]+) (/[^`]*)` \\| [^|]+ \\| ([^|]*)\\| ([^|]*)\\|$").FindAllStringSubmatch(readText(t, "README.md"), -1)
@@ -230,17 +230,45 @@ func TestReadmeEndpointsFitOpenAPI(t *testing.T) {
 			}
 			continue
 		}
-		operation := string(api.Paths[m[2]][strings.ToLower(m[1])])
+		operation := withReferences(t, description, api.Paths[m[2]][strings.ToLower(m[1])])
 		for _, status := range regexp.MustCompile(`\b[2-5]\d\d\b`).FindAllString(m[4], -1) {
 			if !strings.Contains(operation, `"`+status+`":`) {
 				t.Errorf("README.md has for %s %s the status %s, which openapi.json does not have", m[1], m[2], status)
 			}
 		}
 		for _, field := range regexp.MustCompile("`(\\w+)").FindAllStringSubmatch(m[3], -1) {
-			if !strings.Contains(description, `"`+field[1]+`"`) {
+			if !strings.Contains(operation, `"`+field[1]+`"`) {
 				t.Errorf("README.md has for %s %s the field %s, which openapi.json does not have", m[1], m[2], field[1])
 			}
 		}
+	}
+}
+
+// withReferences returns a part of openapi.json and all that it refers to.
+func withReferences(t *testing.T, description []byte, part json.RawMessage) string {
+	t.Helper()
+	text, seen := string(part), map[string]bool{}
+	for {
+		added := ""
+		for _, m := range regexp.MustCompile(`"\$ref":\s*"#/([^"]+)"`).FindAllStringSubmatch(text, -1) {
+			if seen[m[1]] {
+				continue
+			}
+			seen[m[1]] = true
+			value := json.RawMessage(description)
+			for name := range strings.SplitSeq(m[1], "/") {
+				var object map[string]json.RawMessage
+				if err := json.Unmarshal(value, &object); err != nil || object[name] == nil {
+					t.Fatalf("openapi.json refers to %s, which it does not have (%v)", m[1], err)
+				}
+				value = object[name]
+			}
+			added += string(value)
+		}
+		if added == "" {
+			return text
+		}
+		text += added
 	}
 }
 
