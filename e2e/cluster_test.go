@@ -9,7 +9,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -473,4 +476,82 @@ func clusterTrusting(t testing.TB, pem []byte) *http.Client {
 		t.Fatalf("%q is not a certificate", pem)
 	}
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+}
+
+// TestClusterClocks: the clocks of two copies differ. Up to 30 s nobody notices. Beyond
+// that, a copy refuses what it cannot judge, and keeps no session for longer.
+func TestClusterClocks(t *testing.T) {
+	store := startEtcd(t, 1).address()
+	skewed := buildSkewed(t)
+	exact := startCopy(t, nil, "-store", store)
+	clusterRegister(t, exact.url, "johndoe")
+	for _, test := range []struct {
+		ahead                                   string
+		token, early, current, late, afterwards int
+	}{
+		{"25s", 200, 200, 200, 200, 200},
+		{"10m", 401, 400, 200, 400, 400},
+	} {
+		t.Run("the clock of another copy is "+test.ahead+" ahead", func(t *testing.T) {
+			other := launchCopyOf(t, skewed, []string{"STDAUTH_TEST_SKEW=" + test.ahead}, "-store", store)
+			other.wait(t)
+			want := func(what string, a clusterAnswer, status int) {
+				t.Helper()
+				if a.status != status {
+					t.Errorf("%s: %v, want %d", what, a, status)
+				}
+			}
+			here, there := clusterLogin(t, exact.url, "johndoe"), clusterLogin(t, other.url, "johndoe")
+			want("the token of the exact copy at the other", here.get(other.url, "/users/me/"), 200)
+			want("the token of the other copy at the exact one", there.get(exact.url, "/users/me/"), test.token)
+
+			first := there.refresh
+			there.take(clusterRefresh(other.url, first))
+			want("the exact copy gets a token that the other has just replaced", clusterRefresh(exact.url, first), test.early)
+			want("the exact copy gets the token that replaced it", clusterRefresh(exact.url, there.refresh), test.current)
+
+			first = here.refresh
+			here.take(clusterRefresh(exact.url, first))
+			want("the other copy gets a token that the exact one has just replaced", clusterRefresh(other.url, first), test.late)
+			want("the exact copy gets the token that replaced it", clusterRefresh(exact.url, here.refresh), test.afterwards)
+		})
+	}
+}
+
+// buildSkewed builds the server with a clock that is ahead by STDAUTH_TEST_SKEW.
+func buildSkewed(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	files, err := filepath.Glob("../*.go")
+	etcdMust(t, err)
+	replaced := map[string]string{}
+	for _, file := range append(files, "../skew.go") {
+		code := []byte("package main\n\nimport (\n\t\"os\"\n\t\"time\"\n)\n\n" +
+			"var skew, _ = time.ParseDuration(os.Getenv(\"STDAUTH_TEST_SKEW\"))\n\n" +
+			"func skewedNow() time.Time { return time.Now().Add(skew) }\n\n" +
+			"func skewedSince(t time.Time) time.Duration { return skewedNow().Sub(t) }\n\n" +
+			"func skewedUntil(t time.Time) time.Duration { return t.Sub(skewedNow()) }\n")
+		if file != "../skew.go" {
+			original, err := os.ReadFile(file)
+			etcdMust(t, err)
+			code = regexp.MustCompile(`\btime\.(Now|Since|Until)\b`).ReplaceAll(original, []byte("skewed$1"))
+			if bytes.Equal(code, original) {
+				continue
+			}
+			code = append(code, "\nvar _ time.Time\n"...)
+		}
+		path, err := filepath.Abs(file)
+		etcdMust(t, err)
+		replaced[path] = filepath.Join(dir, filepath.Base(file))
+		etcdMust(t, os.WriteFile(replaced[path], code, 0o600))
+	}
+	overlay, err := json.Marshal(map[string]any{"Replace": replaced})
+	etcdMust(t, err)
+	etcdMust(t, os.WriteFile(filepath.Join(dir, "overlay.json"), overlay, 0o600))
+	build := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", filepath.Join(dir, "skewed"), ".")
+	build.Dir = ".."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return filepath.Join(dir, "skewed")
 }

@@ -35,6 +35,7 @@ type etcdNode struct {
 	Quota                   int64  // bytes; 0 is etcd's default
 	Again                   bool   // its data exists
 
+	where func(func()) error // calls a function in the network of the member; nil is that of the test
 	cmd   *exec.Cmd
 	stdin io.Closer
 }
@@ -103,12 +104,13 @@ func (n *etcdNode) start(t testing.TB) {
 	n.cmd = exec.Command(os.Args[0])
 	n.cmd.Env = append(os.Environ(), etcdNodeVariable+"="+string(text))
 	n.cmd.Stderr = os.Stderr
-	if n.stdin, err = n.cmd.StdinPipe(); err == nil {
-		err = n.cmd.Start()
+	n.stdin, err = n.cmd.StdinPipe()
+	etcdMust(t, err)
+	if n.where == nil {
+		n.where = func(f func()) error { f(); return nil }
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	etcdMust(t, n.where(func() { err = n.cmd.Start() }))
+	etcdMust(t, err)
 	n.Again = true
 }
 
@@ -289,7 +291,11 @@ var clusterEnv = []string{"SECRET_KEY=0c4b8f2d7e6a49d3b1f5c8e7a2d4906f"}
 
 func clusterCommand(t testing.TB, env []string, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(binary, args...)
+	return clusterCommandOf(binary, env, args...)
+}
+
+func clusterCommandOf(program string, env []string, args ...string) *exec.Cmd {
+	cmd := exec.Command(program, args...)
 	cmd.Env = append(append(cleanEnv(), clusterEnv...), env...)
 	return cmd
 }
@@ -297,9 +303,14 @@ func clusterCommand(t testing.TB, env []string, args ...string) *exec.Cmd {
 // launchCopy starts a copy and does not wait for it.
 func launchCopy(t testing.TB, env []string, args ...string) *clusterCopy {
 	t.Helper()
+	return launchCopyOf(t, binary, env, args...)
+}
+
+func launchCopyOf(t testing.TB, program string, env []string, args ...string) *clusterCopy {
+	t.Helper()
 	addr := etcdFreeAddress(t)
 	c := &clusterCopy{url: "http://" + addr}
-	c.cmd = clusterCommand(t, env, append([]string{"-addr", addr}, args...)...)
+	c.cmd = clusterCommandOf(program, env, append([]string{"-addr", addr}, args...)...)
 	c.cmd.Stdout, c.cmd.Stderr = &c.stdout, &c.stderr
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
