@@ -113,6 +113,7 @@ func TestClusterOneNameIsGivenOnce(t *testing.T) {
 				t.Fatal(a)
 			}
 			u.take(a)
+			time.Sleep(1100 * time.Millisecond) // a session rotates at most once a second
 		}
 		if a := clusterRefresh(c.url(0), first); a.status != 400 {
 			t.Errorf("a refresh token two rotations old: %v, want 400", a)
