@@ -998,6 +998,65 @@ func TestRenewedCertificate(t *testing.T) {
 	s.stop()
 }
 
+// TestRenewalsUnderLoad: while clients connect without pause, certificates are renewed as
+// different tools do it. No handshake fails, and the last certificate is in use at the end.
+func TestRenewalsUnderLoad(t *testing.T) {
+	t.Parallel()
+	certFile, keyFile := writeCertificate(t)
+	s := launch(t, []string{"-tls-cert", certFile, "-tls-key", keyFile, "-log-level", "info"})
+	var clients sync.WaitGroup
+	done, stop := context.WithCancel(t.Context())
+	for range 4 {
+		clients.Go(func() {
+			for done.Err() == nil {
+				client := s.client() // so each request is a connection
+				resp, err := client.Get(s.url + "/healthz")
+				if err != nil || resp.StatusCode != 200 {
+					t.Errorf("GET /healthz during a renewal: %v", err)
+					return
+				}
+				resp.Body.Close()
+				client.CloseIdleConnections()
+			}
+		})
+	}
+	move := func(from, to string) {
+		if err := os.Rename(from, to); err != nil {
+			t.Error(err)
+		}
+	}
+	cut := func(from, to string) { // in two writes
+		text := readText(t, from)
+		write(t, to, text[:len(text)/2])
+		write(t, to, text)
+	}
+	var newCert string
+	for i := range 30 {
+		var newKey string
+		newCert, newKey = writeCertificate(t)
+		text := readText(t, newCert)
+		put := []func(from, to string){move, cut}[i%2]
+		if put(newCert, certFile); i%3 == 0 {
+			time.Sleep(5 * time.Millisecond) // for clients that see one file without the other
+		}
+		put(newKey, keyFile)
+		newCert = text
+		time.Sleep(5 * time.Millisecond) // file systems may have coarse times
+	}
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(s.url, "https://"), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	block, _ := pem.Decode([]byte(newCert))
+	if !bytes.Equal(conn.ConnectionState().PeerCertificates[0].Raw, block.Bytes) {
+		t.Error("after the last renewal, another certificate is in use")
+	}
+	stop()
+	clients.Wait()
+	s.stop()
+}
+
 func TestDebugListener(t *testing.T) {
 	t.Parallel()
 	s := launch(t, []string{"-debug-addr", "127.0.0.1:0"})
