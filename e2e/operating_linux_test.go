@@ -194,6 +194,46 @@ func copyContext(t *testing.T, to string) {
 	}
 }
 
+// TestSecretFiles: systemd accepts the lines in docs/operating.md, and the server starts with
+// the files that the page names.
+func TestSecretFiles(t *testing.T) {
+	analyze := find(t, "apt-get install systemd", "systemd-analyze")
+	page, dir := repoFile(t, "docs/operating.md"), t.TempDir()
+	_, ini, _ := strings.Cut(page, "```ini\n")
+	ini, _, _ = strings.Cut(ini, "```")
+	unit := filepath.Join(dir, "stdauth.service")
+	text := strings.NewReplacer("/usr/local/bin/stdauth", binary, "/etc/stdauth", dir+"/stdauth").Replace(repoFile(t, "docs/stdauth.service"))
+	writeFile(t, unit, text)
+	if err := os.Mkdir(unit+".d", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(unit+".d", "key.conf"), ini)
+	if out, err := run(t, "", nil, analyze, "verify", "--man=no", unit); err != nil || out != "" {
+		t.Errorf("systemd-analyze verify with\n%s: %v\n%s", ini, err, out)
+	}
+
+	for kind, want := range map[string]int{"ini": 1, "yaml": 4} {
+		found := 0
+		for _, block := range regexp.MustCompile("(?s)```"+kind+"\n(.*?)```").FindAllStringSubmatch(page, -1) {
+			env := []string{}
+			for _, m := range regexp.MustCompile(`(\w+)_FILE(?:: |=|, value: )([\w/%-]+)`).FindAllStringSubmatch(block[1], -1) {
+				file := filepath.Join(dir, filepath.Base(m[2]))
+				writeFile(t, file, map[string]string{"SECRET_KEY": testKey, "ADMIN_PASSWORD": "staple battery"}[m[1]]+"\n")
+				env = append(env, m[1]+"_FILE="+file)
+			}
+			found += len(env)
+			s := startServer(t, append(env, "-store", filepath.Join(t.TempDir(), "users.jsonl"), "-admin", "root")...)
+			if strings.Contains(block[1], "ADMIN_PASSWORD") {
+				logIn(t, s, "root", "staple battery")
+			}
+			s.stop(t)
+		}
+		if found != want {
+			t.Errorf("docs/operating.md has %d files of secrets in %s, want %d", found, kind, want)
+		}
+	}
+}
+
 // checkStatic checks that a program has no interpreter, as an empty image has none.
 func checkStatic(t *testing.T, file string) {
 	t.Helper()
