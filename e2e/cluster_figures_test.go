@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,7 @@ import (
 //
 //	go test -v -run TestClusterFigures -etcd.figures 5s .
 //	go test -v -run TestClusterSizes -etcd.figures 1s .
+//	go test -v -run TestClusterFilling -etcd.figures 10s .
 var clusterFigures = flag.Duration("etcd.figures", 0, "how long to measure each figure of the etcd store, in each of three rounds")
 
 // TestClusterFigures measures authenticated requests to one copy and to two. For
@@ -98,6 +100,16 @@ func TestClusterFigures(t *testing.T) {
 	}
 }
 
+// databaseSize returns the part of the database that is in use, old values too.
+func (c *etcdCluster) databaseSize(t testing.TB) int64 {
+	t.Helper()
+	var status struct {
+		InUse int64 `json:"dbSizeInUse,string"`
+	}
+	etcdMust(t, etcdCall(c.nodes[0], "/v3/maintenance/status", map[string]any{}, &status))
+	return status.InUse
+}
+
 type clusterFigure struct {
 	perSecond   float64
 	median, p99 time.Duration
@@ -157,6 +169,65 @@ func clusterSession(t *testing.T, c *etcdCluster) (key, value string) {
 		t.Fatalf("etcd has %d sessions, want 1", len(found.Kvs))
 	}
 	return string(found.Kvs[0].Key), string(found.Kvs[0].Value)
+}
+
+// TestClusterFilling measures how fast one account can fill etcd, with eight clients that
+// make the same change without pause.
+func TestClusterFilling(t *testing.T) {
+	if *clusterFigures == 0 {
+		t.Skip("needs -etcd.figures")
+	}
+	c := startEtcd(t, 1)
+	at := startCopy(t, nil, "-log-level", "error", "-store", c.address()).url
+	for _, kind := range []struct {
+		name   string
+		change func(u *clusterUser, n int) clusterAnswer
+	}{
+		{"refreshes of one session", func(u *clusterUser, n int) clusterAnswer {
+			a := clusterRefresh(at, u.refresh)
+			if a.status == 200 && n%8 == 0 {
+				u.take(a)
+			}
+			return a
+		}},
+		{"changes of the full name", func(u *clusterUser, n int) clusterAnswer {
+			return clusterCall("PATCH", at+"/users/me/", u.access, map[string]string{"full_name": strconv.Itoa(n)})
+		}},
+		{"logins", func(*clusterUser, int) clusterAnswer {
+			return clusterCall("POST", at+"/token", "", url.Values{"username": {"logins"}, "password": {clusterPassword}})
+		}},
+	} {
+		name, _, _ := strings.Cut(kind.name, " ")
+		u := clusterRegister(t, at, name)
+		shared := *u
+		var mu sync.Mutex
+		var statuses [600]int
+		size, revision := c.databaseSize(t), c.nodes[0].revision(t)
+		var wg sync.WaitGroup
+		start := time.Now()
+		for client := range 8 {
+			wg.Go(func() {
+				for n := client; time.Since(start) < *clusterFigures; n += 8 {
+					mu.Lock()
+					now := shared
+					mu.Unlock()
+					a := kind.change(&now, n)
+					mu.Lock()
+					statuses[a.status]++
+					if client == 0 {
+						shared = now
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		took, changes := time.Since(start).Seconds(), c.nodes[0].revision(t)-revision
+		grown := c.databaseSize(t) - size
+		perHour := float64(grown) / took * 3600
+		t.Logf("%-26s %7.1f/s answered, %4d of them 429; %7.1f/s written, %5.0f bytes each, %6.1f MB an hour, 2 GiB after %.1f h",
+			kind.name, float64(statuses[200])/took, statuses[429], float64(changes)/took, float64(grown)/float64(max(changes, 1)), perHour/1e6, float64(2<<30)/perHour)
+	}
 }
 
 // TestClusterSizes measures the size of an account and of a session in etcd: on disk,

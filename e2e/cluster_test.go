@@ -312,6 +312,8 @@ func (l *clusterLoad) client(n int, u *clusterUser) {
 			l.success()
 		case 503:
 			l.unavailable.Add(1)
+		case 429: // the account has made all the changes of this minute
+			time.Sleep(50 * time.Millisecond)
 		case 0: // the copy was killed
 		default:
 			l.fail("client %d at %s: %v", n, at, a)

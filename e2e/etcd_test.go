@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -216,15 +215,8 @@ func (n *etcdNode) leads() bool {
 // size returns the size of the database of a member, after older values are removed.
 func (c *etcdCluster) size(t testing.TB) int64 {
 	t.Helper()
-	n := c.leader(t)
-	n.compact(t)
-	var status struct {
-		InUse string `json:"dbSizeInUse"`
-	}
-	etcdMust(t, etcdCall(n, "/v3/maintenance/status", map[string]any{}, &status))
-	size, err := strconv.ParseInt(status.InUse, 10, 64)
-	etcdMust(t, err)
-	return size
+	c.nodes[0].compact(t)
+	return c.databaseSize(t)
 }
 
 // compact removes older values from the database of a member, and makes its file smaller.
@@ -326,15 +318,15 @@ func startCopy(t testing.TB, env []string, args ...string) *clusterCopy {
 	return c
 }
 
-// wait waits until the copy listens.
+// wait waits until the copy has opened its store.
 func (c *clusterCopy) wait(t testing.TB) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if clusterCall("GET", c.url+"/healthz", "", nil).status == 200 {
+		if clusterCall("GET", c.url+"/readyz", "", nil).status == 200 {
 			return
 		}
 	}
-	t.Fatalf("the server does not listen:\n%s", c.stderr.String())
+	t.Fatalf("the server is not ready:\n%s", c.stderr.String())
 }
 
 // stop ends the copy with SIGTERM, and fails the test if it does not end.
