@@ -37,6 +37,7 @@ type server struct {
 	store     Store
 	tokens    *Tokens
 	passwords *Passwords
+	mailer    *Mailer // nil if mail is off
 	log       *slog.Logger
 	metrics   *metrics
 	opening   atomic.Bool // the store is being read, and store is not set yet
@@ -91,6 +92,12 @@ func (s *server) routes() []route {
 		{"PUT /users/{id}/password", admin, jsonBody, s.resetPassword, "set the password of an account"},
 		{"GET /users/{id}/sessions", admin, noBody, s.listSessions, "where is an account logged in"},
 		{"DELETE /users/{id}/sessions", admin, noBody, s.endSessions, "log an account out everywhere"},
+
+		{"POST /forgot-password", anyone, jsonBody, s.forgotPassword, "ask for a link to set a new password"},
+		{"POST /reset-password", anyone, jsonBody, s.resetByMail, "set a new password with it"},
+		{"POST /request-verify-token", activeUser, noBody, s.requestVerifyToken, "ask for a link to verify my address"},
+		{"POST /verify", anyone, jsonBody, s.verifyEmail, "verify the address with it"},
+		{"POST /users/{id}/reset-link", admin, noBody, s.makeResetLink, "make a link to set a new password"},
 
 		{"GET /healthz", anyone, noBody, s.healthz, "is the process alive"},
 		{"GET /readyz", anyone, noBody, s.readyz, "does the store work"},

@@ -34,6 +34,7 @@ func (s *server) createUser(c *call) (reply, error) {
 	if c.by.Admin {
 		c.target = u.ID
 	}
+	s.sendVerify(c, u)
 	out := replyUser(http.StatusCreated, u)
 	out.header = map[string]string{"Location": fmt.Sprintf("/users/%d", u.ID)}
 	return out, nil
@@ -75,26 +76,26 @@ func (s *server) listUsers(c *call) (reply, error) {
 func (s *server) readMe(c *call) (reply, error) { return replyUser(http.StatusOK, c.user), nil }
 
 func (s *server) patchMe(c *call) (reply, error) {
-	return s.patch(c, c.user.ID, fields{"email": emailField, "full_name": fullNameField})
+	return s.patch(c, c.user.ID, fields{"email": emailField, "full_name": fullNameField, "current_password": passwordField})
 }
 
 // patch applies a merge patch (RFC 7396) of the allowed fields to an account.
 func (s *server) patch(c *call, id int64, allowed fields) (reply, error) {
 	in := c.object(allowed)
-	if err := in.err(); err != nil {
+	if err := s.confirmEmail(c, in, id); err != nil {
 		return reply{}, err
 	}
-	ended := false
+	var old User
 	u, err := s.store.UpdateUser(c.Context(), c.by, id, func(u *User) error {
-		old := *u
+		old = *u
 		in.patch(u)
-		ended = u.EndsSessions(&old)
 		return nil
 	})
 	if err != nil {
 		return reply{}, err
 	}
-	if ended {
+	s.emailChanged(c, old, u)
+	if u.EndsSessions(&old) {
 		s.metrics.count("stdauth_sessions_ended_total")
 	}
 	return replyUser(http.StatusOK, u), nil
@@ -148,10 +149,14 @@ func (s *server) setPassword(c *call, id int64, password string) (User, error) {
 	if err != nil {
 		return User{}, err
 	}
-	return s.store.UpdateUser(c.Context(), c.by, id, func(u *User) error {
+	u, err := s.store.UpdateUser(c.Context(), c.by, id, func(u *User) error {
 		u.SetPassword(hash)
 		return nil
 	})
+	if err == nil {
+		s.passwordChanged(c, u)
+	}
+	return u, err
 }
 
 func (s *server) listMySessions(c *call) (reply, error) { return s.replySessions(c, c.user.ID) }

@@ -36,6 +36,8 @@ var families = []struct{ name, kind, help string }{
 	{"stdauth_replays_total", "counter", "Refresh tokens used again after they were replaced."},
 	{"stdauth_sessions_started_total", "counter", "Sessions started."},
 	{"stdauth_sessions_ended_total", "counter", "Requests that ended sessions."},
+	{"stdauth_mails_total", "counter", "Mails by outcome."},
+	{"stdauth_mail_queue_length", "gauge", "Mails that wait to be sent."},
 	{"stdauth_hash_queue_length", "gauge", "Passwords that wait to be hashed."},
 	{"stdauth_store_file_bytes", "gauge", "Size of the file of a file store."},
 	{"stdauth_store_compactions_total", "counter", "Compactions of a file store."},
@@ -48,6 +50,7 @@ var buckets = [...]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 func newMetrics(routes []route, gauges func() map[string]float64) *metrics {
 	m := &metrics{gauges: gauges, counts: map[string]int64{
 		`stdauth_logins_total{outcome="ok"}`: 0, `stdauth_logins_total{outcome="failed"}`: 0, `stdauth_logins_total{outcome="refused"}`: 0,
+		mailSample("sent"): 0, mailSample("failed"): 0, mailSample("dropped"): 0,
 		"stdauth_refreshes_total": 0, "stdauth_replays_total": 0, "stdauth_sessions_started_total": 0, "stdauth_sessions_ended_total": 0,
 	}}
 	for _, p := range problems {
@@ -131,6 +134,7 @@ func (s *server) gauges() map[string]float64 {
 	g := map[string]float64{
 		fmt.Sprintf("stdauth_build_info{version=%q,go=%q}", version, runtime.Version()): 1,
 
+		"stdauth_mail_queue_length": float64(s.mailer.Waiting()),
 		"stdauth_hash_queue_length": float64(s.passwords.queue.waiting()),
 		"stdauth_store_file_bytes":  0, "stdauth_store_compactions_total": 0, "stdauth_etcd_failovers_total": 0,
 	}

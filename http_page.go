@@ -25,7 +25,7 @@ var web embed.FS
 // code is the server's own source. go:embed has no pattern that leaves out the
 // tests, so a test sees to it that no file is missing.
 //
-//go:embed auth.go auth_throttle.go handlers.go handlers_token.go handlers_users.go
+//go:embed auth.go auth_throttle.go handlers.go handlers_mail.go handlers_token.go handlers_users.go
 //go:embed http_body.go http_call.go http_connections.go http_errors.go http_log.go http_metrics.go http_middleware.go http_page.go
 //go:embed mail.go mail_delivery.go main.go main_limits_unix.go main_limits_windows.go main_offline.go main_secrets.go main_settings.go main_terminal.go main_tls.go
 //go:embed sessions.go shares.go store.go store_change.go store_etcd.go store_etcd_client.go store_etcd_txn.go
@@ -49,6 +49,8 @@ func (s *server) docs(c *call) (out reply, err error) {
 		out, err = replyFile(c, "index.html")
 	case file == "settings.json":
 		out, err = replyJSON(http.StatusOK, s.pageSettings())
+	case file == "mail.json" && s.Demo:
+		out, err = replyJSON(http.StatusOK, s.mailer.shown())
 	case file == "index.html", file == "openapi.json", strings.Contains(file, "/"):
 		err = ErrNotFound // each file has one address
 	default:
@@ -81,8 +83,9 @@ func (s *server) pageSettings() any {
 		AccessTTL    int64          `json:"access_ttl"` // seconds
 		Registration string         `json:"registration"`
 		Start        string         `json:"start"`
+		Mail         bool           `json:"mail"`
 		Callers      map[string]who `json:"callers"` // by route
-	}{s.Demo, s.Issuer, int64(s.AccessTTL.Seconds()), registration, startID, callers}
+	}{s.Demo, s.Issuer, int64(s.AccessTTL.Seconds()), registration, startID, s.mailer != nil, callers}
 }
 
 // mediaTypes are those of the files. The mime package would ask the machine, and

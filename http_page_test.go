@@ -166,7 +166,7 @@ func TestOpenAPIHasEveryStatus(t *testing.T) {
 		"POST /users/":                    "201",
 		"GET /users/":                     "200 422",
 		"GET /users/me/":                  "200",
-		"PATCH /users/me/":                "200",
+		"PATCH /users/me/":                "200 429",
 		"DELETE /users/me/":               "204 409 429",
 		"PUT /users/me/password":          "200 429",
 		"GET /users/me/sessions":          "200",
@@ -178,6 +178,11 @@ func TestOpenAPIHasEveryStatus(t *testing.T) {
 		"DELETE /users/{id}":              "204",
 		"GET /users/{id}/sessions":        "200",
 		"DELETE /users/{id}/sessions":     "204",
+		"POST /forgot-password":           "202 404",
+		"POST /reset-password":            "204",
+		"POST /request-verify-token":      "202 404",
+		"POST /verify":                    "204 404",
+		"POST /users/{id}/reset-link":     "201",
 		"GET /healthz":                    "200",
 		"GET /readyz":                     "200 503",
 		"GET /openapi.json":               "200 304",
@@ -359,7 +364,9 @@ func TestOpenAPIFieldsOfResponses(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.login("admin", "admin", "secret")
 				w.login("john", "johndoe", "secret")
-				call := callFromExample(doc, name, op)
+				w.do("POST /users/1/reset-link as admin ; keep link as reset ; POST /request-verify-token as john ; mail verify as verify")
+				token := map[string]string{"POST /reset-password": "$reset", "POST /verify": "$verify"}[name]
+				call := strings.Replace(callFromExample(doc, name, op), "cHJvb2Y.1.1767323045.c2lnbmF0dXJl", token, 1)
 				w.do(call)
 				r, described := op.Responses[strconv.Itoa(w.last.status)]
 				if !described || w.last.status >= 300 {
@@ -1234,7 +1241,7 @@ func abbreviate(text string) string {
 
 // Each section is a test of the manual, and all of the manual is there.
 func TestPageRules(t *testing.T) {
-	manual, total := readText(t, "handlers_test.go")+readText(t, "attack_test.go"), 0
+	manual, total := readText(t, "handlers_test.go")+readText(t, "handlers_mail_test.go")+readText(t, "attack_test.go"), 0
 	sections := readRules(t)
 	if *update {
 		sections = slices.DeleteFunc(sections, func(s ruleSection) bool { return !strings.Contains(manual, "\nfunc "+s.Test+"(") })

@@ -94,6 +94,9 @@ type mailSink interface {
 	deliver(context.Context, *letter) error
 }
 
+// ErrMailBusy means that too many mails wait.
+var ErrMailBusy = errors.New("too many mails wait")
+
 // A Mailer sends mail. Its methods may be called concurrently.
 type Mailer struct {
 	mailSink
@@ -124,7 +127,7 @@ func NewMailer(sink mailSink, log *slog.Logger, count func(sample string)) *Mail
 }
 
 // Later calls lookUp a moment later, when the request has been answered, so the answer
-// cannot show what was found. It returns ErrBusy if too many requests wait.
+// cannot show what was found. It returns ErrMailBusy if too many requests wait.
 func (m *Mailer) Later(from netip.Addr, lookUp func(context.Context)) error {
 	return m.begin(&m.requests, site(from), func() {
 		time.Sleep(mailDelay)
@@ -152,7 +155,7 @@ func (m *Mailer) Send(l *letter, from netip.Addr) {
 // begin starts work in the background, on one of the places of the client's network.
 func (m *Mailer) begin(places *budget[netip.Prefix], client netip.Prefix, work func()) error {
 	if !places.take(client, 1) {
-		return detailed(ErrBusy, "Too many mails are being sent")
+		return ErrMailBusy
 	}
 	m.work.Go(func() {
 		defer places.give(client, 1)
@@ -208,12 +211,20 @@ func (m *Mailer) report(l *letter, outcome string, err error) {
 
 func mailSample(outcome string) string { return `stdauth_mails_total{outcome="` + outcome + `"}` }
 
-// Waiting returns how many letters wait.
-func (m *Mailer) Waiting() int { return m.letters.inUse() }
+// Waiting returns how many letters wait. A nil Mailer has none.
+func (m *Mailer) Waiting() int {
+	if m == nil {
+		return 0
+	}
+	return m.letters.inUse()
+}
 
 // Stop lets each letter have one attempt, and ends those too when ctx is done. No method
 // may be called after it.
 func (m *Mailer) Stop(ctx context.Context) {
+	if m == nil {
+		return
+	}
 	defer context.AfterFunc(ctx, m.cancel)()
 	m.stop()
 	m.work.Wait()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/mail"
 	"net/smtp"
@@ -61,6 +62,23 @@ func checkMail(c MailConfig) (setting string, err error) {
 
 func isASCII(s string) bool { return !strings.ContainsFunc(s, func(c rune) bool { return c > 126 }) }
 
+// startMail returns a Mailer, or nil if mail is off. A server that does not work yet is
+// no error: it may be starting, too.
+func startMail(c MailConfig, stdout io.Writer, log *slog.Logger, count func(sample string)) *Mailer {
+	if c.Target == "" {
+		return nil
+	}
+	m := NewMailer(newMailSink(c, stdout), log, count)
+	if s, ok := m.mailSink.(*smtpServer); ok {
+		m.work.Go(func() {
+			if err := s.deliver(m.retry, nil); err != nil && m.retry.Err() == nil {
+				log.Warn("the mail server does not work at the moment", "error", mailReason(err))
+			}
+		})
+	}
+	return m
+}
+
 // newMailSink returns the place where mail goes with a MailConfig that checkMail accepts.
 func newMailSink(c MailConfig, stdout io.Writer) mailSink {
 	if c.Target == mailTerminal {
@@ -101,10 +119,17 @@ func (p *printer) deliver(_ context.Context, l *letter) error {
 	return err
 }
 
-func (p *printer) shown() []shownMail {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return append([]shownMail{}, p.newest...)
+// shown returns what the terminal has shown. Only demo servers tell it to others.
+func (m *Mailer) shown() []shownMail {
+	shown := []shownMail{}
+	if m != nil {
+		if p, ok := m.mailSink.(*printer); ok {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			shown = append(shown, p.newest...)
+		}
+	}
+	return shown
 }
 
 // An smtpServer takes mail (RFC 5321).

@@ -241,8 +241,8 @@ func TestRequestsForMailAreShared(t *testing.T) {
 				})
 				if err == nil {
 					taken++
-				} else if !errors.Is(err, ErrBusy) {
-					t.Errorf("Later() = %v, want ErrBusy", err)
+				} else if !errors.Is(err, ErrMailBusy) {
+					t.Errorf("Later() = %v, want ErrMailBusy", err)
 				}
 			}
 			if taken != maxMails/2 {

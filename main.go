@@ -167,10 +167,11 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 	}
 	set.Mail.Link = cmp.Or(set.Mail.Link, set.PublicURL+"/docs")
 	s := newServer(set.Config, nil, NewTokens(set.Issuer, set.secret, set.previous), log)
+	s.mailer = startMail(set.Mail, stdout, log, s.metrics.count)
 	s.opening.Store(true)
 	server := set.httpServer(s.handler(), log)
 	api = newConnections(api, maxConnections(), s.trusted)
-	defer shutDown(server)
+	defer shutDown(server, s.mailer)
 	failed := make(chan error, 2)
 	go func() {
 		if set.TLS {
@@ -200,18 +201,19 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 		case <-ctx.Done():
 		}
 		log.Info("stopping")
-		shutDown(server)
+		shutDown(server, s.mailer)
 		return err
 	})
 }
 
-// shutDown stops accepting connections and lets requests under way finish.
-func shutDown(server *http.Server) {
+// shutDown stops accepting connections and lets requests and mails under way finish.
+func shutDown(server *http.Server, mailer *Mailer) {
 	ctx, cancel := context.WithTimeout(context.Background(), gracePeriod)
 	defer cancel()
 	if server.Shutdown(ctx) != nil {
 		server.Close()
 	}
+	mailer.Stop(ctx)
 }
 
 func newServer(config Config, store Store, tokens *Tokens, log *slog.Logger) *server {

@@ -1296,7 +1296,7 @@ func TestAStopTakes10sAtMost(t *testing.T) {
 		io.WriteString(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 		synctest.Wait()
 		start := time.Now()
-		shutDown(server)
+		shutDown(server, nil)
 		if took := time.Since(start); took != 10*time.Second {
 			t.Errorf("shutDown with a request that never ends took %v, want 10s", took)
 		}

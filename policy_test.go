@@ -128,6 +128,7 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"store_etcd_txn.go":    {http + system + logs, secret + "server settings problem " + "FileStore"},
 		"store_etcd_client.go": {system, stores + secret + "server settings problem " + "User Session"},
 
+		"handlers_mail.go": {system + logs, stores + "settings"},
 		"mail.go":          {http + system, stores + "server settings problem reply Store Session"},
 		"mail_delivery.go": {http + system, stores + secret + "server settings problem Store Session"},
 	}
@@ -419,6 +420,9 @@ func TestPagesNumbersInProse(t *testing.T) {
 		"For an unknown name, no password is hashed: the response takes 2.5 ms instead of 235 ms.",
 		"bcrypt reads 72 bytes",
 		"etcd 3.4 or later",
+		"the server answered 535 | the user or the password",
+		"the server answered 550 | the mail server does not know",
+		"the server answered 450 or the like",
 		"From etcd 3.6 on",
 		"etcd stores up to 2 GiB by default",
 		"| | 2 GiB | 8 GiB |",

@@ -138,6 +138,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 		w := newWorld(t)
 		test(w)
 		w.searchForSecrets()
+		w.server.mailer.Stop(t.Context())
 	})
 }
 
@@ -219,7 +220,12 @@ func (w *world) start(config Config, tokens *Tokens) {
 		defer w.mu.Unlock()
 		return w.log.Write(b)
 	}), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	if w.server != nil {
+		w.server.mailer.Stop(w.Context())
+	}
+	config.PublicURL = order.Or(config.PublicURL, "http://127.0.0.1:8000")
 	w.server = newServer(config, w.store, tokens, log)
+	w.server.mailer = startMail(config.Mail, io.Discard, log, w.server.metrics.count)
 	w.handler = w.server.handler()
 }
 
@@ -249,6 +255,9 @@ func (w *world) obey(command string) {
 			w.Fatalf("%s: the form is: keep FIELD as NAME", command)
 		}
 		w.vars[name] = w.field(where)
+	case "mail": // mail KIND as NAME
+		kind, as, _ := strings.Cut(rest, " as ")
+		w.vars[as] = w.mailed(kind)
 	case "wait":
 		d, err := time.ParseDuration(rest)
 		if err != nil {
@@ -349,6 +358,21 @@ func (w *world) keepTokens(as string) {
 	w.vars[as+".sid"] = claims.SessionID
 }
 
+// mailed returns the token of the newest mail with a link of this kind.
+func (w *world) mailed(kind string) string {
+	w.Helper()
+	time.Sleep(2 * mailDelay)
+	for _, m := range slices.Backward(w.server.mailer.shown()) {
+		if _, token, ok := strings.Cut(m.Text, "#"+kind+"="); ok {
+			token, _, _ = strings.Cut(token, "\n")
+			w.note(token)
+			return token
+		}
+	}
+	w.Fatalf("no mail has a link for %s", kind)
+	return ""
+}
+
 // field returns the value of "access_token", or "0.id", in the last response.
 func (w *world) field(where string) string {
 	w.Helper()
@@ -370,7 +394,8 @@ func (w *world) field(where string) string {
 	}
 	switch v := v.(type) {
 	case string:
-		return v
+		_, token, _ := strings.Cut(v, "#reset=")
+		return order.Or(token, v)
 	case float64:
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	}
@@ -499,6 +524,7 @@ const sessionIDSize = 26
 var (
 	someAccessToken  = regexp.MustCompile(`eyJ[\w-]+\.[\w-]+\.[\w-]{43}`)
 	someRefreshToken = regexp.MustCompile(`[A-Z2-7]{26}\.\d+\.\d+\.[\w-]{43}`)
+	someMailToken    = regexp.MustCompile(`[\w-]{43}\.\d+\.\d+\.[\w-]{43}`)
 	someSession      = regexp.MustCompile(`[A-Z2-7]{26}`)
 )
 
@@ -533,6 +559,7 @@ func (w *world) show(a *answered) string {
 	byName(sessionIDSize + 1) // tokens
 	text = someAccessToken.ReplaceAllString(text, "<access token>")
 	text = someRefreshToken.ReplaceAllString(text, "<refresh token>")
+	text = someMailToken.ReplaceAllString(text, "<mail token>")
 	byName(sessionIDSize) // not an ID such as 1
 	return someSession.ReplaceAllString(text, "<session>")
 }
@@ -635,7 +662,7 @@ func (w *world) noteRequest(r *http.Request, body string) {
 	var object map[string]any
 	if json.Unmarshal([]byte(body), &object) == nil {
 		for name, value := range object {
-			if s, ok := value.(string); ok && strings.Contains(name, "password") {
+			if s, ok := value.(string); ok && strings.Contains(name, "password") || name == "token" {
 				w.note(s)
 			}
 		}
@@ -673,7 +700,7 @@ func (w *world) searchForSecrets() {
 			w.Errorf("the log has the secret %q: %s", secret, log[max(0, i-100):min(len(log), i+len(secret)+100)])
 		}
 		for _, a := range w.answers {
-			handsOut := a.status == 200 && strings.HasPrefix(a.body, `{"access_token":`)
+			handsOut := strings.HasPrefix(a.body, `{"access_token":`) || strings.HasPrefix(a.body, `{"link":`) || a.path == "/docs/mail.json"
 			// "secret", the demo password, is also a word that a response may use.
 			if secret == "secret" || handsOut {
 				continue

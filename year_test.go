@@ -199,6 +199,15 @@ func (c *company) sessions() (list []*companySession) {
 	return list
 }
 
+// forget is what a new password does to the throttle.
+func (c *company) forget(name string) {
+	for key := range c.failures {
+		if strings.HasSuffix(key, " "+name) {
+			delete(c.failures, key)
+		}
+	}
+}
+
 // mustWait reports whether another attempt at a password gets a 429.
 func (c *company) mustWait(name, ip string) bool {
 	now := time.Now()
@@ -544,6 +553,7 @@ func (c *company) newOwnPassword(d *device) {
 	})
 	c.tried(p.name, d.ip, true)
 	p.password = new
+	c.forget(p.name)
 	p.endSessions()
 	c.start(d, body)
 	c.whoAmI(old, d.ip)
@@ -598,6 +608,7 @@ func (c *company) administer() {
 		change.method, change.path, change.route, change.status = "PUT", change.path+"/password", "/users/{id}/password", 204
 		change.body = fmt.Sprintf(`{"new_password":%q}`, p.password)
 		c.as(t, admin.ip, change)
+		c.forget(p.name)
 		p.endSessions()
 	case n < 6:
 		c.happened["an account logged out by an admin"]++

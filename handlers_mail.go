@@ -1,0 +1,193 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// This file holds what a link can do: set a new password, or prove an address.
+
+const (
+	resetLife      = time.Hour
+	adminResetLife = 24 * time.Hour // an admin may hand it over by letter
+	verifyLife     = 24 * time.Hour
+)
+
+// textField is a field without a rule.
+var textField = field{textKind, nil}
+
+// errMailOff means that a route would send mail, and the server sends none.
+var errMailOff = errors.New("no mail")
+
+// mailLink returns a link with a token. The token stands behind #, so browsers send it to
+// no server, not even in Referer (RFC 9110, section 10.1.3). Where the link leads is a
+// setting, never the Host of a request, which a stranger may have chosen.
+func (s *server) mailLink(p purpose, u User, expires time.Time) string {
+	name := map[purpose]string{resetting: "reset", verifying: "verify"}[p]
+	return cmp.Or(s.Mail.Link, s.PublicURL+"/docs") + "#" + name + "=" + s.tokens.SignMail(p, u, expires)
+}
+
+// forgotPassword sends a link for a reset, to a verified address only. The response comes
+// before the look-up and is the same for every name.
+func (s *server) forgotPassword(c *call) (reply, error) {
+	in := c.object(fields{"username": textField}, "username")
+	if err := in.err(); err != nil {
+		return reply{}, err
+	}
+	return s.later(c, func(ctx context.Context) error {
+		u, err := s.store.UserByName(ctx, in.text("username"))
+		if err == nil && u.EmailVerified && !u.Disabled {
+			s.mailer.Send(newLetter("reset", u, "{link}", s.mailLink(resetting, u, time.Now().Add(resetLife))), c.from)
+		}
+		return err
+	})
+}
+
+func (s *server) requestVerifyToken(c *call) (reply, error) {
+	return s.later(c, func(context.Context) error { s.sendVerify(c, c.user); return nil })
+}
+
+// later answers 202 and works afterwards.
+func (s *server) later(c *call, work func(context.Context) error) (reply, error) {
+	if s.mailer == nil {
+		return reply{}, errMailOff
+	}
+	return reply{status: http.StatusAccepted}, s.mailer.Later(c.from, func(ctx context.Context) {
+		if err := work(ctx); err != nil && !errors.Is(err, ErrNotFound) {
+			s.log.Error("request failed", "id", c.id, "route", c.route, "error", err)
+		}
+	})
+}
+
+// sendVerify sends a link that proves the address of the account.
+func (s *server) sendVerify(c *call, u User) {
+	if s.mailer != nil && u.Email != "" && !u.EmailVerified {
+		s.mailer.Send(newLetter("verify", u, "{link}", s.mailLink(verifying, u, time.Now().Add(verifyLife))), c.from)
+	}
+}
+
+// tell tells the owner of a verified address what was changed.
+func (s *server) tell(c *call, u User, what string) {
+	if s.mailer != nil && u.EmailVerified {
+		at := time.Now().UTC().Format("2 January 2006 at 15:04:05 UTC")
+		s.mailer.Send(newLetter("notice", u, "{what}", what, "{time}", at, "{client}", c.from.String()), c.from)
+	}
+}
+
+// passwordChanged tells the owner, and forgets failed logins with the old password.
+func (s *server) passwordChanged(c *call, u User) {
+	s.passwords.Forget(u.Username)
+	s.tell(c, u, "password")
+}
+
+// emailChanged tells the old address and asks the new one.
+func (s *server) emailChanged(c *call, old, u User) {
+	if u.Email != old.Email {
+		s.tell(c, old, "email address")
+		s.sendVerify(c, u)
+	}
+}
+
+// confirmEmail returns the errors of a patch. While mail is on, changing one's own address
+// takes the password: a reset goes to that address, so otherwise a stolen access token
+// would become the account.
+func (s *server) confirmEmail(c *call, in *object, id int64) error {
+	_, email := in.values["email"]
+	_, given := in.values["current_password"]
+	switch mine := email && s.mailer != nil && id == c.user.ID; {
+	case mine && c.by.Admin:
+		return detailed(errOwnAccount, "Change your own email address at /users/me/, with your password")
+	case mine && !given:
+		in.add("current_password", "is required to change the email address")
+	}
+	if err := in.err(); err != nil || !given {
+		return err
+	}
+	return s.confirm(c, in.text("current_password"))
+}
+
+// useLink makes the change that a link is for, in the step of the store that finds the
+// token good. prepare returns the change, which may take time.
+func (s *server) useLink(c *call, p purpose, token string, prepare func(User) (change func(*User), err error)) (User, error) {
+	id, check, err := s.tokens.VerifyMail(p, token)
+	if err != nil {
+		return User{}, err
+	}
+	c.account = id
+	u, err := s.store.User(c.Context(), id)
+	if err == nil {
+		err = check(u)
+	}
+	var change func(*User)
+	if err == nil {
+		change, err = prepare(u)
+	}
+	if err == nil {
+		u, err = s.store.UpdateUser(c.Context(), Caller{}, id, func(u *User) error {
+			if err := check(*u); err != nil {
+				return err
+			}
+			change(u)
+			return nil
+		})
+	}
+	if errors.Is(err, ErrNotFound) {
+		err = ErrMailToken // of an account that was deleted
+	}
+	return u, err
+}
+
+// resetByMail sets a new password. All errors of the password come before the token is
+// used up, so a user can correct it. SetPassword ends the token and all sessions.
+func (s *server) resetByMail(c *call) (reply, error) {
+	in := c.object(fields{"token": textField, "new_password": passwordField}, "token", "new_password")
+	if err := in.err(); err != nil {
+		return reply{}, err
+	}
+	u, err := s.useLink(c, resetting, in.text("token"), func(u User) (func(*User), error) {
+		in.check("new_password", func(password string) error { return checkPassword(password, u.Username) })
+		if err := in.err(); err != nil {
+			return nil, err
+		}
+		hash, err := s.passwords.Hash(c.Context(), c.from, in.text("new_password"))
+		return func(u *User) { u.SetPassword(hash) }, err
+	})
+	if err == nil {
+		s.passwordChanged(c, u)
+	}
+	return s.replyEnded(err)
+}
+
+// verifyEmail marks the address of an account as verified.
+func (s *server) verifyEmail(c *call) (reply, error) {
+	if s.mailer == nil {
+		return reply{}, errMailOff
+	}
+	in := c.object(fields{"token": textField}, "token")
+	if err := in.err(); err != nil {
+		return reply{}, err
+	}
+	_, err := s.useLink(c, verifying, in.text("token"), func(User) (func(*User), error) {
+		return func(u *User) { u.EmailVerified = true }, nil
+	})
+	return noContent, err
+}
+
+// makeResetLink returns a link that an admin hands over. Nothing is verified by it.
+func (s *server) makeResetLink(c *call) (reply, error) {
+	if pathID(c) == c.user.ID {
+		return reply{}, detailed(errOwnAccount, "Change your own password at /users/me/password, with the current one")
+	}
+	u, err := s.store.User(c.Context(), pathID(c))
+	if err != nil {
+		return reply{}, err
+	}
+	expires := time.Now().UTC().Add(adminResetLife).Truncate(time.Second)
+	return replyJSON(http.StatusCreated, struct {
+		Link      string    `json:"link"`
+		ExpiresAt time.Time `json:"expires_at"`
+	}{s.mailLink(resetting, u, expires), expires})
+}
