@@ -400,6 +400,7 @@ func TestPagesNumbersInProse(t *testing.T) {
 		fmt.Sprintf("Reads still work, and ` responds with %d", status(ErrUnavailable)),
 		fmt.Sprintf("takes no changes; ` responds with %d", status(ErrUnavailable)),
 		fmt.Sprintf("The clocks of the copies may differ by %d s", seconds(leeway)),
+		fmt.Sprintf("clocks of copies differ by more than %d s", seconds(leeway)),
 		fmt.Sprintf("shows the same %d here", status(ErrToken)),
 		fmt.Sprintf("The %d for a disabled account is the article's, and kept", status(ErrInactive)),
 		"has an address (201 and `)", // TestRegister

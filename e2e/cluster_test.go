@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
@@ -479,6 +481,57 @@ func clusterTrusting(t testing.TB, pem []byte) *http.Client {
 		t.Fatalf("%q is not a certificate", pem)
 	}
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+}
+
+// TestClusterBadMember: of two addresses of etcd, the one that a copy uses begins to respond
+// with something else. The copy goes on with the other one, and no request fails.
+func TestClusterBadMember(t *testing.T) {
+	upstream := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: startEtcd(t, 1).nodes[0].Client})
+	var asked atomic.Int64 // the address that was asked last
+	var bad [2]atomic.Pointer[http.HandlerFunc]
+	var store []string
+	for i := range bad {
+		address := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Store(int64(i))
+			if respond := bad[i].Load(); respond != nil {
+				(*respond)(w, r)
+				return
+			}
+			upstream.ServeHTTP(w, r)
+		}))
+		t.Cleanup(address.Close)
+		store = append(store, address.Listener.Addr().String())
+	}
+	c := startCopy(t, nil, "-store", "etcd://"+strings.Join(store, ","))
+	u := clusterRegister(t, c.url, "johndoe")
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the copy followed a redirect") }))
+	t.Cleanup(elsewhere.Close)
+	for name, respond := range map[string]http.HandlerFunc{
+		"404":        http.NotFound,
+		"403":        func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "forbidden", 403) },
+		"a redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 307) },
+		"{}":         func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") },
+		"half a page": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			io.WriteString(w, "{")
+		},
+	} {
+		now := asked.Load()
+		bad[now].Store(&respond)
+		failed := 0
+		for range 7 {
+			if a := u.get(c.url, "/users/me/"); a.status != 200 {
+				failed++
+			}
+		}
+		if a := clusterCall("PATCH", c.url+"/users/me/", u.access, map[string]string{"full_name": name}); a.status != 200 {
+			failed++
+		}
+		if failed > 0 || asked.Load() == now {
+			t.Errorf("of 8 requests while a member responds with %s, %d failed", name, failed)
+		}
+		bad[now].Store(nil)
+	}
 }
 
 // TestClusterClocks: the clocks of two copies differ. Up to 30 s nobody notices. Beyond
