@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/mail"
 	"os"
 	"os/exec"
@@ -23,6 +24,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -131,6 +133,74 @@ func TestMailServerThatMisbehaves(t *testing.T) {
 				t.Errorf("the log has a secret:\n%s", log)
 			}
 		})
+	}
+}
+
+// TestMailFrontEnd runs the page of docs/mail.md in a browser. The token reaches its server
+// neither in a path nor in a Referer.
+func TestMailFrontEnd(t *testing.T) {
+	var s *server
+	var mu sync.Mutex
+	var seen []string
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen = append(seen, r.URL.String(), r.Referer())
+		_, page, _ := strings.Cut(repoFile(t, "docs/mail.md"), "```html\n")
+		page, _, _ = strings.Cut(page, "```")
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		io.WriteString(w, strings.Replace(page, "https://id.example.com", s.URL, 1))
+	}))
+	t.Cleanup(front.Close)
+	s = startServer(t, "-mail-link", front.URL+"/account", "-cors-origin", front.URL)
+	newest := func(subject string) string {
+		var mails []struct{ To, Subject, Text string }
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			if err := json.Unmarshal(sendJSON(t, s, "GET", "/docs/mail.json", "", 200, nil), &mails); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(mails); n > 0 && mails[n-1].Subject == subject {
+				return regexp.MustCompile(`http://\S+`).FindString(mails[n-1].Text)
+			}
+		}
+		t.Fatalf("no mail %q in %v", subject, mails)
+		return ""
+	}
+	b := openTab(t, 800, 600, "light")
+	says := func(want string) {
+		t.Helper()
+		b.until(fmt.Sprintf("document.getElementById('says').textContent === %q", want))
+		if hash := eval[string](b, "location.hash"); hash != "" {
+			t.Errorf("the address bar still has %s", hash)
+		}
+	}
+	access, _ := logIn(t, s, "johndoe", "secret")
+	postJSON(t, s, "/request-verify-token", access, 202, nil)
+	b.visit(newest("Confirm your email address"))
+	says("Your address is verified.")
+
+	postJSON(t, s, "/forgot-password", "", 202, map[string]string{"username": "johndoe"})
+	reset := newest("Set a new password")
+	set := func(password string) {
+		t.Helper()
+		b.visit(strings.Replace(reset, "#", "?"+password[:1]+"#", 1)) // another fragment alone loads nothing
+		b.until("!document.getElementById('reset').hidden")
+		b.do(js(fmt.Sprintf("document.getElementById('password').value = %q", password)))
+		b.click("button")
+	}
+	set("johndoe1")
+	says("The request is invalid: new_password must not contain the username")
+	set("correct horse")
+	says("Your password is set. Log in with it.")
+	logIn(t, s, "johndoe", "correct horse")
+	set("battery staple")
+	says("The link is not valid: it was used, has expired or is broken")
+	mu.Lock()
+	defer mu.Unlock()
+	for _, text := range seen {
+		if strings.Contains(text, "#") || strings.Contains(text, "=") {
+			t.Errorf("the server of the page sees %q", text)
+		}
 	}
 }
 
