@@ -190,7 +190,7 @@ func TestAttackRegistrationRace(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		statuses := map[int]int{}
 		for _, a := range manyAtOnce(w, 50, func(i int) string {
-			return fmt.Sprintf(`POST /users/ {"username":"%s","password":"correct horse"}`, []string{"alice", "Alice", "ALICE"}[i%3])
+			return fmt.Sprintf(`POST /users/ from 192.0.2.%d {"username":"%s","password":"correct horse"}`, i, []string{"alice", "Alice", "ALICE"}[i%3])
 		}) {
 			statuses[a.status]++
 		}

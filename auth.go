@@ -360,6 +360,15 @@ func (h Hasher) Check(password, phc string) (ok, weak bool) {
 	return ok, ok && (iterations < h.Iterations || len(salt) < saltSize || len(want) < keySize)
 }
 
+// hashCost returns the iterations of a hash, or 0 if it matches no password.
+func hashCost(phc string) int64 {
+	iterations, _, _, ok := parsePHC(phc)
+	if !ok {
+		return 0
+	}
+	return int64(iterations)
+}
+
 func derive(password string, salt []byte, iterations, size int) []byte {
 	key, err := pbkdf2.Key(sha256.New, password, salt, iterations, size)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +28,7 @@ var ErrThrottled = errors.New("too many failed logins")
 // Passwords checks and hashes passwords. Its methods may be called concurrently.
 type Passwords struct {
 	hasher   Hasher
+	slowest  atomic.Int64 // iterations of the strongest hash met
 	queue    *hashQueue
 	throttle throttle
 }
@@ -43,17 +45,18 @@ func NewPasswords(iterations int) *Passwords {
 // Check tries a password for an account. It returns ErrPassword if the hash that lookUp
 // returns was not made from it, and otherwise whether that hash is weaker than a new
 // one. Every try goes through Check. One that comes during a delay is refused at once,
-// without calling lookUp or entering the queue.
-func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr, password string, lookUp func() (phc string, err error)) (weak bool, err error) {
+// without calling lookUp or entering the queue. lookUp also returns whether the account
+// knows the client, who then goes first.
+func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr, password string, lookUp func() (phc string, known bool, err error)) (weak bool, err error) {
 	keys := throttleKeys(username, from)
 	if err := p.throttle.check(keys); err != nil {
 		return false, err
 	}
-	phc, err := lookUp()
+	phc, known, err := lookUp()
 	if err != nil {
 		return false, err
 	}
-	place, err := p.queue.enter(ctx, from, false)
+	place, err := p.queue.enter(ctx, from, known)
 	if err != nil {
 		return false, err
 	}
@@ -68,6 +71,7 @@ func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr,
 		if ok, isWeak := p.hasher.Check(password, phc); ok {
 			result, weak = right, isWeak
 		}
+		p.pad(password, phc)
 	})
 	if err == nil && result == wrong {
 		return false, ErrPassword
@@ -75,9 +79,28 @@ func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr,
 	return weak, err
 }
 
+// Meet takes note of a hash in the store. From then on every check takes as long as one
+// of the strongest hash, so an imported hash of a higher cost does not reveal an account.
+func (p *Passwords) Meet(phc string) {
+	for cost := hashCost(phc); ; {
+		if most := p.slowest.Load(); cost <= most || p.slowest.CompareAndSwap(most, cost) {
+			return
+		}
+	}
+}
+
+// pad takes as long as a check of phc took less than one of the strongest hash.
+func (p *Passwords) pad(password, phc string) {
+	p.Meet(phc)
+	took := max(int64(p.hasher.Iterations), hashCost(phc))
+	if missing := p.slowest.Load() - took; missing > 0 {
+		derive(password, make([]byte, saltSize), int(missing), keySize)
+	}
+}
+
 // Hash returns the PHC string of a new password.
-func (p *Passwords) Hash(ctx context.Context, from netip.Addr, password string) (phc string, err error) {
-	place, err := p.queue.enter(ctx, from, false)
+func (p *Passwords) Hash(ctx context.Context, from netip.Addr, known bool, password string) (phc string, err error) {
+	place, err := p.queue.enter(ctx, from, known)
 	if err != nil {
 		return "", err
 	}
@@ -85,6 +108,9 @@ func (p *Passwords) Hash(ctx context.Context, from netip.Addr, password string) 
 	err = place.run(func() { phc = p.hasher.Hash(password) })
 	return phc, err
 }
+
+// Crowded reports whether hashes wait, so that it matters who is known.
+func (p *Passwords) Crowded() bool { return p.queue.waiting() > 0 }
 
 // Forget forgets the failures of an account from all addresses. It is for a new password
 // that somebody else has set: whoever mistyped the old one tries the new one next.

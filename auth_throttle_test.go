@@ -38,7 +38,7 @@ func TestTriesAtOnce(t *testing.T) {
 				p.queue = newHashQueue(cores)
 				phc := p.hasher.Hash("secret")
 				try := func(password string) error {
-					_, err := p.Check(t.Context(), "johndoe", clientAddr, password, func() (string, error) { return phc, nil })
+					_, err := p.Check(t.Context(), "johndoe", clientAddr, password, func() (string, bool, error) { return phc, false, nil })
 					return err
 				}
 				for range test.failures {
@@ -155,7 +155,7 @@ func TestThrottleKeysFoldASCII(t *testing.T) {
 }
 
 func TestPasswordOfAnAccountThatCannotBeReadIsNotRight(t *testing.T) {
-	_, err := NewPasswords(1).Check(t.Context(), "johndoe", clientAddr, "secret", func() (string, error) { return "", ErrUnavailable })
+	_, err := NewPasswords(1).Check(t.Context(), "johndoe", clientAddr, "secret", func() (string, bool, error) { return "", false, ErrUnavailable })
 	wantErr(t, "Check", err, ErrUnavailable)
 }
 

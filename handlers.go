@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,6 +41,7 @@ type server struct {
 	mailer    *Mailer // nil if mail is off
 	log       *slog.Logger
 	metrics   *metrics
+	shares    shares
 	opening   atomic.Bool // the store is being read, and store is not set yet
 
 	crossOrigin http.CrossOriginProtection
@@ -119,6 +121,7 @@ func (s *server) endpoint(route route) http.Handler {
 			out = s.refusal(c, err)
 		}
 		c.write(out)
+		s.release(c)
 		s.observe(c)
 	})
 }
@@ -144,6 +147,9 @@ func (s *server) serve(c *call, route route) (out reply, err error) {
 			return reply{}, err
 		}
 	}
+	if err := s.occupy(c, route.body); err != nil {
+		return reply{}, err
+	}
 	unread := c.readBody(route.body)
 	if err := s.admit(c, route.who); err != nil {
 		return reply{}, err
@@ -151,7 +157,36 @@ func (s *server) serve(c *call, route route) (out reply, err error) {
 	if unread != nil {
 		return reply{}, unread
 	}
+	if c.Method == http.MethodPatch || c.Method == http.MethodDelete {
+		if err := s.shares.changes.spend(changer{account: cmp.Or(pathID(c), c.user.ID), admin: c.by.Admin}); err != nil {
+			return reply{}, err
+		}
+	}
 	return route.handle(c)
+}
+
+// occupy takes the share of the client that the call will take: its body, and over
+// HTTP/2 also what goes with a request. Over HTTP/1, that is the connection's, so a GET
+// costs nothing here.
+func (s *server) occupy(c *call, body bodyType) error {
+	n := body.limit
+	if 0 <= c.ContentLength && c.ContentLength < n {
+		n = c.ContentLength
+	}
+	if c.ProtoMajor == 2 {
+		n += streamBytes
+	}
+	if n > 0 && !s.shares.bytes.take(site(c.from), int(n)) {
+		return detailed(ErrBusy, "Too many requests are being read")
+	}
+	c.holds = int(n)
+	return nil
+}
+
+func (s *server) release(c *call) {
+	if c.holds > 0 {
+		s.shares.bytes.give(site(c.from), c.holds)
+	}
 }
 
 // admit finds out who is calling and whether they may call the route. A [Store] checks

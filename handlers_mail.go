@@ -152,10 +152,11 @@ func (s *server) resetByMail(c *call) (reply, error) {
 		if err := in.err(); err != nil {
 			return nil, err
 		}
-		hash, err := s.passwords.Hash(c.Context(), c.from, in.text("new_password"))
+		hash, err := s.passwords.Hash(c.Context(), c.from, true, in.text("new_password"))
 		return func(u *User) { u.SetPassword(hash) }, err
 	})
 	if err == nil {
+		s.passwords.Forget(u.Username)
 		s.passwordChanged(c, u)
 	}
 	return s.replyEnded(err)

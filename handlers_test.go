@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -697,6 +698,7 @@ func TestThrottle(t *testing.T) {
 		{"the second wait is 2 s", "repeat 5 " + wrong + " ; wait 1s ; repeat 2 " + wrong, tooMany("2")},
 		{"the third wait is 4 s", "repeat 5 " + wrong + " ; wait 1s ; " + wrong + " ; wait 2s ; repeat 2 " + wrong, tooMany("4")},
 		{"a successful login resets the failed logins", "repeat 4 " + wrong + " ; " + right + " ; repeat 5 " + wrong, wrongLogin},
+		{"a new password that an admin sets forgets the failed logins", "repeat 5 " + wrong + ` ; PUT /users/1/password as admin {"new_password":"correct horse"} ; POST /token username=johndoe&password=correct+horse`, tokens},
 		{"four failed logins cause no wait", "repeat 4 " + wrong + " ; " + right, tokens},
 
 		{"a wait applies to the username in any case of letters", "repeat 5 " + wrong + " ; POST /token username=JOHNDOE&password=secret", tooMany("1")},
@@ -714,6 +716,73 @@ func TestThrottle(t *testing.T) {
 		{"a wrong current password counts as a failed login", `repeat 5 PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"} ; ` + right, tooMany("1")},
 		{"a wrong password in a deletion counts as a failed login", `repeat 5 DELETE /users/me/ as john {"password":"wrong"} ; ` + right, tooMany("1")},
 		{"a wait after failed logins applies to a deletion", "repeat 5 " + wrong + ` ; DELETE /users/me/ as john {"password":"secret"}`, refusal(429, "too_many_failed_logins", "Too many failed logins", "Retry-After: 1")},
+	})
+}
+
+// TestChanges has how often one account may be changed. attack_test.go has what else one
+// client may use.
+func TestChanges(t *testing.T) {
+	const change = `PATCH /users/me/ as john {"full_name":"John Doe"}`
+	const many = "repeat 61 " + change + " ; "
+	tooMany := refusal(429, "too_many_changes", "Too many changes of this account", "Retry-After: 60")
+	checkRules(t, []apiRule{
+		{"an account may be changed 60 times a minute", "repeat 60 " + change, "200\n" + john},
+		{"a change beyond 60 a minute is refused", many + change, tooMany},
+		{"a minute later, an account may be changed again", many + "wait 1m ; " + change, "200\n" + john},
+		{"ending other sessions is a change", "repeat 60 DELETE /users/me/sessions as john ; " + change, tooMany},
+		{"reading is no change", "repeat 61 GET /users/me/ as john ; " + change, "200\n" + john},
+		{"the changes of one account do not count for another", many + "DELETE /users/me/sessions as jane", "204"},
+		{"too many changes do not prevent a new password", many + `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`, tokens},
+		{"too many changes do not prevent a logout", many + "POST /revoke token=$john", "200\n{}"},
+		{"too many changes do not prevent a login", many + "POST /token username=johndoe&password=secret", tokens},
+		{"too many changes do not prevent those of an admin", many + "DELETE /users/1/sessions as admin", "204"},
+		{"an admin may change one account 60 times a minute", "repeat 61 DELETE /users/1/sessions as admin", tooMany},
+		{"the changes of an admin do not count for the account", "repeat 60 DELETE /users/3/sessions as admin ; DELETE /users/1/sessions as admin", "204"},
+		{"an admin may set one password 60 times a minute", `repeat 61 PUT /users/1/password as admin {"new_password":"correct horse"}`, tooMany},
+	})
+}
+
+// TestRegistrations: a network registers 30 accounts an hour.
+func TestRegistrations(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		n := 0
+		register := func(how string) string {
+			n++
+			how, short := strings.CutSuffix(how, " x")
+			password := map[bool]string{false: "correct horse", true: "short"}[short]
+			return w.do(fmt.Sprintf(`POST /users/ %s {"username":"new%d","password":"%s"}`, how, n, password))
+		}
+		tooMany := func(retry string) string {
+			return refusal(429, "too_many_registrations", "Too many accounts were registered from this network", "Retry-After: "+retry)
+		}
+		for _, step := range []struct {
+			name, how string
+			times     int
+			want      string
+			wait      time.Duration
+		}{
+			{"a refused registration does not count", `from 2001:db8:1::1 x`, 40, "4", 0},
+			{"30 accounts in an hour", "from 2001:db8:1::1", 30, "201", 50 * time.Second},
+			{"one more", "from 2001:db8:1::1", 1, tooMany("2100"), 0},
+			{"one more of the same /48", "from 2001:db8:1:2::1", 1, tooMany("2100"), 0},
+			{"one of another /48", "from 2001:db8:2::1", 1, "201", 0},
+			{"an admin's", "from 2001:db8:1::1 as admin", 40, "201", 0},
+			{"one more just before the hour has passed", "from 2001:db8:1::1", 1, tooMany("1"), 0},
+		} {
+			if strings.HasPrefix(step.name, "one more just") {
+				time.Sleep(35*time.Minute - time.Second)
+			}
+			for i := range step.times {
+				if got := register(step.how); !strings.HasPrefix(got, step.want) {
+					t.Errorf("%s, number %d\n  got %s\n  want %s", step.name, i+1, got, step.want)
+				}
+				time.Sleep(step.wait)
+			}
+		}
+		time.Sleep(time.Second)
+		if got := register("from 2001:db8:1::1"); !strings.HasPrefix(got, "201\n") {
+			t.Errorf("one more after an hour\n  got %s\n  want 201", got)
+		}
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -58,13 +59,14 @@ func (s *server) login(c *call, ttl time.Duration) (reply, error) {
 	}
 	name, password := c.form["username"], c.form["password"]
 	var u User
-	weak, err := s.passwords.Check(c.Context(), name, c.from, password, func() (phc string, err error) {
+	var known bool
+	weak, err := s.passwords.Check(c.Context(), name, c.from, password, func() (_ string, _ bool, err error) {
 		u, err = s.store.UserByName(c.Context(), name)
 		c.account = u.ID
-		if errors.Is(err, ErrNotFound) {
-			return "", nil // an empty hash takes as long to check
+		if err == nil || errors.Is(err, ErrNotFound) { // an empty hash takes as long to check
+			known, err = s.known(c, u.ID)
 		}
-		return u.PasswordHash, err
+		return u.PasswordHash, known, err
 	})
 	switch {
 	case errors.Is(err, ErrPassword):
@@ -77,7 +79,7 @@ func (s *server) login(c *call, ttl time.Duration) (reply, error) {
 		return reply{}, errCrossOrigin
 	}
 	if weak {
-		s.rehash(c, u, password)
+		s.rehash(c, u, known, password)
 	}
 	out, err := s.startSession(c, u, ttl)
 	if errors.Is(err, ErrStale) || errors.Is(err, ErrNotFound) {
@@ -86,9 +88,20 @@ func (s *server) login(c *call, ttl time.Duration) (reply, error) {
 	return out, err
 }
 
+// known reports whether the account, if there is one, has a live session that began in
+// the client's network. On etcd this costs a round trip, so it is asked only while hashes
+// wait, and then for unknown names too: the time does not tell who has an account.
+func (s *server) known(c *call, id int64) (bool, error) {
+	if !s.passwords.Crowded() {
+		return false, nil
+	}
+	sessions, err := s.store.Sessions(c.Context(), id)
+	return slices.ContainsFunc(sessions, c.near), err
+}
+
 // rehash replaces a hash that is weaker than new ones. If it cannot, the next login will.
-func (s *server) rehash(c *call, u User, password string) {
-	hash, err := s.passwords.Hash(c.Context(), c.from, password)
+func (s *server) rehash(c *call, u User, known bool, password string) {
+	hash, err := s.passwords.Hash(c.Context(), c.from, known, password)
 	if err == nil {
 		_, err = s.store.UpdateUser(c.Context(), Caller{}, u.ID, func(current *User) error {
 			if current.Epoch == u.Epoch {

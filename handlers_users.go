@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func (s *server) createUser(c *call) (reply, error) {
+func (s *server) createUser(c *call) (out reply, err error) {
 	in := c.object(fields{"username": usernameField, "password": passwordField, "email": emailField, "full_name": fullNameField}, "username", "password")
 	in.check("password", func(password string) error { return checkPassword(password, in.text("username")) })
 	if err := in.err(); err != nil {
@@ -22,7 +22,18 @@ func (s *server) createUser(c *call) (reply, error) {
 	} else if !errors.Is(err, ErrNotFound) {
 		return reply{}, err
 	}
-	hash, err := s.passwords.Hash(c.Context(), c.from, in.text("password"))
+	if !c.by.Admin && s.admit(c, admin) != nil { // an admin's do not count
+		c.by = Caller{}
+		if err := s.shares.registrations.spend(site(c.from)); err != nil {
+			return reply{}, err
+		}
+		defer func() {
+			if err != nil {
+				s.shares.registrations.undo(site(c.from))
+			}
+		}()
+	}
+	hash, err := s.passwords.Hash(c.Context(), c.from, c.near(c.session), in.text("password"))
 	if err != nil {
 		return reply{}, err
 	}
@@ -35,7 +46,7 @@ func (s *server) createUser(c *call) (reply, error) {
 		c.target = u.ID
 	}
 	s.sendVerify(c, u)
-	out := replyUser(http.StatusCreated, u)
+	out = replyUser(http.StatusCreated, u)
 	out.header = map[string]string{"Location": fmt.Sprintf("/users/%d", u.ID)}
 	return out, nil
 }
@@ -137,15 +148,18 @@ func (s *server) changePassword(c *call) (reply, error) {
 // the confirmed change is made, the store refuses that change, because the calling
 // session has ended.
 func (s *server) confirm(c *call, password string) error {
-	_, err := s.passwords.Check(c.Context(), c.user.Username, c.from, password, func() (string, error) {
-		return c.user.PasswordHash, nil
+	_, err := s.passwords.Check(c.Context(), c.user.Username, c.from, password, func() (string, bool, error) {
+		return c.user.PasswordHash, c.near(c.session), nil
 	})
 	return err
 }
 
 // setPassword changes the password of an account, which ends its sessions.
 func (s *server) setPassword(c *call, id int64, password string) (User, error) {
-	hash, err := s.passwords.Hash(c.Context(), c.from, password)
+	if err := s.shares.changes.spend(changer{account: id, admin: c.by.Admin, password: true}); err != nil {
+		return User{}, err
+	}
+	hash, err := s.passwords.Hash(c.Context(), c.from, c.near(c.session), password)
 	if err != nil {
 		return User{}, err
 	}
@@ -239,7 +253,9 @@ func (s *server) resetPassword(c *call) (reply, error) {
 	if err := in.err(); err != nil {
 		return reply{}, err
 	}
-	_, err = s.setPassword(c, u.ID, in.text("new_password"))
+	if _, err = s.setPassword(c, u.ID, in.text("new_password")); err == nil {
+		s.passwords.Forget(u.Username)
+	}
 	return s.replyEnded(err)
 }
 

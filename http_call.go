@@ -32,6 +32,13 @@ type call struct {
 	login   string // the outcome of a login: "ok", "failed" or "refused"
 	status  int
 	bytes   int64 // of the body that was written
+	holds   int   // of the budget of bytes
+}
+
+// near reports whether a session began in the client's network.
+func (c *call) near(v Session) bool {
+	from, err := netip.ParseAddr(v.IP)
+	return err == nil && site(from) == site(c.from)
 }
 
 // routeName returns the route without its method and "{$}".

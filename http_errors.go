@@ -76,6 +76,8 @@ var problems = []problem{
 	{errSecretInQuery, 400, "invalid_request", "invalid_request", invalidRequest, 0, "A name or a secret must not be sent in the query string"},
 	{ErrUnavailable, 503, "store_unavailable", "temporarily_unavailable", "", 5 * time.Second, "The store cannot be used at the moment"},
 	{ErrThrottled, 429, "too_many_failed_logins", "temporarily_unavailable", "", 0, "Too many failed logins"},
+	{ErrRegistrations, 429, "too_many_registrations", "", "", 0, "Too many accounts were registered from this network"},
+	{ErrChanges, 429, "too_many_changes", "", "", 0, "Too many changes of this account"},
 	{ErrBusy, 503, "too_busy", "temporarily_unavailable", "", time.Second, "Too many passwords are being checked"},
 	{ErrMailBusy, 503, "too_busy", "", "", time.Second, "Too many mails wait to be sent"},
 	{ErrLastAdmin, 409, "last_admin", "", "", 0, "The last active admin cannot be demoted, disabled or deleted"},

@@ -217,7 +217,7 @@ func shutDown(server *http.Server, mailer *Mailer) {
 }
 
 func newServer(config Config, store Store, tokens *Tokens, log *slog.Logger) *server {
-	s := &server{Config: config, store: store, tokens: tokens, passwords: NewPasswords(config.Iterations), log: log}
+	s := &server{Config: config, store: store, tokens: tokens, passwords: NewPasswords(config.Iterations), shares: newShares(), log: log}
 	s.metrics = newMetrics(s.routes(), s.gauges)
 	return s
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -21,6 +22,43 @@ func site(from netip.Addr) netip.Prefix {
 		bits = 48
 	}
 	return netip.PrefixFrom(from, bits).Masked()
+}
+
+// The refusals of a rate.
+var (
+	ErrRegistrations = errors.New("too many registrations")
+	ErrChanges       = errors.New("too many changes")
+)
+
+// shares are the budgets of requests. Connections and hashes have their own.
+type shares struct {
+	bytes         budget[netip.Prefix] // of requests under way, by site
+	registrations rate[netip.Prefix]   // by site
+	changes       rate[changer]
+}
+
+// A changer is whoever changes an account: an admin, or its owner, and then perhaps with
+// the password. Each has a rate, so a thief with a token cannot prevent the owner from
+// setting a new password, or an admin from disabling the account.
+type changer struct {
+	account         int64
+	admin, password bool
+}
+
+const (
+	maxBytes         = 4 << 20
+	streamBytes      = 24 << 10 // what a request takes beside those on its HTTP/2 connection
+	maxRegistrations = 30       // of a site an hour
+	maxChanges       = 60       // of an account a minute
+	maxSpent         = 1 << 14  // in all, which bounds the bookkeeping
+)
+
+func newShares() shares {
+	return shares{
+		bytes:         budget[netip.Prefix]{total: maxBytes, share: 1},
+		registrations: rate[netip.Prefix]{budget: budget[netip.Prefix]{total: maxSpent, share: 1, most: maxRegistrations}, refusal: ErrRegistrations, period: time.Hour},
+		changes:       rate[changer]{budget: budget[changer]{total: maxSpent, share: 1, most: maxChanges}, refusal: ErrChanges, period: time.Minute},
+	}
 }
 
 // A budget is an amount that clients hold parts of. A client may hold as much as is left

@@ -610,6 +610,7 @@ func (c *company) administer() {
 		c.as(t, admin.ip, change)
 		c.forget(p.name)
 		p.endSessions()
+		maps.DeleteFunc(c.failures, func(key string, _ wrongPasswords) bool { return strings.HasSuffix(key, " "+p.name) })
 	case n < 6:
 		c.happened["an account logged out by an admin"]++
 		change.method, change.path, change.route, change.status = "DELETE", change.path+"/sessions", "/users/{id}/sessions", 204
