@@ -591,7 +591,7 @@ func TestPageKeepsItsPolicy(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?:src|href)="/docs/([^"]+)"`).FindAllStringSubmatch(index, -1) {
 		webFile(t, m[1])
 	}
-	later := map[string]bool{"code.js": true, "go.js": true, "run.js": true} // when they are first needed
+	later := map[string]bool{"code.js": true, "go.js": true, "run.js": true, "search.js": true} // when they are first needed
 	for _, name := range webNames(t) {
 		text := string(webFile(t, name))
 		if path.Ext(name) == ".js" && !strings.Contains(index, `"/docs/`+name+`"`) && !later[name] {
@@ -600,7 +600,8 @@ func TestPageKeepsItsPolicy(t *testing.T) {
 		if name == "openapi.json" || name == "rules.json" || name == "icon.svg" {
 			continue // which name others, and load nothing
 		}
-		text = strings.ReplaceAll(text, "http://www.w3.org/2000/svg", "") // a name, and no address
+		text = strings.ReplaceAll(text, "http://www.w3.org/2000/svg", "")         // a name, and no address
+		text = strings.ReplaceAll(text, "https://www.rfc-editor.org/rfc/rfc", "") // to follow; nothing is loaded
 		if found := regexp.MustCompile(`https?://[^\s"'<]+`).FindString(text); found != "" {
 			t.Errorf("%s names another host: %s", name, found)
 		}
@@ -666,6 +667,8 @@ type wayBook struct {
 	Parts    map[string][]string          // hops that several ways have in common
 	Ways     []pageWay                    // in the order in which they are read
 	Refusals []pageRefusal                // the first that fits a response counts
+	// Functions at which a request can turn out differently: a few.
+	Decisions []string
 }
 
 // A pageWay is the functions that answer a request, each indented below the one
@@ -820,6 +823,11 @@ func TestWaysNameWhatIsThere(t *testing.T) {
 	}
 	for _, r := range book.Refusals {
 		declared[r.In].hasLine(t, r.In, r.Line)
+	}
+	for _, name := range book.Decisions {
+		if !slices.ContainsFunc(hops, func(h hop) bool { return h.name == name }) {
+			t.Errorf("ways.json has the decision %s, which is on no way", name)
+		}
 	}
 	if *update {
 		writeWayFiles(t, files)

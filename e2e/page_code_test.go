@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,9 +18,11 @@ import (
 func (b *tab) openCode(exchanges string) {
 	b.t.Helper()
 	link := fmt.Sprintf(`[...document.querySelectorAll("%s .code-link")].at(-1)`, exchanges)
+	b.do(js(`for (const it of document.querySelectorAll(".folded .title")) it.click()`))
 	b.until(link + `?.textContent.includes("functions")`)
 	b.do(js(link+`.focus()`), chromedp.KeyEvent(kb.Enter))
 	b.until(`document.querySelector("#code[open] #code-source")`)
+	b.do(js(`(it => { if (it.textContent.startsWith("All")) it.click(); })(document.getElementById("code-all"))`))
 }
 
 // hop is the function that the panel shows.
@@ -43,6 +46,7 @@ func TestCodeOfASuccess(t *testing.T) {
 	b.click("[data-step=me] > button")
 	b.until(`document.querySelector("[data-step=me][data-state=done]")`)
 	b.openCode("[data-step=me]")
+	b.do(chromedp.KeyEvent(kb.Home))
 	names := eval[[]string](b, `[...document.querySelectorAll("#code-hops .hop-name")].map((hop) => hop.textContent)`)
 	if names[0] != "server.handler" || b.hop() != names[0] {
 		t.Errorf("the panel begins with %s of %q", b.hop(), names)
@@ -104,7 +108,7 @@ func TestCodeOfRefusals(t *testing.T) {
 		b.do(js(fmt.Sprintf(`document.getElementById("op-%s").open = true`, operation)))
 		b.until(fmt.Sprintf(`document.querySelector("#op-%s form")`, operation))
 		for id, value := range fields {
-			b.do(chromedp.SetValue(chromedp.CSS("#"+id), value))
+			b.do(js(fmt.Sprintf(`document.getElementById(%q).value = %q`, id, value)))
 		}
 		b.do(js(fmt.Sprintf(`document.querySelector("#op-%s .exchange")?.remove()`, operation)))
 		b.click("#op-" + operation + " button[type=submit]")
@@ -123,8 +127,8 @@ func TestCodeOfRefusals(t *testing.T) {
 		{"400, a replay", "[data-step=replay] .exchange:nth-of-type(2)", "Session.Rotate", "return ErrReplayed", "server.respondToken"},
 		{"422, a rule", send("createUser", map[string]string{"createUser-body": `{"username":"alice","password":"12345678"}`}), "checkPassword", `return errors.New("is one of the most common passwords")`, "Hasher.Hash"},
 		{"400, not JSON", send("updateMe", map[string]string{"updateMe-body": `{`}), "parseObject", `return nil, detailed(errNotJSON, fmt.Sprintf("The body is not JSON: %v (byte %d)", syntax, syntax.Offset))`, "server.patchMe"},
-		{"401, a wrong password", send("createToken", map[string]string{"createToken-body": "username=johndoe&password=wrong"}), "Passwords.Check", "return false, ErrPassword", "throttle.forget"},
-		{"404, no such session", send("endMySession", map[string]string{"endMySession-sid": "x"}), "decisions.EndSession", "return change{}, ErrNotFound", "MemoryStore.perform"},
+		{"401, a wrong password", send("createToken", map[string]string{"createToken-body": "username=johndoe&password=wrong"}), "Passwords.Check", "return false, ErrPassword", "server.startSession"},
+		{"404, no such session", send("endMySession", map[string]string{"endMySession-sid": "x"}), "decisions.EndSession", "return change{}, ErrNotFound", "MemoryStore.commit"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b.openCode(test.in)
@@ -153,6 +157,38 @@ func TestCodeOfRefusals(t *testing.T) {
 	b.openCode("#op-createToken")
 	if got := b.lines("refusing"); b.hop() != "throttle.checkLocked" || len(got) != 1 {
 		t.Errorf("429: the panel shows %s with %q", b.hop(), got)
+	}
+}
+
+// At first there are the few functions that decide, and the others on demand.
+func TestCodeShowsTheDecisions(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.signIn("johndoe")
+	for step, want := range map[string][]string{
+		"me":        {"server.admit", "authentic", "Claims.ValidAt", "Caller.Allowed", "server.readMe"},
+		"forbidden": {"server.admit", "authentic", "Claims.ValidAt", "Caller.Allowed ✗ refused", "problems"},
+		"forge":     {"server.admit", "authentic ✗ refused", "problems"},
+	} {
+		b.click("[data-step=" + step + "] > button")
+		b.until(`document.querySelector("[data-step=` + step + `][data-state=done] .code-link")?.textContent.includes("functions")`)
+		b.do(js(`document.querySelector("[data-step=` + step + `] .code-link").click()`))
+		b.until(`document.querySelector("#code[open] #code-source")`)
+		const names = `[...document.querySelectorAll("#code-hops .hop-name")].map((hop) => hop.textContent)`
+		if got := eval[[]string](b, names); !slices.Equal(got, want) {
+			t.Errorf("the decisions of %s are %q, want %q", step, got, want)
+		}
+		hop := b.hop()
+		b.click("#code-all")
+		if got := eval[[]string](b, names); len(got) < 15 || b.hop() != hop {
+			t.Errorf("all functions of %s are %q, with %s shown, want %s", step, got, b.hop(), hop)
+		}
+		b.click("#code-all")
+		if got := eval[[]string](b, names); !slices.Equal(got, want) {
+			t.Errorf("the decisions of %s are then %q", step, got)
+		}
+		b.click("#code-close")
 	}
 }
 
@@ -213,7 +249,7 @@ func TestCodeUnreadable(t *testing.T) {
 	b.click("#code-close")
 	again := startServer(t, "-addr", s.Addr)
 	b.openCode("[data-step=me]")
-	if b.hop() != "server.handler" {
+	if b.hop() != "server.admit" {
 		t.Errorf("asked again, the panel shows %q", b.hop())
 	}
 	again.stop(t)

@@ -2,6 +2,10 @@ package e2e
 
 import (
 	"fmt"
+	"go/format"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,7 +58,7 @@ func TestReference(t *testing.T) {
 	b.unfold("updateMe")
 	send("updateMe", `"full_name": "John Q. Doe"`)
 	b.unfold("createUser")
-	b.do(chromedp.SetValue(chromedp.CSS("#createUser-body"), `{"username": "x y", "role": "admin"}`))
+	b.write("createUser", `{"username": "x y", "role": "admin"}`)
 	send("createUser", "422 Unprocessable Content", "role is not a field of this request; password is required; username must be 1 to 64")
 	b.unfold("readHealth")
 	send("readHealth", `"status": "ok"`)
@@ -74,7 +78,7 @@ func TestSnippets(t *testing.T) {
 	b.signIn("admin")
 	b.unfold("updateUser")
 	const body = `{"full_name": "It's \"J\" $HOME Doe"}`
-	b.do(chromedp.SetValue(chromedp.CSS("#updateUser-body"), body), js(`document.getElementById("updateUser-body").dispatchEvent(new Event("input", {bubbles: true}))`))
+	b.write("updateUser", body)
 	const in = `document.querySelector("#op-updateUser .snippet")`
 	access := b.text("raw")
 	written := func(language string) (hidden, shown string) {
@@ -96,6 +100,26 @@ func TestSnippets(t *testing.T) {
 	for _, script := range []string{shown, "TOKEN=" + access + "\n" + hidden} {
 		if out, err := run(t, "", nil, sh, "-c", script); err != nil || !strings.Contains(out, want) {
 			t.Errorf("%s\n%v\n%s\nwant %s", script, err, out, want)
+		}
+	}
+	find(t, "apt-get install httpie", "http")
+	hidden, shown = written("HTTPie")
+	for _, script := range []string{shown, "TOKEN=" + access + "\n" + hidden} {
+		if out, err := run(t, "", nil, sh, "-c", script); err != nil || !strings.Contains(out, want) {
+			t.Errorf("%s\n%v\n%s\nwant %s", script, err, out, want)
+		}
+	}
+	hidden, shown = written("Go")
+	for _, script := range []string{shown, hidden} {
+		file := filepath.Join(t.TempDir(), "main.go")
+		if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := run(t, "", []string{"TOKEN=" + access}, "go", "run", file); err != nil || !strings.Contains(out, want) {
+			t.Errorf("%s\n%v\n%s\nwant %s", script, err, out, want)
+		}
+		if formatted, err := format.Source([]byte(script)); err != nil || string(formatted) != script+"\n" && string(formatted) != script {
+			t.Errorf("gofmt would write\n%s (%v)", formatted, err)
 		}
 	}
 	python := find(t, "apt-get install python3", "python3")
@@ -126,8 +150,8 @@ func TestFiveClicks(t *testing.T) {
 	b.until(`document.querySelector("#op-listUsers form")`)
 	b.click("#op-listUsers button[type=submit]") // try
 	b.until(`document.querySelector("#op-listUsers .exchange")?.innerText.includes('"username": "johndoe"')`)
-	b.click("#op-listUsers .exchange .snippet .head > :last-child > :last-child") // copy
-	b.until(`/Copied|by hand/.test(document.querySelector("#op-listUsers .exchange .snippet .head").innerText)`)
+	b.click("#op-listUsers .snippet .head > :last-child > :last-child") // copy
+	b.until(`/Copied|by hand/.test(document.querySelector("#op-listUsers .snippet .head").innerText)`)
 }
 
 // The filter, links to one operation, who may call, and what openapi.json says of
@@ -170,6 +194,7 @@ func TestReferenceSaysWhatTheDescriptionHas(t *testing.T) {
 	b.until(fmt.Sprintf(near, "createToken"))
 
 	text := func(operation string) string {
+		b.do(js(fmt.Sprintf(`document.querySelector("#op-%s .raw-text").click()`, operation)))
 		b.do(js(fmt.Sprintf(`for (const fold of document.querySelectorAll("#op-%s .fold:not(.rules)")) fold.open = true`, operation)))
 		return eval[string](b, fmt.Sprintf(`document.getElementById("op-%s").innerText`, operation))
 	}
@@ -210,7 +235,9 @@ func TestRulesOfAnOperation(t *testing.T) {
 	b.open(s)
 	b.unfold("createUser")
 	b.do(chromedp.Focus(chromedp.CSS("#op-createUser .rules > summary")), chromedp.KeyEvent(kb.Enter))
-	b.until(`document.querySelectorAll("#op-createUser .rule").length > 70`)
+	b.until(`/: (7|8|9)\d$/.test(document.querySelector("#op-createUser .rules > summary").textContent)`)
+	b.do(js(`for (const it of document.querySelectorAll("#op-createUser .rule-group")) it.open = true`))
+	b.until(`document.querySelectorAll("#op-createUser .rule").length >= 20`)
 	const rule = `[...document.querySelectorAll("#op-createUser .rule")].find((it) => it.innerText.includes('"username":"JohnDoe"'))`
 	if text := eval[string](b, rule+`.innerText`); !strings.Contains(text, "400") || !strings.Contains(text, "Username already registered (username_taken)") {
 		t.Errorf("the rule about the case of names says:\n%s", text)
@@ -237,6 +264,127 @@ func TestRulesFilter(t *testing.T) {
 	}
 	b.do(chromedp.SendKeys(chromedp.CSS("#rules-filter"), "xyz"))
 	b.until(`document.getElementById("rules-count").textContent === "No rule matches."`)
+
+	// Folded by test, those that can be run first, twenty at a time.
+	b.do(js(`(it => { it.value = ""; it.dispatchEvent(new Event("input")); })(document.getElementById("rules-filter"))`))
+	b.until(`document.querySelectorAll(".rule-group:not([open])").length > 5 && !document.querySelector("#rules-list .rule")`)
+	const group = `[...document.querySelectorAll("#rules-list .rule-group")].find((it) => /[1-9]\d\d? rules/.test(it.innerText) && it.innerText.match(/(\d+) rules/)[1] > 40)`
+	b.do(js(group + `.firstChild.click()`))
+	b.until(group + `.querySelectorAll(".rule").length === 20`)
+	b.do(js(group + `.querySelector(":scope > button").click()`))
+	b.until(group + `.querySelectorAll(".rule").length === 40`)
+	if order := eval[[]bool](b, `[...`+group+`.querySelectorAll(".rule")].map((it) => it.querySelector("button") !== null)`); !slices.IsSortedFunc(order, func(a, b bool) int {
+		if a == b {
+			return 0
+		} else if a {
+			return -1
+		}
+		return 1
+	}) {
+		t.Errorf("of the rules of a test, those that can be run are not first: %v", order)
+	}
+}
+
+// A body has fields, made from its schema; the raw text is one click away. What a 422
+// says of a field stands beside it.
+func TestBodyFields(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.signIn("admin")
+	b.unfold("createUser")
+	text := func(operation string) string {
+		return eval[string](b, fmt.Sprintf(`document.getElementById("%s-body").value`, operation))
+	}
+	set := func(id, value string) {
+		b.do(js(fmt.Sprintf(`(it => { it.value = %q; it.dispatchEvent(new Event("input", {bubbles: true})); })(document.getElementById(%q))`, value, id)))
+	}
+	if required := eval[string](b, `[...document.querySelectorAll("#op-createUser .rows [aria-required]")].map((it) => it.name).join(" ")`); required != "username password" {
+		t.Errorf("the required fields are %q", required)
+	}
+	set("createUser-body-username", "x y")
+	set("createUser-body-password", "u\u0308berlang") // typed as two code points, as some systems do
+	b.do(chromedp.Focus(chromedp.CSS("#createUser-body-email ~ .check input")), chromedp.KeyEvent(" "))
+	if got, want := text("createUser"), "{\n  \"username\": \"x y\",\n  \"password\": \"\u00fcberlang\",\n  \"email\": null\n}"; got != want {
+		t.Errorf("the body is %s, want %s", got, want)
+	}
+	b.click("#op-createUser button[type=submit]")
+	b.until(`document.querySelector("#createUser-body-username[aria-invalid=true]")`)
+	if said := b.text("createUser-body-username-error"); said != "✗ username must be 1 to 64 of ASCII letters, digits and @ . + - _" {
+		t.Errorf("beside the field stands %q", said)
+	}
+	if said := b.text("createUser-body-password-error"); said != "" {
+		t.Errorf("beside the good password stands %q", said)
+	}
+	set("createUser-body-username", "alice")
+	b.click("#op-createUser button[type=submit]")
+	b.until(`document.querySelector("#op-createUser .exchange .status").textContent === "201 Created" && !document.querySelector("#op-createUser [aria-invalid=true]")`)
+
+	b.click("#op-createUser .raw-text")
+	if !eval[bool](b, `document.getElementById("createUser-body").checkVisibility() && !document.querySelector("#op-createUser .rows").checkVisibility()`) {
+		t.Error("the raw text is not shown in place of the fields")
+	}
+	b.write("createUser", `{"username": "bob"}`)
+	b.click("#op-createUser .raw-text")
+	if name := b.text("createUser-body-username"); name != "bob" {
+		t.Errorf("the field has %q of the text", name)
+	}
+
+	b.unfold("updateUser") // choices
+	b.do(js(`(it => { it.value = "true"; it.dispatchEvent(new Event("input", {bubbles: true})); })(document.getElementById("updateUser-body-disabled"))`))
+	if got := text("updateUser"); !strings.Contains(got, `"disabled": true`) {
+		t.Errorf("the body is %s", got)
+	}
+	b.unfold("createToken") // two kinds of form
+	b.do(js(`(it => { it.selectedIndex = 1; it.dispatchEvent(new Event("change", {bubbles: true})); })(document.querySelector("#op-createToken .choice select"))`))
+	if fields := eval[string](b, `[...document.querySelectorAll("#op-createToken .rows [name]")].map((it) => it.name).join(" ")`); !strings.HasPrefix(fields, "grant_type refresh_token") {
+		t.Errorf("to refresh, the fields are %q", fields)
+	}
+	if copies := eval[int](b, `document.querySelectorAll("#op-createUser .snippet").length`); copies != 1 {
+		t.Errorf("the request as code stands %d times", copies)
+	}
+}
+
+// Search finds operations, steps, checks and rules by everyday words, and leads to them
+// with the keyboard alone.
+func TestSearch(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1440, 900, "light")
+	b.open(s)
+	for query, want := range map[string]string{
+		"login":       "POST /token",
+		"brute force": "POST /token",
+		"jwt":         "POST /token",
+		"logout":      "POST /revoke",
+		"401":         "GET /users/me/",
+		"last_admin":  "DELETE /users/me/",
+		"sessions":    "GET /users/me/sessions",
+		"forge":       "Forge an admin's token",
+		"two Bearer":  "",
+	} {
+		b.do(js(`document.activeElement.blur()`), chromedp.KeyEvent("/"))
+		b.until(`document.querySelector("#search[open]")`)
+		b.do(chromedp.KeyEvent(query))
+		b.until(`document.querySelector("#found").childNodes.length > 0`)
+		if found := eval[string](b, `document.getElementById("found").innerText`); !strings.Contains(found, want) {
+			t.Errorf("the search for %q finds\n%s\nwant %s among it", query, found, want)
+		}
+		b.do(chromedp.KeyEvent(kb.Escape))
+		b.until(`!document.querySelector("#search[open]")`)
+	}
+	b.do(chromedp.KeyEvent("/"))
+	b.until(`document.querySelector("#search[open]")`)
+	b.do(chromedp.KeyEvent("change my password"))
+	b.until(`document.querySelector(".found")?.textContent.includes("/users/me/password")`)
+	b.do(chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(kb.Enter))
+	b.until(`!document.querySelector("#search[open]") && document.querySelector("#op-changeMyPassword[open] form")`)
+
+	// On a wide window there is a list of all operations as well.
+	if n := eval[int](b, `[...document.querySelectorAll("#side a")].filter((it) => it.checkVisibility() && document.querySelector(it.hash)).length`); n != eval[int](b, `document.querySelectorAll(".op").length`) {
+		t.Errorf("the list at the side has %d operations", n)
+	}
+	b.do(js(`[...document.querySelectorAll("#side a")].find((it) => it.hash === "#op-readMe").click()`))
+	b.until(`document.querySelector("#op-readMe[open] form")`)
 }
 
 // Every rule that can be run holds on this server, and leaves nothing behind.

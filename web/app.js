@@ -23,7 +23,7 @@ async function load() {
 // submit signs in, and asks the server who that is.
 async function submit(username, password, demo = false) {
   tell("Signing in …");
-  const login = await signIn(username, password);
+  const login = await signIn(username, password.normalize("NFC")); // one password, however it is typed
   const unseen = {...login, body: login.body.replace(/password=.*/, "password=••••••••")};
   $("sign-in-out").replaceChildren(exchangeView(unseen, {note: login.status === 200 ? "The password became two tokens." : waitWords(login)}));
   if (login.status !== 200) {
@@ -67,8 +67,8 @@ const ended = () => isFromBefore(session.access) ?
 // showSession says who is signed in.
 function showSession() {
   const inside = signedIn();
-  $("sign-in-form").classList.toggle("away", inside);
-  $("signed-in").classList.toggle("away", !inside);
+  document.body.classList.toggle("inside", inside);
+  $("run-all").classList.toggle("primary", inside); // one primary button at a time
   $("chip").classList.toggle("on", inside);
   $("chip-name").textContent = inside ? session.claims.username : "Not signed in";
   if (inside) {
@@ -110,6 +110,15 @@ $("gone-retry").addEventListener("click", () => send("GET", "/healthz"));
 
 // The small token at the foot of a narrow screen makes way for the large one.
 new IntersectionObserver(([entry]) => $("mini").classList.toggle("away", entry.isIntersecting)).observe($("token"));
+
+// Search opens with "/", unless somebody is typing.
+const openSearch = async () => (await import("/docs/search.js")).open();
+action($("search-open"), openSearch);
+addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, [contenteditable], dialog")) return;
+  event.preventDefault();
+  openSearch();
+});
 
 showSession();
 for (const button of document.querySelectorAll("[data-wait]")) button.disabled = false; // until now nothing would have happened

@@ -50,7 +50,10 @@ export async function trace(exchange) {
   const lines = refusals(book, all, exchange);
   const last = lines.length ? Math.max(...lines.map((line) => reached(all, line))) : all.length - 1;
   const failed = exchange.status < 400 ? [] : expand(book, book.parts.fail, 2);
-  return {book, lines, hops: [...all.slice(0, last + 1), ...failed], missed: all.slice(last + 1)};
+  const hops = [...all.slice(0, last + 1), ...failed];
+  const inside = all.find(({name}) => name === "server.endpoint")?.depth + 1; // the depth of the handler
+  const decides = ({name, depth}) => book.decisions.includes(name) || depth === inside && name.startsWith("server.") && name !== "server.fail" || lines.some((line) => line.in === name);
+  return {book, lines, hops, decisions: hops.filter(decides), missed: all.slice(last + 1)};
 }
 
 // openExchange shows the way of a request. It begins with the line that refused, or
@@ -77,6 +80,7 @@ export async function openCheck({id, title}) {
 
 let view; // what the panel shows
 let place = 0; // which of its hops
+let whole = false; // whether all hops are shown, or the decisions alone
 
 async function open(read) {
   const dialog = panel();
@@ -86,23 +90,42 @@ async function open(read) {
   } catch {
     view = {book: {files: {}}, hops: [], lines: [], missed: [], row: [], title: "The code cannot be read", of: [], note: "The server does not respond. Close this and try again."};
   }
+  whole = !(view.decisions?.length > 1);
   $("code-title").textContent = view.title;
   $("code-of").replaceChildren(...view.of.flatMap((part) => [part, " "]));
   $("code-note").textContent = view.note;
-  const indent = (element, {depth}) => { element.style.setProperty("--depth", depth); return element; };
-  const items = view.hops.map((hop, i) => {
+  showHops();
+  if (!dialog.open) {
+    dialog.showModal();
+    history.pushState("code", ""); // so that Back closes it, and leads nowhere else
+  }
+  go(Math.max(0, shown().findIndex(({name}) => name === view.at)));
+}
+
+const shown = () => (whole ? view.hops : view.decisions);
+
+// showHops lists the decisions alone, or all functions.
+function showHops() {
+  const indent = (element, {depth}) => { element.style.setProperty("--depth", whole ? depth : 0); return element; };
+  const items = shown().map((hop, i) => {
     const refused = view.lines.some((line) => line.in === hop.name);
     const item = el("button", {type: "button", class: refused ? "hop refused" : "hop", click: () => go(i)},
       el("span", {class: "hop-name"}, hop.name, refused ? el("b", {}, " ✗ refused") : null), el("span", {class: "time"}, `${hop.file}:${hop.code.at}`));
     return el("li", {}, indent(item, hop));
   });
-  if (view.missed.length > 0) items.push(el("li", {class: "missed first"}, "Not reached:"));
-  $("code-hops").replaceChildren(...items, ...view.missed.map((hop) => indent(el("li", {class: "missed"}, hop.name), hop)));
-  if (!dialog.open) {
-    dialog.showModal();
-    history.pushState("code", ""); // so that Back closes it, and leads nowhere else
-  }
-  go(Math.max(0, view.hops.findIndex(({name}) => name === view.at)));
+  const missed = whole ? view.missed : [];
+  if (missed.length > 0) items.push(el("li", {class: "missed first"}, "Not reached:"));
+  $("code-hops").replaceChildren(...items, ...missed.map((hop) => indent(el("li", {class: "missed"}, hop.name), hop)));
+  $("code-all").hidden = !(view.decisions?.length > 1);
+  $("code-all").textContent = whole ? `The ${view.decisions?.length} decisions alone` : `All ${view.hops.length} functions`;
+}
+
+// toggle shows all functions, or the decisions alone, and stays at the one that is shown.
+function toggle() {
+  const {name} = shown()[place];
+  whole = !whole;
+  showHops();
+  go(Math.max(0, shown().findIndex((hop) => hop.name === name)));
 }
 
 // locate finds the source of a hop.
@@ -113,16 +136,17 @@ async function locate(hop) {
 
 // go shows one hop.
 function go(to) {
-  if (view.hops.length === 0) return;
-  place = Math.min(Math.max(to, 0), view.hops.length - 1);
-  const hop = view.hops[place];
+  const hops = shown();
+  if (hops.length === 0) return;
+  place = Math.min(Math.max(to, 0), hops.length - 1);
+  const hop = hops[place];
   $("code-hops").querySelectorAll(".hop").forEach((item, i) => {
     item.setAttribute("aria-current", i === place ? "step" : "false");
     if (i === place) reveal($("code-hops"), item, .4);
   });
-  $("code-place").textContent = `${place + 1} of ${view.hops.length}`;
+  $("code-place").textContent = `${place + 1} of ${hops.length}`;
   $("code-previous").setAttribute("aria-disabled", String(place === 0));
-  $("code-next").setAttribute("aria-disabled", String(place === view.hops.length - 1));
+  $("code-next").setAttribute("aria-disabled", String(place === hops.length - 1));
   const marked = view.marked?.in === hop.name ? view.marked.line : null;
   const refusing = view.lines.filter((line) => line.in === hop.name).map(({line}) => line);
   const decides = (text) => marked !== null && text.includes(marked) || hop.name === "problems" && view.row.some((code) => text.includes(code));
@@ -152,7 +176,7 @@ function panel() {
       el("div", {class: "head"},
         el("div", {}, el("h2", {id: "code-title"}), el("p", {id: "code-of"})),
         el("p", {class: "buttons"},
-          button("code-previous", "Previous", () => go(place - 1), "←", wide(" Previous")), el("span", {id: "code-place", class: "time"}), button("code-next", "Next", () => go(place + 1), wide("Next "), "→"),
+          el("button", {type: "button", id: "code-all", class: "small", click: toggle}), button("code-previous", "Previous", () => go(place - 1), "←", wide(" Previous")), el("span", {id: "code-place", class: "time"}), button("code-next", "Next", () => go(place + 1), wide("Next "), "→"),
           button("code-close", "Close", () => dialog.close(), wide("Close "), "✕"))),
       el("p", {id: "code-note", class: "because"}),
       el("div", {class: "code-body"},

@@ -53,6 +53,12 @@ export function say(text) {
 // words shows `code` in a description.
 export const words = (text) => text.split("`").map((piece, i) => i % 2 ? el("code", {}, piece) : piece);
 
+// rfcLinks links "RFC 7519, 4.1.4" to that section.
+export function rfcLinks(text) {
+  const [, number, section] = text.match(/^RFC (\d+), ([\d.]+)/) ?? [];
+  return number ? el("a", {href: `https://www.rfc-editor.org/rfc/rfc${number}#section-${section}`, rel: "noreferrer"}, text) : text;
+}
+
 // tokenText shows text in which tokens have their three colours.
 export function tokenText(text) {
   const whole = new DocumentFragment();

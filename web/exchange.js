@@ -9,7 +9,7 @@ const lines = (map) => Object.entries(map).map(([name, value]) => `${name}: ${va
 
 // exchangeView shows an exchange. What was expected is a status; without it, any
 // will do. The reason and the way to the code stand outside of the fold.
-export function exchangeView(exchange, {expected = exchange.status, note = "", open = false} = {}) {
+export function exchangeView(exchange, {expected = exchange.status, note = "", open = false, code = true} = {}) {
   const {method, path, status, headers, body, ms, gone} = exchange;
   const good = !gone && expected === status;
   const block = (label, head, fields, text) => el("div", {},
@@ -20,7 +20,7 @@ export function exchangeView(exchange, {expected = exchange.status, note = "", o
     el("div", {class: "two"},
       block("Request", `${method} ${path}`, headers, body),
       block("Response", chip.textContent, exchange.responseHeaders, gone ? "The server did not respond." : pretty(exchange))),
-    snippetView(() => exchange).view);
+    code && snippetView(() => exchange).view);
   const fold = () => { content.hidden = head.getAttribute("aria-expanded") === "true"; head.setAttribute("aria-expanded", String(!content.hidden)); };
   const head = el("button", {type: "button", class: "exchange-head", "aria-expanded": String(open), click: fold},
     el("code", {}, el("b", {}, method), ` ${path}`), chip, el("span", {class: "time"}, `${Math.round(ms)} ms`));
@@ -34,7 +34,7 @@ export function exchangeView(exchange, {expected = exchange.status, note = "", o
 function nextPage({method, token, headers: {Authorization: _, ...headers}, responseHeaders: {link}}) {
   const [, path] = link?.match(/<([^>]+)>; rel="next"/) ?? [];
   const button = path && action(el("button", {type: "button", class: "small next"}, "Next page"), async () => {
-    const view = exchangeView(await send(method, path, {token, headers}), {open: true});
+    const view = exchangeView(await send(method, path, {token, headers}), {open: true, code: false});
     button.closest(".exchange").after(view);
     button.remove();
     view.querySelector("button").focus();
@@ -55,13 +55,13 @@ function reason({json, status, gone}, note) {
   return [said ? el("b", {}, `${said}. `) : null, note];
 }
 
-const code = () => import("/docs/code.js"); // when the first response comes
+const readCode = () => import("/docs/code.js"); // when the first response comes
 
 // codeLink leads to the code that answered.
 export function codeLink(exchange) {
   const count = el("span", {});
-  code().then(({trace}) => trace(exchange)).then(({hops}) => { count.textContent = `: ${hops.length} functions`; }, () => {});
-  return action(el("button", {type: "button", class: "code-link"}, "The code that answered", count), async () => (await code()).openExchange(exchange));
+  readCode().then(({trace}) => trace(exchange)).then(({hops, decisions}) => { count.textContent = `: ${decisions.length} decisions in ${hops.length} functions`; }, () => {});
+  return action(el("button", {type: "button", class: "code-link"}, "The code that answered", count), async () => (await readCode()).openExchange(exchange));
 }
 
 function pretty({text, responseHeaders}) {

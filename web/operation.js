@@ -26,17 +26,18 @@ export function operationForm({method, path, item, operation}, who) {
   };
   const snippet = snippetView(request);
   const submit = async () => {
-    const {path, body, headers: {Authorization: _, ...headers}} = request();
-    if (destroys(method, path, body)) {
+    const {path, body: sent, headers: {Authorization: _, ...headers}} = request();
+    if (destroys(method, path, sent)) {
       const own = withToken.checked && signedIn() && /^\/users\/me\b/.test(path) ? ` The account is ${session.claims.username}, which is signed in here.` : "";
       const sure = await question(out, `${operation.summary}: ${method} ${path} cannot be undone.${own}`, operation.summary, true);
       button.focus();
       if (!sure) return;
     }
-    const exchange = await send(method, path, {body, headers, token: withToken.checked && signedIn() ? session.access : undefined});
+    const exchange = await send(method, path, {body: sent, headers, token: withToken.checked && signedIn() ? session.access : undefined});
     const isTokens = exchange.status === 200 && exchange.json?.refresh_token !== undefined;
     if (isTokens) adopt(exchange.json);
-    out.replaceChildren(exchangeView(exchange, {note: isTokens ? "This page uses these tokens from now on." : "", open: true}));
+    body?.blame(exchange.json?.errors);
+    out.replaceChildren(exchangeView(exchange, {note: isTokens ? "This page uses these tokens from now on." : "", open: true, code: false}));
     say(exchange.gone ? "The server did not respond." : `Response: ${exchange.status}, after ${Math.round(exchange.ms)} milliseconds.`);
   };
   const form = el("form", {class: "try", input: snippet.update, change: snippet.update, focusin: snippet.update},
@@ -57,13 +58,38 @@ const destroys = (method, path, body) => method === "DELETE" || /^\/users\/\d+\/
 
 const fold = (title, content, open = false) => el("details", {class: "fold", open}, el("summary", {}, title), content);
 
-function parameterInput(parameter, operationId) {
-  const id = `${operationId}-${parameter.name}`;
-  const {type, default: absent} = parameter.schema;
-  const value = parameter.name === "sid" && session.claims ? session.claims.sid : parameter.in === "path" ? parameter.example : "";
-  const input = el("input", {id, name: parameter.name, value, required: parameter.required, placeholder: absent, inputmode: type === "integer" ? "numeric" : null, autocomplete: "off", spellcheck: "false"});
-  return {input, row: el("div", {class: "field"}, el("label", {for: id}, el("code", {}, parameter.name), ` in the ${parameter.in}`), input,
-    el("p", {class: "because"}, el("span", {class: "type"}, [typeOf(parameter.schema), ...limitsOf(parameter.schema)].join(", ")), " ", ...words(parameter.description)))};
+// field is the row of one value: its name, an input that fits its schema, what it means,
+// and room for what the server finds wrong with it. read returns the value, or undefined.
+function field(id, name, schema, {required, value, where = "", isForm = false}) {
+  const {type, enum: values, format, default: absent, description = ""} = deref(schema);
+  const [isNumber, isBoolean] = [type === "integer", type === "boolean"];
+  const choices = values?.length > 1 ? values : isBoolean ? [true, false] : null;
+  const input = choices ? el("select", {id, name}, ...["", ...choices].map((choice) => el("option", {value: String(choice), selected: choice === value}, choice === "" ? "left out" : String(choice)))) :
+    el("input", {id, name, value: value ?? "", placeholder: absent ?? (required ? null : "left out"), inputmode: isNumber ? "numeric" : null, autocomplete: "off", autocapitalize: "none", spellcheck: "false"});
+  const none = [type].flat().includes("null") && el("input", {type: "checkbox", checked: value === null});
+  const error = el("p", {class: "bad", id: `${id}-error`});
+  input.setAttribute("aria-describedby", `${id}-hint ${error.id}`);
+  if (required) input.setAttribute("aria-required", "true");
+  const read = () => {
+    if (none?.checked) return null;
+    if (input.value === "") return undefined;
+    if (isBoolean) return input.value === "true";
+    if (isNumber && !isForm && /^\d+$/.test(input.value)) return Number(input.value);
+    return format === "password" ? input.value.normalize("NFC") : input.value; // one password, however it is typed
+  };
+  const blame = (message) => {
+    error.textContent = message ? `✗ ${name} ${message}` : "";
+    input.setAttribute("aria-invalid", String(Boolean(message)));
+  };
+  return {name, input, read, blame, row: el("div", {class: "field"},
+    el("label", {for: id}, el("code", {}, name), where, required ? el("b", {}, " required") : null),
+    el("span", {class: "buttons"}, input, none && el("label", {class: "check"}, none, " null")), error,
+    el("p", {class: "because", id: `${id}-hint`}, el("span", {class: "type"}, [typeOf(schema), ...limitsOf(schema)].join(", ")), " ", ...words(description)))};
+}
+
+function parameterInput({name, in: place, required, schema, example, description}, operationId) {
+  const value = name === "sid" && session.claims ? session.claims.sid : place === "path" ? example : "";
+  return field(`${operationId}-${name}`, name, {...schema, description}, {required, value, where: ` in the ${place}`});
 }
 
 // fillIn puts the parameters into the path. An empty one is left out.
@@ -77,28 +103,47 @@ function fillIn(path, parameters, inputs) {
   return query.size > 0 ? `${path}?${query}` : path;
 }
 
-// bodyEditor is a text field with an example in it, and a choice of others.
+// bodyEditor has a field for each member of the body. The raw text, one click away, is
+// what is sent.
 function bodyEditor({requestBody, operationId}) {
   const [types, id] = [Object.keys(requestBody.content), `${operationId}-body`];
   const media = requestBody.content[types[0]];
   const examples = examplesOf(media);
   const isForm = types[0] === "application/x-www-form-urlencoded";
-  const write = ({value}) => {
-    const mine = Object.entries(value).map(([name, v]) => [name, /token$/.test(name) && session.refresh || v]);
-    return isForm ? mine.map(([name, v]) => `${name}=${encodeURIComponent(v)}`).join("&") : JSON.stringify(value, null, 2);
+  const write = (value) => (isForm ? Object.entries(value).map(([name, v]) => `${name}=${encodeURIComponent(v)}`).join("&") : JSON.stringify(value, null, 2));
+  const text = el("textarea", {id, spellcheck: "false", hidden: true, rows: isForm ? 3 : 7, "aria-label": "Body as text"});
+  const rows = el("div", {class: "rows", input: () => collect(), change: () => collect()});
+  const shapes = el("div", {hidden: true}, shape(media.schema));
+  let fields = [];
+  const collect = () => { text.value = write(Object.fromEntries(fields.map(({name, read}) => [name, read()]).filter(([, value]) => value !== undefined))); };
+  const build = () => {
+    const value = isForm ? Object.fromEntries(new URLSearchParams(text.value)) : JSON.parse(text.value);
+    const variants = (deref(media.schema).oneOf ?? [media.schema]).map(deref);
+    const {properties, required = []} = variants.find(({properties}) => Object.keys(value).every((name) => name in properties)) ?? variants[0];
+    fields = Object.entries(properties).map(([name, schema]) => field(`${id}-${name}`, name, schema, {required: required.includes(name), value: value[name], isForm}));
+    rows.replaceChildren(...fields.map(({row}) => row));
   };
-  const text = el("textarea", {id, spellcheck: "false", rows: isForm ? 2 : write(examples[0]).split("\n").length});
-  text.value = write(examples[0]);
+  const fill = ({value}) => {
+    text.value = write(Object.fromEntries(Object.entries(value).map(([name, v]) => [name, /token$/.test(name) && session.refresh || v])));
+    build();
+  };
+  fill(examples[0]);
   const choice = (label, options, change) => options.length < 2 ? null :
     el("label", {class: "choice"}, `${label} `, el("select", {change: (event) => change(event.target.selectedIndex)}, ...options.map((option) => el("option", {}, option))));
+  const raw = el("button", {type: "button", class: "small raw-text", "aria-pressed": "false", click() {
+    try { if (!text.hidden) build(); } catch { return say("The text is not JSON, so it has no fields."); }
+    text.hidden = shapes.hidden = !text.hidden;
+    rows.hidden = !text.hidden;
+    raw.setAttribute("aria-pressed", String(rows.hidden));
+  }}, "As text");
   let type = types[0];
   return {
-    text, type: () => type,
-    row: el("div", {class: "field"},
-      el("div", {class: "head"}, el("label", {for: id}, "Body"), el("span", {class: "buttons"},
-        choice("Example", examples.map(({summary}) => summary), (i) => { text.value = write(examples[i]); }),
-        choice("Type", types, (i) => { type = types[i]; }) ?? el("code", {}, type))),
-      text, shape(media.schema)),
+    text, type: () => type, blame: (errors = []) => { for (const {name, blame} of fields) blame(errors.find(({field}) => field === name)?.message); },
+    row: el("div", {},
+      el("div", {class: "head"}, el("h4", {}, "Body"), el("span", {class: "buttons"},
+        choice("Example", examples.map(({summary}) => summary), (i) => fill(examples[i])),
+        choice("Type", types, (i) => { type = types[i]; }) ?? el("code", {}, type), raw)),
+      rows, text, shapes),
   };
 }
 

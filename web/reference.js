@@ -15,6 +15,8 @@ export async function start() {
   try {
     const {tags, servers} = await load();
     list.replaceChildren(...tags.map(group), el("p", {class: "empty", id: "no-operation", hidden: true}, "No operation matches."));
+    $("side").replaceChildren(...tags.map(({name}) => el("div", {}, el("h2", {}, name), ...describe().filter(({operation}) => operation.tags.includes(name)).map(({method, operation}) =>
+      el("a", {href: `#op-${operation.operationId}`}, el("span", {class: `method ${method.toLowerCase()}`}, method), ` ${operation.summary}`)))));
     $("server").replaceChildren(". The server is ", el("code", {}, new URL(servers[0].url, location).origin), ". Requests carry your access token if you are signed in");
     built = true;
     filter();

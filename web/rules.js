@@ -14,8 +14,8 @@ export function rulesOf(operationId) {
   const fold = el("details", {class: "fold rules"}, el("summary", {}, "Its rules, which are the server's own tests"), list);
   fold.addEventListener("toggle", async () => {
     if (!fold.open || list.hasChildNodes()) return;
-    await fill(list, (rule) => rule.operation === operationId);
-    fold.firstChild.textContent = `Its rules, which are the server's own tests: ${list.querySelectorAll(".rule").length}`;
+    const count = await fill(list, (rule) => rule.operation === operationId);
+    fold.firstChild.textContent = `Its rules, which are the server's own tests: ${count}`;
   });
   return fold;
 }
@@ -30,9 +30,29 @@ async function fill(list, wanted) {
     return 0;
   }
   const groups = sections.map(({test, rules}) => ({test, rules: rules.filter((rule) => wanted(rule, test))})).filter(({rules}) => rules.length > 0);
-  list.replaceChildren(...groups.map(({test, rules}) => el("div", {class: "rule-group"},
-    el("h4", {}, titleOf(test)), el("ul", {role: "list"}, ...rules.map((rule) => ruleView(rule, runner))))));
-  return groups.reduce((sum, {rules}) => sum + rules.length, 0);
+  const count = groups.reduce((sum, {rules}) => sum + rules.length, 0);
+  list.replaceChildren(...groups.map((group) => groupView(group, runner, groups.length === 1 || count <= page)));
+  return count;
+}
+
+const page = 20; // how many rules are shown at a time
+
+// groupView is the rules of one test. Those that can be run here come first.
+function groupView({test, rules}, runner, open) {
+  const runs = rules.filter((rule) => !runner.whyNot(rule, settings));
+  const all = [...runs, ...rules.filter((rule) => !runs.includes(rule))];
+  const items = el("ul", {role: "list"});
+  const more = el("button", {type: "button", class: "small", click: () => show()});
+  function show() {
+    items.append(...all.slice(items.children.length, items.children.length + page).map((rule) => ruleView(rule, runner)));
+    const left = all.length - items.children.length;
+    more.hidden = left === 0;
+    more.textContent = `Show ${Math.min(left, page)} more`;
+  }
+  const group = el("details", {class: "fold rule-group", open}, el("summary", {}, `${titleOf(test)} `, el("span", {class: "because"}, `${all.length} rules, ${runs.length} can be run here`)), items, more);
+  group.addEventListener("toggle", () => { if (group.open && !items.hasChildNodes()) show(); });
+  if (open) show();
+  return group;
 }
 
 function ruleView(rule, {run, whyNot}) {
@@ -79,6 +99,14 @@ async function filter() {
   });
   if (value !== $("rules-filter").value) return;
   $("rules-count").textContent = count === 0 ? "No rule matches." : count === 1 ? "1 rule" : `${count} rules`;
+}
+
+// filterRules shows the rules with some words, from elsewhere on the page.
+export function filterRules(words) {
+  $("rules-filter").value = words;
+  filter();
+  $("rules").scrollIntoView();
+  $("rules-filter").focus({preventScroll: true});
 }
 
 export function start() {

@@ -86,8 +86,8 @@ wire.addEventListener("exchange", ({detail: exchange}) => {
     if (!sessions.has(made)) sessions.set(made, {sid: made, sub, username, refresh: [], again: [], replayed: -1, ended: ""});
     const it = sessions.get(made);
     const sent = it.refresh.indexOf(form.get("refresh_token"));
-    if (!it.refresh.includes(json.refresh_token)) it.refresh.push(json.refresh_token);
-    else if (!it.again.includes(sent)) it.again.push(sent);
+    if (!it.refresh.includes(json.refresh_token)) [it.rotated] = [Date.now(), it.refresh.push(json.refresh_token)];
+    else if (it.refresh[sent] !== json.refresh_token && !it.again.includes(sent)) it.again.push(sent);
   }
   if (json?.code === "invalid_refresh_token") {
     const {it, at} = findRefresh(form.get("refresh_token"));

@@ -1,4 +1,4 @@
-// A request as code to copy: for a shell, for a browser or Node, for Python.
+// A request as code to copy: for a shell, a browser or Node, Go and Python.
 
 import {copyButton, el, tokenText} from "/docs/dom.js";
 
@@ -32,6 +32,23 @@ const languages = {
       ...body === undefined ? [] : [`  body: ${literal(body)},`],
       "});",
       "console.log(response.status, await response.text());"].join("\n");
+  },
+  Go(request, hidden) {
+    const {method, body} = request;
+    const text = (value) => (value.includes("`") || !value.includes('"') ? literal(value) : `\`${value}\``);
+    const token = hidden && entries(request).some(([name, value]) => isToken(name, value));
+    return ["package main", "", "import (", '\t"fmt"', '\t"io"', '\t"log"', '\t"net/http"', ...token ? ['\t"os"'] : [], ...body === undefined ? [] : ['\t"strings"'], ")", "",
+      "func main() {",
+      `\treq, err := http.NewRequest(${literal(method)}, ${literal(url(request))}, ${body === undefined ? "nil" : `strings.NewReader(${text(body)})`})`,
+      "\tif err != nil {", "\t\tlog.Fatal(err)", "\t}",
+      ...entries(request).map(([name, value]) => `\treq.Header.Set(${literal(name)}, ${isToken(name, value) && hidden ? '"Bearer "+os.Getenv("TOKEN")' : literal(value)})`),
+      "\tresp, err := http.DefaultClient.Do(req)", "\tif err != nil {", "\t\tlog.Fatal(err)", "\t}",
+      "\tbody, err := io.ReadAll(resp.Body)", "\tfmt.Println(resp.Status, string(body), err)", "}"].join("\n");
+  },
+  HTTPie(request, hidden) {
+    const {method, body} = request;
+    const headers = entries(request).map(([name, value]) => isToken(name, value) && hidden ? '"Authorization: Bearer $TOKEN"' : shell(`${name}:${value}`));
+    return [...body === undefined ? [] : ["printf %s", shell(body), "|"], "http", method, shell(url(request)), ...headers].join(" ");
   },
   Python(request, hidden) {
     const {method, body} = request;

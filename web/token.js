@@ -1,7 +1,7 @@
 // The token panel: any JWT, taken apart, with each check of the server's.
 
 import {isFromBefore, issued, send, settings, wire} from "/docs/api.js";
-import {$, action, clock, copyButton, duration, el} from "/docs/dom.js";
+import {$, action, clock, copyButton, duration, el, rfcLinks} from "/docs/dom.js";
 import {codeLink} from "/docs/exchange.js";
 import {checks, encode, inspect, objectOf, ourHeader, payloadOf, spell, textOf} from "/docs/jwt.js";
 import {picture} from "/docs/picture.js";
@@ -140,10 +140,16 @@ const meanings = {
   jti: "The token's own ID. Not used here.",
 };
 
+let last = {token: "", claims: {}}; // whose claims are shown
+
+// showClaims lights up for a moment what has changed.
 function showClaims() {
+  if (token === last.token) return;
   const claims = payloadOf(token) ?? {};
-  $("claims").replaceChildren(...Object.keys(claims).flatMap((name) => [el("dt", {}, el("code", {}, name)),
-    el("dd", {}, meanings[name] ?? "Not a claim of this server.", el("span", {class: "when", "data-claim": name}))]));
+  const changed = (name) => name in last.claims && JSON.stringify(last.claims[name]) !== JSON.stringify(claims[name]) && "changed";
+  $("claims").replaceChildren(...Object.keys(claims).flatMap((name) => [el("dt", {class: changed(name)}, el("code", {}, name)),
+    el("dd", {class: changed(name)}, meanings[name] ?? "Not a claim of this server.", el("span", {class: "when", "data-claim": name}))]));
+  last = {token, claims};
 }
 
 // checkKey says whether the typed key makes the signature.
@@ -211,7 +217,7 @@ function verdictOf(results) {
   if (said === false) return bad("Refused. The response does not say why, and this page cannot tell.");
   if (results.every(({result}) => result === "pass")) return good("Accepted: all checks pass.");
   return ["", from === "foreign" ? "Only this server could check whether it signed that." :
-    `${from === "example" ? "An example. " : ""}Only the server can check the signature: ask it.`];
+    `${from === "example" ? "An example. " : ""}Only the server can check its signature.`];
 }
 
 // settle adds what the server has said to what the browser can see.
@@ -262,7 +268,7 @@ function list(checks) {
   $("mini-marks").replaceChildren(...checks.map(({id}) => el("span", {"data-check": id}, el("span", {class: "mark"}))));
   $("checks").replaceChildren(...checks.map((check) => el("li", {id: `check-${check.id}`}, el("details", {},
     el("summary", {}, el("span", {class: "mark", "aria-hidden": "true"}), el("span", {}, el("b", {}, check.title), el("span", {class: "unseen"}), el("span", {class: "detail"}))),
-    el("p", {class: "because"}, check.why, " ", el("span", {class: "rfc"}, check.rfc)),
+    el("p", {class: "because"}, check.why, " ", el("span", {class: "rfc"}, rfcLinks(check.rfc))),
     isServers && action(el("button", {type: "button", class: "code-link"}, "The line that checks", el("span", {class: "unseen"}, ` ${check.title}`)), async () => (await import("/docs/code.js")).openCheck(check))))));
 }
 

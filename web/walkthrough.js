@@ -5,6 +5,7 @@ import {send, settings} from "/docs/api.js";
 import {$, action, duration, el, question, say} from "/docs/dom.js";
 import {exchangeView, unfold} from "/docs/exchange.js";
 import {picture} from "/docs/picture.js";
+import {filterRules} from "/docs/rules.js";
 import {isAdmin, resume, session, sessionOf, signedIn} from "/docs/sessions.js";
 import {cleanUp, Need, steps, Stop} from "/docs/steps.js";
 
@@ -20,6 +21,11 @@ class Card {
     this.element = element;
     this.name = `Step ${number}, ${element.querySelector("h3").textContent}`;
     this.step = steps[element.dataset.step];
+    const title = element.querySelector("h3");
+    this.title = el("button", {type: "button", class: "title", disabled: true, "aria-expanded": "true", click: () => this.fold(!element.classList.contains("folded"))}, title.textContent);
+    title.replaceChildren(this.title);
+    this.line = el("p", {class: "outcome"});
+    element.append(this.line);
     this.button = action(el("button", {type: "button"}), () => this.run(true));
     this.label("Run");
     this.out = el("div", {class: "out"});
@@ -39,6 +45,8 @@ class Card {
     if (this.state === "running") return;
     this.out.replaceChildren();
     this.last = null;
+    this.fold(false);
+    if (open) for (const card of cards) if (card !== this) card.fold(card.state === "done");
     if (obstacle()) return this.stop(new Need(obstacle()));
     if (!settings.demo && !agreed && !await this.agree()) return;
     this.state = "running";
@@ -46,13 +54,21 @@ class Card {
     try {
       await this.step(this);
       this.state = "done";
+      this.title.disabled = false;
       if (open) unfold(this.last);
+      else this.fold(true);
       say(`${this.name}: ${this.words}, as expected.`);
     } catch (error) {
       this.stop(error);
     }
     this.label("Run again");
     showProgress();
+  }
+
+  // fold leaves a line of a step that has passed: how it ended.
+  fold(folded) {
+    this.element.classList.toggle("folded", folded);
+    this.title.setAttribute("aria-expanded", String(!folded));
   }
 
   // stop shows why a step did not come to its end.
@@ -76,12 +92,21 @@ class Card {
     const exchange = await send(method, path, options);
     const good = [expected].flat().includes(exchange.status);
     this.last = exchangeView(exchange, {expected: good ? exchange.status : expected, note: typeof words === "function" ? words(exchange) : words});
-    this.element.dataset.outcome = exchange.status < 400 ? "success" : "refusal";
     this.words = `${exchange.status} from ${method} ${path}`;
+    this.element.dataset.outcome = exchange.status < 400 ? "success" : "refusal";
+    this.line.textContent = `${this.words}${exchange.json?.detail ? `: ${exchange.json.detail}` : ""}`;
+    this.exchange = exchange.status >= 400 || !this.exchange ? exchange : this.exchange; // the one to learn from
     this.out.append(this.last);
     if (exchange.gone) throw new Stop("The server did not respond.");
     if (!good) throw new Stop(exchange.json?.detail ?? "The walkthrough stops here.");
     return exchange;
+  }
+
+  // compare shows the claims of a token before and after somebody changed them.
+  compare(before, after) {
+    const list = (label, claims, other) => el("div", {}, el("p", {class: "label"}, label), el("pre", {tabindex: "0", role: "group", "aria-label": label},
+      ...Object.entries(claims).map(([name, value]) => el(other[name] === value ? "span" : "mark", {}, `${name}: ${JSON.stringify(value)}\n`))));
+    this.out.append(el("div", {class: "two"}, list("The payload before", before, after), list("The payload after", after, before)));
   }
 
   tell(text) { this.out.append(el("p", {class: "note"}, text)); }
@@ -92,6 +117,8 @@ class Card {
     if (sessionOf(access)) this.out.append(picture(sessionOf(access)));
     this.last = null;
   }
+
+  pause(ms) { return new Promise((resolve) => setTimeout(resolve, ms)); }
 
   // wait lets some seconds pass, and shows how many are left.
   async wait(seconds) {
@@ -112,7 +139,26 @@ let cards;
 function showProgress() {
   const count = (state) => cards.filter((card) => card.state === state).length;
   const needs = count("needs");
+  const next = cards.find(({state}) => state !== "done");
+  for (const {element} of cards) element.toggleAttribute("data-next", element === next?.element);
+  $("learned").hidden = Boolean(next);
   $("progress").textContent = `${count("done")} of ${cards.length} done${needs ? `, ${needs} need${needs === 1 ? "s" : ""} something` : ""}`;
+}
+
+// lessons are what the walkthrough teaches: each with the step whose code shows it, and
+// the words that find its rules.
+const lessons = [
+  ["me", "Whoever sends a token is let in as its account, so a token is kept like a password.", "not_authenticated"],
+  ["allowed", "What an account may do is read from the store for each request, never believed from the token.", "admin 403"],
+  ["forge", "Anybody can read a token and change it. Only the key makes a signature that is accepted.", "attack token confusion"],
+  ["replay", "A refresh token works once. When it comes again later, somebody has a copy, and the session ends.", "replay"],
+  ["logout", "A token ends with its session, at once, however long it would have been valid.", "revoke"],
+];
+
+function teach() {
+  $("lessons").append(...lessons.map(([step, sentence, words]) => el("li", {}, `${sentence} `,
+    el("button", {type: "button", class: "code-link", click: () => filterRules(words)}, "Its rules"), " ",
+    action(el("button", {type: "button", class: "code-link"}, "Its code"), async () => (await import("/docs/code.js")).openExchange(cards.find(({element}) => element.dataset.step === step).exchange)))));
 }
 
 // runAll runs the steps until one fails. Afterwards, whoever was signed in before is
@@ -133,5 +179,6 @@ export function start() {
   cards = [...document.querySelectorAll(".card")].map((element, i) => new Card(element, i + 1));
   $("run-all").hidden = false;
   action($("run-all"), runAll);
+  teach();
   showProgress();
 }
