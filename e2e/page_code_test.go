@@ -124,7 +124,7 @@ func TestCodeOfRefusals(t *testing.T) {
 		{"401, a forgery", "[data-step=forge]", "authentic", "match |= subtle.ConstantTimeCompare(m.sign()[dot:], []byte(token[dot:]))", "Tokens.readClaims"},
 		{"401, expired", "[data-step=expire]", "Claims.ValidAt", "return now.Unix() < c.ExpiresAt && c.IssuedAt <= now.Add(leeway).Unix()", "MemoryStore.Session"},
 		{"401, the session has ended", "[data-step=replay]", "server.admit", "return ErrEnded", "Caller.Allowed"},
-		{"400, a replay", "[data-step=replay] .exchange:nth-of-type(2)", "Session.Rotate", "return ErrReplayed", "server.respondToken"},
+		{"400, a replay", "[data-step=replay] .exchange:nth-of-type(2)", "Session.Rotate", "return ErrReplayed", "server.replyToken"},
 		{"422, a rule", send("createUser", map[string]string{"createUser-body": `{"username":"alice","password":"12345678"}`}), "checkPassword", `return errors.New("is one of the most common passwords")`, "Hasher.Hash"},
 		{"400, not JSON", send("updateMe", map[string]string{"updateMe-body": `{`}), "parseObject", `return nil, detailed(errNotJSON, fmt.Sprintf("The body is not JSON: %v (byte %d)", syntax, syntax.Offset))`, "server.patchMe"},
 		{"401, a wrong password", send("createToken", map[string]string{"createToken-body": "username=johndoe&password=wrong"}), "Passwords.Check", "return false, ErrPassword", "server.startSession"},
@@ -139,7 +139,7 @@ func TestCodeOfRefusals(t *testing.T) {
 				t.Errorf("%s: not reached is said to be %q, want %s among them", test.name, missed, test.missed)
 			}
 			reached := eval[string](b, `[...document.querySelectorAll("#code-hops .hop")].map((it) => it.textContent).join(" ")`)
-			if !strings.Contains(reached, "server.fail") || strings.Contains(reached, test.missed) {
+			if !strings.Contains(reached, "server.refusal") || strings.Contains(reached, test.missed) {
 				t.Errorf("%s: reached is said to be %q", test.name, reached)
 			}
 			// The row of the table of errors is marked as well.

@@ -352,23 +352,20 @@ func TestSearch(t *testing.T) {
 	b := openTab(t, 1440, 900, "light")
 	b.open(s)
 	for query, want := range map[string]string{
-		"login":       "POST /token",
-		"brute force": "POST /token",
-		"jwt":         "POST /token",
-		"logout":      "POST /revoke",
-		"401":         "GET /users/me/",
-		"last_admin":  "DELETE /users/me/",
-		"sessions":    "GET /users/me/sessions",
-		"forge":       "Forge an admin's token",
-		"two Bearer":  "",
+		"login":                "POST /token",
+		"brute force":          "POST /token",
+		"jwt":                  "POST /token",
+		"logout":               "POST /revoke",
+		"401":                  "GET /users/me/",
+		"last_admin":           "DELETE /users/me/",
+		"sessions":             "GET /users/me/sessions",
+		"forge":                "Forge an admin's token",
+		"no such thing at all": "Nothing has all of these words.",
 	} {
 		b.do(js(`document.activeElement.blur()`), chromedp.KeyEvent("/"))
 		b.until(`document.querySelector("#search[open]")`)
 		b.do(chromedp.KeyEvent(query))
-		b.until(`document.querySelector("#found").childNodes.length > 0`)
-		if found := eval[string](b, `document.getElementById("found").innerText`); !strings.Contains(found, want) {
-			t.Errorf("the search for %q finds\n%s\nwant %s among it", query, found, want)
-		}
+		b.until(fmt.Sprintf(`document.getElementById("found").innerText.includes(%q)`, want))
 		b.do(chromedp.KeyEvent(kb.Escape))
 		b.until(`!document.querySelector("#search[open]")`)
 	}

@@ -51,8 +51,9 @@ export async function trace(exchange) {
   const last = lines.length ? Math.max(...lines.map((line) => reached(all, line))) : all.length - 1;
   const failed = exchange.status < 400 ? [] : expand(book, book.parts.fail, 2);
   const hops = [...all.slice(0, last + 1), ...failed];
-  const inside = all.find(({name}) => name === "server.endpoint")?.depth + 1; // the depth of the handler
-  const decides = ({name, depth}) => book.decisions.includes(name) || depth === inside && name.startsWith("server.") && name !== "server.fail" || lines.some((line) => line.in === name);
+  const admit = all.findIndex(({name}) => name === "server.admit");
+  const handler = all.find(({depth}, i) => i > admit && depth === all[admit]?.depth);
+  const decides = (hop) => book.decisions.includes(hop.name) || hop === handler || lines.some((line) => line.in === hop.name);
   return {book, lines, hops, decisions: hops.filter(decides), missed: all.slice(last + 1)};
 }
 

@@ -9,7 +9,7 @@ import {deref, describe} from "/docs/schema.js";
 // everyday are words that people type, and what the page calls it.
 const everyday = {
   login: "log in", signin: "log in", "sign-in": "log in", authorize: "log in", authenticate: "log in", logout: "log out", signout: "log out", signup: "register",
-  brute: "too_many_failed_logins", force: "too_many_failed_logins", ratelimit: "429", jwt: "access token", bearer: "access token", csrf: "cross_origin",
+  brute: "too_many_failed_logins", force: "too_many_failed_logins", ratelimit: "429", jwt: "token", bearer: "token", csrf: "cross_origin",
   cors: "cross_origin", forgot: "password", whoami: "who am i", expired: "expire", hacked: "replay", stolen: "replay", ban: "disabled", block: "disabled",
 };
 
