@@ -96,7 +96,7 @@ func (set *settings) serves() bool { return !set.offline() && !set.askReady }
 func (set *settings) start(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
 	if set.TLS {
 		var err error
-		if set.certificate, err = loadCertificate(set.certFile, set.keyFile, log); err != nil {
+		if set.keyPair, err = loadCertificate(set.certFile, set.keyFile, log); err != nil {
 			return set.bad("-tls-cert, -tls-key", err)
 		}
 	}
@@ -229,7 +229,7 @@ func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Se
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" passes the middleware too
 	}
 	if set.TLS {
-		server.TLSConfig = set.certificate.config()
+		server.TLSConfig = set.keyPair.config()
 	}
 	return server
 }

@@ -21,7 +21,7 @@ type settings struct {
 	Config
 	addr, store, debugAddr           string
 	certFile, keyFile                string
-	certificate                      *certificate // what start has read from these files
+	keyPair                          *certificate // what start has read from these files
 	registration, logFormat          string
 	logLevel                         slog.Level
 	adminName, resetName, importFile string
