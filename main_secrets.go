@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"errors"
+	"io"
 	"os"
 	"strings"
 	"unicode"
@@ -38,12 +39,22 @@ func (set *settings) readSecrets(getenv func(string) string) error {
 	)
 }
 
+const maxSecretFile = 64 << 10 // bytes
+
 // readSecret reads a file without the line end that most editors put at its end.
 func readSecret(path string) (string, error) {
 	if err := checkText(path); err != nil {
 		return "", err
 	}
-	content, err := os.ReadFile(path)
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, maxSecretFile))
+	if len(content) == maxSecretFile { // perhaps a device without an end
+		err = errors.New("the file is too large")
+	}
 	secret := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")
 	if err == nil && secret == "" {
 		err = errors.New("the file is empty")

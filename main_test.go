@@ -190,6 +190,7 @@ func TestSecrets(t *testing.T) {
 			{"a directory is refused", []string{test.name + "_FILE=" + dir}, test.name + "_FILE: read " + dir + ": "},
 			{"an empty file is refused", []string{test.name + "_FILE=" + file("")}, test.name + "_FILE: the file is empty"},
 			{"a file with a line end alone is refused", []string{test.name + "_FILE=" + file("\n")}, test.name + "_FILE: the file is empty"},
+			{"a file without an end is refused", []string{test.name + "_FILE=" + file(strings.Repeat("x", maxSecretFile))}, test.name + "_FILE: the file is too large"},
 			{"two lines are refused", []string{test.name + "_FILE=" + file(test.value+"\n\n")}, test.name + "_FILE: must not contain control characters"},
 
 			{"a carriage return is refused", []string{test.name + "=" + test.value + "\r"}, test.name + ": must not contain control characters, such as a line end"},
