@@ -64,6 +64,7 @@ const (
 	anyone     who = "anyone"
 	activeUser who = "active user"
 	admin      who = "admin"
+	inspector  who = "admin or resource server"
 )
 
 // routes is the API. Tests compare README.md and openapi.json with this table.
@@ -75,7 +76,7 @@ func (s *server) routes() []route {
 	return []route{
 		{"POST /token", anyone, formBody, s.token, "log in, or refresh"},
 		{"POST /revoke", anyone, formBody, s.revoke, "log out"},
-		{"POST /introspect", admin, formBody, s.introspect, "introspect a token"},
+		{"POST /introspect", inspector, formBody, s.introspect, "introspect a token"},
 
 		{"POST /users/{$}", registrar, jsonBody, s.createUser, "register"},
 		{"GET /users/{$}", admin, noBody, s.listUsers, "list the accounts"},
@@ -100,6 +101,10 @@ func (s *server) routes() []route {
 		{"POST /request-verify-token", activeUser, noBody, s.requestVerifyToken, "ask for a link to verify my address"},
 		{"POST /verify", anyone, jsonBody, s.verifyEmail, "verify the address with it"},
 		{"POST /users/{id}/reset-link", admin, noBody, s.makeResetLink, "make a link to set a new password"},
+
+		{"GET /forward-auth", activeUser, noBody, s.forwardAuth, "may a proxy's client pass, and who is it"},
+		{"GET /.well-known/oauth-authorization-server", anyone, noBody, s.metadata, "where are the endpoints"},
+		{"GET /.well-known/change-password", anyone, noBody, s.changePasswordPage, "redirects to the form of the page"},
 
 		{"GET /healthz", anyone, noBody, s.healthz, "is the process alive"},
 		{"GET /readyz", anyone, noBody, s.readyz, "does the store work"},
@@ -165,11 +170,40 @@ func (s *server) serve(c *call, route route) (out reply, err error) {
 	return route.handle(c)
 }
 
+// occupy takes the share of the client that the call will take: its body, and over
+// HTTP/2 also what goes with a request. Over HTTP/1, that is the connection's, so a GET
+// costs nothing here.
+func (s *server) occupy(c *call, body bodyType) error {
+	n := body.limit
+	if 0 <= c.ContentLength && c.ContentLength < n {
+		n = c.ContentLength
+	}
+	if c.ProtoMajor == 2 {
+		n += streamBytes
+	}
+	if n > 0 && !s.shares.bytes.take(site(c.from), int(n)) {
+		return detailed(ErrBusy, "Too many requests are being read")
+	}
+	c.holds = int(n)
+	return nil
+}
+
+func (s *server) release(c *call) {
+	if c.holds > 0 {
+		s.shares.bytes.give(site(c.from), c.holds)
+	}
+}
+
 // admit finds out who is calling and whether they may call the route. A [Store] checks
 // c.by again when it makes a change.
 func (s *server) admit(c *call, who who) error {
-	if who == anyone {
+	switch who {
+	case anyone:
 		return nil
+	case inspector:
+		if tried, err := s.admitClient(c); tried {
+			return err
+		}
 	}
 	token, ok := bearerToken(c.Request)
 	if !ok {
@@ -190,7 +224,7 @@ func (s *server) admit(c *call, who who) error {
 	if c.user.Role == RoleAdmin {
 		c.target = pathID(c)
 	}
-	c.by = Caller{UserID: c.user.ID, SessionID: c.session.ID, Admin: who == admin, Expires: time.Unix(claims.ExpiresAt, 0)}
+	c.by = Caller{UserID: c.user.ID, SessionID: c.session.ID, Admin: who == admin || who == inspector, Expires: time.Unix(claims.ExpiresAt, 0)}
 	return c.by.Allowed(c.user)
 }
 

@@ -189,7 +189,7 @@ func TestIntrospect(t *testing.T) {
 		{"an access token of a deleted account is inactive", "POST /introspect as admin token=$dave", off},
 		{"a refresh token of a deleted account is inactive", "POST /introspect as admin token=$dave.refresh", off},
 
-		{"introspection is for admins only", "POST /introspect as john token=$john", oauthRefusal(403, "insufficient_scope", "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)},
+		{"introspection is not for users", "POST /introspect as john token=$john", oauthRefusal(403, "insufficient_scope", "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)},
 		{"introspection without credentials is refused", "POST /introspect token=$john", oauthRefusal(401, "invalid_client", "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")},
 		{"introspection with a token of an ended session is refused", "POST /introspect as ended token=$john", oauthRefusal(401, "invalid_token", "invalid_token", "Could not validate credentials", `WWW-Authenticate: Bearer error="invalid_token"`)},
 		{"introspection by a disabled account is refused", "POST /introspect as dora token=$john", noLogin},
@@ -198,6 +198,125 @@ func TestIntrospect(t *testing.T) {
 		{"introspection with a JSON body is refused", `POST /introspect as admin with "Content-Type: application/json" {"token":"$john"}`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
 		{"introspection must use POST", "GET /introspect as admin", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
 		{"an access token is active until it expires, long after the login", "wait 29m59s ; login admin as boss ; POST /introspect as boss token=$john", onAccess},
+	})
+}
+
+// TestIntrospectClient: a resource server introspects with the ID and secret of
+// INTROSPECT_CLIENT, and can do nothing else with them.
+func TestIntrospectClient(t *testing.T) {
+	const (
+		off      = "200\n" + `{"active":false}`
+		active   = "200\n" + `{"active":true,"token_type":"bearer","iss":"stdauth","aud":"stdauth","sub":"1","sid":"$john.sid","username":"johndoe","role":"user","iat":946684800,"exp":946686600}`
+		restart  = "restart INTROSPECT_CLIENT=rs0:5+5%is~a:secret! ; "
+		form     = restart + "POST /introspect client_id=rs0&client_secret=5%2B5%25is~a:secret!&token="
+		wrongKey = "POST /introspect client_id=rs0&client_secret=guess&token=$john"
+	)
+	basic := func(credentials string) string {
+		return `with "Authorization: Basic ` + base64.StdEncoding.EncodeToString([]byte(credentials)) + `" `
+	}
+	encoded := basic("rs0:5%2B5%25is%7Ea%3Asecret%21")
+	wrong := oauthRefusal(401, "invalid_client", "incorrect_login", "Incorrect client ID or secret", `WWW-Authenticate: Basic realm="stdauth"`)
+	tooMany := oauthRefusal(429, "temporarily_unavailable", "too_many_failed_logins", "Too many failed logins", "Retry-After: 1")
+	checkRules(t, []apiRule{
+		{"a resource server introspects with HTTP Basic, both parts percent-encoded", restart + "POST /introspect " + encoded + "token=$john", active},
+		{"a resource server introspects with its ID and secret in the form", form + "$john", active},
+		{"the scheme of a resource server may be in any case", restart + "POST /introspect " + strings.Replace(encoded, "Basic", "bAsIC", 1) + "token=$john", active},
+		{"a refresh token is inactive for a resource server, or it would pass for an access token", form + "$john.refresh", off},
+		{"an access token of an ended session is inactive for a resource server", form + "$ended", off},
+		{"an access token of a disabled account is inactive for a resource server", form + "$dora", off},
+		{"an admin introspects a refresh token although there is a resource server", restart + "POST /introspect as admin token=$ended.refresh", off},
+
+		{"a wrong secret of a resource server is refused", restart + wrongKey, wrong},
+		{"a wrong ID of a resource server is refused", restart + "POST /introspect client_id=rs1&client_secret=5%2B5%25is~a:secret!&token=$john", wrong},
+		{"a secret in HTTP Basic that is not percent-encoded is another secret", restart + "POST /introspect " + basic("rs0:5+5%25is~a:secret!") + "token=$john", wrong},
+		{"HTTP Basic with a broken percent sign is refused", restart + "POST /introspect " + basic("rs0:5%") + "token=$john", wrong},
+		{"HTTP Basic without a secret is refused", restart + "POST /introspect " + basic("rs0:") + "token=$john", wrong},
+		{"a resource server without an ID is refused", restart + "POST /introspect client_secret=5%2B5%25is~a:secret!&token=$john", wrong},
+		{"an ID of a resource server without a secret is no credentials", restart + "POST /introspect client_id=rs0&token=$john", oauthRefusal(401, "invalid_client", "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")},
+		{"no resource server is admitted if none is configured", "POST /introspect " + basic("rs0:secret") + "token=$john", wrong},
+		{"an empty ID and secret are refused if no resource server is configured", "POST /introspect " + basic(":") + "token=$john", wrong},
+		{"the ID and secret of a resource server do not help a user's token", restart + "POST /introspect as john client_id=rs0&client_secret=5%2B5%25is~a:secret!&token=$john", oauthRefusal(403, "insufficient_scope", "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)},
+		{"a resource server may do nothing else", restart + "GET /users/ " + encoded, noCredentials},
+		{"a resource server is not an active user", restart + "GET /forward-auth " + encoded, noCredentials},
+
+		{"the sixth wrong secret of a resource server must wait", restart + "repeat 6 " + wrongKey, tooMany},
+		{"a wait applies even to the right secret", restart + "repeat 5 " + wrongKey + " ; " + strings.TrimPrefix(form, restart) + "$john", tooMany},
+		{"a resource server at another address need not wait", restart + "repeat 5 " + wrongKey + " ; " + strings.Replace(strings.TrimPrefix(form, restart), "client_id", "from 192.0.2.2 client_id", 1) + "$john", active},
+		{"wrong secrets of a resource server do not throttle an account of that name", restart + `POST /users/ {"username":"rs0","password":"correct horse"} ; repeat 5 ` + wrongKey + " ; POST /token username=rs0&password=correct+horse", tokens},
+	})
+}
+
+func TestForwardAuth(t *testing.T) {
+	const who = "204\nRemote-User: johndoe\nRemote-Groups: user\nRemote-Email: johndoe@example.com\nRemote-Name: John Doe"
+	const admin = "204\nRemote-User: admin\nRemote-Groups: admin\nRemote-Email: admin@example.com\nRemote-Name: Admin User"
+	disabled := refusal(403, "inactive_user", "Inactive user")
+	checkRules(t, []apiRule{
+		{"a proxy learns who its client is", "GET /forward-auth as john", who},
+		{"a proxy may use HEAD", "HEAD /forward-auth as john", who},
+		{"what an account does not have is no header", "GET /forward-auth as jane", "204\nRemote-User: jane\nRemote-Groups: user"},
+		{"a name in other letters than ASCII is sent as UTF-8", `PATCH /users/me/ as john {"full_name":"Jürgen Ж"} ; GET /forward-auth as john`, strings.Replace(who, "John Doe", "Jürgen Ж", 1)},
+		{"a name with a space at its end is no header", `PATCH /users/me/ as john {"full_name":"John "} ; GET /forward-auth as john`, strings.TrimSuffix(who, "\nRemote-Name: John Doe")},
+		{"?role=admin lets admins pass", "GET /forward-auth?role=admin as admin", admin},
+		{"?role=admin refuses users", "GET /forward-auth?role=admin as john", forbidden},
+		{"a second role in the query does not undo the first", "GET /forward-auth?role=user&role=admin as john", forbidden},
+		{"an unknown role refuses users", "GET /forward-auth?role=editor as john", forbidden},
+		{"?role=user lets users and admins pass", "GET /forward-auth?role=user as john ; GET /forward-auth?role=user as admin", admin},
+
+		{"a client without a token is refused", "GET /forward-auth", noCredentials},
+		{"a client with a refresh token is refused", "GET /forward-auth as john.refresh", badToken},
+		{"a client whose session has ended is refused", "GET /forward-auth as ended", badToken},
+		{"a disabled account is refused with a 403, as proxies know only 401 and 403", "GET /forward-auth as dora", disabled},
+		{"two Authorization headers are refused with a 403, as proxies know only 401 and 403", "GET /forward-auth as john as admin", refusal(403, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"a secret in the query is refused with a 403, as proxies know only 401 and 403", "GET /forward-auth?token=x as john", refusal(403, "invalid_request", "A name or a secret must not be sent in the query string", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"a preflight request that a proxy passes on is answered", `OPTIONS /forward-auth with "Origin: https://app.example" with "Access-Control-Request-Method: PUT"`, "204\nAllow: GET, HEAD"},
+		{"a store that cannot be read lets nobody pass", "store vanishes ; GET /forward-auth as john", noStore},
+	})
+}
+
+// TestForwardAuthLeavesOut: an account of a hand-written file may have a name that would end
+// a header.
+func TestForwardAuthLeavesOut(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.addUser("eve", "secret", func(u *User) { u.FullName, u.Email = "Eve\r\nRemote-Groups: admin", "eve@example.com\x7f" })
+		w.do("login eve as eve")
+		if got, want := w.do("GET /forward-auth as eve"), "204\nRemote-User: eve\nRemote-Groups: user"; got != want {
+			t.Errorf("GET /forward-auth\n  got %s\n  want %s", got, want)
+		}
+	})
+}
+
+func TestMetadata(t *testing.T) {
+	at := func(base string) string {
+		return "200\n" + strings.ReplaceAll(`{"issuer":"~","token_endpoint":"~/token","token_endpoint_auth_methods_supported":["none"],`+
+			`"grant_types_supported":["password","refresh_token"],"response_types_supported":[],"revocation_endpoint":"~/revoke","revocation_endpoint_auth_methods_supported":["none"],`+
+			`"introspection_endpoint":"~/introspect","introspection_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post"],"service_documentation":"~/docs"}`, "~", base)
+	}
+	const (
+		get     = "GET /.well-known/oauth-authorization-server "
+		public  = "restart -demo=false -public-url=https://id.example.com ; "
+		proxied = "restart -demo=false -trusted-proxy=10.0.0.0/8 ; "
+	)
+	own := at("http://127.0.0.1:8000") // where it listens
+	checkRules(t, []apiRule{
+		{"the metadata has the endpoints under -public-url", public + get, at("https://id.example.com")},
+		{"-public-url wins over what a trusted proxy says", "restart -demo=false -public-url=https://id.example.com -trusted-proxy=10.0.0.0/8 ; " + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: other.example.com"`, at("https://id.example.com")},
+		{"without -public-url, the metadata has the loopback address that the server listens on", get, own},
+		{"a trusted proxy says where clients reach the server", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com:8443"`, at("https://id.example.com:8443")},
+		{"a trusted proxy knows better than the address that the server listens on", "restart -demo=false -public-url=http://127.0.0.1:8000 -trusted-proxy=10.0.0.0/8 ; " + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com"`, at("https://id.example.com")},
+		{"a stranger does not say where clients reach the server", proxied + get + `from 192.0.2.7 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example.com"`, own},
+		{"the Host of a stranger is not in the metadata", proxied + get + `with "Host: evil.example.com"`, own},
+		{"a forwarded host with a path is not used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com/evil"`, own},
+		{"a forwarded host with a name before it is not used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil@id.example.com"`, own},
+		{"of two forwarded hosts none is used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example.com, id.example.com"`, own},
+		{"of two headers with forwarded hosts none is used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example.com" with "X-Forwarded-Host: id.example.com"`, own},
+		{"a forwarded scheme other than http and https is not used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: javascript" with "X-Forwarded-Host: id.example.com"`, own},
+		{"a password manager is sent to the form of the page", "GET /.well-known/change-password", "302\nLocation: /docs#change-password"},
+	})
+	inWorld(t, func(w *world) {
+		w.server.PublicURL = "" // on an address that is not loopback
+		if got, want := w.do(get), refusal(404, "not_found", "The server does not know its address: it was started without -public-url"); got != want {
+			t.Errorf("%s without an address\n  got %s\n  want %s", get, got, want)
+		}
 	})
 }
 
@@ -800,7 +919,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 	}{
 		{"POST /token", anyone, "POST /token username=johndoe&password=secret", 200},
 		{"POST /revoke", anyone, "POST /revoke token=x", 200},
-		{"POST /introspect", admin, "POST /introspect as admin token=x", 200},
+		{"POST /introspect", inspector, "POST /introspect as admin token=x", 200},
 
 		{"POST /users/{$}", anyone, `POST /users/ {"username":"alice","password":"correct horse"}`, 201},
 		{"GET /users/{$}", admin, "GET /users/ as admin", 200},
@@ -825,6 +944,10 @@ func TestWhoMayCallWhat(t *testing.T) {
 		{"POST /request-verify-token", activeUser, "POST /request-verify-token as john", 202},
 		{"POST /verify", anyone, `POST /verify {"token":"x"}`, 400},
 		{"POST /users/{id}/reset-link", admin, "POST /users/1/reset-link as admin", 201},
+		{"GET /forward-auth", activeUser, "GET /forward-auth as john", 204},
+		{"GET /.well-known/oauth-authorization-server", anyone, "GET /.well-known/oauth-authorization-server", 200},
+		{"GET /.well-known/change-password", anyone, "GET /.well-known/change-password", 302},
+
 		{"GET /healthz", anyone, "GET /healthz", 200},
 		{"GET /readyz", anyone, "GET /readyz", 200},
 		{"GET /openapi.json", anyone, "GET /openapi.json", 200},
@@ -841,8 +964,11 @@ func TestWhoMayCallWhat(t *testing.T) {
 		switch e.who {
 		case anyone:
 			refused, callers = nil, "everyone"
-		case admin:
+		case admin, inspector:
 			refused["john"], refused["jane"], callers = 403, 403, "admins only"
+		}
+		if e.pattern == "GET /forward-auth" {
+			refused["dora"] = 403 // for proxies
 		}
 		t.Run(e.pattern+" is for "+callers, func(t *testing.T) {
 			inPeopledWorld(t, func(w *world) {

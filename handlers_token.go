@@ -251,9 +251,11 @@ type introspection struct {
 	ExpiresAt int64  `json:"exp,omitempty"`
 }
 
+// introspect tells an admin about tokens of either kind. To a resource server, a refresh
+// token is not active: it must not pass for an access token.
 func (s *server) introspect(c *call) (reply, error) {
 	g, err := s.readToken(c.form)
-	if errors.Is(err, ErrToken) {
+	if errors.Is(err, ErrToken) || g.Generation != 0 && c.user.ID == 0 {
 		return replyJSON(http.StatusOK, introspection{})
 	}
 	if err != nil {

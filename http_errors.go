@@ -56,6 +56,7 @@ var problems = []problem{
 	{ErrToken, 401, "invalid_token", "invalid_token", invalidToken, 0, "Could not validate credentials"},
 	{ErrEnded, 401, "invalid_token", "invalid_token", invalidToken, 0, "Could not validate credentials"},
 	{errLogin, 401, "incorrect_login", "invalid_grant", bearer, 0, "Incorrect username or password"},
+	{errClient, 401, "incorrect_login", "invalid_client", `Basic realm="stdauth"`, 0, "Incorrect client ID or secret"},
 	{errRefresh, 400, "invalid_refresh_token", "invalid_grant", "", 0, "The refresh token is not valid"},
 	{ErrInactive, 400, "inactive_user", "invalid_grant", "", 0, "Inactive user"},
 	{ErrNotAdmin, 403, "not_enough_permissions", "insufficient_scope", insufficientScope, 0, "Not enough permissions"},
@@ -169,6 +170,9 @@ func (s *server) refusal(c *call, err error) reply {
 	case err == errInternal, err == errOpening: // the log has the panic or the progress
 	case p.err == errInternal, p.err == ErrUnavailable && !gone:
 		s.log.Error("request failed", "id", c.id, "route", c.routeName(), "error", err)
+	}
+	if p.status == http.StatusBadRequest && c.routeName() == "/forward-auth" {
+		p.status = http.StatusForbidden // the other refusal that proxies know
 	}
 	s.metrics.count(errorSample(p.code))
 	header := map[string]string{}
