@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -87,7 +86,7 @@ func snippet(ctx context.Context, api *ClientWithResponses) error {
 func TestGeneratedOpenAPIFetch(t *testing.T) {
 	s := startServer(t)
 	dir := typescript(t, "client/openapi-fetch.ts")
-	shell(t, dir, generator(t, s, "npx openapi-typescript "))
+	installs(t, dir, commandsWith(t, s, "openapi-fetch"))
 	compile(t, dir)
 	prints(t, article, nil, node(t), filepath.Join(dir, "openapi-fetch.js"), checked(t, s))
 }
@@ -95,33 +94,24 @@ func TestGeneratedOpenAPIFetch(t *testing.T) {
 func TestGeneratedHeyAPI(t *testing.T) {
 	s := startServer(t)
 	dir := typescript(t, "client/hey-api.ts")
-	shell(t, dir, generator(t, s, "npx @hey-api/openapi-ts "))
+	installs(t, dir, commandsWith(t, s, "@hey-api"))
 	compile(t, dir)
 	prints(t, article, nil, node(t), filepath.Join(dir, "hey-api.js"), checked(t, s))
 }
 
-// typescript returns a directory with a program and the installed packages of npm.
+// typescript returns a directory with a program and the tsconfig.json of docs/clients.md.
 func typescript(t *testing.T, program string) (dir string) {
 	t.Helper()
-	modules, err := filepath.Abs(npm(t))
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir = t.TempDir()
-	if err := os.Symlink(modules, filepath.Join(dir, "node_modules")); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{program, "tsconfig.json"} {
-		writeFile(t, filepath.Join(dir, filepath.Base(name)), repoFile(t, "e2e/"+name))
-	}
-	writeFile(t, filepath.Join(dir, "package.json"), `{"type": "module"}`)
+	writeFile(t, filepath.Join(dir, filepath.Base(program)), repoFile(t, "e2e/"+program))
+	writeFile(t, filepath.Join(dir, "tsconfig.json"), snippets(t, &server{}, "json")[0])
 	return dir
 }
 
 func compile(t *testing.T, dir string) {
 	t.Helper()
-	if !regexp.MustCompile(`"strict": true`).MatchString(repoFile(t, "e2e/tsconfig.json")) {
-		t.Error("tsconfig.json does not have \"strict\": true")
+	if !strings.Contains(repoFile(t, "docs/clients.md"), `"strict": true`) {
+		t.Error("the tsconfig.json of docs/clients.md does not have \"strict\": true")
 	}
 	shell(t, dir, "npx tsc -p .")
 }

@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -39,7 +38,7 @@ func description(t testing.TB, s *server) *openapi3.T {
 	}
 	// Clients must accept new fields, but here a field that is not described is a mistake.
 	for name, schema := range doc.Components.Schemas {
-		if name != "PasswordGrant" && name != "RefreshGrant" && name != "TokenOnly" && schema.Value.Type.Is("object") {
+		if name != "PasswordGrant" && name != "RefreshGrant" && name != "TokenOnly" && name != "IntrospectedToken" && schema.Value.Type.Is("object") {
 			schema.Value.AdditionalProperties = openapi3.BoolSchema{Has: new(bool)}
 		}
 	}
@@ -185,6 +184,9 @@ func TestEveryResponse(t *testing.T) {
 					case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusServiceUnavailable:
 						continue // no request can cause these
 					}
+					if op.OperationID == "readMetadata" && code == http.StatusNotFound {
+						continue // on an address that is not loopback
+					}
 					a.provoke(code)
 					if !c.seen[op.OperationID+" "+status] {
 						t.Errorf("%s %s never returned %s, which openapi.json has", method, path, status)
@@ -243,6 +245,8 @@ func (a *attempt) provoke(status int) {
 		r.as = "johndoe"
 		flags = []string{"-registration", "closed"}
 		switch a.op.OperationID {
+		case "forwardAuth":
+			r.query = "?role=admin"
 		case "readUser":
 			r.id = "2"
 		case "deleteMe":
@@ -268,6 +272,8 @@ func (a *attempt) provoke(status int) {
 		switch a.op.OperationID {
 		case "createToken":
 			r.body = "username=johndoe&password=wrong"
+		case "introspectToken":
+			r.as, r.body = "", "client_id=rs0&client_secret=wrong&token=x"
 		case "deleteMe":
 			r.body = `{"password":"wrong"}`
 		default:
@@ -409,72 +415,34 @@ func TestPageFiles(t *testing.T) {
 	}
 }
 
-// TestLint runs Spectral and Redocly, two public linters, with all recommended rules. One
-// finding stays: some paths end in a slash, as in the article.
+// TestLint runs Redocly and Spectral, two public linters, with all recommended rules and as
+// docs/stack.md says. They find nothing but what the page silences by name.
 func TestLint(t *testing.T) {
-	modules := npm(t)
-	const document = "../web/openapi.json"
-	slash := []string{"/users/", "/users/me/"}
-
-	t.Run("spectral finds only the paths that end in a slash", func(t *testing.T) {
-		ruleset := filepath.Join(t.TempDir(), "spectral.json")
-		if err := os.WriteFile(ruleset, []byte(`{"extends": ["spectral:oas"]}`), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		result := filepath.Join(t.TempDir(), "result.json")
-		out, _ := run(t, "", nil, filepath.Join(modules, ".bin", "spectral"), "lint", "--quiet", "-f", "json", "-o", result, "-r", ruleset, document)
-		findings := load[[]struct {
-			Code, Message string
-			Path          []any
-		}](t, result, out)
-		var left []string
-		for _, f := range findings {
-			if f.Code == "path-keys-no-trailing-slash" {
-				left = append(left, f.Path[1].(string))
-				continue
-			}
-			t.Errorf("%s: %s at %v", f.Code, f.Message, f.Path)
-		}
-		if !slices.Equal(left, slash) {
-			t.Errorf("paths with a slash at the end: %q, want %q", left, slash)
-		}
-	})
-
-	t.Run("redocly finds only the paths that end in a slash", func(t *testing.T) {
-		out, _ := run(t, "", []string{"REDOCLY_TELEMETRY=off", "REDOCLY_SUPPRESS_UPDATE_NOTICE=true"}, filepath.Join(modules, ".bin", "redocly"), "lint", "--extends=recommended", "--format=json", document)
-		start := strings.Index(out, "{\n")
-		if start < 0 {
-			t.Fatalf("redocly: %s", out)
-		}
-		var report struct {
-			Problems []struct{ RuleID, Message string }
-		}
-		if err := json.NewDecoder(strings.NewReader(out[start:])).Decode(&report); err != nil {
-			t.Fatalf("redocly: %v\n%s", err, out)
-		}
-		slashes := 0
-		for _, p := range report.Problems {
-			if p.RuleID == "no-path-trailing-slash" {
-				slashes++
-				continue
-			}
-			t.Errorf("%s: %s", p.RuleID, p.Message)
-		}
-		if slashes != len(slash) {
-			t.Errorf("%d paths with a slash at the end, want %d", slashes, len(slash))
-		}
-	})
-}
-
-// load reads a JSON file that a tool has written. The output of the tool is out.
-func load[T any](t testing.TB, file, out string) (v T) {
-	t.Helper()
-	b, err := os.ReadFile(file)
-	if err == nil {
-		err = json.Unmarshal(b, &v)
+	s := startServer(t)
+	const tools = "Tools for openapi.json"
+	lint := func(command, ruleset string) (string, error) {
+		dir := t.TempDir()
+		linkModules(t, dir)
+		writeFile(t, filepath.Join(dir, ".spectral.yaml"), ruleset)
+		command = strings.ReplaceAll(command, "http://127.0.0.1:8000", s.URL)
+		return run(t, dir, []string{"REDOCLY_TELEMETRY=off", "REDOCLY_SUPPRESS_UPDATE_NOTICE=true"}, "sh", "-c", command)
 	}
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	redocly, spectral, ruleset := stackBlock(t, tools, "sh", 0), stackBlock(t, tools, "sh", 1), stackBlock(t, tools, "yaml", 0)
+	for _, test := range []struct {
+		name, command, ruleset string
+		findings               int
+	}{
+		{"redocly finds nothing", redocly, "", 0},
+		{"redocly finds the two paths that end in a slash, if they are not silenced", replaced(t, redocly, [2]string{"--skip-rule no-path-trailing-slash", ""}), "", 2},
+		{"spectral finds nothing", spectral, ruleset, 0},
+		{"spectral finds the two paths that end in a slash, if they are not silenced", spectral, replaced(t, ruleset, [2]string{"slash: off", "slash: warn"}), 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			out, err := lint(test.command, test.ruleset)
+			found := strings.Count(out, "should not have a trailing slash") + strings.Count(out, "must not end with slash")
+			if (err == nil) != (test.findings == 0) || found != test.findings || !strings.Contains(out, "valid") && !strings.Contains(out, "No results") && found == 0 {
+				t.Errorf("%d findings, want %d (%v)\n%s", found, test.findings, err, out)
+			}
+		})
 	}
-	return v
 }

@@ -42,10 +42,29 @@ func prints(t *testing.T, want string, env []string, name string, args ...string
 	}
 }
 
+// TestReadmeGo runs the client in Go with the commands in the page.
 func TestReadmeGo(t *testing.T) {
 	s := startServer(t)
 	file, _ := snippet(t, s, "go", 0, "main.go")
-	prints(t, "John Doe\n", nil, "go", "run", file)
+	out, err := run(t, filepath.Dir(file), offlineGo, "sh", "-ec", commandsWith(t, s, "golang.org/x/oauth2"))
+	if err != nil || !strings.HasSuffix(out, "\nJohn Doe\n") {
+		t.Errorf("the commands of docs/clients.md print %q (%v), want John Doe", out, err)
+	}
+}
+
+// offlineGo takes modules from the cache, where those of the tests are.
+var offlineGo = []string{"GOFLAGS=-mod=mod", "GOPROXY=off", "GOSUMDB=off", "GOWORK=off"}
+
+// commandsWith returns the block of commands in docs/clients.md that has this text.
+func commandsWith(t *testing.T, s *server, part string) string {
+	t.Helper()
+	for _, block := range snippets(t, s, "sh") {
+		if strings.Contains(block, part) {
+			return block
+		}
+	}
+	t.Fatalf("docs/clients.md has no commands with %q", part)
+	return ""
 }
 
 // TestReadmeGoVerify runs the service that verifies a token by itself, with the commands in
@@ -54,13 +73,7 @@ func TestReadmeGoVerify(t *testing.T) {
 	s := startServer(t, "SECRET_KEY="+testKey)
 	find(t, "apt-get install curl", "curl")
 	file, _ := snippet(t, s, "go", 1, "main.go")
-	var commands string
-	for _, block := range snippets(t, s, "sh") {
-		if strings.Contains(block, "go mod init") {
-			commands = block
-		}
-	}
-	env := []string{"SECRET_KEY=" + testKey, "GOFLAGS=-mod=mod", "GOPROXY=off", "GOSUMDB=off", "GOWORK=off"}
+	commands, env := commandsWith(t, s, "golang-jwt"), append([]string{"SECRET_KEY=" + testKey}, offlineGo...)
 	verify := func(arg string) (string, error) {
 		dir := t.TempDir()
 		text, err := os.ReadFile(file)
@@ -80,18 +93,32 @@ func TestReadmeGoVerify(t *testing.T) {
 	}
 }
 
-// TestReadmeTypeScript: the client in TypeScript generates its types, compiles, and refreshes.
+// TestReadmeTypeScript: the client in TypeScript installs what it needs, generates its types,
+// compiles, and refreshes.
 func TestReadmeTypeScript(t *testing.T) {
 	s := startServer(t, "-access-ttl", "1s")
+	dir := t.TempDir()
 	_, text := snippet(t, s, "ts", 0, "client.ts")
-	dir := typescript(t, "tsconfig.json")
-	shell(t, dir, generator(t, s, "npx openapi-typescript "))
+	_, config := snippet(t, s, "json", 0, "tsconfig.json")
+	writeFile(t, filepath.Join(dir, "tsconfig.json"), config)
 	writeFile(t, filepath.Join(dir, "client.ts"), text+`
 await new Promise((resolve) => setTimeout(resolve, 1500));
 console.log((await api.GET("/users/me/")).response.status);
 `)
-	compile(t, dir)
-	prints(t, "John Doe\nemail\n200\n", nil, node(t), filepath.Join(dir, "client.js"))
+	installs(t, dir, commandsWith(t, s, "openapi-fetch"))
+	if out := shell(t, dir, "npx tsc && node client.js"); out != "John Doe\nemail\n200\n" {
+		t.Errorf("client.js prints %q", out)
+	}
+}
+
+// installs runs commands that install packages of npm, which npm has already in its cache.
+func installs(t *testing.T, dir, commands string) {
+	t.Helper()
+	npm(t)
+	out, err := run(t, dir, []string{"npm_config_prefer_offline=true", "npm_config_audit=false", "npm_config_ignore_scripts=true"}, "sh", "-ec", commands)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", commands, err, out)
+	}
 }
 
 // TestHTTPFile runs the requests in stdauth.http. Their titles have the expected status.
@@ -102,7 +129,8 @@ func TestHTTPFile(t *testing.T) {
 	if strings.Count(text, local) != 1 {
 		t.Fatalf("stdauth.http does not have the line %q", local)
 	}
-	dir := typescript(t, "tsconfig.json")
+	dir := t.TempDir()
+	linkModules(t, dir)
 	writeFile(t, filepath.Join(dir, "stdauth.http"), strings.Replace(text, local, "@host = "+checked(t, s)+"\n", 1))
 	command := generator(t, s, "npx httpyac ")
 	for range 2 { // the requests can be repeated
@@ -137,7 +165,8 @@ func TestReadmePython(t *testing.T) {
 // token has expired.
 const afterExpiry = `
 await new Promise((resolve) => setTimeout(resolve, 1500));
-console.log((await call("/users/me/")).status);
+const together = await Promise.all([1, 2, 3, 4, 5].map(() => call("/users/me/")));
+console.log(together.map(({status}) => status).join(" "));
 `
 
 func TestReadmeJavaScript(t *testing.T) {
@@ -146,7 +175,10 @@ func TestReadmeJavaScript(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text+afterExpiry), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	prints(t, "John Doe\n200\n", nil, find(t, "apt-get install nodejs, or https://nodejs.org", "node"), file)
+	prints(t, "John Doe\n200 200 200 200 200\n", nil, node(t), file)
+	if n := strings.Count(s.log.String(), "route=/token "); n != 2 {
+		t.Errorf("five calls at once asked for tokens %d times, want 2: the login and one refresh", n)
+	}
 }
 
 // TestReadmeFrontEnd: a page of another origin may call the server if the origin is
@@ -157,8 +189,8 @@ func TestReadmeFrontEnd(t *testing.T) {
 		flags []string
 		want  string
 	}{
-		{"a front end on localhost may call a server with demo accounts", []string{"-access-ttl", "1s"}, "John Doe 200"},
-		{"a front end of an origin in -cors-origin may call the server", []string{"-access-ttl", "1s", "-cors-origin", "ORIGIN"}, "John Doe 200"},
+		{"a front end on localhost may call a server with demo accounts", []string{"-access-ttl", "1s"}, "John Doe 200 200 200 200 200"},
+		{"a front end of an origin in -cors-origin may call the server", []string{"-access-ttl", "1s", "-cors-origin", "ORIGIN"}, "John Doe 200 200 200 200 200"},
 		{"a front end of another origin may not call the server", []string{"-cors-origin", "https://app.example.com"}, "failed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
