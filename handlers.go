@@ -170,30 +170,6 @@ func (s *server) serve(c *call, route route) (out reply, err error) {
 	return route.handle(c)
 }
 
-// occupy takes the share of the client that the call will take: its body, and over
-// HTTP/2 also what goes with a request. Over HTTP/1, that is the connection's, so a GET
-// costs nothing here.
-func (s *server) occupy(c *call, body bodyType) error {
-	n := body.limit
-	if 0 <= c.ContentLength && c.ContentLength < n {
-		n = c.ContentLength
-	}
-	if c.ProtoMajor == 2 {
-		n += streamBytes
-	}
-	if n > 0 && !s.shares.bytes.take(site(c.from), int(n)) {
-		return detailed(ErrBusy, "Too many requests are being read")
-	}
-	c.holds = int(n)
-	return nil
-}
-
-func (s *server) release(c *call) {
-	if c.holds > 0 {
-		s.shares.bytes.give(site(c.from), c.holds)
-	}
-}
-
 // admit finds out who is calling and whether they may call the route. A [Store] checks
 // c.by again when it makes a change.
 func (s *server) admit(c *call, who who) error {

@@ -3,13 +3,10 @@ package main
 import (
 	"crypto/rand"
 	"maps"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -80,42 +77,7 @@ func (s *server) setHeaders(c *call) {
 	if len(c.TransferEncoding) > 0 {
 		h.Set("Connection", "close")
 	}
-	// Pages of the configured origins may use the API (Fetch standard, "CORS protocol").
-	// There are no cookies, so a page needs a token, and for that the user's password.
-	if origin := c.Header.Get("Origin"); origin != "" && len(s.CORSOrigins) > 0 {
-		h.Set("Vary", "Origin")
-		if s.allowedOrigin(origin) {
-			h.Set("Access-Control-Allow-Origin", origin)
-			h.Set("Access-Control-Expose-Headers", "Link, Location, Retry-After, WWW-Authenticate, X-Request-Id")
-		}
-	}
-}
-
-// preflight reports whether a browser asks if a page may send a request, and answers it
-// if so. The request may have any header: without cookies, none of them gives a page
-// anything.
-func (s *server) preflight(c *call) bool {
-	if c.Method != http.MethodOptions || c.Header.Get("Access-Control-Request-Method") == "" || !s.allowedOrigin(c.Header.Get("Origin")) {
-		return false
-	}
-	h, allowed := c.w.Header(), "Authorization, Content-Type"
-	for name := range strings.SplitSeq(c.Header.Get("Access-Control-Request-Headers"), ",") {
-		if name = strings.TrimSpace(name); isToken(name) && !strings.EqualFold(name, "Authorization") && !strings.EqualFold(name, "Content-Type") {
-			allowed += ", " + name
-		}
-	}
-	h.Set("Access-Control-Allow-Methods", strings.Join(methods, ", "))
-	h.Set("Access-Control-Allow-Headers", allowed)
-	h.Set("Access-Control-Max-Age", "600") // seconds
-	return true
-}
-
-// isToken reports whether a string can be the name of a header (RFC 9110, section
-// 5.6.2).
-func isToken(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(c rune) bool {
-		return c <= ' ' || c > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c)
-	})
+	s.allowPage(c)
 }
 
 // guards refuse requests, in this order.
@@ -133,65 +95,6 @@ func (s *server) storeIsOpen(c *call) error {
 		return errOpening
 	}
 	return nil
-}
-
-// sameOrigin refuses requests that a page of another site makes its visitor's browser
-// send. Such a page cannot read the response, but with wrong passwords it could get the
-// visitor throttled.
-func (s *server) sameOrigin(c *call) error {
-	if (s.crossOrigin.Check(c.Request) != nil || s.rebound(c)) && !s.allowedOrigin(c.Header.Get("Origin")) {
-		return errCrossOrigin
-	}
-	return nil
-}
-
-// rebound reports whether a page may have made its own name resolve to this machine (DNS
-// rebinding), so that its requests have one origin with the server. This is checked only
-// with the demo accounts, whose passwords everybody knows: otherwise a proxy may pass on
-// any name.
-func (s *server) rebound(c *call) bool {
-	safe := c.Method == http.MethodGet || c.Method == http.MethodHead || c.Method == http.MethodOptions
-	return s.Demo && !safe && c.Header.Get("Origin") != "" && !isLoopback(c.Host)
-}
-
-// fromAfar reports whether a request may have come from another machine, through a
-// proxy.
-func (c *call) fromAfar() bool {
-	return !isLoopback(c.Host) || c.Header.Get("X-Forwarded-For") != "" || c.Header.Get("Forwarded") != ""
-}
-
-// isLoopback reports whether only this machine can reach an address, which may have a
-// port.
-func isLoopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		host = strings.Trim(addr, "[]")
-	}
-	host = strings.ToLower(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || net.ParseIP(host).IsLoopback()
-}
-
-func (s *server) allowedOrigin(origin string) bool {
-	return slices.ContainsFunc(s.CORSOrigins, func(pattern string) bool { return matchOrigin(pattern, origin) })
-}
-
-// matchOrigin reports whether an origin matches a pattern, which is an origin, with "*."
-// for any name below its host and ":*" for any port.
-func matchOrigin(pattern, origin string) bool {
-	base, anyPort := strings.CutSuffix(pattern, ":*")
-	if scheme, domain, ok := strings.Cut(base, "://*."); ok {
-		name, _, _ := strings.Cut(strings.TrimPrefix(origin, scheme+"://"), "."+domain)
-		if name == "" || strings.ContainsAny(name, "/:@") {
-			return false
-		}
-		base = scheme + "://" + name + "." + domain
-	}
-	if !anyPort || origin == base {
-		return origin == base
-	}
-	port, ok := strings.CutPrefix(origin, base+":")
-	_, err := strconv.ParseUint(port, 10, 16)
-	return ok && err == nil
 }
 
 // oneCredential refuses two Authorization headers: a proxy may have checked the other one.
@@ -264,47 +167,4 @@ func allowedMethods(mux *http.ServeMux, u *url.URL) (allow []string) {
 		}
 	}
 	return allow
-}
-
-// client returns the address of the client: the peer's, or if that is a trusted
-// proxy, the one in X-Forwarded-For. Each proxy appends the address of its client. So
-// the list is read from its end up to the first address that is not trusted; a client
-// could have sent what is before it.
-func (s *server) client(r *http.Request, addr netip.Addr, trusted bool) netip.Addr {
-	given := r.Header.Values("X-Forwarded-For")
-	if given == nil {
-		return addr
-	}
-	if !trusted {
-		s.warnOfProxy.Do(func() {
-			s.log.Warn("a request has X-Forwarded-For, but no -trusted-proxy names its sender: behind a proxy, all clients share one address", "sender", addr)
-		})
-		return addr
-	}
-	hops := strings.Split(strings.Join(given, ","), ",")
-	for i := len(hops) - 1; i >= 0 && s.trusted(addr); i-- {
-		hop, err := parseHop(strings.TrimSpace(hops[i]))
-		if err != nil {
-			break
-		}
-		addr = hop.Unmap().WithZone("")
-	}
-	return addr
-}
-
-// parseHop parses an address. Some proxies add the port, or brackets.
-func parseHop(s string) (netip.Addr, error) {
-	if hop, err := netip.ParseAddrPort(s); err == nil {
-		return hop.Addr(), nil
-	}
-	return netip.ParseAddr(strings.Trim(s, "[]"))
-}
-
-func (s *server) trusted(addr netip.Addr) bool {
-	return slices.ContainsFunc(s.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr) })
-}
-
-func peer(r *http.Request) netip.Addr {
-	ap, _ := netip.ParseAddrPort(r.RemoteAddr) // net/http writes it
-	return ap.Addr().Unmap().WithZone("")
 }

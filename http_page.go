@@ -26,7 +26,7 @@ var web embed.FS
 // tests, so a test sees to it that no file is missing.
 //
 //go:embed auth.go auth_throttle.go handlers.go handlers_mail.go handlers_stack.go handlers_token.go handlers_users.go
-//go:embed http_body.go http_call.go http_connections.go http_errors.go http_log.go http_metrics.go http_middleware.go http_page.go
+//go:embed http_body.go http_browser.go http_call.go http_connections.go http_errors.go http_log.go http_metrics.go http_middleware.go http_page.go http_proxy.go
 //go:embed mail.go mail_delivery.go main.go main_limits_unix.go main_limits_windows.go main_offline.go main_secrets.go main_settings.go main_terminal.go main_tls.go
 //go:embed sessions.go shares.go store.go store_change.go store_etcd.go store_etcd_client.go store_etcd_txn.go
 //go:embed store_file.go store_file_compact.go store_file_folder.go store_file_lines.go store_file_lock_unix.go store_file_lock_windows.go

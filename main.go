@@ -50,8 +50,10 @@ func main() {
 		// If nobody reads the log, writing to it can block the shutdown. What was
 		// acknowledged is on the disk, so ending here is safe.
 		time.Sleep(gracePeriod + 200*time.Millisecond) // and a moment to close the store
-		set, _ := parseFlags(os.Args[1:], os.Getenv)
-		os.Exit(set.interrupted())
+		if set, _ := parseFlags(os.Args[1:], os.Getenv); !set.serves() {
+			os.Exit(1)
+		}
+		os.Exit(0)
 	})
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
@@ -73,14 +75,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case err == nil:
 		err = set.start(ctx, stdout, set.newLog(stderr, getenv))
 	}
-	if err == nil {
-		return 0
-	}
 	stopped := ctx.Err() != nil && errors.Is(err, context.Canceled)
-	if stopped && set.interrupted() == 0 {
+	switch {
+	case err == nil, stopped && set.serves():
 		return 0
-	}
-	if stopped {
+	case stopped:
 		err = errors.New("interrupted; " + cmp.Or(set.left, "nothing was changed"))
 	}
 	fmt.Fprintln(stderr, "stdauth:", quoted(strings.ReplaceAll(err.Error(), "\n", "; ")))
@@ -90,20 +89,14 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	return 1
 }
 
-// interrupted returns the exit status after a signal. Only a server is meant to be ended
-// by one.
-func (set *settings) interrupted() int {
-	if set.offline() || set.askReady {
-		return 1
-	}
-	return 0
-}
+// serves reports whether a signal is what should end the process.
+func (set *settings) serves() bool { return !set.offline() && !set.askReady }
 
 // start runs one of the offline commands, or serve.
 func (set *settings) start(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
 	if set.TLS {
 		var err error
-		if set.certificate, err = loadCertificate(set.certFile, set.keyFile, log); err != nil {
+		if set.keyPair, err = loadCertificate(set.certFile, set.keyFile, log); err != nil {
 			return set.bad("-tls-cert, -tls-key", err)
 		}
 	}
@@ -133,13 +126,12 @@ func (set *settings) withStore(ctx context.Context, log *slog.Logger, use func(S
 }
 
 func (set *settings) openStore(ctx context.Context, log *slog.Logger) (Store, error) {
-	if set.store == memory {
+	switch {
+	case set.store == memory:
 		return NewMemoryStore(set.Sessions), nil
-	}
-	if strings.Contains(set.store, "://") { // an address, not a path
+	case strings.Contains(set.store, "://"): // an address, not a path
 		return OpenEtcdStore(ctx, set.store, set.etcdUsername, set.etcdPassword, set.Sessions, log)
-	}
-	if set.resetName != "" { // a new file would have no accounts
+	case set.resetName != "": // a new file would have no accounts
 		if _, err := os.Stat(set.store); err != nil {
 			return nil, err
 		}
@@ -237,7 +229,7 @@ func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Se
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" passes the middleware too
 	}
 	if set.TLS {
-		server.TLSConfig = set.certificate.config()
+		server.TLSConfig = set.keyPair.config()
 	}
 	return server
 }
@@ -256,15 +248,11 @@ func (set *settings) listen(name, addr string) (net.Listener, error) {
 
 // ask asks the server at -addr whether it is ready, for -check.
 func (set *settings) ask(ctx context.Context) error {
-	scheme := "http"
-	if set.certFile != "" {
-		scheme = "https"
-	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+"://localhost/readyz", nil)
-	if err != nil {
-		return err // unreachable: the URL is constant
+	r, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/readyz", nil) // which is valid
+	if set.certFile != "" {
+		r.URL.Scheme = "https"
 	}
 	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, set.addr)
@@ -274,10 +262,8 @@ func (set *settings) ask(ctx context.Context) error {
 		return fmt.Errorf("-check: %w", err)
 	}
 	defer resp.Body.Close()
-	if body, _ := io.ReadAll(io.LimitReader(resp.Body, 1000)); resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("-check: %s: %s %s", set.addr, resp.Status, body)
-	}
-	return nil
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
+	return must(resp.StatusCode == http.StatusOK, fmt.Sprintf("-check: %s: %s %s", set.addr, resp.Status, body))
 }
 
 // debugHandler serves metrics and profiles to users of this machine. It accepts only

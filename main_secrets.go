@@ -52,7 +52,7 @@ func readSecret(path string) (string, error) {
 	}
 	defer file.Close()
 	content, err := io.ReadAll(io.LimitReader(file, maxSecretFile))
-	if err == nil && len(content) == maxSecretFile {
+	if len(content) == maxSecretFile { // perhaps a device without an end
 		err = errors.New("the file is too large")
 	}
 	secret := strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r")

@@ -21,7 +21,7 @@ type settings struct {
 	Config
 	addr, store, debugAddr           string
 	certFile, keyFile                string
-	certificate                      *certificate // what start has read from these files
+	keyPair                          *certificate // what start has read from these files
 	registration, logFormat          string
 	logLevel                         slog.Level
 	adminName, resetName, importFile string
@@ -120,27 +120,25 @@ func parseFlags(args []string, getenv func(string) string) (*settings, error) {
 	}
 	flags.Visit(func(f *flag.Flag) { set.given["-"+f.Name] = "-" + f.Name })
 	flags.VisitAll(func(f *flag.Flag) {
-		if err != nil || set.given["-"+f.Name] != "" || f.Name == "version" || f.Name == "check" {
+		name, variable := "-"+f.Name, "STDAUTH_"+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if err != nil || f.Name == "version" || f.Name == "check" {
 			return
 		}
-		name := "STDAUTH_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if value := getenv(name); value != "" {
-			set.given["-"+f.Name] = "-" + f.Name + " (" + name + ")"
-			if invalid := flags.Set(f.Name, value); invalid != nil {
-				err = set.bad("-"+f.Name, fmt.Errorf("%q: %w", value, invalid))
+		if set.given[name] == "" {
+			value := getenv(variable)
+			if value == "" {
+				return
+			}
+			set.given[name] = name + " (" + variable + ")"
+			if err = flags.Set(f.Name, value); err != nil {
+				err = fmt.Errorf("%q: %w", value, err)
 			}
 		}
-	})
-	flags.Visit(func(f *flag.Flag) {
-		getter, _ := f.Value.(flag.Getter)
-		if err != nil || getter == nil {
-			return
-		}
-		if text, ok := getter.Get().(string); ok {
-			err = cmp.Or(must(text != "", "must not be empty"), checkText(text))
+		if text, ok := f.Value.(flag.Getter); ok && err == nil && text.Get() == f.Value.String() { // of a string
+			err = cmp.Or(must(f.Value.String() != "", "must not be empty"), checkText(f.Value.String()))
 		}
 		if err != nil {
-			err = set.bad("-"+f.Name, err)
+			err = set.bad(name, err)
 		}
 	})
 	return set, err
@@ -278,9 +276,10 @@ func checkLifetime(d time.Duration) error {
 	return must(time.Second <= d && d <= 100*365*24*time.Hour, "must be from 1s to 876000h")
 }
 
-const minClientSecret = 16 // bytes
-
-const makeKey = "; make one with: openssl rand -hex 32"
+const (
+	makeKey         = "; make one with: openssl rand -hex 32"
+	minClientSecret = 16 // bytes
+)
 
 func checkKey(key string) error {
 	if err := checkSecret(key); err != nil {

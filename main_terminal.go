@@ -146,9 +146,9 @@ func (h *terminalHandler) request(attrs map[string]slog.Value) string {
 		status = fmt.Sprintf("\x1b[%dm%s\x1b[0m", colours[status[0]], status)
 	}
 	line := fmt.Sprintf("%s %s %s %.0fms", attrs["method"], cmp.Or(attrs["route"].String(), "-"), status, attrs["took"].Float64())
-	for _, who := range []string{"user", "target"} {
-		if id := attrs[who]; id.Kind() == slog.KindInt64 && id.Int64() != 0 {
-			line = fmt.Sprintf("%s %s %v", line, who, id)
+	for _, account := range []string{"user", "target"} {
+		if id := attrs[account]; id.Kind() == slog.KindInt64 && id.Int64() != 0 {
+			line = fmt.Sprintf("%s %s %v", line, account, id)
 		}
 	}
 	return line

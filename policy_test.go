@@ -105,6 +105,8 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"http_log.go":         {system + "encoding/json net/url", stores + "Store Session User settings Hasher Tokens Passwords"},
 		"http_metrics.go":     {http + system + logs, stores + "Session User settings Hasher Tokens Passwords"},
 		"http_middleware.go":  {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
+		"http_browser.go":     {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
+		"http_proxy.go":       {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
 		"http_page.go":        {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
 		"http_call.go":        {system + logs + "net/url", stores + "Store server settings problem Hasher Tokens Passwords"},
 
