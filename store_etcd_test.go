@@ -239,6 +239,127 @@ func TestEtcdTokenIsRenewedOnce(t *testing.T) {
 	})
 }
 
+// TestEtcdMemberRefusesEveryToken: a member that has not yet heard of a token, or of its
+// user, is left for the next one, also by a write.
+func TestEtcdMemberRefusesEveryToken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		c.user, c.password, c.given = "alice", "secret", "alice:secret"
+		s := testedStore{c.open(t), t}
+		g := s.Store.(*EtcdStore).gateway
+		for _, refusal := range []etcdRefusal{
+			{401, 16, "etcdserver: invalid auth token"},
+			{400, 3, "etcdserver: revision of auth store is old"},
+		} {
+			bad := g.endpoint(g.failOvers.Load())
+			c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
+				if "http://"+host == bad && path == "/v3/kv/txn" {
+					return refusal
+				}
+				return nil
+			})
+			done, err := s.Store.(*EtcdStore).commit(t.Context(), etcdTxn{Success: []etcdOp{putKey("/stdauth/x", "x")}})
+			if !done || err != nil {
+				t.Errorf("a write while a member says %q: %v, %v; want it made at the next", refusal.Message, done, err)
+			}
+		}
+	})
+}
+
+// TestEtcdLogsThatTheClusterIsLostOnce: while the whole cluster is away, the log has one
+// line for that, and no fail-overs.
+func TestEtcdLogsThatTheClusterIsLostOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		e := c.open(t)
+		c.fails(refused)
+		read := func() { e.User(t.Context(), 1) }
+		read()
+		var log bytes.Buffer
+		e.gateway.log = slog.New(slog.NewTextHandler(&log, nil))
+		for range 10 {
+			read()
+		}
+		c.fails(nil)
+		read()
+		if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "the etcd cluster responds again") {
+			t.Errorf("the log from when the cluster is lost until it is back:\n%s", got)
+		}
+	})
+}
+
+// TestEtcdRangeHas: a response has only keys that were asked for.
+func TestEtcdRangeHas(t *testing.T) {
+	for _, test := range []struct {
+		read etcdOp
+		key  string
+		want bool
+	}{
+		{getKey("b"), "b", true},
+		{getKey("b"), "a", false},
+		{getKey("b"), "ba", false},
+		{getBetween("b", "d"), "a", false},
+		{getBetween("b", "d"), "b", true},
+		{getBetween("b", "d"), "c", true},
+		{getBetween("b", "d"), "d", false},
+		{getBetween("b", "d"), "e", false},
+		{putKey("b", 1), "b", false},
+		{removeKey("b"), "b", false},
+	} {
+		if got := test.read.Range.has([]byte(test.key)); got != test.want {
+			t.Errorf("%s has the key %s: %v, want %v", jsonText(t, test.read), test.key, got, test.want)
+		}
+	}
+}
+
+func jsonText(t *testing.T, value any) string {
+	t.Helper()
+	text, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestEtcdFindsAnAddressAmongThousands: an address is searched page by page to the last
+// account, and no further than the limit needs.
+func TestEtcdFindsAnAddressAmongThousands(t *testing.T) {
+	for _, accounts := range []int64{999, 1000, 1001, 2000, 2500} {
+		c := newFakeEtcd()
+		s := testedStore{c.open(t), t}
+		for id := int64(1); id <= accounts; id++ {
+			u := newUser(fmt.Sprint("user", id))
+			u.ID, u.Email = id, "other@example.com"
+			if id == 1 || id == accounts {
+				u.Email = "wanted@example.com"
+			}
+			c.put(s.Store.(*EtcdStore).userKey(id), jsonText(t, u))
+		}
+		for _, test := range []struct {
+			filter UserFilter
+			limit  int
+			want   []int64
+			reads  int64
+		}{
+			{UserFilter{Email: "wanted@example.com"}, 10, []int64{1, accounts}, accounts/1000 + 1},
+			{UserFilter{Email: "wanted@example.com"}, 1, []int64{1}, 1},
+			{UserFilter{Email: "nobody@example.com"}, 1, nil, accounts/1000 + 1},
+			{UserFilter{}, 3, []int64{1, 2, 3}, 1},
+		} {
+			before := c.count("/v3/kv/txn")
+			users, err := s.Users(t.Context(), test.filter, 0, test.limit)
+			wantErr(t, "Users", err, nil)
+			var got []int64
+			for _, u := range users {
+				got = append(got, u.ID)
+			}
+			call := fmt.Sprintf("of %d accounts, Users(%v, limit %d)", accounts, test.filter, test.limit)
+			wantEqual(t, call, got, test.want)
+			wantEqual(t, "the reads for it: "+call, int64(c.count("/v3/kv/txn")-before), test.reads)
+		}
+	}
+}
+
 // TestEtcdSessionIsOneRoundTrip: Session reads the session and its account in one round
 // trip, as every request with an access token waits for it.
 func TestEtcdSessionIsOneRoundTrip(t *testing.T) {
@@ -390,8 +511,8 @@ func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
 		want   error             // or that of a session that has ended
 		writes int               // in the cluster
 	}{
-		{"is not made if the decision takes too long", func(c *fakeEtcd) {}, late, late, errSessionEnded, 0},
-		{"is not made if no member accepts it in time", func(c *fakeEtcd) {
+		{name: "is not made if the decision takes too long", fault: func(*fakeEtcd) {}, decide: late, took: late, want: errSessionEnded, writes: 0},
+		{name: "is not made if no member accepts it in time", fault: func(c *fakeEtcd) {
 			over := time.Now().Add(late)
 			c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
 				if isWrite(path, body) && time.Now().Before(over) {
@@ -399,14 +520,14 @@ func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
 				}
 				return nil
 			})
-		}, 0, late / 2, ErrUnavailable, 0},
-		{"has an unknown outcome if the response comes too late", func(c *fakeEtcd) {
+		}, took: late / 2, want: ErrUnavailable, writes: 0},
+		{name: "has an unknown outcome if the response comes too late", fault: func(c *fakeEtcd) {
 			c.fails(once(isWrite, func(c *fakeEtcd, host, path string, body []byte) error {
 				c.handle(path, body, "")
 				return errHang
 			}))
-		}, 0, late / 2, errExpired, 1},
-		{"is made if there is time", func(c *fakeEtcd) {}, late / 4, late / 4, nil, 1},
+		}, took: late / 2, want: errExpired, writes: 1},
+		{name: "is made if there is time", fault: func(*fakeEtcd) {}, decide: late / 4, took: late / 4, writes: 1},
 	} {
 		for _, way := range changes {
 			t.Run(way.name+" "+test.name, func(t *testing.T) {

@@ -545,8 +545,8 @@ func TestClusterClocks(t *testing.T) {
 		ahead                                   string
 		token, early, current, late, afterwards int
 	}{
-		{"25s", 200, 200, 200, 200, 200},
-		{"10m", 401, 400, 200, 400, 400},
+		{ahead: "25s", token: 200, early: 200, current: 200, late: 200, afterwards: 200},
+		{ahead: "10m", token: 401, early: 400, current: 200, late: 400, afterwards: 400},
 	} {
 		t.Run("the clock of another copy is "+test.ahead+" ahead", func(t *testing.T) {
 			other := launchCopyOf(t, skewed, []string{"STDAUTH_TEST_SKEW=" + test.ahead}, "-store", store)
