@@ -1647,9 +1647,13 @@ func writeUntilKilled(t *testing.T, path string) {
 		}
 	}
 	say := func(d deed) { must(json.NewEncoder(os.Stdout).Encode(d)) }
-	s, err := OpenFileStore(ctx, path, testLife, slog.New(slog.DiscardHandler))
+	disk, err := openFolder(filepath.Dir(path))
 	must(err)
-	s.live = -compactSlack // the first change starts a compaction, and growth starts others
+	restless := &restlessFolder{folder: disk}
+	s, err := openFileStore(ctx, restless, filepath.Base(path), testLife, slog.New(slog.DiscardHandler))
+	must(err)
+	s.live, s.piece = -compactSlack, 1<<12 // the first change starts a compaction, which takes many steps
+	restless.store = s
 
 	atOnce(8, func(n int) error {
 		for i := 0; ; i++ {
@@ -1692,6 +1696,20 @@ func writeUntilKilled(t *testing.T, path string) {
 
 // runAndKill starts the writing process, kills it after a number of deeds, and records
 // everything that it has printed.
+// A restlessFolder makes a compaction start when another has ended.
+type restlessFolder struct {
+	folder
+	store *FileStore
+}
+
+// Sync is called by the writer when the new file has its name.
+func (d *restlessFolder) Sync() error {
+	if d.store != nil {
+		d.store.live = -compactSlack
+	}
+	return d.folder.Sync()
+}
+
 func runAndKill(path string, deeds int, books *bookkeeper) error {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestNoAcknowledgedChangeIsLostInACrash$")
 	cmd.Env = append(os.Environ(), crashingChild+"="+path)

@@ -36,10 +36,44 @@ var (
 
 // TestHistoriesOfAFileStoreThatIsKilledAreLinearizable: a copy that is killed and started
 // again on its file has all acknowledged changes. Its histories are durably linearizable.
+// Each life of the copy begins with a compaction.
 func TestHistoriesOfAFileStoreThatIsKilledAreLinearizable(t *testing.T) {
 	tr := startFileTrial(t, *linearizabilityFor)
-	tr.run([]plan{oneAccount, oneAccount, oneAccount, patient}, 4, func(rnd *rand.Rand) { tr.crash(rnd, func() {}) })
+	padded, compactions := int64(1<<62), 0
+	tr.run([]plan{oneAccount, oneAccount, oneAccount, patient}, 4, func(rnd *rand.Rand) {
+		tr.crash(rnd, func() {
+			info, err := os.Stat(tr.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.Size() < padded {
+				compactions++
+			}
+			padded = padLines(t, tr.file)
+		})
+	})
 	tr.report()
+	if compactions < 2 { // the first life has none
+		t.Error("no compaction was finished before a kill, want some")
+	}
+	t.Logf("%d lives of the copy finished a compaction", compactions-1)
+}
+
+// padLines adds lines that change nothing to a file, unless its last line is torn, and
+// returns its size. A compaction removes them.
+func padLines(t testing.TB, file string) (size int64) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.HasSuffix(text, []byte("\n")) {
+		text = append(text, bytes.Repeat([]byte(`{"last_id":1}`+"\n"), 30_000)...)
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return int64(len(text))
 }
 
 // TestHistoriesOfTwoCopiesOverThreeMembersAreLinearizable: two copies of the server use
