@@ -147,12 +147,11 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 		return err
 	}
 	defer api.Close()
-	var debug net.Listener
-	if set.debugAddr != "" {
-		if debug, err = set.listen("-debug-addr", set.debugAddr); err != nil {
-			return err
-		}
-		defer debug.Close()
+	debug := &http.Server{ReadHeaderTimeout: headerTimeout}
+	defer debug.Close() // without waiting for profiles
+	profiles, err := set.listen("-debug-addr", set.debugAddr)
+	if err != nil {
+		return err
 	}
 	if set.PublicURL == "" && isLoopback(api.Addr().String()) {
 		set.PublicURL = set.url(api.Addr())
@@ -165,24 +164,17 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 	api = newConnections(api, maxConnections(), s.trusted)
 	defer shutDown(server, s.mailer)
 	failed := make(chan error, 2)
-	go func() {
-		if set.TLS {
-			failed <- server.ServeTLS(api, "", "")
-		} else {
-			failed <- server.Serve(api)
-		}
-	}()
+	go func() { failed <- serveOn(api, server) }()
 	return set.withStore(ctx, log, func(store Store) error {
 		if err := set.createAccounts(ctx, store, stdout, log); err != nil {
 			return err
 		}
 		s.store = store
 		s.opening.Store(false)
-		if debug != nil {
-			profiles := &http.Server{Handler: debugHandler(s.metrics), ReadHeaderTimeout: headerTimeout}
-			go func() { failed <- profiles.Serve(debug) }()
-			defer profiles.Close() // without waiting for profiles
-			log.Info("debugging", "metrics", "http://"+debug.Addr().String()+"/metrics")
+		if profiles != nil {
+			debug.Handler = debugHandler(s.metrics)
+			go func() { failed <- debug.Serve(profiles) }()
+			log.Info("debugging", "metrics", "http://"+profiles.Addr().String()+"/metrics")
 		}
 		for _, text := range set.warnings {
 			log.Warn(text)
@@ -196,6 +188,13 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 		shutDown(server, s.mailer)
 		return err
 	})
+}
+
+func serveOn(l net.Listener, server *http.Server) error {
+	if server.TLSConfig != nil {
+		return server.ServeTLS(l, "", "")
+	}
+	return server.Serve(l)
 }
 
 // shutDown stops accepting connections and lets requests and mails under way finish.
@@ -234,7 +233,11 @@ func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Se
 	return server
 }
 
+// listen returns nil for an empty address.
 func (set *settings) listen(name, addr string) (net.Listener, error) {
+	if addr == "" {
+		return nil, nil
+	}
 	l, err := net.Listen("tcp", addr)
 	if err == nil {
 		return l, nil
