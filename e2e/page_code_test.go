@@ -101,7 +101,7 @@ func TestCodeOfRefusals(t *testing.T) {
 	b.open(s)
 	b.signIn("johndoe")
 	b.click("#run-all")
-	b.until(`document.querySelectorAll("[data-state=done]").length === 10 && ` + finished)
+	b.until(`document.querySelectorAll("[data-state=done]").length === 12 && ` + finished)
 	b.signIn("johndoe")
 	send := func(operation string, fields map[string]string) string {
 		t.Helper()

@@ -364,14 +364,14 @@ func TestSearch(t *testing.T) {
 	} {
 		b.do(js(`document.activeElement.blur()`), chromedp.KeyEvent("/"))
 		b.until(`document.querySelector("#search[open]")`)
-		b.do(chromedp.KeyEvent(query))
+		b.do(js(`document.querySelector("#search input").value = ""`), chromedp.KeyEvent(query)) // the protocol types the / too
 		b.until(fmt.Sprintf(`document.getElementById("found").innerText.includes(%q)`, want))
 		b.do(chromedp.KeyEvent(kb.Escape))
 		b.until(`!document.querySelector("#search[open]")`)
 	}
 	b.do(chromedp.KeyEvent("/"))
 	b.until(`document.querySelector("#search[open]")`)
-	b.do(chromedp.KeyEvent("change my password"))
+	b.do(js(`document.querySelector("#search input").value = ""`), chromedp.KeyEvent("change my password"))
 	b.until(`document.querySelector(".found")?.textContent.includes("/users/me/password")`)
 	b.do(chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(kb.Enter))
 	b.until(`!document.querySelector("#search[open]") && document.querySelector("#op-changeMyPassword[open] form")`)

@@ -41,7 +41,7 @@ func TestWalkthrough(t *testing.T) {
 		t.Errorf("while the steps run, the focus is on %q", focus)
 	}
 	b.until(finished)
-	if got := eval[string](b, `document.getElementById("progress").textContent`); got != "10 of 10 done" {
+	if got := eval[string](b, `document.getElementById("progress").textContent`); got != "12 of 12 done" {
 		t.Errorf("the walkthrough ends with: %s", got)
 	}
 	want := map[string][]string{
@@ -54,6 +54,9 @@ func TestWalkthrough(t *testing.T) {
 		"expire":    {"POST /token = 200 OK", "GET /users/me/ = 401 Unauthorized"},
 		"refresh":   {"POST /token = 200 OK", "POST /token = 200 OK"},
 		"replay":    {"POST /token = 200 OK", "POST /token = 400 Bad Request", "GET /users/me/ = 401 Unauthorized"},
+		"reset": {"POST /token = 200 OK", "POST /verify = 204 No Content", "POST /forgot-password = 202 Accepted", "POST /reset-password = 204 No Content",
+			"GET /users/me/ = 401 Unauthorized"},
+		"again": {"POST /reset-password = 400 Bad Request"},
 		"logout": {"POST /token = 200 OK", "GET /users/me/ = 200 OK", "POST /revoke = 200 OK", "GET /users/me/ = 401 Unauthorized",
 			"POST /token = 200 OK", "DELETE /users/me/ = 204 No Content"},
 	}
@@ -66,7 +69,7 @@ func TestWalkthrough(t *testing.T) {
 		t.Error("a step says that its response was not expected")
 	}
 	// The reason stands there without unfolding.
-	for step, reason := range map[string]string{"forbidden": "Not enough permissions", "forge": "Could not validate credentials", "replay": "Could not validate credentials"} {
+	for step, reason := range map[string]string{"forbidden": "Not enough permissions", "forge": "Could not validate credentials", "replay": "Could not validate credentials", "again": "The link is not valid"} {
 		if text := eval[string](b, fmt.Sprintf(`document.querySelector("[data-step=%s]").innerText`, step)); !strings.Contains(text, reason) {
 			t.Errorf("step %s does not say %q:\n%s", step, reason, text)
 		}
@@ -121,7 +124,6 @@ func TestEndOfTheOwnSession(t *testing.T) {
 			b := openTab(t, 1280, 900, "light")
 			b.open(s)
 			if test.operation == "updateUser" { // the last active admin cannot be disabled
-				b.signIn("admin")
 				second(t, s)
 			}
 			b.signIn(test.account)
@@ -207,7 +209,7 @@ func TestWalkthroughWithoutJohndoe(t *testing.T) {
 	b.click("#op-deleteMe .ask .primary")
 	b.until(`document.getElementById("chip-name").textContent === "Not signed in"`)
 	b.click("[data-demo=johndoe]")
-	b.until(`document.getElementById("sign-in-message").textContent.includes("the demo account johndoe was deleted")`)
+	b.until(`document.getElementById("sign-in-message").textContent.includes("The demo account johndoe was deleted")`)
 	b.click("[data-step=me] > button")
 	b.until(`document.querySelector("[data-step=me][data-state=done]")`)
 	if text := eval[string](b, `document.querySelector("[data-step=me] .note").textContent`); !strings.HasPrefix(text, "The demo account johndoe cannot log in") {
@@ -218,7 +220,7 @@ func TestWalkthroughWithoutJohndoe(t *testing.T) {
 		t.Errorf("step 3 sends %q, want %q", got, want)
 	}
 	b.click("#run-all")
-	b.until(`document.getElementById("progress").textContent === "10 of 10 done" && ` + finished)
+	b.until(`document.getElementById("progress").textContent === "12 of 12 done" && ` + finished)
 	registered := eval[string](b, `document.querySelector("[data-step=register] .two pre").textContent.match(/newuser-\w+/)[0]`)
 	if loggedIn := eval[string](b, `document.querySelector("[data-step=login] .reason").textContent`); loggedIn != registered+" logs in." {
 		t.Errorf("step 1 registers %s, and step 2 says %q", registered, loggedIn)
@@ -720,6 +722,66 @@ func TestAccessibility(t *testing.T) {
 	}
 }
 
+// A forgotten password: the form, the mail as it arrived, the form that its link opens.
+// The token does not stay in the address.
+func TestForgottenPassword(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.signIn("johndoe")
+	b.click("#signed-in a[href='#request-verify']")
+	b.click("#account button[type=submit]")
+	mail := func(subject string) {
+		t.Helper()
+		b.until(fmt.Sprintf(`[...document.querySelectorAll("#mails summary")].some((it) => it.textContent.includes(%q))`, subject+", to johndoe@example.com"))
+		b.do(js(fmt.Sprintf(`(it => { it.click(); it.parentElement.querySelector("a").click(); })([...document.querySelectorAll("#mails summary")].find((it) => it.textContent.includes(%q)))`, subject)))
+	}
+	mail("Confirm your email address")
+	b.until(`document.getElementById("account-title").textContent === "Confirm the address" && location.hash === ""`)
+	b.click("#account button[type=submit]")
+	b.until(`document.querySelector("#account .reason")?.textContent.startsWith("The address is verified")`)
+
+	b.click("#sign-out")
+	b.click("a[href='#forgot']")
+	b.do(chromedp.SendKeys(chromedp.CSS("#account-username"), "johndoe"+kb.Enter))
+	mail("Set a new password")
+	b.until(`document.getElementById("account-title").textContent === "Set a new password" && location.href.endsWith("/docs")`)
+	b.do(chromedp.SendKeys(chromedp.CSS("#account-new_password"), "short"+kb.Enter))
+	b.until(`document.querySelector("#account .reason")?.textContent.includes("must be at least 8")`)
+	b.do(js(`document.getElementById("account-new_password").value = ""`), chromedp.SendKeys(chromedp.CSS("#account-new_password"), "correct horse"+kb.Enter))
+	b.until(`document.querySelector("#account .reason")?.textContent.startsWith("The password is set")`)
+	if shown := eval[string](b, `document.querySelector("#account .exchange").textContent`); strings.Contains(shown, "correct horse") || !strings.Contains(shown, `"token":"••••••••"`) {
+		t.Errorf("the request shows its secrets:\n%s", shown)
+	}
+	if stored := eval[int](b, `history.length`); stored > 12 {
+		t.Errorf("the history has %d entries", stored)
+	}
+	logIn(t, s, "johndoe", "correct horse")
+
+	// The address that password managers know leads to the form.
+	b.visit("about:blank")
+	b.visit(s.URL + "/docs#change-password")
+	b.until(`document.getElementById("account-title")?.textContent === "Change my password"`)
+	b.do(chromedp.SendKeys(chromedp.CSS("#account-current_password"), "secret"), chromedp.SendKeys(chromedp.CSS("#account-new_password"), "battery staple"+kb.Enter))
+	b.until(`document.querySelector("#account .note")?.textContent === "Sign in first, above."`)
+	b.signIn("admin")
+	b.click("#account button[type=submit]")
+	b.until(`document.querySelector("#account .reason")?.textContent.startsWith("The password is changed")`)
+	if check := eval[string](b, `document.getElementById("check-session").className`); !strings.HasPrefix(check, "pass") {
+		t.Errorf("after the change, the check of the session is %q", check)
+	}
+}
+
+// Without mail, nothing about it is offered.
+func TestWithoutMail(t *testing.T) {
+	s := startServer(t, "ADMIN_PASSWORD=staple battery", "-demo=false", "-admin", "root")
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	if offered := eval[int](b, `[...document.querySelectorAll("[data-mail]")].filter((it) => it.checkVisibility()).length`); offered != 0 {
+		t.Errorf("without mail, %d parts about it are shown", offered)
+	}
+}
+
 // On a narrow screen a small token with its checks stays in sight, and forging moves
 // nothing.
 func TestSmallToken(t *testing.T) {
@@ -813,7 +875,7 @@ func TestScreenshots(t *testing.T) {
 			capture("1-first", "")
 			b.signIn("johndoe")
 			b.click("#run-all")
-			b.until(`document.querySelectorAll("[data-state=done]").length === 10 && ` + finished)
+			b.until(`document.querySelectorAll("[data-state=done]").length === 12 && ` + finished)
 			capture("2-all", `document.getElementById("walkthrough").scrollIntoView()`)
 			capture("3-replay", `document.querySelector("[data-step=replay]").scrollIntoView()`)
 			b.click("[data-step=forge] .code-link")

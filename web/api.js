@@ -7,7 +7,7 @@ export const wire = new EventTarget();
 export const tell = (type, detail) => wire.dispatchEvent(new CustomEvent(type, {detail}));
 
 // settings are what the server says about itself. Its start differs in each process.
-export const settings = {demo: false, issuer: "stdauth", access_ttl: 1800, registration: "open", start: "", callers: {}};
+export const settings = {demo: false, issuer: "stdauth", access_ttl: 1800, registration: "open", mail: false, start: "", callers: {}};
 
 export async function loadSettings() {
   try {

@@ -4,6 +4,7 @@
 import {isFromBefore, loadSettings, send, settings, wire} from "/docs/api.js";
 import {$, action, duration, el, say} from "/docs/dom.js";
 import {exchangeView} from "/docs/exchange.js";
+import * as account from "/docs/account.js";
 import * as reference from "/docs/reference.js";
 import * as rules from "/docs/rules.js";
 import {refresh, secondsLeft, session, signedIn, signIn, signOut, whyEnded} from "/docs/sessions.js";
@@ -74,10 +75,8 @@ function showSession() {
   if (inside) {
     $("who").textContent = session.claims.username;
     $("role").textContent = session.role;
-    tell("");
-  } else if (whyEnded()) {
-    tell(ended(), true);
   }
+  tell(whyEnded() ? ended() : "", true);
   showTime();
 }
 
@@ -125,4 +124,5 @@ for (const button of document.querySelectorAll("[data-wait]")) button.disabled =
 await load();
 await token.start();
 walkthrough.start();
+account.start();
 rules.start();

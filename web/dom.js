@@ -113,7 +113,7 @@ export const statusChip = (status, bad = false) =>
   el("span", {class: bad ? "status bad" : `status s${String(status)[0]}`}, status ? `${status} ${reasons[status] ?? ""}`.trim() : "no response");
 
 const reasons = {
-  200: "OK", 201: "Created", 204: "No Content", 304: "Not Modified", 307: "Temporary Redirect", 400: "Bad Request", 401: "Unauthorized",
+  200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 304: "Not Modified", 307: "Temporary Redirect", 400: "Bad Request", 401: "Unauthorized",
   403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 413: "Content Too Large",
   415: "Unsupported Media Type", 422: "Unprocessable Content", 429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable",
 };

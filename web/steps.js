@@ -1,6 +1,7 @@
 // The ten steps of the walkthrough. Each is a function that sends requests and says
 // which status is expected, and why.
 
+import {mailView} from "/docs/account.js";
 import {note, settings, wire} from "/docs/api.js";
 import {encode, payloadOf} from "/docs/jwt.js";
 import {adopt, forget, isAdmin, secondsLeft, session, sessionOf, signedIn} from "/docs/sessions.js";
@@ -21,8 +22,10 @@ const random = (length) => Array.from(crypto.getRandomValues(new Uint8Array(leng
 async function register(step, words) {
   const admin = settings.registration === "closed" &&
     await adminToken(step, "Registration is closed on this server: only an admin may do this. Sign in as an admin above, and run this step again.");
-  const it = {username: `newuser-${random(4)}`, password: random(20)};
-  await step.send(201, words, "POST", "/users/", {json: it, token: admin || undefined});
+  const username = `newuser-${random(4)}`;
+  const it = {username, password: random(20)};
+  const email = settings.mail && settings.demo ? `${username}@example.com` : undefined;
+  await step.send(201, words, "POST", "/users/", {json: {...it, email}, token: admin || undefined});
   registered.push(it);
   return it;
 }
@@ -48,6 +51,23 @@ async function grant(step, fields = {}) {
 }
 
 const logIn = async (step) => adopt(await grant(step));
+
+// mailed waits for a mail with a link of a kind to an account, and returns its token.
+async function mailed(step, {username}, kind) {
+  for (let left = 20; left > 0; left--) {
+    const mails = await (await fetch("/docs/mail.json")).json();
+    const mail = mails.findLast(({to, text}) => to === `${username}@example.com` && text.includes(`#${kind}=`));
+    const [, token] = mail?.text.match(/#\w+=(\S+)/) ?? [];
+    if (token && token !== used) {
+      step.show(mailView(mail));
+      return token;
+    }
+    await step.pause(250);
+  }
+  throw new Stop("No mail came. An account gets one a minute at most: try again in a minute.");
+}
+
+let used = ""; // the token of the last reset
 
 async function refresh(step, words) {
   const {refresh: line, rotated} = sessionOf(session.access);
@@ -134,6 +154,22 @@ export const steps = {
     await step.send(400, "An old token again. Somebody has kept a copy, so the session ends.", "POST", "/token", {form: {grant_type: "refresh_token", refresh_token: line.at(-3)}});
     await step.send(401, "All tokens of the session are refused, the thief's and the owner's. The owner can log in again; the thief cannot.", "GET", "/users/me/", {token: session.access});
     step.draw(session.access);
+  },
+
+  async reset(step) {
+    const it = registered.at(-1) ?? await register(step, "The step registers an account with an address. The last step deletes it.");
+    const thief = (await step.send(200, `Somebody else has the password, and logs in as ${it.username} too.`, "POST", "/token", {form: it})).json;
+    note(thief);
+    await step.send(204, "The link of the first mail proves the address. Only a verified one gets a reset.", "POST", "/verify", {json: {token: await mailed(step, it, "verify")}});
+    await step.send(202, "The response is the same for every name.", "POST", "/forgot-password", {json: {username: it.username}});
+    [used, it.password] = [await mailed(step, it, "reset"), random(20)];
+    await step.send(204, "The link sets a new password, once.", "POST", "/reset-password", {json: {token: used, new_password: it.password}});
+    await step.send(401, "Every session from before has ended, the thief's too.", "GET", "/users/me/", {token: thief.access_token});
+  },
+
+  async again(step) {
+    if (!used) throw new Need("Run the step before first: it opens the link for the first time.");
+    await step.send(400, "The link worked once. Its token was bound to the password that is no more.", "POST", "/reset-password", {json: {token: used, new_password: random(20)}});
   },
 
   async logout(step) {

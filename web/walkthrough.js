@@ -109,6 +109,8 @@ class Card {
     this.out.append(el("div", {class: "two"}, list("The payload before", before, after), list("The payload after", after, before)));
   }
 
+  show(view) { this.out.append(view); }
+
   tell(text) { this.out.append(el("p", {class: "note"}, text)); }
 
   // draw shows the session of an access token as it is now. Nothing is unfolded then:
@@ -176,7 +178,7 @@ async function runAll() {
 }
 
 export function start() {
-  cards = [...document.querySelectorAll(".card")].map((element, i) => new Card(element, i + 1));
+  cards = [...document.querySelectorAll(settings.mail && settings.demo ? ".card" : ".card:not([data-mail])")].map((element, i) => new Card(element, i + 1));
   $("run-all").hidden = false;
   action($("run-all"), runAll);
   teach();
