@@ -193,11 +193,8 @@ func (e *EtcdStore) Users(ctx context.Context, filter UserFilter, after int64, l
 	for from := max(after, 0); len(users) < limit && from < math.MaxInt64; {
 		page := getBetween(e.userKey(from+1), prefixEnd(e.prefix+"users/")).first(int64(size))
 		view, err := e.read(ctx, page)
-		if err != nil {
-			return nil, err
-		}
-		found, err := values[User](view.all(page))
-		if err != nil {
+		found, damaged := values[User](view.all(page))
+		if err = cmp.Or(err, damaged); err != nil {
 			return nil, err
 		}
 		if from = math.MaxInt64; len(found) == size { // there may be more
@@ -214,11 +211,8 @@ func (e *EtcdStore) decide(ctx context.Context, by Caller, id int64, d decision)
 	user, sessions, toSweep := getKey(e.userKey(id)), getAll(e.sessionsOf(id)), e.sweepNext()
 	return e.change(ctx, by, []etcdOp{user, sessions, twoAdmins, toSweep}, func(view etcdView) (t etcdTxn, err error) {
 		old, err := view.account(user, sessions)
-		if err != nil {
-			return t, err
-		}
-		if old == nil {
-			return t, ErrNotFound
+		if old == nil || err != nil {
+			return t, cmp.Or(err, ErrNotFound)
 		}
 		own := func(kv etcdKV) bool { return string(kv.Key) == e.adminKey(id) }
 		others := slices.DeleteFunc(view.all(twoAdmins), own)

@@ -31,6 +31,7 @@ type gateway struct {
 
 	failOvers atomic.Uint32          // modulo len(endpoints), the member to call
 	lost      atomic.Bool            // the last call found no working member
+	skewed    atomic.Bool            // the clock of a member was found to differ
 	cluster   atomic.Pointer[string] // the ID of the first that responded
 
 	renewing sync.Mutex
@@ -247,6 +248,10 @@ func (g *gateway) send(ctx context.Context, endpoint, path string, token *string
 		return err
 	}
 	defer w.Body.Close()
+	date, err := http.ParseTime(w.Header.Get("Date"))
+	if by := time.Since(date); err == nil && by.Abs() > leeway && g.skewed.CompareAndSwap(false, true) {
+		g.log.Warn("the clocks of this copy and of a member of the etcd cluster differ", "member", endpoint, "ahead", by.Round(time.Second))
+	}
 	reply, err := io.ReadAll(io.LimitReader(w.Body, maxEtcdResponse)) // a longer one is cut, so it is not JSON
 	if err != nil {
 		return err

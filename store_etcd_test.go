@@ -288,6 +288,35 @@ func TestEtcdLogsThatTheClusterIsLostOnce(t *testing.T) {
 	})
 }
 
+// TestEtcdWarnsOfClocks: clocks that differ make tokens fail in ways that are hard to
+// explain, so the log has one line when they differ too much.
+func TestEtcdWarnsOfClocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		e := c.open(t)
+		var log bytes.Buffer
+		e.gateway.log = slog.New(slog.NewTextHandler(&log, nil))
+		for _, test := range []struct {
+			behind time.Duration
+			want   string
+		}{
+			{leeway, ""}, {-leeway, ""}, {0, ""},
+			{10 * time.Minute, "ahead=10m0s"},
+			{-10 * time.Minute, "ahead=-10m0s"},
+		} {
+			log.Reset()
+			e.gateway.skewed.Store(false)
+			c.date = time.Now().Add(-test.behind).UTC().Format(http.TimeFormat)
+			for range 2 {
+				e.User(t.Context(), 1)
+			}
+			if got := log.String(); strings.Count(got, "\n") > 1 || !strings.Contains(got, test.want) || test.want == "" && got != "" {
+				t.Errorf("the log when a member is %v behind: %q, want %q", test.behind, got, test.want)
+			}
+		}
+	})
+}
+
 // TestEtcdRangeHas: a response has only keys that were asked for.
 func TestEtcdRangeHas(t *testing.T) {
 	for _, test := range []struct {
@@ -1250,6 +1279,7 @@ type fakeEtcd struct {
 	writes                etcdRefusal // of every write
 	fault                 fault       // if not nil, called before each request
 	asked, requests       []string
+	date                  string     // of each response
 	mu                    sync.Mutex // guards the fields below
 	revision, logins      int64
 	kvs                   map[string]fakeKV
@@ -1336,6 +1366,7 @@ func (c *fakeEtcd) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	w := httptest.NewRecorder()
+	w.Header().Set("Date", c.date)
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	if err == nil {
 		c.ServeHTTP(w, r)
