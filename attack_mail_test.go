@@ -1,0 +1,387 @@
+package main
+
+import (
+	"bytes"
+	order "cmp"
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// These attacks go through mail: its links, its limits, and what it tells. Those on the
+// tokens and the queue alone are in mail_test.go.
+
+// TestAttackForgottenPasswordEnumeration: who has an account, and whose address is
+// verified, shows neither in a response nor in its time. The store is not even asked
+// before the response is written.
+func TestAttackForgottenPasswordEnumeration(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.do(strings.TrimSuffix(verified, " ; "))
+		w.store.readErr = fmt.Errorf("%w: asked before the response", ErrUnavailable)
+		var first string
+		for _, name := range []string{"johndoe", "admin", "jane", "dora", "dave", "nobody", "x", strings.Repeat("x", 1000), "johndoe@example.com"} {
+			start := time.Now()
+			a := w.send(w.Context(), fmt.Sprintf(`POST /forgot-password {"username":%q}`, name))
+			a.header.Del("X-Request-Id")
+			got := fmt.Sprint(a.status, a.header, a.body)
+			if first == "" {
+				first = got
+			}
+			if got != first || a.status != 202 || time.Since(start) != 0 {
+				t.Errorf("forgot-password for %.20s: %s after %v\n  want %s at once", name, got, time.Since(start), first)
+			}
+		}
+		w.store.readErr = nil
+		time.Sleep(time.Second)
+		if mails := w.server.mailer.shown(); len(mails) != 2 || mails[1].To != "johndoe@example.com" {
+			t.Errorf("the mails are %v, want one to verify and one to reset", mails)
+		}
+	})
+}
+
+// BenchmarkForgotPassword shows the time of a response for each kind of account.
+func BenchmarkForgotPassword(b *testing.B) {
+	w := newWorld(b)
+	w.addUser("jane", "secret", func(u *User) { u.Email, u.EmailVerified = "jane@example.com", true })
+	w.addUser("dora", "secret", func(u *User) { u.Email, u.EmailVerified, u.Disabled = "dora@example.com", true, true })
+	for _, name := range []string{"jane", "johndoe", "dora", "nobody"} {
+		b.Run(name, func(b *testing.B) {
+			var took time.Duration
+			for range b.N {
+				r := w.request(b.Context(), fmt.Sprintf(`POST /forgot-password {"username":%q}`, name))
+				start := time.Now()
+				rec := httptest.NewRecorder()
+				w.handler.ServeHTTP(rec, r)
+				took += time.Since(start)
+				if rec.Code != 202 {
+					b.Fatal(rec.Code, rec.Body)
+				}
+				time.Sleep(2 * mailDelay / maxMails) // a client's share must not fill
+			}
+			b.ReportMetric(float64(took.Microseconds())/float64(b.N), "µs/answer")
+		})
+	}
+}
+
+// TestAttackMailBombOverHTTP: for an hour, attackers ask for mail to one user, from one
+// address or from 300. The user gets five mails, and others get theirs.
+func TestAttackMailBombOverHTTP(t *testing.T) {
+	for _, addresses := range []int{1, 300} {
+		inPeopledWorld(t, func(w *world) {
+			w.addUser("victim", "secret", func(u *User) { u.Email, u.EmailVerified = "victim@example.com", true })
+			w.addUser("other", "secret", func(u *User) { u.Email, u.EmailVerified = "other@example.com", true })
+			for i := range 1200 {
+				w.send(w.Context(), fmt.Sprintf(`POST /forgot-password from 198.51.%d.%d {"username":"victim"}`, i%addresses/100, i%addresses%100))
+				time.Sleep(3 * time.Second)
+			}
+			if got := w.do(`POST /forgot-password {"username":"other"}`); got != "202" {
+				t.Errorf("from %d addresses: another user gets %s, want 202", addresses, got)
+			}
+			time.Sleep(time.Second)
+			mails := map[string]int{}
+			for _, m := range w.server.mailer.shown() {
+				mails[m.To]++
+			}
+			if mails["victim@example.com"] > mailsAnHour || mails["other@example.com"] != 1 {
+				t.Errorf("from %d addresses, in an hour: %v", addresses, mails)
+			}
+		})
+	}
+}
+
+// TestAttackRegistrationsWithOneAddress: an attacker registers accounts with the address of
+// a victim, to fill the mailbox.
+func TestAttackRegistrationsWithOneAddress(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		for i := range 60 {
+			w.send(w.Context(), fmt.Sprintf(`POST /users/ from 198.51.100.%d {"username":"mallory%d","password":"correct horse","email":"Victim@example.com"}`, i, i))
+			time.Sleep(time.Minute)
+		}
+		if n := len(w.server.mailer.shown()); n > mailsAnHour {
+			t.Errorf("the victim gets %d mails in an hour, want %d at most", n, mailsAnHour)
+		}
+	})
+}
+
+// TestAttackStolenAccessToken: a thief of an access token wants to stay: to have the
+// address, the password, or a link.
+func TestAttackStolenAccessToken(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.do(strings.TrimSuffix(verified, " ; "))
+		w.do(strings.ReplaceAll(strings.TrimSuffix(verified, " ; "), "john", "admin"))
+		before := w.contents()
+		for _, call := range []string{
+			`PATCH /users/me/ as john {"email":"thief@example.com"}`,
+			`PATCH /users/me/ as john {"email":"thief@example.com","current_password":""}`,
+			`PATCH /users/me/ as john {"email":"thief@example.com","current_password":"guess"}`,
+			`PATCH /users/me/ as john {"email":"thief@example.com","current_password":null}`,
+			`PATCH /users/me/ as john {"email":null}`,
+			`PATCH /users/me/ as john {"email_verified":true}`,
+			`PATCH /users/1 as john {"email":"thief@example.com"}`,
+			`PUT /users/me/password as john {"current_password":"guess","new_password":"correct horse"}`,
+			"POST /users/1/reset-link as john",
+			`POST /verify {"token":"$john"}`,
+			`POST /reset-password {"token":"$john","new_password":"correct horse"}`,
+			`POST /reset-password {"token":"$verify","new_password":"correct horse"}`,
+			`PATCH /users/me/ as admin {"email":"thief@example.com"}`,
+			`PATCH /users/2 as admin {"email":"thief@example.com"}`,
+			`PATCH /users/2 as admin {"email":"thief@example.com","current_password":"guess"}`,
+			"POST /users/2/reset-link as admin",
+			`PUT /users/2/password as admin {"new_password":"correct horse"}`,
+		} {
+			if got := w.do(call); got < "400" {
+				t.Errorf("%s\n  got %s\n  want a refusal", call, got)
+			}
+		}
+		wantEqual(t, "the store after the attack", w.contents(), before)
+		if got := w.do(`repeat 5 PATCH /users/me/ as john {"email":"thief@example.com","current_password":"guess"} ; PATCH /users/me/ as john {"email":"thief@example.com","current_password":"secret"}`); !strings.HasPrefix(got, "429") {
+			t.Errorf("guesses of the password are not throttled: %s", got)
+		}
+	})
+}
+
+// TestAttackLinkOfAnotherAccount: the token of one account does not reset or verify another.
+func TestAttackLinkOfAnotherAccount(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.do(strings.TrimSuffix(asked, " ; "))
+		for _, name := range []string{"reset", "verify"} {
+			w.vars["forged"] = strings.Replace(w.vars[name], ".1.", ".2.", 1)
+			for _, call := range []string{`POST /reset-password {"token":"$forged","new_password":"correct horse"}`, `POST /verify {"token":"$forged"}`} {
+				if got := w.do(call); got != badLink {
+					t.Errorf("%s with the token to %s of another account\n  got %s\n  want %s", call, name, got, badLink)
+				}
+			}
+		}
+		// Names are reused, IDs and so tokens are not.
+		w.do(`DELETE /users/1 as admin ; POST /users/ {"username":"johndoe","password":"battery staple","email":"johndoe@example.com"}`)
+		if got := w.do(reset); got != badLink {
+			t.Errorf("a link of a deleted account, for the next one of its name: %s", got)
+		}
+	})
+}
+
+// TestAttackLinkWithForeignHost: somebody asks for a link in a user's name and sends a
+// Host of their own, to get the token with the next click.
+func TestAttackLinkWithForeignHost(t *testing.T) {
+	for _, settings := range []string{"-public-url=https://id.example.com", "-mail-link=https://app.example.com/account", "-demo=false"} {
+		inPeopledWorld(t, func(w *world) {
+			w.restart("-mail=terminal", settings)
+			w.server.Demo = false // its guard would refuse a foreign Host at once
+			w.server.mailer = startMail(MailConfig{Target: mailTerminal}, &bytes.Buffer{}, w.server.log, w.server.metrics.count)
+			w.addUser("victim", "secret", func(u *User) { u.Email, u.EmailVerified = "victim@example.com", true })
+			for i, header := range []string{"Host", "X-Forwarded-Host", "Forwarded", "X-Original-Host", "Origin", "Referer"} {
+				value := map[string]string{"Forwarded": "host=evil.example", "Origin": "http://127.0.0.1:8000", "Referer": "https://evil.example/"}[header]
+				if value == "" {
+					value = "evil.example"
+				}
+				for _, call := range []string{`POST /forgot-password {"username":"victim"}`, "POST /users/3/reset-link as admin"} {
+					r := w.request(w.Context(), call)
+					r.Header.Set(header, value)
+					if header == "Host" {
+						r.Host = value
+					}
+					a := w.serve(r, call)
+					if strings.Contains(fmt.Sprint(a.header, a.body), "evil") {
+						t.Errorf("%s with %s: %s\n  got %s", call, header, value, w.show(a))
+					}
+				}
+				time.Sleep(time.Hour)
+				mails := w.server.mailer.shown()
+				if len(mails) != i+1 || strings.Contains(fmt.Sprint(mails), "evil") || !strings.Contains(mails[i].Text, "\n"+order.Or(w.server.Mail.Link, w.server.PublicURL+"/docs")+"#reset=") {
+					t.Fatalf("with %s: %s, the mails are %v", header, value, mails)
+				}
+			}
+		})
+	}
+}
+
+// TestAttackHeaderInjection: a line break in any field that reaches a mail adds no header
+// and no recipient. A store could have it from a file that was written by hand.
+func TestAttackHeaderInjection(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		for _, bad := range []string{`\r\nBcc: all@example.com`, `\nBcc: all@example.com`, `\r`, `\u0000`, `\u0085`, `\u2028`, ` all@example.com`, `,all@example.com`, `>`, `" <all@example.com>`} {
+			for _, call := range []string{
+				`POST /users/ {"username":"mallory%s","password":"correct horse","email":"m@example.com"}`,
+				`POST /users/ {"username":"mallory","password":"correct horse","email":"m@example.com%s"}`,
+				`POST /users/ {"username":"mallory","password":"correct horse","email":"m%s@example.com"}`,
+				`PATCH /users/me/ as john {"email":"m@example.com%s","current_password":"secret"}`,
+			} {
+				if got := w.do(fmt.Sprintf(call, strings.ReplaceAll(bad, `"`, `\"`))); !strings.HasPrefix(got, "422") {
+					t.Errorf("%s with %s\n  got %s", call, bad, got)
+				}
+			}
+		}
+		for i, address := range []string{"a@example.com\r\nBcc: all@example.com", "a@example.com, all@example.com", "a@example.com\n\nHello", "<a@example.com>", "a@example.com\x00"} {
+			name := fmt.Sprint("byhand", i)
+			w.addUser(name, "secret", func(u *User) { u.Email, u.EmailVerified = address, true })
+			w.do(fmt.Sprintf(`POST /forgot-password {"username":%q}`, name))
+		}
+		time.Sleep(time.Second)
+		if mails := w.server.mailer.shown(); len(mails) > 0 {
+			t.Errorf("mails were sent: %q", mails)
+		}
+		if n := strings.Count(w.log.String(), `mail=dropped`); n != 5 {
+			t.Errorf("%d mails were dropped, want 5", n)
+		}
+	})
+}
+
+// TestAttackTokenInMetrics: a token is in no metric and in no line of the log, whatever
+// route it is sent to. searchForSecrets looks for it in the log.
+func TestAttackTokenInMetrics(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.do(strings.TrimSuffix(asked, " ; "))
+		for _, call := range []string{
+			`POST /verify {"token":"$reset"}`, `POST /reset-password {"token":"$reset","new_password":"x"}`, `POST /reset-password {"token":"$reset"}`,
+			"GET /users/me/ as reset", "GET /docs/$reset", "GET /docs?reset=$reset", `POST /reset-password?token=$reset {}`,
+			"POST /revoke token=$reset", "POST /introspect as admin token=$reset", `GET /docs with "Referer: http://127.0.0.1:8000/docs#reset=$reset"`,
+		} {
+			w.send(w.Context(), call)
+		}
+		var metrics bytes.Buffer
+		w.server.metrics.write(&metrics)
+		for _, secret := range []string{w.vars["reset"], w.vars["verify"], "johndoe@example.com"} {
+			if strings.Contains(metrics.String(), secret) || strings.Contains(w.log.String(), secret) {
+				t.Errorf("%s is in the metrics or in the log", secret)
+			}
+		}
+		if !strings.Contains(metrics.String(), `stdauth_mails_total{outcome="sent"} 2`) {
+			t.Errorf("the metrics do not count two mails:\n%s", metrics.String())
+		}
+	})
+}
+
+// TestAttackSlowMailServer: while a mail server hangs, every response comes at once.
+func TestAttackSlowMailServer(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		p := &post{hang: true}
+		w.server.mailer = NewMailer(p, w.server.log, w.server.metrics.count)
+		start := time.Now()
+		for _, call := range []string{
+			`POST /users/ {"username":"alice","password":"correct horse","email":"alice@example.com"}`, "POST /request-verify-token as john",
+			`POST /forgot-password {"username":"johndoe"}`, `PATCH /users/me/ as john {"email":"j@example.com","current_password":"secret"}`,
+			"POST /users/1/reset-link as admin", "GET /users/me/ as john",
+		} {
+			if got := w.do(call); got > "300" || time.Since(start) > 0 {
+				t.Errorf("%s\n  got %s\n  after %v", call, got, time.Since(start))
+			}
+		}
+		ctx, cancel := context.WithTimeout(w.Context(), gracePeriod)
+		defer cancel()
+		w.server.mailer.Stop(ctx)
+		if took := time.Since(start); took != gracePeriod {
+			t.Errorf("the end takes %v, want %v", took, gracePeriod)
+		}
+	})
+}
+
+// everyStore runs a test over HTTP before each kind of store, with the account johndoe, and
+// a link to reset its password.
+func everyStore(t *testing.T, test func(t *testing.T, w *world, u User)) {
+	for name, open := range map[string]func(t *testing.T) Store{
+		"memory": func(*testing.T) Store { return NewMemoryStore(monthLife) },
+		"file":   func(t *testing.T) Store { return openFile(t, storePath(t)).file },
+		"etcd":   func(t *testing.T) Store { return newFakeEtcd().open(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.store.Store = open(t)
+			u := w.addUser("johndoe", "secret", func(u *User) { u.Email, u.EmailVerified = "johndoe@example.com", true })
+			test(t, w, u)
+		})
+	}
+}
+
+func (w *world) resetToken(u User) string {
+	return w.server.tokens.SignMail(resetting, u, time.Now().Add(time.Hour))
+}
+
+// TestAttackResetsAtOnce: of thirty resets with one token at once, one wins.
+func TestAttackResetsAtOnce(t *testing.T) {
+	everyStore(t, func(t *testing.T, w *world, u User) {
+		token := w.resetToken(u)
+		responses := manyAtOnce(w, 30, func(i int) string {
+			return fmt.Sprintf(`POST /reset-password {"token":%q,"new_password":"new password %d"}`, token, i)
+		})
+		var won []int
+		for i, a := range responses {
+			switch a.status {
+			case 204:
+				won = append(won, i)
+			case 400, 503: // used, or one address has too many hashes waiting
+			default:
+				t.Errorf("a reset gets %s", w.show(a))
+			}
+		}
+		if len(won) != 1 {
+			t.Fatalf("%d resets win, want one", len(won))
+		}
+		if got := w.do(fmt.Sprintf("POST /token username=johndoe&password=new+password+%d", won[0])); got != tokens {
+			t.Errorf("a login with the password of the winner: %s", got)
+		}
+	})
+}
+
+// TestAttackLoginDuringReset: logins and refreshes with what a thief knows are under way
+// while the password is reset. None of them leaves a live session.
+func TestAttackLoginDuringReset(t *testing.T) {
+	everyStore(t, func(t *testing.T, w *world, u User) {
+		for round := range 10 {
+			w.login("thief", "johndoe", "secret")
+			token, next := w.resetToken(u), fmt.Sprintf("new password %d", round)
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() { w.send(w.Context(), "POST /token username=johndoe&password=secret") })
+				wg.Go(func() { w.send(w.Context(), "POST /token grant_type=refresh_token&refresh_token=$thief.refresh") })
+			}
+			wg.Go(func() {
+				if a := w.send(w.Context(), fmt.Sprintf(`POST /reset-password {"token":%q,"new_password":%q}`, token, next)); a.status != 204 {
+					t.Errorf("the reset gets %s", w.show(a))
+				}
+			})
+			wg.Wait()
+			if live, err := w.store.Sessions(w.Context(), u.ID); len(live) > 0 || err != nil {
+				t.Fatalf("round %d: %d sessions live after the reset, %v", round, len(live), err)
+			}
+			// Back to the old password, for the next round.
+			var err error
+			if u, err = w.store.UpdateUser(w.Context(), Caller{}, u.ID, func(u *User) error { u.SetPassword(Hasher{1}.Hash("secret")); return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// TestAttackLoginHeldDuringReset is the same with the login held at each of its writes.
+func TestAttackLoginHeldDuringReset(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		if got := w.do(asked + "begin POST /token username=johndoe&password=secret ; " + reset + " ; end"); got != wrongLogin {
+			t.Errorf("a login with the old password: %s", got)
+		}
+		if live, _ := w.store.Sessions(w.Context(), 1); len(live) > 0 {
+			t.Errorf("%d sessions live after the reset", len(live))
+		}
+	})
+}
+
+// TestAttackExpiredLinkAfterAWait: a link that expires while its request waits for a hash
+// does nothing.
+func TestAttackExpiredLinkAfterAWait(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.do(asked + "wait 59m58s")
+		release := w.occupyHashing(0)
+		done := make(chan *answered)
+		go func() { done <- w.send(w.Context(), reset) }()
+		synctest.Wait()
+		time.Sleep(3 * time.Second)
+		release()
+		if a := <-done; w.show(a) != badLink {
+			t.Errorf("a link that expired while its request waited: %s", w.show(a))
+		}
+	})
+}
