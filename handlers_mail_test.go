@@ -107,6 +107,7 @@ func TestResetByMail(t *testing.T) {
 		{"a new password must not contain the username", asked + `POST /reset-password {"token":"$reset","new_password":"my name is JohnDoe"}`, badPassword("must not contain the username")},
 		{"a new password that is refused does not use up the link", asked + `POST /reset-password {"token":"$reset","new_password":"short"} ; ` + reset, "204"},
 		{"the rules of a password are not shown without a valid link", `POST /reset-password {"token":"x","new_password":"short"}`, badLink},
+		{"nor with a link that was used", asked + reset + ` ; POST /reset-password {"token":"$reset","new_password":"short"}`, badLink},
 		{"both fields are required", `POST /reset-password {}`, invalidFields("token is required", "new_password is required")},
 		{"a reset forgets failed logins", asked + "repeat 5 POST /token username=johndoe&password=wrong ; " + reset + " ; POST /token username=johndoe&password=a+new+password", tokens},
 		{"a reset gets a 503 if the store cannot write, and the link still works", asked + "store fails ; " + reset + " ; store works ; " + reset, "204"},

@@ -42,10 +42,11 @@ const beat = 100 * time.Millisecond
 
 // oneAccount is a plan with all actions on one account.
 var oneAccount = plan{
-	reads: []choice{{30, doReadMe}, {30, doRefresh}, {10, doListSessions}, {10, doIntrospect}, {5, doReadUser}},
+	reads: []choice{{30, doReadMe}, {30, doRefresh}, {10, doListSessions}, {10, doIntrospect}, {5, doReadUser}, {2, doMakeLink}},
 	changes: []choice{
 		{24, doEndOthers}, {20, doRefresh}, {6, doRevoke}, {4, doEndOne}, {2, doChangePassword}, {1, doDeleteMe}, {1, doRegister}, {1, doLogin},
 		{2, doDisable}, {2, doEnable}, {2, doPromote}, {2, doDemote}, {1, doReset}, {2, doEndAll}, {1, doDeleteUser},
+		{3, doUseLink},
 	},
 	rest: 10 * time.Millisecond, previous: 15, operations: 500,
 	begin: (*history).beginUnregistered,
@@ -105,6 +106,13 @@ type history struct {
 	lost, made int // responses lost, sessions created
 	accounts   []known
 	sessions   []*held
+	links      []heldLink
+}
+
+// heldLink is the token of a link, which the clients may use more than once.
+type heldLink struct {
+	name, account int
+	token         string
 }
 
 // known has what the clients believe about an account.
@@ -236,6 +244,8 @@ func (h *history) sensible(rnd *rand.Rand, a action, account int, s *held) actio
 		return doEnable
 	case k.forgot && rnd.IntN(4) == 0:
 		return doReset
+	case a == doUseLink && !slices.ContainsFunc(h.links, func(l heldLink) bool { return l.account == account }):
+		return doReadMe
 	case a == doEndAll && !h.tr.endAll || a.admins() && k.id == 0:
 		return doReadMe
 	}
@@ -253,11 +263,13 @@ func (h *history) fillIn(rnd *rand.Rand, o *operation, s *held) {
 		if rnd.IntN(20) == 0 {
 			o.password = 0
 		}
-	case doChangePassword, doReset:
+	case doChangePassword, doReset, doUseLink:
 		o.next = h.newPassword()
 	}
 	switch {
 	case o.action == doRegister || o.action == doLogin:
+	case o.action == doUseLink:
+		o.session = h.link(rnd, o.account)
 	case o.action == doRefresh:
 		o.session, o.generation = s.name, h.generation(rnd, s)
 	case o.action == doRevoke:
@@ -277,7 +289,7 @@ func (h *history) fillIn(rnd *rand.Rand, o *operation, s *held) {
 
 // hashes reports whether a request hashes a password.
 func (a action) hashes() bool {
-	return slices.Contains([]action{doRegister, doLogin, doChangePassword, doDeleteMe, doReset}, a)
+	return slices.Contains([]action{doRegister, doLogin, doChangePassword, doDeleteMe, doReset, doUseLink}, a)
 }
 
 func (h *history) newPassword() int {
@@ -305,6 +317,18 @@ func (h *history) session(rnd *rand.Rand, account int) *held {
 		return nil
 	}
 	return all[rnd.IntN(len(all))]
+}
+
+// link picks one of the two newest links of an account, so that it is often used twice.
+func (h *history) link(rnd *rand.Rand, account int) int {
+	var names []int
+	for _, l := range h.links {
+		if l.account == account {
+			names = append(names, l.name)
+		}
+	}
+	names = names[max(0, len(names)-2):]
+	return names[rnd.IntN(len(names))]
 }
 
 func (h *history) liveSessions(account int) (n int) {
@@ -369,7 +393,7 @@ func (h *history) write(client int, o operation, out answer) {
 	switch {
 	case out.status == http.StatusTooManyRequests: // no effect, and no information
 		return
-	case out.lost() && o.action.reads():
+	case out.lost() && (o.action.reads() || o.action == doMakeLink): // nobody has that link
 		return
 	case out.lost():
 		h.lost++
@@ -394,7 +418,10 @@ func (h *history) request(o operation) (method, path, token string, body any) {
 		token = h.held(o.by).access
 	}
 	named := ""
-	if o.session != 0 {
+	if o.action == doUseLink {
+		i := slices.IndexFunc(h.links, func(l heldLink) bool { return l.name == o.session })
+		named = h.links[i].token
+	} else if o.session != 0 {
 		s := h.held(o.session)
 		if named = s.access; o.generation > 0 {
 			named = s.refresh[o.generation-1]
@@ -423,6 +450,8 @@ func requestBody(o operation, username, token string) any {
 		return object{"password": password}
 	case doReset:
 		return object{"new_password": next}
+	case doUseLink:
+		return object{"token": token, "new_password": next}
 	case doDisable, doEnable:
 		return object{"disabled": o.action == doDisable}
 	case doPromote:
@@ -464,6 +493,10 @@ func (h *history) understand(o *operation, reply clusterAnswer) answer {
 		s.refresh = []string{token}
 		h.sessions = append(h.sessions, s)
 		out.generation = 1
+	case doMakeLink:
+		link, _ := reply.body["link"].(string)
+		_, token, _ := strings.Cut(link, "#reset=")
+		h.links = append(h.links, heldLink{o.number, o.account, token})
 	case doRefresh:
 		out.generation = h.refreshed(o, reply)
 	case doListSessions:
@@ -568,7 +601,7 @@ func (h *history) learnSuccess(o operation, k *known) {
 		h.over(func(s *held) bool { return s.name == o.session })
 	case doEndOthers:
 		h.over(func(s *held) bool { return s.account == o.account && s.name != o.by })
-	case doChangePassword, doReset:
+	case doChangePassword, doReset, doUseLink:
 		k.password, k.forgot = o.next, false
 		h.over(func(s *held) bool { return s.account == o.account && s.name != o.number })
 	case doDeleteMe, doDeleteUser:

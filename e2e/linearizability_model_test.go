@@ -45,6 +45,10 @@ const (
 	doReset      action = "PUT /users/{id}/password"
 	doEndAll     action = "DELETE /users/{id}/sessions"
 	doDeleteUser action = "DELETE /users/{id}"
+	doMakeLink   action = "POST /users/{id}/reset-link"
+
+	// Whoever has a link sets a new password.
+	doUseLink action = "POST /reset-password"
 
 	// A crash is not a request: the only copy of the server is killed.
 	crash action = "kill -9"
@@ -57,7 +61,7 @@ func (a action) reads() bool {
 
 // admins reports whether a request is for admins, and names an account by its ID.
 func (a action) admins() bool {
-	return slices.Contains([]action{doReadUser, doDisable, doEnable, doPromote, doDemote, doReset, doEndAll, doDeleteUser}, a)
+	return slices.Contains([]action{doReadUser, doDisable, doEnable, doPromote, doDemote, doReset, doEndAll, doDeleteUser, doMakeLink}, a)
 }
 
 // root stands for the session of an admin outside of the history, which no request of the
@@ -71,7 +75,7 @@ type operation struct {
 	account    int   // the index of the account in the history
 	id         int64 // of the account, in the path or in the response; 0 if in neither
 	by         int   // the session of the access token, or root
-	session    int   // the session in the request
+	session    int   // the session in the request, or the link: the number of the request that made it
 	generation int   // of the token in the request
 	password   int   // the current password in the request
 	next       int   // the new password in the request
@@ -133,6 +137,7 @@ type account struct {
 	password        int
 	disabled, admin bool
 	sessions        []session // that have not ended
+	links           []int     // that can still set a password
 }
 
 // unknownID is the ID of an account whose registration had no response.
@@ -249,6 +254,8 @@ func (s *state) perform(o operation, late bool) answer {
 	case doRevoke:
 		s.end(o.session)
 		return answer{status: 200}
+	case doUseLink:
+		return a.useLink(o)
 	}
 	caller, refusal := s.admit(o)
 	switch {
@@ -364,7 +371,7 @@ func (s *state) own(o operation, a *account) answer {
 		if a.password != o.password {
 			return answer{status: 403, detail: wrongPassword}
 		}
-		a.password, a.sessions = o.next, []session{{name: o.number, generation: 1}}
+		a.password, a.sessions, a.links = o.next, []session{{name: o.number, generation: 1}}, nil
 		return answer{status: 200, generation: 1}
 	case doDeleteMe:
 		switch {
@@ -382,7 +389,7 @@ func (s *state) own(o operation, a *account) answer {
 // administer performs the actions of an admin on an account.
 func (s *state) administer(o operation, a *account, own bool) answer {
 	switch {
-	case own && (o.action == doReset || o.action == doDeleteUser):
+	case own && (o.action == doReset || o.action == doDeleteUser || o.action == doMakeLink):
 		return answer{status: 403} // their own account has another path
 	case a.id == 0 || a.id != o.id:
 		return answer{status: 404}
@@ -399,8 +406,11 @@ func (s *state) administer(o operation, a *account, own bool) answer {
 	case doPromote, doDemote:
 		a.admin = o.action == doPromote
 	case doReset:
-		a.password, a.sessions = o.next, nil
+		a.password, a.sessions, a.links = o.next, nil, nil
 		return answer{status: 204}
+	case doMakeLink:
+		a.links = append(a.links, o.number)
+		return answer{status: 201}
 	case doEndAll:
 		a.sessions = nil
 		return answer{status: 204}
@@ -409,6 +419,18 @@ func (s *state) administer(o operation, a *account, own bool) answer {
 		return answer{status: 204}
 	}
 	return answer{status: 200, disabled: a.disabled, admin: a.admin}
+}
+
+// useLink sets a new password, which ends all links and sessions.
+func (a *account) useLink(o operation) answer {
+	switch {
+	case !slices.Contains(a.links, o.session):
+		return answer{status: 400}
+	case a.disabled:
+		return answer{status: 400, detail: inactive}
+	}
+	a.password, a.sessions, a.links = o.next, nil, nil
+	return answer{status: 204}
 }
 
 // lastAdmin reports whether a is the last active admin.
@@ -472,6 +494,7 @@ func (s *state) clone() *state {
 	n := &state{accounts: slices.Clone(s.accounts), pending: slices.Clone(s.pending), lastID: s.lastID, root: s.root}
 	for i := range n.accounts {
 		n.accounts[i].sessions = slices.Clone(n.accounts[i].sessions)
+		n.accounts[i].links = slices.Clone(n.accounts[i].links)
 	}
 	return n
 }
@@ -492,6 +515,11 @@ func (s *state) settled() *state {
 		number(int64(a.password))
 		flag(a.disabled)
 		flag(a.admin)
+		slices.Sort(a.links)
+		number(int64(len(a.links)))
+		for _, name := range a.links {
+			number(int64(name))
+		}
 		number(int64(len(a.sessions)))
 		for _, v := range a.sessions {
 			number(int64(v.name))
@@ -519,6 +547,8 @@ func (s *state) hopeless(o operation) bool {
 	switch o.action {
 	case doRegister, doLogin:
 		return false
+	case doUseLink:
+		return !slices.Contains(s.accounts[o.account].links, o.session)
 	case doRefresh, doRevoke:
 		return gone(o.session)
 	case doEndOne:
@@ -529,7 +559,7 @@ func (s *state) hopeless(o operation) bool {
 
 func sameAccounts(a, b []account) bool {
 	return slices.EqualFunc(a, b, func(a, b account) bool {
-		return a.id == b.id && a.password == b.password && a.disabled == b.disabled && a.admin == b.admin && slices.Equal(a.sessions, b.sessions)
+		return a.id == b.id && a.password == b.password && a.disabled == b.disabled && a.admin == b.admin && slices.Equal(a.sessions, b.sessions) && slices.Equal(a.links, b.links)
 	})
 }
 
@@ -573,6 +603,10 @@ func (o operation) String() string {
 		text += fmt.Sprintf(", password %d to %d, for session %d", o.password, o.next, o.number)
 	case doReset:
 		text += fmt.Sprint(", password ", o.next)
+	case doMakeLink:
+		text += fmt.Sprint(", link ", o.number)
+	case doUseLink:
+		text += fmt.Sprintf(", link %d, password %d", o.session, o.next)
 	case doRefresh, doRevoke, doIntrospect:
 		text += fmt.Sprintf(", token %d of session %d", o.generation, o.session)
 	case doEndOne:
@@ -647,6 +681,9 @@ func TestModelTellsHistoriesThatTheContractAllows(t *testing.T) {
 	admin := func(from, to int, what action, out answer) porcupine.Operation {
 		return event(from, to, operation{action: what, by: root, id: 7, next: 2}, out)
 	}
+	useLink := func(from, to, status int) porcupine.Operation {
+		return event(from, to, operation{action: doUseLink, session: 101, next: 2}, answer{status: status})
+	}
 	change := func(from, to, password, status int) porcupine.Operation {
 		return event(from, to, operation{number: 4, action: doChangePassword, by: 1, password: password, next: 2}, answer{status: status, generation: 1})
 	}
@@ -705,6 +742,12 @@ func TestModelTellsHistoriesThatTheContractAllows(t *testing.T) {
 		{"a password change ends the calling session and creates a new one", true, history{change(0, 1, 1, 200), me(2, 3, 1, 401), me(4, 5, 2, 401), me(6, 7, 4, 200)}},
 		{"an ended session changes the password", false, history{revoke(0, 1, 200), change(2, 3, 1, 200)}},
 		{"a wrong current password changes the password", false, history{change(0, 1, 5, 200)}},
+		{"a link sets a new password and ends all sessions", true, history{admin(0, 1, doMakeLink, answer{status: 201}), useLink(2, 3, 204), me(4, 5, 1, 401), login(6, 7, 1, 401), login(8, 9, 2, 200)}},
+		{"a link works twice", false, history{admin(0, 1, doMakeLink, answer{status: 201}), useLink(2, 3, 204), useLink(4, 5, 204)}},
+		{"of two resets with one link at once, one wins", true, history{admin(0, 1, doMakeLink, answer{status: 201}), useLink(2, 4, 204), useLink(3, 5, 400)}},
+		{"two resets with one link at once both win", false, history{admin(0, 1, doMakeLink, answer{status: 201}), useLink(2, 4, 204), useLink(3, 5, 204)}},
+		{"a link works after a password reset", false, history{admin(0, 1, doMakeLink, answer{status: 201}), admin(2, 3, doReset, answer{status: 204}), useLink(4, 5, 204)}},
+		{"a login with the old password during a reset leaves a session", false, history{admin(0, 1, doMakeLink, answer{status: 201}), useLink(3, 4, 204), login(2, 5, 1, 200), me(6, 7, 3, 200)}},
 		{"a username is taken until its account is deleted", true, history{register(0, 1, 8, 400), admin(2, 3, doDeleteUser, answer{status: 204}), register(4, 5, 8, 201)}},
 		{"two accounts have one username", false, history{register(0, 1, 8, 201)}},
 		{"a new account has the ID of a deleted one", false, history{admin(0, 1, doDeleteUser, answer{status: 204}), register(2, 3, 7, 201)}},
