@@ -37,7 +37,7 @@ type compaction struct {
 }
 
 const (
-	compactPiece  = 1 << 20 // bytes between two syncs of the new file
+	compactPiece  = 1 << 18 // bytes between two syncs of the new file
 	compactRounds = 8       // of lines from the old file, before the writer adds the rest
 )
 
@@ -102,7 +102,7 @@ func (c *compaction) write() (err error) {
 		f.shown.mu.RLock()
 		end := f.size
 		f.shown.mu.RUnlock()
-		if end-c.copied < int64(f.piece)/4 {
+		if end-c.copied < int64(f.piece) {
 			break
 		}
 		if err := c.copyLines(end); err != nil {
@@ -140,7 +140,9 @@ func (c *compaction) writeSnapshot() error {
 
 func (c *compaction) put(next change) (err error) {
 	if c.piece, err = appendLine(c.piece, next, false); err == nil && len(c.piece) >= c.store.piece {
+		start := time.Now()
 		err = c.flush()
+		time.Sleep(time.Since(start)) // so the writer has the disk at least half of the time
 	}
 	return err
 }
