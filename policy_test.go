@@ -337,7 +337,7 @@ func TestPagesLimits(t *testing.T) {
 		"minSecret": minSecret, "minDifferentBytes": minDifferentBytes, "maxToken": maxToken, "leeway": leeway,
 		"refreshGrace": refreshGrace, "refreshPause": refreshPause, "maxSessions": maxSessions, "freeTries": freeTries, "freeAddressTries": freeAddressTries,
 		"maxDelay": maxDelay, "maxWaiting": maxWaiting, "knownWaiting": knownWaiting, "maxQueueTime": maxQueueTime, "maxBody": maxBody, "maxInvalid": maxInvalid,
-		"headerTimeout": headerTimeout, "requestTimeout": requestTimeout, "writeTimeout": writeTimeout, "idleTimeout": idleTimeout, "gracePeriod": gracePeriod,
+		"headerTimeout": headerTimeout, "requestTimeout": requestTimeout, "writeTimeout": writeTimeout, "idleTimeout": idleTimeout, "gracePeriod": gracePeriod, "maxProfile": maxProfile, "minClientSecret": minClientSecret,
 		"compactSlack": compactSlack, "maxLine": maxLine, "etcdPatience": etcdPatience,
 	}
 	listed := map[string]bool{}
