@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // This file is for the programs around the server: clients that look for its endpoints,
@@ -79,6 +81,55 @@ func (s *server) forwardAuth(c *call) (reply, error) {
 		}
 	}
 	return out, nil
+}
+
+// introspection is the response of RFC 7662, section 2.2.
+type introspection struct {
+	Active    bool   `json:"active"`
+	TokenType string `json:"token_type,omitempty"`
+	Issuer    string `json:"iss,omitempty"`
+	Audience  string `json:"aud,omitempty"`
+	Subject   string `json:"sub,omitempty"`
+	SessionID string `json:"sid,omitempty"`
+	Username  string `json:"username,omitempty"`
+	Role      Role   `json:"role,omitempty"`
+	IssuedAt  int64  `json:"iat,omitempty"`
+	ExpiresAt int64  `json:"exp,omitempty"`
+}
+
+// introspect tells an admin about tokens of either kind. To a resource server, a refresh
+// token is not active: it must not pass for an access token.
+func (s *server) introspect(c *call) (reply, error) {
+	g, err := s.readToken(c.form)
+	if errors.Is(err, ErrToken) || g.Generation != 0 && c.user.ID == 0 {
+		return replyJSON(http.StatusOK, introspection{})
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	session, u, err := s.store.Session(c.Context(), g.UserID, g.SessionID)
+	if errors.Is(err, ErrNotFound) || u.Disabled {
+		return replyJSON(http.StatusOK, introspection{})
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	now := time.Now()
+	usable := g.Generation == session.Generation || session.Superseded(g.Generation, now)
+	if g.Generation == 0 {
+		usable = g.access.ValidAt(now)
+	}
+	if !usable {
+		return replyJSON(http.StatusOK, introspection{})
+	}
+	active := introspection{
+		Active: true, Issuer: s.Issuer, Audience: s.Issuer, Subject: strconv.FormatInt(u.ID, 10), SessionID: session.ID,
+		Username: u.Username, Role: u.Role, IssuedAt: session.LastUsedAt.Unix(), ExpiresAt: session.ExpiresAt.Unix(),
+	}
+	if g.Generation == 0 {
+		active.TokenType, active.IssuedAt, active.ExpiresAt = "bearer", g.access.IssuedAt, g.access.ExpiresAt
+	}
+	return replyJSON(http.StatusOK, active)
 }
 
 // admitClient admits the resource server that may introspect access tokens. If the

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -235,53 +234,4 @@ func (s *server) revoke(c *call) (reply, error) {
 		s.metrics.count("stdauth_sessions_ended_total")
 	}
 	return replyJSON(http.StatusOK, struct{}{}) // some clients parse even this
-}
-
-// introspection is the response of RFC 7662, section 2.2.
-type introspection struct {
-	Active    bool   `json:"active"`
-	TokenType string `json:"token_type,omitempty"`
-	Issuer    string `json:"iss,omitempty"`
-	Audience  string `json:"aud,omitempty"`
-	Subject   string `json:"sub,omitempty"`
-	SessionID string `json:"sid,omitempty"`
-	Username  string `json:"username,omitempty"`
-	Role      Role   `json:"role,omitempty"`
-	IssuedAt  int64  `json:"iat,omitempty"`
-	ExpiresAt int64  `json:"exp,omitempty"`
-}
-
-// introspect tells an admin about tokens of either kind. To a resource server, a refresh
-// token is not active: it must not pass for an access token.
-func (s *server) introspect(c *call) (reply, error) {
-	g, err := s.readToken(c.form)
-	if errors.Is(err, ErrToken) || g.Generation != 0 && c.user.ID == 0 {
-		return replyJSON(http.StatusOK, introspection{})
-	}
-	if err != nil {
-		return reply{}, err
-	}
-	session, u, err := s.store.Session(c.Context(), g.UserID, g.SessionID)
-	if errors.Is(err, ErrNotFound) || u.Disabled {
-		return replyJSON(http.StatusOK, introspection{})
-	}
-	if err != nil {
-		return reply{}, err
-	}
-	now := time.Now()
-	usable := g.Generation == session.Generation || session.Superseded(g.Generation, now)
-	if g.Generation == 0 {
-		usable = g.access.ValidAt(now)
-	}
-	if !usable {
-		return replyJSON(http.StatusOK, introspection{})
-	}
-	active := introspection{
-		Active: true, Issuer: s.Issuer, Audience: s.Issuer, Subject: strconv.FormatInt(u.ID, 10), SessionID: session.ID,
-		Username: u.Username, Role: u.Role, IssuedAt: session.LastUsedAt.Unix(), ExpiresAt: session.ExpiresAt.Unix(),
-	}
-	if g.Generation == 0 {
-		active.TokenType, active.IssuedAt, active.ExpiresAt = "bearer", g.access.IssuedAt, g.access.ExpiresAt
-	}
-	return replyJSON(http.StatusOK, active)
 }

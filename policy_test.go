@@ -96,7 +96,7 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"shares.go":        {lower, stores + upper + secret + "Store User Session"},
 
 		"handlers.go":         {system, stores + "settings"},
-		"handlers_stack.go":   {system + logs + "time", clock + stores + "settings Tokens"},
+		"handlers_stack.go":   {system + logs, stores + "settings Tokens"},
 		"handlers_token.go":   {system + logs, stores + "settings"},
 		"handlers_users.go":   {system + logs, stores + "settings Tokens"},
 		"http_body.go":        {system + logs, stores + "Store Session settings Hasher Tokens Passwords"},
