@@ -541,6 +541,7 @@ func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
 		writes int               // in the cluster
 	}{
 		{name: "is not made if the decision takes too long", fault: func(*fakeEtcd) {}, decide: late, took: late, want: errSessionEnded, writes: 0},
+		{name: "is not made if the decision takes until then", fault: func(*fakeEtcd) {}, decide: late / 2, took: late / 2, want: errSessionEnded, writes: 0},
 		{name: "is not made if no member accepts it in time", fault: func(c *fakeEtcd) {
 			over := time.Now().Add(late)
 			c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
