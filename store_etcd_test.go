@@ -1209,6 +1209,30 @@ func TestEtcdImport(t *testing.T) {
 	wantEqual(t, "the keys after a part of the first import arrived late", c.keys(), before)
 }
 
+// TestEtcdImportStops: whoever stops an import need not wait for its end.
+func TestEtcdImportStops(t *testing.T) {
+	c := newFakeEtcd()
+	s := testedStore{c.open(t), t}
+	var users []User
+	for id := range int64(200) {
+		u := newUser(fmt.Sprint("user", id))
+		u.ID = id + 1
+		users = append(users, u)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	writes := 0
+	c.fails(func(_ *fakeEtcd, _, path string, body []byte) error {
+		if isWrite(path, body) {
+			if writes++; writes == 2 {
+				stop()
+			}
+		}
+		return nil
+	})
+	wantErr(t, "Import that is stopped", s.Import(ctx, users, 0), context.Canceled)
+	wantEqual(t, "the writes of the import", writes, 2)
+}
+
 // TestEtcdDamagedValue: a value that is not an account is an error and is not overwritten.
 func TestEtcdDamagedValue(t *testing.T) {
 	c := newFakeEtcd()
