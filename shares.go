@@ -68,6 +68,7 @@ func newShares() shares {
 type budget[K comparable] struct {
 	total, share int
 	most         int // for one client, if not 0
+	newcomers    int // a client that holds nothing may take one until so many are used, if not 0
 
 	mu   sync.Mutex
 	used int
@@ -79,8 +80,11 @@ func (b *budget[K]) take(client K, n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	holds, free := b.held[client]+n, b.total-b.used-n
-	if holds > b.share*(free+1) || b.most > 0 && holds > b.most {
+	if first := holds == 1 && b.used < b.newcomers; !first && holds > b.share*(free+1) {
 		return false // + 1, or the last one would stay free
+	}
+	if b.most > 0 && holds > b.most {
+		return false
 	}
 	if b.held == nil {
 		b.held = map[K]int{}
@@ -191,8 +195,9 @@ const (
 func newHashQueue(cores int) *hashQueue {
 	pinnedThreads()
 	q := &hashQueue{running: make(chan struct{}, cores), next: make(chan struct{})}
-	q.places = budget[netip.Prefix]{total: maxWaiting - knownWaiting, share: 2} // one alone gets half of the queue
-	q.known = budget[netip.Prefix]{total: knownWaiting, share: 1}
+	q.places = budget[netip.Prefix]{share: 2, newcomers: maxWaiting - knownWaiting} // one alone gets half of the queue
+	q.known = budget[netip.Prefix]{share: 1, newcomers: knownWaiting}
+	q.setLength(maxWaiting)
 	return q
 }
 
@@ -253,18 +258,19 @@ func (q *hashQueue) passOn() {
 }
 
 // measure makes the queue no longer than what can be hashed in maxQueueTime, at the
-// speed of the last hashes.
+// speed of the last hashes. A client of which nothing waits may still enter.
 func (q *hashQueue) measure(took time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.took = cmp.Or(q.took, took)
-	q.took += (took - q.took) / 4
-	length := maxWaiting
-	if q.took > 0 {
-		length = min(length, cap(q.running)*int(maxQueueTime/q.took))
+	if q.took += (took - q.took) / 4; q.took > 0 {
+		q.setLength(min(maxWaiting, cap(q.running)*int(maxQueueTime/q.took)))
 	}
-	q.known.resize(length / 4)
-	q.places.resize(length - length/4)
+}
+
+func (q *hashQueue) setLength(n int) {
+	q.known.resize(n / 4)
+	q.places.resize(n - n/4)
 }
 
 // hashing counts the hashes that run in this process.

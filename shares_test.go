@@ -124,6 +124,11 @@ func TestQueueIsBoundedInTime(t *testing.T) {
 				if q.places.total != test.want {
 					t.Errorf("%d places, want %d", q.places.total, test.want)
 				}
+				for i := range 96 {
+					if _, err := q.enter(t.Context(), netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), false); err != nil {
+						t.Fatalf("the first hash of client %d of 96 = %v, want a place", i+1, err)
+					}
+				}
 			})
 		})
 	}
