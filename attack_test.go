@@ -1580,3 +1580,98 @@ func TestAuditLog(t *testing.T) {
 		})
 	}
 }
+
+// TestAttackStrangersFromEverywhere: strangers from many networks fill the queue for
+// hashing. A client from whose network the account has a live session still logs in, and
+// no stranger learns which names have an account.
+func TestAttackStrangersFromEverywhere(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.addUser("kim", "secret")
+		for _, from := range []string{"2001:db8:1::1", "192.0.2.77"} {
+			w.do("POST /token from " + from + " username=johndoe&password=secret")
+		}
+		w.keepTokens("left")
+		w.do("POST /revoke token=$left")
+		q := w.server.passwords.queue
+		for range cap(q.running) {
+			q.running <- struct{}{}
+		}
+		for i := 0; ; i++ {
+			if _, err := q.enter(w.Context(), netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), false); err != nil {
+				break
+			}
+		}
+		counting := &countingStore{Store: w.store}
+		w.server.store = counting
+		busy := oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many passwords are being checked", "Retry-After: 1")
+		for _, tt := range []struct{ who, login, want string }{
+			{"the owner from the network of a session", "POST /token username=johndoe&password=secret", tokens},
+			{"the owner from the /48 of a session", "POST /token from 2001:db8:1:9::1 username=johndoe&password=secret", tokens},
+			{"the owner from another network", "POST /token from 192.0.2.9 username=johndoe&password=secret", busy},
+			{"the owner from the network of a session that has ended", "POST /token from 192.0.2.77 username=johndoe&password=secret", busy},
+			{"an owner without sessions", "POST /token username=kim&password=secret", busy},
+			{"a stranger who tries a name without an account", "POST /token from 192.0.2.9 username=nobody&password=secret", busy},
+			{"a stranger who tries a name with an account", "POST /token from 192.0.2.9 username=johndoe&password=guess", busy},
+			{"a stranger who registers", `POST /users/ from 192.0.2.9 {"username":"mallory","password":"correct horse"}`, refusal(503, "too_busy", "Too many passwords are being checked", "Retry-After: 1")},
+		} {
+			response := make(chan *answered, 1)
+			counting.calls = ""
+			go func() { response <- w.send(w.Context(), tt.login) }()
+			synctest.Wait()
+			if strings.Contains(tt.login, "/token") && counting.calls != "UserByName Sessions " {
+				t.Errorf("%s: the server calls %sof the store, want the same for all", tt.who, counting.calls)
+			}
+			q.passOn() // a core is free, and goes to a known client if one waits
+			synctest.Wait()
+			for len(q.running) < cap(q.running) {
+				q.running <- struct{}{}
+			}
+			if got := w.show(<-response); got != tt.want {
+				t.Errorf("%s\n  got %s\n  want %s", tt.who, got, tt.want)
+			}
+		}
+	})
+}
+
+// A countingStore writes down the reads of a login.
+type countingStore struct {
+	Store
+	calls string
+}
+
+func (s *countingStore) UserByName(ctx context.Context, name string) (User, error) {
+	s.calls += "UserByName "
+	return s.Store.UserByName(ctx, name)
+}
+
+func (s *countingStore) Sessions(ctx context.Context, id int64) ([]Session, error) {
+	s.calls += "Sessions "
+	return s.Store.Sessions(ctx, id)
+}
+
+// TestAttackImportedHash: a hash in the store is stronger than those of the server. Once
+// the server has met it, every login takes as long, so it does not reveal its account.
+func TestAttackImportedHash(t *testing.T) {
+	w := newWorld(t, 1000)
+	w.addUser("imported", "secret", func(u *User) { u.PasswordHash = Hasher{Iterations: 300_000}.Hash("secret") })
+	w.server.meetHashes(t.Context())
+	quickest := map[string]time.Duration{}
+	for i := range 100 {
+		for _, name := range []string{"imported", "johndoe", "nobody"} {
+			start := time.Now()
+			w.do(fmt.Sprintf("POST /token from 192.0.2.%d username=%s&password=wrong", i, name))
+			took := time.Since(start)
+			if w.last.status != 401 {
+				t.Fatalf("a wrong login as %s = %d, want 401", name, w.last.status)
+			}
+			if quickest[name] == 0 || took < quickest[name] {
+				quickest[name] = took
+			}
+		}
+		// Other programs can only slow logins down. A leak is a factor of 300.
+		if most, least := max(quickest["imported"], quickest["johndoe"], quickest["nobody"]), min(quickest["imported"], quickest["johndoe"], quickest["nobody"]); i >= 4 && most < 3*least {
+			return
+		}
+	}
+	t.Errorf("the quickest wrong logins take %v, want the same for all names", quickest)
+}

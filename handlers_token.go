@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -96,6 +97,24 @@ func (s *server) known(c *call, id int64) (bool, error) {
 	}
 	sessions, err := s.store.Sessions(c.Context(), id)
 	return slices.ContainsFunc(sessions, c.near), err
+}
+
+// meetHashes shows all hashes of the store to Passwords, in the background: on etcd this
+// may take a while.
+func (s *server) meetHashes(ctx context.Context) {
+	for after := int64(0); ctx.Err() == nil; {
+		page, err := s.store.Users(ctx, UserFilter{}, after, 1000)
+		if err == nil && len(page) == 0 {
+			return
+		}
+		for _, u := range page {
+			s.passwords.Meet(u.PasswordHash)
+			after = u.ID
+		}
+		if err != nil {
+			time.Sleep(time.Second)
+		}
+	}
 }
 
 // rehash replaces a hash that is weaker than new ones. If it cannot, the next login will.

@@ -22,6 +22,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -171,6 +172,11 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 		}
 		s.store = store
 		s.opening.Store(false)
+		reading, cancel := context.WithCancel(ctx)
+		var read sync.WaitGroup
+		read.Go(func() { s.meetHashes(reading) })
+		defer read.Wait()
+		defer cancel()
 		if profiles != nil {
 			debug.Handler = debugHandler(s.metrics)
 			go func() { failed <- debug.Serve(profiles) }()
