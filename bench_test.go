@@ -67,6 +67,19 @@ func BenchmarkMetrics(b *testing.B) {
 	}
 }
 
+// BenchmarkForwardAuth measures GET /forward-auth, and in the same run GET /users/me/. "ratio"
+// is the quotient of the times.
+func BenchmarkForwardAuth(b *testing.B) {
+	w := benchWorld(b)
+	me := w.request(b.Context(), "GET /users/me/ as john")
+	for _, path := range []string{"/forward-auth", "/forward-auth?role=user"} {
+		forward := w.request(b.Context(), "GET "+path+" as john")
+		b.Run(path[1:], func(b *testing.B) {
+			sideBySide(b, serving(b, w.handler, me, 200), serving(b, w.handler, forward, 204))
+		})
+	}
+}
+
 // BenchmarkBadToken measures a forged token. It is refused by its MAC, without a lookup.
 func BenchmarkBadToken(b *testing.B) {
 	w := benchWorld(b)

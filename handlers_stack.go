@@ -136,18 +136,24 @@ func (s *server) introspect(c *call) (reply, error) {
 // request has no credentials of a client, tried is false.
 func (s *server) admitClient(c *call) (tried bool, err error) {
 	id, secret, basic := c.BasicAuth()
-	switch {
-	case basic: // both are encoded (RFC 6749, section 2.3.1); what is not becomes empty
-		id, _ = url.QueryUnescape(id)
-		secret, _ = url.QueryUnescape(secret)
-	case c.Header.Get("Authorization") == "" && c.form["client_secret"] != "":
+	if !basic {
 		id, secret = c.form["client_id"], c.form["client_secret"]
-	default:
+	}
+	if !basic && (secret == "" || c.Header.Get("Authorization") != "") {
 		return false, nil
 	}
+	isRight := s.isClient(id, secret)
+	if basic && !isRight { // both are encoded (RFC 6749, section 2.3.1), but not by all clients
+		id, _ = url.QueryUnescape(id)
+		secret, _ = url.QueryUnescape(secret)
+		isRight = s.isClient(id, secret)
+	}
+	return true, s.passwords.countGuess(c.Context(), "client "+id, c.from, isRight)
+}
+
+func (s *server) isClient(id, secret string) bool {
 	given, want := sha256.Sum256([]byte(id+"\x00"+secret)), sha256.Sum256([]byte(s.IntrospectID+"\x00"+s.IntrospectSecret))
-	right := subtle.ConstantTimeCompare(given[:], want[:]) == 1 && s.IntrospectSecret != ""
-	return true, s.passwords.countGuess(c.Context(), "client "+id, c.from, right)
+	return subtle.ConstantTimeCompare(given[:], want[:]) == 1 && s.IntrospectSecret != ""
 }
 
 // countGuess counts a try of a secret that needs no hash, as Check does for one that does.

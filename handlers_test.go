@@ -228,7 +228,9 @@ func TestIntrospectClient(t *testing.T) {
 
 		{"a wrong secret of a resource server is refused", restart + wrongKey, wrong},
 		{"a wrong ID of a resource server is refused", restart + "POST /introspect client_id=rs1&client_secret=5%2B5%25is~a:secret!&token=$john", wrong},
-		{"a secret in HTTP Basic that is not percent-encoded is another secret", restart + "POST /introspect " + basic("rs0:5+5%25is~a:secret!") + "token=$john", wrong},
+		{"a secret in HTTP Basic need not be percent-encoded, as some clients do not", restart + "POST /introspect " + basic("rs0:5+5%is~a:secret!") + "token=$john", active},
+		{"a secret in HTTP Basic that is half percent-encoded is another secret", restart + "POST /introspect " + basic("rs0:5+5%25is~a:secret!") + "token=$john", wrong},
+		{"another scheme with the ID and secret of a resource server is refused", restart + "POST /introspect " + strings.Replace(encoded, "Basic", "Foo", 1) + "token=$john", oauthRefusal(401, "invalid_client", "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")},
 		{"HTTP Basic with a broken percent sign is refused", restart + "POST /introspect " + basic("rs0:5%") + "token=$john", wrong},
 		{"HTTP Basic without a secret is refused", restart + "POST /introspect " + basic("rs0:") + "token=$john", wrong},
 		{"a resource server without an ID is refused", restart + "POST /introspect client_secret=5%2B5%25is~a:secret!&token=$john", wrong},
