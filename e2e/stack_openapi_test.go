@@ -124,15 +124,15 @@ func TestStackPrismFinds(t *testing.T) {
 		fmt.Fprint(w, `{"status":1}`)
 	}))
 	defer broken.Close()
-	for server, want := range map[string]int{s.URL: 0, broken.URL: 1} {
+	for server, finds := range map[string]bool{s.URL: false, broken.URL: true} {
 		address, found := startPrism(t, server)
 		resp, err := http.Get(address + "/healthz")
 		if err != nil {
 			t.Fatal(err)
 		}
 		readAll(t, resp, http.StatusOK)
-		if got := found(); len(got) != want {
-			t.Errorf("Prism finds %q, want %d violations", got, want)
+		if got := found(); (len(got) > 0) != finds {
+			t.Errorf("Prism finds %q, want something: %v", got, finds)
 		}
 	}
 }

@@ -248,7 +248,7 @@ func startProgram(t testing.TB, cmd *exec.Cmd, address string) (stop func(), err
 			t.Logf("%s says at the end:\n%s", cmd.Path, text[max(0, len(text)-2000):])
 		}
 	})
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		select {
 		case err := <-done:
 			done <- err
