@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -87,6 +88,25 @@ func TestStackProxies(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestStackTrap: with /introspect in place of /forward-auth, nginx lets everybody in, as the
+// page says. The response to an invalid token is a 200.
+func TestStackTrap(t *testing.T) {
+	s := startServer(t, "SECRET_KEY="+testKeyHex)
+	people := newPeople(t, s)
+	nginx := proxies[0]
+	asked := "proxy_pass http://127.0.0.1:8000/introspect;\nproxy_method POST;\nproxy_set_body token=$http_authorization;\n" +
+		"proxy_set_header Content-Type application/x-www-form-urlencoded;\nproxy_set_header Authorization \"Bearer " + people.admin + "\";\n"
+	text := stackBlock(t, nginx.section, nginx.language, 0)
+	text = replaced(t, text, [2]string{"proxy_pass http://127.0.0.1:8000/forward-auth;\n        proxy_method $auth_method;\n        proxy_pass_request_body off;\n        proxy_set_header Content-Length \"\";\n", asked})
+	wrong, err := nginx.try(t, s, people, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "an invalid token: GET /: the status is 200, want 401"; !slices.Contains(wrong, want) {
+		t.Errorf("nginx that asks /introspect: %q, want %q", wrong, want)
 	}
 }
 
