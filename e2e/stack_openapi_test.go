@@ -83,7 +83,8 @@ func TestStackPrism(t *testing.T) {
 	b.click("#run-all")
 	b.until(`document.querySelectorAll("[data-state=done]").length > 0`)
 	b.until(finished)
-	if got := eval[string](b, `document.getElementById("progress").textContent`); got != "10 of 10 done" {
+	got := eval[string](b, `document.getElementById("progress").textContent`)
+	if done, all, _ := strings.Cut(strings.TrimSuffix(got, " done"), " of "); done != all || done == "" {
 		t.Errorf("the walkthrough ends with: %s", got)
 	}
 	// Prism never answers a body that is not JSON, and ends at a name that is not ASCII. A
