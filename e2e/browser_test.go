@@ -58,7 +58,7 @@ func openTab(t testing.TB, width, height int64, scheme string) *tab {
 	if err := chromedp.Do(ctx); err != nil { // starts the browser
 		t.Fatal(err)
 	}
-	ctx, cancelTime := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancelTime := context.WithTimeout(ctx, 4*time.Minute)
 	t.Cleanup(cancelTime)
 	b.ctx = ctx
 	b.do(chromedp.EmulateViewport(width, height))

@@ -72,7 +72,7 @@ func TestCodeOfASuccess(t *testing.T) {
 		}
 	}
 	b.do(chromedp.KeyEvent("n")) // there is none
-	if b.hop() != names[len(names)-1] || b.hop() != "respond" {
+	if b.hop() != names[len(names)-1] || b.hop() != "server.observe" {
 		t.Errorf("the last function is %s", b.hop())
 	}
 	b.do(chromedp.KeyEvent("p"))

@@ -256,7 +256,7 @@ func TestRulesFilter(t *testing.T) {
 	b := openTab(t, 1280, 900, "light")
 	b.open(s)
 	b.click("#rules-open")
-	b.until(`/^[45]\d\d rules$/.test(document.getElementById("rules-count").textContent)`)
+	b.until(`/^\d{3} rules$/.test(document.getElementById("rules-count").textContent)`)
 	b.do(chromedp.SendKeys(chromedp.CSS("#rules-filter"), "replay other session"))
 	b.until(`document.getElementById("rules-count").textContent === "1 rule"`)
 	if text := eval[string](b, `document.getElementById("rules-list").innerText`); !strings.Contains(text, "the replay of a refresh token ends no other session of the account") {

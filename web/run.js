@@ -32,12 +32,13 @@ export function whyNot({do: command, want}, {demo}) {
   if (command.includes(" ; ")) return "several steps";
   if (!/^[A-Z]/.test(command)) return "not for a browser";
   if (!demo) return "needs the demo accounts";
+  if (want.includes("http://127.0.0.1:8000")) return "depends on -public-url";
   const request = parse(command);
   const {method, as, from, headers} = request;
   const status = Number(want.slice(0, 3));
   if (namesIn(request, command).some((name) => !(name in people)) || /jane|dora/.test(command + want) || /^200\n(Link|\[\{)/.test(want)) return "needs other accounts";
   const fields = headers.map(([name]) => name).concat(as.map(() => "Authorization"));
-  if (from || method === "GET" && request.body || command.includes("\uFFFD") || fields.some((name) => notForPages.test(name)) || new Set(fields).size < fields.length) return "not for a browser";
+  if (from || method === "GET" && request.body || /%2e/i.test(request.path) || command.includes("\uFFFD") || fields.some((name) => notForPages.test(name)) || new Set(fields).size < fields.length) return "not for a browser";
   if (status >= 300 && status < 400) return "redirects";
   if (/^(PATCH|PUT|DELETE)$/.test(method) && (status < 300 || status === 404 || status === 409)) return "would change an account";
   return "";
@@ -91,7 +92,7 @@ async function cleanUp({status, json, path, responseHeaders}, request, values) {
 
 // show writes a response down as the tests do: status, some headers, body.
 function show({status, method, text, responseHeaders}, values) {
-  const headers = ["WWW-Authenticate", "Location", "Link", "Retry-After", "Allow"]
+  const headers = ["WWW-Authenticate", "Location", "Link", "Retry-After", "Allow", "Remote-User", "Remote-Groups", "Remote-Email", "Remote-Name"]
     .filter((name) => responseHeaders[name.toLowerCase()]).map((name) => `${name}: ${responseHeaders[name.toLowerCase()]}`);
   const body = method === "HEAD" ? "" : text.trimEnd();
   const shown = [status, ...headers, ...body ? [body.startsWith("[{") ? body.replaceAll("},{", "},\n{") : body] : []].join("\n");
