@@ -336,7 +336,8 @@ func TestPagesLimits(t *testing.T) {
 		"DefaultIterations": DefaultIterations, "minPassword": minPassword, "maxPassword": maxPassword,
 		"minSecret": minSecret, "minDifferentBytes": minDifferentBytes, "maxToken": maxToken, "leeway": leeway,
 		"refreshGrace": refreshGrace, "refreshPause": refreshPause, "maxSessions": maxSessions, "freeTries": freeTries, "freeAddressTries": freeAddressTries,
-		"maxDelay": maxDelay, "maxWaiting": maxWaiting, "knownWaiting": knownWaiting, "maxQueueTime": maxQueueTime, "maxBody": maxBody, "maxInvalid": maxInvalid,
+		"maxDelay": maxDelay, "maxWaiting": maxWaiting, "knownWaiting": knownWaiting, "maxQueueTime": maxQueueTime, "clientConnections": clientConnections, "maxStreams": maxStreams, "maxBytes": maxBytes, "streamBytes": streamBytes,
+		"maxRegistrations": maxRegistrations, "maxChanges": maxChanges, "maxSpent": maxSpent, "maxBody": maxBody, "maxInvalid": maxInvalid,
 		"headerTimeout": headerTimeout, "requestTimeout": requestTimeout, "writeTimeout": writeTimeout, "idleTimeout": idleTimeout, "gracePeriod": gracePeriod, "maxProfile": maxProfile, "minClientSecret": minClientSecret,
 		"compactSlack": compactSlack, "maxLine": maxLine, "etcdPatience": etcdPatience,
 	}
