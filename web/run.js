@@ -32,7 +32,7 @@ export function whyNot({do: command, want}, {demo}) {
   if (command.includes(" ; ")) return "several steps";
   if (!/^[A-Z]/.test(command)) return "not for a browser";
   if (!demo) return "needs the demo accounts";
-  if (want.includes("http://127.0.0.1:8000")) return "depends on -public-url";
+  if (want.includes("//127.0.0.1:8000")) return "depends on -public-url";
   const request = parse(command);
   const {method, as, from, headers} = request;
   const status = Number(want.slice(0, 3));
