@@ -417,14 +417,47 @@ func TestPublicURL(t *testing.T) {
 	}
 }
 
+// TestPublicURLByDefault: a server on a loopback address knows where its clients are. Any
+// other must be told.
+func TestPublicURLByDefault(t *testing.T) {
+	t.Parallel()
+	const path = "/.well-known/oauth-authorization-server"
+	s := launch(t, nil)
+	if got := s.do("GET", path, "", ""); got.status != 200 || !strings.Contains(got.body, `"issuer":"`+s.url+`"`) {
+		t.Errorf("GET %s on a loopback address = %d %s, want the issuer %s", path, got.status, got.body, s.url)
+	}
+	s.stop()
+	s = launch(t, []string{"-addr", ":0", "-admin", "root"}, "ADMIN_PASSWORD=staple battery")
+	if got := s.do("GET", path, "", ""); got.status != 404 {
+		t.Errorf("GET %s on all addresses = %d %s, want 404", path, got.status, got.body)
+	}
+	s.stop()
+}
+
+// TestErrorsAfterASignal: what fails then was interrupted, whatever the store says.
+func TestErrorsAfterASignal(t *testing.T) {
+	t.Parallel()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for ctx, want := range map[context.Context]error{t.Context(): ErrUnavailable, ended: context.Canceled} {
+		set := &settings{store: memory}
+		err := set.withStore(ctx, slog.New(slog.DiscardHandler), func(Store) error { return ErrUnavailable })
+		if !errors.Is(err, want) {
+			t.Errorf("withStore = %v, want %v", err, want)
+		}
+	}
+}
+
 // TestCheck: -check asks a running server whether it is ready.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	cert, key := writeCertificate(t)
 	plain, secure := launch(t, nil), launch(t, []string{"-tls-cert", cert, "-tls-key", key})
-	full := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { http.Error(w, "the disk is\x1bfull", 503) }))
+	full := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "the disk is\x1bfull", http.StatusServiceUnavailable)
+	}))
 	defer full.Close()
-	moved := httptest.NewServer(http.RedirectHandler(plain.url+"/readyz", 302))
+	moved := httptest.NewServer(http.RedirectHandler(plain.url+"/readyz", http.StatusFound))
 	defer moved.Close()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
