@@ -25,7 +25,7 @@ const (
 	sameSync   = `"same_sync":true,`
 
 	maxLine   = 1 << 16 // bytes; ours are under 4,000
-	blockSize = 4 * maxLine
+	blockSize = 2 * maxLine
 )
 
 // A loaded is the result of loadFile. It counts from the beginning of the file.
@@ -54,7 +54,7 @@ func loadFile(ctx context.Context, m *MemoryStore, file file) (found loaded, err
 	}
 	found.size = info.Size()
 	ctx, cancel := context.WithCancel(ctx)
-	blocks := make(chan chan []fileLine, runtime.GOMAXPROCS(0))
+	blocks := make(chan chan []fileLine, 8*runtime.GOMAXPROCS(0))
 	var readErr error
 	go func() {
 		defer close(blocks)

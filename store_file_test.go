@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -1108,6 +1109,131 @@ func TestCompactionKeepsChangesMadeMeanwhile(t *testing.T) {
 	}
 	want := f.contents()
 	wantEqual(t, "the store opened again", f.reopen().contents(), want)
+}
+
+// TestChangesDuringACompaction: a compaction is held at its first sync of the new file.
+func TestChangesDuringACompaction(t *testing.T) {
+	held := func(t *testing.T) (openedFile, *heldFolder) {
+		f := filledStore(t)
+		d := &heldFolder{folder: f.file.folder, began: make(chan struct{}), goOn: make(chan struct{})}
+		f.file.folder, f.file.file = d, heldFile{f.file.file, d, false}
+		f.compact()
+		<-d.began
+		return f, d
+	}
+	noNewFile := func(t *testing.T, f openedFile) {
+		t.Helper()
+		if _, err := os.Stat(f.path + ".new"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("Stat of the new file = %v, want none", err)
+		}
+	}
+	t.Run("changes do not wait for a compaction, and are in the new file", func(t *testing.T) {
+		f, d := held(t)
+		for n := range 50 {
+			f.rotate(f.login(f.create(newUser(fmt.Sprint("meanwhile", n)))))
+		}
+		f.remove(3)
+		want := f.contents()
+		d.release()
+		f.logs.await("compacted the store")
+		wantEqual(t, "the store after the compaction", f.contents(), want)
+		noNewFile(t, f)
+		f.create(newUser("afterwards"))
+		want = f.contents()
+		wantEqual(t, "the store opened again", f.reopen().contents(), want)
+	})
+	t.Run("a compaction that is due during another one does not start", func(t *testing.T) {
+		f, d := held(t)
+		for n := range 5 { // the file has no limit yet
+			f.create(newUser(fmt.Sprint("meanwhile", n)))
+		}
+		d.release()
+		f.logs.await("compacted the store")
+		wantEqual(t, "new files that were created", d.created.Load(), 1)
+	})
+	t.Run("a store that is closed during a compaction gives it up", func(t *testing.T) {
+		f, d := held(t)
+		f.create(newUser("meanwhile"))
+		want := f.contents()
+		time.AfterFunc(10*time.Millisecond, d.release)
+		f.close()
+		noNewFile(t, f)
+		wantEqual(t, "the store opened again", openFile(t, f.path).contents(), want)
+	})
+	t.Run("a compaction that takes the last space of the disk makes room for a change", func(t *testing.T) {
+		f, d := held(t)
+		d.full.Store(true)
+		f.create(newUser("late"))
+		wantErr(t, "Ready", f.Ready(t.Context()), nil)
+		noNewFile(t, f)
+		want := f.contents()
+		wantEqual(t, "the store opened again", f.reopen().contents(), want)
+	})
+	t.Run("a disk that fails during a compaction leaves no new file", func(t *testing.T) {
+		f, d := held(t)
+		d.broken.Store(true)
+		time.AfterFunc(10*time.Millisecond, d.release)
+		_, err := f.CreateUser(t.Context(), Caller{}, newUser("unlucky"))
+		wantErr(t, "CreateUser", err, ErrUnavailable)
+		noNewFile(t, f)
+		wantEqual(t, "new files that were created", d.created.Load(), 1)
+	})
+}
+
+// A heldFolder holds a compaction at the first sync of the new file until goOn is closed.
+type heldFolder struct {
+	folder
+	began, goOn  chan struct{}
+	once         sync.Once
+	created      atomic.Int64
+	full, broken atomic.Bool
+}
+
+func (d *heldFolder) release() { d.once.Do(func() { close(d.goOn) }) }
+
+func (d *heldFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	d.created.Add(1)
+	f, err := d.folder.OpenFile(name, flag, perm)
+	return heldFile{f, d, true}, err
+}
+
+func (d *heldFolder) Holds(name string, f file) (bool, error) {
+	return d.folder.Holds(name, f.(heldFile).file)
+}
+
+// Remove makes room.
+func (d *heldFolder) Remove(name string) error {
+	d.full.Store(false)
+	return d.folder.Remove(name)
+}
+
+type heldFile struct {
+	file
+	in  *heldFolder
+	new bool
+}
+
+func (f heldFile) WriteAt(b []byte, offset int64) (int, error) {
+	if !f.new && f.in.full.Load() {
+		f.in.release()
+		return 0, syscall.ENOSPC
+	}
+	return f.file.WriteAt(b, offset)
+}
+
+func (f heldFile) Sync() error {
+	select {
+	case <-f.in.goOn:
+	default:
+		if f.new {
+			close(f.in.began)
+			<-f.in.goOn
+		}
+	}
+	if !f.new && f.in.broken.Load() {
+		return errors.New("input/output error")
+	}
+	return f.file.Sync()
 }
 
 // TestCompactionWaitsUntilItPays: a compaction writes everything live again. It waits
