@@ -4,67 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"log/slog"
-	"math"
 	"net/http"
-	"net/netip"
 	"runtime/debug"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
-)
-
-// Config holds the settings that the handlers need.
-type Config struct {
-	Issuer         string
-	AccessTTL      time.Duration
-	Sessions       Lifetimes
-	Closed         bool           // only an admin may create accounts
-	Demo           bool           // the demo accounts exist: the page offers them
-	TLS            bool           // browsers are told to use HTTPS only
-	CORSOrigins    []string       // "http://localhost:3000", or ":*" for any port
-	TrustedProxies []netip.Prefix // whose X-Forwarded-For is trusted
-	Iterations     int            // of the password hash
-	PublicURL      string         // where clients reach the server, without a slash at its end; may be empty
-	Mail           MailConfig
-
-	IntrospectID, IntrospectSecret string // of the client that may introspect, or empty
-}
-
-// A server handles requests. It holds nothing that must survive a restart.
-type server struct {
-	Config
-	store     Store
-	tokens    *Tokens
-	passwords *Passwords
-	mailer    *Mailer // nil if mail is off
-	log       *slog.Logger
-	metrics   *metrics
-	shares    shares
-	opening   atomic.Bool // the store is being read, and store is not set yet
-
-	crossOrigin http.CrossOriginProtection
-	warnOfProxy sync.Once
-}
-
-// A route says who may call it, what body it takes, and which handler serves it.
-type route struct {
-	pattern string
-	who     who
-	body    bodyType
-	handle  func(*call) (reply, error)
-	what    string
-}
-
-// who says who may call a route.
-type who string
-
-const (
-	anyone     who = "anyone"
-	activeUser who = "active user"
-	admin      who = "admin"
-	inspector  who = "admin or resource server"
 )
 
 // routes is the API. Tests compare README.md and openapi.json with this table.
@@ -214,12 +157,6 @@ func bearerToken(r *http.Request) (token string, ok bool) {
 	}
 	token = strings.TrimLeft(h[len(scheme):], " ")
 	return token, token != ""
-}
-
-// pathID returns the {id} of the path, or 0, which no account has.
-func pathID(c *call) int64 {
-	id, _ := wholeNumber(c.PathValue("id"), 1, math.MaxInt64)
-	return id
 }
 
 func (s *server) healthz(c *call) (reply, error) {

@@ -2,10 +2,66 @@ package main
 
 import (
 	"encoding/json"
+	"log/slog"
+	"math"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
+)
+
+// Config holds the settings that the handlers need.
+type Config struct {
+	Issuer         string
+	AccessTTL      time.Duration
+	Sessions       Lifetimes
+	Closed         bool           // only an admin may create accounts
+	Demo           bool           // the demo accounts exist: the page offers them
+	TLS            bool           // browsers are told to use HTTPS only
+	CORSOrigins    []string       // "http://localhost:3000", or ":*" for any port
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For is trusted
+	Iterations     int            // of the password hash
+	PublicURL      string         // where clients reach the server, without a slash at its end; may be empty
+	Mail           MailConfig
+
+	IntrospectID, IntrospectSecret string // of the client that may introspect, or empty
+}
+
+// A server handles requests. It holds nothing that must survive a restart.
+type server struct {
+	Config
+	store     Store
+	tokens    *Tokens
+	passwords *Passwords
+	mailer    *Mailer // nil if mail is off
+	log       *slog.Logger
+	metrics   *metrics
+	shares    shares
+	opening   atomic.Bool // the store is being read, and store is not set yet
+
+	crossOrigin http.CrossOriginProtection
+	warnOfProxy sync.Once
+}
+
+// A route says who may call it, what body it takes, and which handler serves it.
+type route struct {
+	pattern string
+	who     who
+	body    bodyType
+	handle  func(*call) (reply, error)
+	what    string
+}
+
+// who says who may call a route.
+type who string
+
+const (
+	anyone     who = "anyone"
+	activeUser who = "active user"
+	admin      who = "admin"
+	inspector  who = "admin or resource server"
 )
 
 // A call is one request on its way through the server. endpoint makes it and passes it
@@ -41,11 +97,19 @@ func (c *call) near(v Session) bool {
 	return err == nil && site(from) == site(c.from)
 }
 
+var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
+
 // routeName returns the route without its method and "{$}".
 func (c *call) routeName() string { return routeName(c.route) }
 
 func routeName(pattern string) string {
 	return strings.TrimSuffix(pattern[strings.IndexByte(pattern, ' ')+1:], "{$}")
+}
+
+// pathID returns the {id} of the path, or 0, which no account has.
+func pathID(c *call) int64 {
+	id, _ := wholeNumber(c.PathValue("id"), 1, math.MaxInt64)
+	return id
 }
 
 // A reply is the response to a call. The zero reply is an empty 200.

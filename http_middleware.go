@@ -123,8 +123,6 @@ func (s *server) noSecretInQuery(c *call) error {
 	return nil
 }
 
-var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
-
 // noRoute handles requests that no route matches. If one would match with the other
 // choice of a last slash, it redirects there. If one would match with another method,
 // it names the methods: 204 for OPTIONS, else 405.

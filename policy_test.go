@@ -108,7 +108,7 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"http_browser.go":     {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
 		"http_proxy.go":       {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
 		"http_page.go":        {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
-		"http_call.go":        {system + logs + "net/url", stores + "Store server settings problem Hasher Tokens Passwords"},
+		"http_call.go":        {system + "net/url", stores + "settings problem Hasher"},
 
 		"main.go":          {"flag crypto/tls", "User Session problem call reply"},
 		"main_offline.go":  {http + "flag os os/signal", "problem call reply Tokens Session"},
