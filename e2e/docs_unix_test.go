@@ -26,8 +26,8 @@ func TestEtcdPage(t *testing.T) {
 	}
 	sh := startPaste(t)
 	// The page imports a file. This one has the admin that the page would create.
-	if out, err := run(t, sh.dir, []string{"SECRET_KEY=" + testKey, "NEW_PASSWORD=staple battery"}, "sh", "-c",
-		binary+" -addr 127.0.0.1:0 -store users.jsonl -admin root >/dev/null 2>log & until grep -q listening log; do sleep 0.1; done; kill $!; wait"); err != nil {
+	if out, err := run(t, sh.dir, []string{"SECRET_KEY=" + testKey, "ADMIN_PASSWORD=staple battery"}, "sh", "-c",
+		binary+" -addr 127.0.0.1:0 -store users.jsonl -admin root >/dev/null 2>log & until grep -q listening log; do kill -0 $! || exit; sleep 0.1; done; kill $!; wait"); err != nil {
 		t.Fatalf("a file of accounts: %v\n%s", err, out)
 	}
 	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```(?:\n\n```text\n(.*?)```)?").FindAllStringSubmatch(repoFile(t, "docs/etcd.md"), -1)
