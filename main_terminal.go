@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,10 +28,11 @@ func isTerminal(w io.Writer) bool {
 }
 
 // discards reports whether w is the null device, to which many services write. Go also
-// opens it in place of a standard output that is closed.
+// opens it in place of a standard output that is closed. On Windows, os.SameFile takes all
+// devices and pipes for one file, so there the answer is no.
 func discards(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok {
+	if !ok || runtime.GOOS == "windows" {
 		return false
 	}
 	info, err := f.Stat()
@@ -85,7 +87,7 @@ func (set *settings) newLog(w io.Writer, getenv func(string) string) *slog.Logge
 	case set.logFormat == "json":
 		return slog.New(slog.NewJSONHandler(w, options))
 	case isTerminal(w):
-		return slog.New(&terminalHandler{w: w, level: set.logLevel, colour: getenv("NO_COLOR") == ""})
+		return slog.New(&terminalHandler{w: w, level: set.logLevel, colour: getenv("NO_COLOR") == "" && runtime.GOOS != "windows"})
 	}
 	return slog.New(slog.NewTextHandler(w, options))
 }

@@ -735,7 +735,11 @@ func TestLostPassword(t *testing.T) {
 	file, absent := filepath.Join(dir, "users.jsonl"), filepath.Join(dir, "absent.jsonl")
 	writeAccounts(t, file, User{Username: "ada", Role: RoleUser})
 	before := readText(t, file)
-	for name, stdout := range map[string]io.Writer{"full": brokenWriter{}, "the null device": null, "closed": closed} {
+	outputs := map[string]io.Writer{"full": brokenWriter{}, "the null device": null, "closed": closed}
+	if runtime.GOOS == "windows" {
+		delete(outputs, "the null device") // which Go cannot tell from a console
+	}
+	for name, stdout := range outputs {
 		for _, args := range []string{"-admin root -store " + absent, "-admin root -store " + file, "-reset-password ada -store " + file} {
 			var stderr bytes.Buffer
 			status := run(t.Context(), append(strings.Fields(args), "-addr=127.0.0.1:0"), envOf("SECRET_KEY="+settingsKey), stdout, &stderr)
