@@ -339,6 +339,7 @@ func TestPagesLimits(t *testing.T) {
 		"maxDelay": maxDelay, "maxWaiting": maxWaiting, "knownWaiting": knownWaiting, "maxQueueTime": maxQueueTime, "clientConnections": clientConnections, "maxStreams": maxStreams, "maxBytes": maxBytes, "streamBytes": streamBytes,
 		"maxRegistrations": maxRegistrations, "maxChanges": maxChanges, "maxSpent": maxSpent, "maxBody": maxBody, "maxInvalid": maxInvalid,
 		"headerTimeout": headerTimeout, "requestTimeout": requestTimeout, "writeTimeout": writeTimeout, "idleTimeout": idleTimeout, "gracePeriod": gracePeriod, "maxProfile": maxProfile, "minClientSecret": minClientSecret,
+		"mailsAnHour": mailsAnHour, "mailInterval": mailInterval, "maxMails": maxMails, "mailPatience": mailPatience, "smtpPatience": smtpPatience,
 		"compactSlack": compactSlack, "maxLine": maxLine, "etcdPatience": etcdPatience,
 	}
 	listed := map[string]bool{}

@@ -122,6 +122,50 @@ func BenchmarkLoginStorm(b *testing.B) {
 	}
 }
 
+// BenchmarkLoginStormWithResets is the same storm, in which each client also asks for a
+// reset after each login, on all cores.
+//
+//	go -C e2e test -run '^$' -bench LoginStormWithResets -benchtime 3x
+func BenchmarkLoginStormWithResets(b *testing.B) {
+	s := startServer(b)
+	access, _ := logIn(b, s, "admin", "secret")
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: time.Minute}
+	defer client.CloseIdleConnections()
+	var without, with []float64
+	for b.Loop() {
+		for _, resets := range []bool{false, true} {
+			ctx, stop := context.WithCancel(b.Context())
+			var asking sync.WaitGroup
+			for n := range 64 {
+				asking.Go(func() {
+					for resets && ctx.Err() == nil {
+						body := strings.NewReader(fmt.Sprintf(`{"username":"user%d"}`, n))
+						if resp, err := client.Post(s.URL+"/forgot-password", "application/json", body); err == nil {
+							resp.Body.Close()
+						}
+						time.Sleep(time.Second) // as long as a login takes
+					}
+				})
+			}
+			probe := startProbe(b, s, access)
+			storm(b, s, 64, 5*time.Second)
+			_, busy := probe.stop()
+			stop()
+			asking.Wait()
+			if resets {
+				with = append(with, percentile(busy, 99))
+			} else {
+				without = append(without, percentile(busy, 99))
+			}
+		}
+	}
+	slices.Sort(without)
+	slices.Sort(with)
+	b.ReportMetric(without[len(without)/2], "storm-p99-ms")
+	b.ReportMetric(with[len(with)/2], "with-resets-p99-ms")
+	b.ReportMetric(0, "ns/op")
+}
+
 // BenchmarkVictimLogin measures the share of the logins of a victim that succeed while 300
 // connections try passwords for random names without pause, from one address or from 300.
 // The victim is known, because the account has a live session from the same network, or a
