@@ -573,7 +573,7 @@ func TestSignIn(t *testing.T) {
 // The demo buttons are the first of the content that the Tab key comes to.
 func TestDemoButtonsComeEarly(t *testing.T) {
 	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
+	b := openTab(t, 1440, 900, "light")
 	b.open(s)
 	b.do(chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.Enter)) // the link that skips the bar
 	for range 10 {
