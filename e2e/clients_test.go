@@ -68,6 +68,7 @@ func TestOAuth2Error(t *testing.T) {
 		if !ok || refused.ErrorCode != "invalid_grant" || refused.ErrorDescription != "Incorrect username or password" {
 			t.Errorf("error = %#v, want invalid_grant", err)
 		}
+		s.stop(t) // writes the whole log
 		if n := strings.Count(s.log.String(), "login=failed"); n != tries {
 			t.Errorf("with AuthStyle %d the package logs in %d times, want %d", style, n, tries)
 		}

@@ -96,13 +96,13 @@ func TestReadmeGoVerify(t *testing.T) {
 // TestReadmeTypeScript: the client in TypeScript installs what it needs, generates its types,
 // compiles, and refreshes.
 func TestReadmeTypeScript(t *testing.T) {
-	s := startServer(t, "-access-ttl", "1s")
+	s := startServer(t)
 	dir := t.TempDir()
 	_, text := snippet(t, s, "ts", 0, "client.ts")
 	_, config := snippet(t, s, "json", 0, "tsconfig.json")
 	writeFile(t, filepath.Join(dir, "tsconfig.json"), config)
 	writeFile(t, filepath.Join(dir, "client.ts"), text+`
-await new Promise((resolve) => setTimeout(resolve, 1500));
+tokens = {...tokens, access_token: "expired"};
 console.log((await api.GET("/users/me/")).response.status);
 `)
 	installs(t, dir, commandsWith(t, s, "openapi-fetch"))
@@ -161,21 +161,22 @@ func TestReadmePython(t *testing.T) {
 	prints(t, "John Doe\n", nil, find(t, "apt-get install python3", "python3", "python"), file)
 }
 
-// afterExpiry makes the JavaScript, which runs in Node and in a browser, refresh after the
-// token has expired.
-const afterExpiry = `
-await new Promise((resolve) => setTimeout(resolve, 1500));
+// afterRefusal makes the JavaScript, which runs in Node and in a browser, refresh when five
+// calls at once are refused.
+const afterRefusal = `
+tokens = {...tokens, access_token: "expired"};
 const together = await Promise.all([1, 2, 3, 4, 5].map(() => call("/users/me/")));
 console.log(together.map(({status}) => status).join(" "));
 `
 
 func TestReadmeJavaScript(t *testing.T) {
-	s := startServer(t, "-access-ttl", "1s")
+	s := startServer(t)
 	file, text := snippet(t, s, "js", 0, "client.mjs")
-	if err := os.WriteFile(file, []byte(text+afterExpiry), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(text+afterRefusal), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	prints(t, "John Doe\n200 200 200 200 200\n", nil, node(t), file)
+	s.stop(t) // writes the whole log
 	if n := strings.Count(s.log.String(), "route=/token "); n != 2 {
 		t.Errorf("five calls at once asked for tokens %d times, want 2: the login and one refresh", n)
 	}
@@ -189,8 +190,8 @@ func TestReadmeFrontEnd(t *testing.T) {
 		flags []string
 		want  string
 	}{
-		{"a front end on localhost may call a server with demo accounts", []string{"-access-ttl", "1s"}, "John Doe 200 200 200 200 200"},
-		{"a front end of an origin in -cors-origin may call the server", []string{"-access-ttl", "1s", "-cors-origin", "ORIGIN"}, "John Doe 200 200 200 200 200"},
+		{"a front end on localhost may call a server with demo accounts", nil, "John Doe 200 200 200 200 200"},
+		{"a front end of an origin in -cors-origin may call the server", []string{"-cors-origin", "ORIGIN"}, "John Doe 200 200 200 200 200"},
 		{"a front end of another origin may not call the server", []string{"-cors-origin", "https://app.example.com"}, "failed"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -214,7 +215,7 @@ func TestReadmeFrontEnd(t *testing.T) {
 			}
 			s := startServer(t, test.flags...)
 			_, text := snippet(t, s, "js", 0, "client.js")
-			script = text + afterExpiry
+			script = text + afterRefusal
 			b := openTab(t, 1280, 900, "light")
 			b.visit(front.URL)
 			b.until(`document.body.dataset.said`)
