@@ -105,7 +105,7 @@ func (s *server) serve(c *call, route route) (out reply, err error) {
 	if unread != nil {
 		return reply{}, unread
 	}
-	if c.Method == http.MethodPatch || c.Method == http.MethodDelete {
+	if c.user.ID != 0 && (c.Method == http.MethodPatch || c.Method == http.MethodDelete) {
 		if err := s.shares.changes.spend(changer{account: cmp.Or(pathID(c), c.user.ID), admin: c.by.Admin}); err != nil {
 			return reply{}, err
 		}

@@ -851,6 +851,7 @@ func TestChanges(t *testing.T) {
 		{"a change beyond 60 a minute is refused", many + change, tooMany},
 		{"a minute later, an account may be changed again", many + "wait 1m ; " + change, "200\n" + john},
 		{"ending other sessions is a change", "repeat 60 DELETE /users/me/sessions as john ; " + change, tooMany},
+		{"requests without a route, which need no token, are no changes", "repeat 61 DELETE /nowhere ; PATCH /users/me", "307\nLocation: /users/me/"},
 		{"reading is no change", "repeat 61 GET /users/me/ as john ; " + change, "200\n" + john},
 		{"the changes of one account do not count for another", many + "DELETE /users/me/sessions as jane", "204"},
 		{"too many changes do not prevent a new password", many + `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`, tokens},

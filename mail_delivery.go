@@ -152,8 +152,8 @@ const (
 var errNoTLS = errors.New("the server does not offer STARTTLS")
 
 // deliver makes one attempt. It logs in and sends the letter under TLS only, under a
-// certificate that the system trusts, unless the server is on this machine and needs no
-// password. Without a letter, it only tries whether it could send one.
+// certificate that the system trusts. A server on this machine may take the letter, but
+// not the password, in clear. Without a letter, it only tries whether it could send one.
 func (s *smtpServer) deliver(ctx context.Context, l *letter) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // closes the connection
@@ -192,14 +192,16 @@ func (s *smtpServer) startTLS(c *smtp.Client) error {
 	if s.implicit || s.user == "" && isLoopback(s.host) {
 		return nil
 	}
-	if offered, _ := c.Extension("STARTTLS"); !offered {
+	if offered, _ := c.Extension("STARTTLS"); !offered && isLoopback(s.host) {
+		return nil // in clear, and so without the password
+	} else if !offered {
 		return errNoTLS
 	}
 	return c.StartTLS(&s.config)
 }
 
 func (s *smtpServer) logIn(c *smtp.Client) error {
-	if s.user == "" {
+	if _, secure := c.TLSConnectionState(); s.user == "" || !secure {
 		return nil
 	}
 	return c.Auth(smtp.PlainAuth("", s.user, s.password, s.host))

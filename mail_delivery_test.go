@@ -160,8 +160,8 @@ func TestDelivery(t *testing.T) {
 		{"a server that hangs at QUIT has the mail", func(_ *smtpServer, f *fakeSMTP) { f.answers["QUIT"] = "hang" }, "sent", 10 * time.Second},
 
 		{"a server without STARTTLS gets nothing", func(_ *smtpServer, f *fakeSMTP) { f.noTLS = true }, "the server does not offer STARTTLS", 0},
-		{"nor does one on this machine with a password", func(s *smtpServer, f *fakeSMTP) { s.host, f.noTLS = "localhost", true }, "the server does not offer STARTTLS", 0},
-		{"nor does another that needs no password", func(s *smtpServer, f *fakeSMTP) { s.user, f.noTLS = "", true }, "the server does not offer STARTTLS", 0},
+		{"a server on this machine without STARTTLS gets the mail, but not the password", func(s *smtpServer, f *fakeSMTP) { s.host, f.noTLS, f.answers["AUTH"] = "localhost", true, "drop" }, "sent", 0},
+		{"a server without STARTTLS that needs no password gets nothing", func(s *smtpServer, f *fakeSMTP) { s.user, f.noTLS = "", true }, "the server does not offer STARTTLS", 0},
 		{"a server that refuses STARTTLS gets nothing", func(_ *smtpServer, f *fakeSMTP) { f.answers["STARTTLS"] = "454 not now" }, "the server answered 454", 0},
 		{"a server that goes on in clear after STARTTLS gets nothing", func(_ *smtpServer, f *fakeSMTP) { f.clearTLS = true }, "tls: first record does not look like a TLS handshake", 0},
 		{"a certificate of another name is refused", func(s *smtpServer, _ *fakeSMTP) { s.config.ServerName = "other.example.com" }, "x509: certificate is valid for mail.example.com, not other.example.com", 0},

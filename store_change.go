@@ -212,15 +212,18 @@ func (a *account) with(s Session) (sessions []Session, ended string) {
 	return append(sessions, s), ended
 }
 
-// bounded returns the account with its sessions from the future bounded.
-func (a *account) bounded(now time.Time) *account {
+// bounded returns the account with an end for its sessions from the future that does not
+// move with the clock.
+func (a *account) bounded(life Lifetimes, now time.Time) *account {
 	ahead := func(s Session) bool { return s != s.bounded(now) }
 	if !slices.ContainsFunc(a.sessions, ahead) {
 		return a
 	}
 	sessions := slices.Clone(a.sessions)
 	for i, s := range sessions {
-		sessions[i] = s.bounded(now)
+		if ahead(s) {
+			sessions[i] = s.Within(life, now)
+		}
 	}
 	return &account{a.user, sessions}
 }

@@ -591,6 +591,27 @@ func TestOneFileHasOneProcess(t *testing.T) {
 	child("<nil>")
 }
 
+// TestClockSetBackBetweenStarts: the clock was ahead when a token was replaced, so how long ago that was is unknown.
+// The token is refused, and its session goes on, but not for longer than one of now.
+func TestClockSetBackBetweenStarts(t *testing.T) {
+	path := storePath(t)
+	f := openFile(t, path)
+	u := f.create(newUser("johndoe"))
+	s := f.login(u)
+	s.Generation, s.LastUsedAt, s.ExpiresAt = 2, s.LastUsedAt.Add(40*time.Hour), s.ExpiresAt.Add(40*time.Hour)
+	_, _, err := f.UpdateSession(t.Context(), u.ID, s.ID, func(session *Session, _ User) error { *session = s; return nil })
+	wantErr(t, "UpdateSession", err, nil)
+	f.close()
+
+	f = openFile(t, path)
+	_, _, err = f.UpdateSession(t.Context(), u.ID, s.ID, func(s *Session, _ User) error { return s.Rotate(1, time.Now(), testLife) })
+	wantErr(t, "a refresh with a token that was replaced in 40 hours", err, ErrNotFound)
+	got := f.sessions(u.ID)
+	if len(got) != 1 || time.Until(got[0].ExpiresAt) > testLife.Idle {
+		t.Errorf("the sessions are %v, want one that lasts for %v at most", got, testLife.Idle)
+	}
+}
+
 func TestFailedDiskEndsAllChanges(t *testing.T) {
 	broken := errors.New("input/output error")
 	rows := []struct {
