@@ -253,7 +253,7 @@ func withReferences(t *testing.T, description []byte, part json.RawMessage) stri
 	t.Helper()
 	text, seen := string(part), map[string]bool{}
 	for {
-		added := ""
+		var added strings.Builder
 		for _, m := range regexp.MustCompile(`"\$ref":\s*"#/([^"]+)"`).FindAllStringSubmatch(text, -1) {
 			if seen[m[1]] {
 				continue
@@ -267,12 +267,12 @@ func withReferences(t *testing.T, description []byte, part json.RawMessage) stri
 				}
 				value = object[name]
 			}
-			added += string(value)
+			added.WriteString(string(value))
 		}
-		if added == "" {
+		if added.String() == "" {
 			return text
 		}
-		text += added
+		text += added.String()
 	}
 }
 

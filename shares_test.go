@@ -140,7 +140,7 @@ func TestQueueIsBoundedInTime(t *testing.T) {
 		if e.done() {
 			t.Errorf("a hash that waits = %v after less than %v", e.err, maxQueueTime)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if !e.done() || e.err != ErrBusy {
 			t.Errorf("a hash that has waited for %v = %v, want ErrBusy", maxQueueTime, e.err)
@@ -192,7 +192,7 @@ func TestRate(t *testing.T) {
 		wantErr(t, "another client's first", r.spend("b"), nil)
 		time.Sleep(30*time.Minute - 1)
 		wantLater(t, "a fourth just before the hour", r.spend("a"), full, 1)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		wantErr(t, "a fourth after an hour", r.spend("a"), nil)
 		wantLater(t, "a fifth", r.spend("a"), full, 10*time.Minute)
 		r.undo("a")

@@ -242,14 +242,15 @@ func TestFileThatAnEditorSaved(t *testing.T) {
 	f.close()
 	ours := string(f.bytes())
 	lines := strings.SplitAfter(strings.TrimSuffix(ours, "\n"), "\n")
-	utf16 := "\xff\xfe"
+	var utf16 strings.Builder
+	utf16.WriteString("\xff\xfe")
 	for _, c := range ours {
-		utf16 += string([]byte{byte(c), 0})
+		utf16.WriteString(string([]byte{byte(c), 0}))
 	}
 	for name, row := range map[string]struct{ file, want string }{
 		"a file of ours with CRLF is refused":                   {strings.ReplaceAll(ours, "\n", "\r\n"), "line 2: an editor has changed it: it " + crlf},
 		"a file of ours with a byte order mark is refused":      {"\ufeff" + ours, "line 1: an editor has changed it: it " + mark},
-		"a file in UTF-16 is refused":                           {utf16, "line 1: an editor has changed it: it " + mark},
+		"a file in UTF-16 is refused":                           {utf16.String(), "line 1: an editor has changed it: it " + mark},
 		"a file written by hand with CRLF is read":              {strings.ReplaceAll(fileHeader+anna+`{"last_id":8}`+"\n", "\n", "\r\n"), ""},
 		"a file written by hand with CRLF and no end is read":   {strings.ReplaceAll(fileHeader+anna+`{"last_id":8}`, "\n", "\r\n"), ""},
 		"a header with CRLF is read":                            {strings.ReplaceAll(fileHeader, "\n", "\r\n") + anna, ""},

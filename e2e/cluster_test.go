@@ -508,8 +508,8 @@ func TestClusterBadMember(t *testing.T) {
 	t.Cleanup(elsewhere.Close)
 	for name, respond := range map[string]http.HandlerFunc{
 		"404":        http.NotFound,
-		"403":        func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "forbidden", 403) },
-		"a redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 307) },
+		"http.StatusForbidden":        func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "forbidden", http.StatusForbidden) },
+		"a redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect) },
 		"{}":         func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") },
 		"half a page": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
