@@ -19,7 +19,7 @@ import (
 )
 
 // These tests are the manual of tokens, in the order of auth.go: their form, and what
-// is accepted as one; then password hashes. The attacks by name are in attack_test.go.
+// is accepted as one; then password hashes. The attacks by name are in attack_tokens_test.go.
 
 const testSecret = "correct horse battery staple, and more of it"
 

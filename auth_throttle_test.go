@@ -10,7 +10,7 @@ import (
 )
 
 // The tests of the throttle within. Its rules for clients are in handlers_test.go, and
-// the attempts to get around them in attack_test.go.
+// the attempts to get around them in attack_passwords_test.go.
 
 var clientAddr = netip.MustParseAddr("192.0.2.1")
 

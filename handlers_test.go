@@ -802,7 +802,7 @@ func TestEveryCodeHasARow(t *testing.T) {
 	}
 }
 
-// TestThrottle has the rules; attack_test.go has the attempts to get around them.
+// TestThrottle has the rules; attack_passwords_test.go has the attempts to get around them.
 func TestThrottle(t *testing.T) {
 	const wrong = "POST /token username=johndoe&password=wrong"
 	const right = "POST /token username=johndoe&password=secret"
@@ -840,7 +840,7 @@ func TestThrottle(t *testing.T) {
 	})
 }
 
-// TestChanges has how often one account may be changed. attack_test.go has what else one
+// TestChanges has how often one account may be changed. attack_passwords_test.go has what else one
 // client may use.
 func TestChanges(t *testing.T) {
 	const change = `PATCH /users/me/ as john {"full_name":"John Doe"}`

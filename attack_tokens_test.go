@@ -1,0 +1,577 @@
+package main
+
+import (
+	"bytes"
+	"compress/flate"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf16"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// This file has the attacks with tokens: forged ones, stolen ones, and those of sessions that have ended.
+
+func TestAttackTokenConfusion(t *testing.T) {
+	checkRules(t, []apiRule{
+		{"a refresh token is refused as an access token", "GET /users/me/ as john.refresh", badToken},
+		{"an access token is refused as a refresh token", "POST /token grant_type=refresh_token&refresh_token=$john", wrongRefresh},
+		{"a token with the algorithm none is refused", `GET /users/me/ with "Authorization: Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiIyIn0."`, badToken},
+		{"a request with a valid and an invalid token is refused", `GET /users/me/ with "Authorization: Bearer $john" with "Authorization: Bearer x"`, refusal(400, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"a token of 5000 bytes is refused", `GET /users/me/ with "Authorization: Bearer ` + strings.Repeat("a", 5000) + `"`, badToken},
+	})
+	inPeopledWorld(t, func(w *world) {
+		// Each character of a token counts, even the last, whose low bits belong to
+		// no byte.
+		for name, endpoint := range map[string]string{"john": "GET /users/me/ as forged", "john.refresh": "POST /token grant_type=refresh_token&refresh_token=$forged"} {
+			token := w.vars[name]
+			for i := range token {
+				b := []byte(token)
+				b[i] ^= 1
+				if strings.IndexByte("&%+;=, /\\", b[i]) >= 0 { // a separator in a form or a header
+					b[i] = 'x'
+				}
+				w.vars["forged"] = string(b)
+				if got := w.do(endpoint); !strings.Contains(got, "invalid") {
+					t.Fatalf("%s with byte %d of %s changed\n  got %s", endpoint, i, name, got)
+				}
+			}
+		}
+	})
+}
+
+// TestAttackReregisteredName: the name of a deleted account is registered again. The
+// new account inherits nothing, and the old tokens and password stay invalid.
+func TestAttackReregisteredName(t *testing.T) {
+	again := `DELETE /users/1 as admin ; POST /users/ {"username":"johndoe","password":"correct horse"} ; `
+	checkRules(t, []apiRule{
+		{"an access token of the deleted account is refused", again + "GET /users/me/ as john", badToken},
+		{"a refresh token of the deleted account is refused", again + "POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"the password of the deleted account is refused", again + "POST /token username=johndoe&password=secret", wrongLogin},
+		{"introspection returns inactive for a token of the deleted account", again + "POST /introspect as admin token=$john", "200\n" + `{"active":false}`},
+		{"the ID of the deleted account is not reused", again + "GET /users/1 as admin", notFound},
+	})
+}
+
+func TestAttackReplay(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		chain := []string{w.vars["john.refresh"]}
+		for range 5 {
+			time.Sleep(time.Minute)
+			w.vars["next"] = chain[len(chain)-1]
+			w.do("POST /token grant_type=refresh_token&refresh_token=$next ; keep access_token as live ; keep refresh_token as next")
+			chain = append(chain, w.vars["next"])
+		}
+		w.vars["old"] = chain[1]
+		if got := w.do("POST /token grant_type=refresh_token&refresh_token=$old"); got != wrongRefresh {
+			t.Errorf("a refresh token of four rotations ago\n  got %s\n  want %s", got, wrongRefresh)
+		}
+		for i, token := range chain {
+			w.vars["any"] = token
+			if got := w.do("POST /token grant_type=refresh_token&refresh_token=$any"); got != wrongRefresh {
+				t.Errorf("refresh token %d of the session after a replay\n  got %s\n  want %s", i, got, wrongRefresh)
+			}
+		}
+		if got := w.do("GET /users/me/ as live"); got != badToken {
+			t.Errorf("the access token of the session after a replay\n  got %s\n  want %s", got, badToken)
+		}
+		if log := w.log.String(); !strings.Contains(log, "used again") || !strings.Contains(log, "user=1") {
+			t.Errorf("the log does not have the replay: %s", log)
+		}
+	})
+}
+
+// TestAttackRefreshRace: fifty refreshes at once all get the same valid successor.
+func TestAttackRefreshRace(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		responses := manyAtOnce(w, 50, func(int) string { return "POST /token grant_type=refresh_token&refresh_token=$john.refresh" })
+		distinct := map[string]int{}
+		for _, a := range responses {
+			distinct[fmt.Sprint(a.status, " ", someRefreshToken.FindString(a.body))]++
+		}
+		if len(distinct) != 1 || responses[0].status != 200 {
+			t.Fatalf("50 refreshes at once return %v\n  want the same successor for all", distinct)
+		}
+		w.last = responses[0]
+		if got := w.do("keep refresh_token as next ; wait 1m ; POST /token grant_type=refresh_token&refresh_token=$next"); got != tokens {
+			t.Errorf("the successor: got %s\n  want %s", got, tokens)
+		}
+	})
+}
+
+// TestAttackDeadToken: while a request is held, the session of its caller ends, or the
+// account is disabled, deleted or demoted. Wherever the request is held, it changes
+// nothing, and gets the response that a new request would get.
+func TestAttackDeadToken(t *testing.T) {
+	calls := []struct {
+		as, call string
+		hashes   bool // the request waits for a hash
+	}{
+		{"john", `PATCH /users/me/ as john {"email":"mallory@example.com","current_password":"secret"}`, false},
+		{"john", `DELETE /users/me/ as john {"password":"secret"}`, true},
+		{"john", `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`, true},
+		{"john", "DELETE /users/me/sessions as john", false},
+		{"john", "DELETE /users/me/sessions/$other.sid as john", false},
+		{"boss", `POST /users/ as boss {"username":"mallory","password":"correct horse"}`, true},
+		{"boss", `PATCH /users/3 as boss {"role":"admin"}`, false},
+		{"boss", `PUT /users/3/password as boss {"new_password":"correct horse"}`, true},
+		{"boss", "DELETE /users/3 as boss", false},
+		{"boss", "DELETE /users/3/sessions as boss", false},
+	}
+	// Another admin, or the owner of the token, ends its power. AS is the name of the
+	// token, and ID the ID of its account.
+	ways := []struct {
+		what, do string
+		user     int    // the status for a route of any user
+		admin    int    // the status for a route of admins
+		first    string // before the request begins
+	}{
+		{"its token is revoked", "POST /revoke token=$AS", 401, 401, ""},
+		{"its refresh token is replayed", "POST /token grant_type=refresh_token&refresh_token=$AS.refresh", 401, 401,
+			"POST /token grant_type=refresh_token&refresh_token=$AS.refresh ; wait " + refreshGrace.String()},
+		{"its password is reset", `PUT /users/ID/password as admin {"new_password":"battery staple"}`, 401, 401, ""},
+		{"its account is disabled", `PATCH /users/ID as admin {"disabled":true}`, 400, 400, ""},
+		{"its account is disabled and enabled", `PATCH /users/ID as admin {"disabled":true} ; PATCH /users/ID as admin {"disabled":false}`, 401, 401, ""},
+		{"its account is deleted", "DELETE /users/ID as admin", 401, 401, ""},
+		{"its account is demoted", `PATCH /users/ID as admin {"role":"user"}`, 0, 403, ""},
+	}
+	for _, c := range calls {
+		for _, way := range ways {
+			want := way.user
+			if c.as == "boss" {
+				want = way.admin
+			}
+			if want == 0 {
+				continue
+			}
+			for _, place := range []string{"its body", "its hash", "its write"} {
+				if place == "its body" && !strings.Contains(c.call, "{") || place == "its hash" && !c.hashes {
+					continue
+				}
+				t.Run(c.call+" changes nothing if it is held at "+place+" while "+way.what, func(t *testing.T) {
+					inPeopledWorld(t, func(w *world) {
+						w.restart("-registration=closed")
+						boss := w.addUser("boss", "secret", func(u *User) { u.Role = RoleAdmin })
+						w.login("boss", "boss", "secret")
+						w.login("other", "johndoe", "secret")
+						id := int64(1)
+						if c.as == "boss" {
+							id = boss.ID
+						}
+						names := strings.NewReplacer("AS", c.as, "ID", fmt.Sprint(id))
+						if way.first != "" {
+							w.do(names.Replace(way.first))
+						}
+						release := w.hold(c.call, place)
+						steps := names.Replace(way.do)
+						if place == "its hash" && strings.Contains(steps, "password") { // which waits for a hash itself
+							testedStore{w.memory, t}.update(id, func(u *User) { u.SetPassword(Hasher{1}.Hash("battery staple")) })
+							steps = ""
+						}
+						for step := range strings.SplitSeq(steps, " ; ") {
+							if step == "" {
+								continue
+							}
+							if got := w.do(step); w.last.status >= 300 && !strings.Contains(step, "refresh_token=") {
+								t.Fatalf("%s\n  got %s", step, got)
+							}
+						}
+						before := w.contents()
+						got := release()
+						if got.status != want {
+							t.Errorf("got %s\n  want %d", w.show(got), want)
+						}
+						if diff := cmp.Diff(before, w.contents()); diff != "" {
+							t.Errorf("a dead token has changed the store (-before +after):\n%s", diff)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// hold begins a request and holds it where it waits for its body, for a hash or for
+// its write. The returned function releases the request and returns its response.
+func (w *world) hold(call, place string) (release func() *answered) {
+	w.Helper()
+	done := make(chan *answered, 1)
+	switch place {
+	case "its body":
+		r := w.request(w.Context(), call)
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			w.Fatal(err)
+		}
+		pipe, rest := io.Pipe()
+		r.Body = pipe
+		go func() { done <- w.serve(r, call) }()
+		rest.Write(body[:1]) // the first byte comes at once
+		synctest.Wait()
+		return func() *answered {
+			rest.Write(body[1:])
+			rest.Close()
+			return <-done
+		}
+	case "its hash":
+		leave := w.occupyHashing(0)
+		go func() { done <- w.send(w.Context(), call) }()
+		synctest.Wait()
+		if n := w.server.passwords.queue.waiting(); n != 1 {
+			w.Fatalf("%s: %d requests wait for a hash, want this one", call, n)
+		}
+		return func() *answered { leave(); return <-done }
+	}
+	w.begin(call)
+	return func() *answered {
+		close(w.begun.held)
+		defer func() { w.begun = nil }()
+		return <-w.begun.done
+	}
+}
+
+// contents are the accounts and sessions of a world.
+func (w *world) contents() map[string]any { return testedStore{w.memory, w}.contents() }
+
+func refuseAccess(t *testing.T, attack, token string) {
+	t.Helper()
+	if c, err := testTokens().VerifyAccess(token, testNow); err == nil {
+		t.Errorf("%s: VerifyAccess(%q) = %+v, want ErrToken", attack, token, c)
+	}
+}
+
+// TestAttackAlgorithmNone: the header claims that no signature is needed (RFC 8725,
+// section 2.1).
+func TestAttackAlgorithmNone(t *testing.T) {
+	for _, alg := range []string{"none", "None", "NONE", "nOnE", "none ", "", "null"} {
+		header := `{"alg":"` + alg + `","typ":"JWT"}`
+		unsigned := encode(header) + "." + encode(ourPayload)
+		refuseAccess(t, alg+" without a signature", unsigned+".")
+		refuseAccess(t, alg+" without a third part", unsigned)
+		refuseAccess(t, alg+" with the signature of another token", unsigned+"."+macOf(testSecret, "x"))
+		refuseAccess(t, alg+" with a right MAC", sign(testSecret, header, ourPayload))
+	}
+}
+
+// TestAttackAlgorithmConfusion: the token is signed with another algorithm, and with a
+// key that is public or has another use (RFC 8725, section 2.1). Here the header
+// selects nothing: there is one algorithm.
+func TestAttackAlgorithmConfusion(t *testing.T) {
+	for _, alg := range []string{
+		"HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS512", "EdDSA",
+		"HS256 ", "hs256", "HS2560", "HS", "HS256\\u0000", "dir", "A128KW",
+	} {
+		refuseAccess(t, alg+" over an HS256 MAC", sign(testSecret, `{"alg":"`+alg+`","typ":"JWT"}`, ourPayload))
+	}
+
+	// Tokens signed with the algorithm that they name, by our secret or a new key.
+	signed := func(alg string) string { return encode(`{"alg":"`+alg+`","typ":"JWT"}`) + "." + encode(ourPayload) }
+	hs512 := hmac.New(sha512.New, []byte(testSecret))
+	hs512.Write([]byte(signed("HS512")))
+	refuseAccess(t, "HS512 with our secret", signed("HS512")+"."+encode(string(hs512.Sum(nil))))
+	refuseAccess(t, "HS512 with our secret, cut to 32 bytes", signed("HS512")+"."+encode(string(hs512.Sum(nil)[:32])))
+
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refuseAccess(t, "EdDSA with a key of the attacker", signed("EdDSA")+"."+encode(string(ed25519.Sign(private, []byte(signed("EdDSA"))))))
+
+	// The classic attack: a public key, which everyone has, used as an HMAC key.
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(&key.PublicKey)})
+	refuseAccess(t, "HS256 with a public key as the secret", sign(string(public), ourHeader, ourPayload))
+}
+
+// TestAttackKeyInTheHeader: a header may carry a key, or its address (RFC 7515, sections
+// 4.1.2 to 4.1.6). A server that uses it lets the attacker choose the key, or sends
+// requests for the attacker (RFC 8725, section 2.9). This one has its key and reads no
+// header.
+func TestAttackKeyInTheHeader(t *testing.T) {
+	const attackersKey = "a key of the attacker, long enough for HS256"
+	for name, member := range map[string]string{
+		"jwk (CVE-2018-0114)":     `"jwk":{"kty":"oct","k":"` + encode(attackersKey) + `"}`,
+		"jku":                     `"jku":"http://127.0.0.1:1/keys.json"`,
+		"x5u":                     `"x5u":"http://127.0.0.1:1/chain.pem"`,
+		"x5c":                     `"x5c":["` + encode(attackersKey) + `"]`,
+		"kid with a path":         `"kid":"../../../../dev/null"`,
+		"kid with an SQL query":   `"kid":"x' UNION SELECT 'a key of the attacker'; --"`,
+		"kid with a command":      `"kid":"x|curl http://127.0.0.1:1"`,
+		"kid of the previous key": `"kid":"1"`,
+	} {
+		header := `{"alg":"HS256","typ":"JWT",` + member + `}`
+		refuseAccess(t, name+", signed by the attacker", sign(attackersKey, header, ourPayload))
+		refuseAccess(t, name+", signed with an empty key", sign("", header, ourPayload))
+		refuseAccess(t, name+", signed with our key", sign(testSecret, header, ourPayload))
+	}
+}
+
+// TestAttackSignatureStripping: the signature is removed, cut, lengthened or invented.
+func TestAttackSignatureStripping(t *testing.T) {
+	token := testTokens().SignAccess(johnClaims())
+	dot := strings.LastIndex(token, ".")
+	mac := token[dot+1:]
+	for size := range mac {
+		refuseAccess(t, fmt.Sprintf("the first %d characters", size), token[:dot+1]+mac[:size])
+	}
+	for size := range sha256.Size {
+		refuseAccess(t, fmt.Sprintf("the first %d bytes", size), token[:dot+1]+encode(decode(t, mac)[:size]))
+	}
+	refuseAccess(t, "one more byte", token[:dot+1]+encode(decode(t, mac)+"\x00"))
+	refuseAccess(t, "the signature twice", token+mac)
+	refuseAccess(t, "a signature of zeros", token[:dot+1]+encode(string(make([]byte, sha256.Size))))
+	refuseAccess(t, "the signature in hexadecimal", token[:dot+1]+fmt.Sprintf("%x", decode(t, mac)))
+	refuseAccess(t, "a plain hash (no key)", token[:dot+1]+encode(fmt.Sprintf("%s", sha256.Sum256([]byte(token[:dot])))))
+
+	// CVE-2022-21449, "psychic signatures": r = s = 0 is valid for careless ECDSA.
+	psychic := encode(`{"alg":"ES256","typ":"JWT"}`) + "." + encode(ourPayload)
+	refuseAccess(t, "psychic signature", psychic+"."+encode(string(make([]byte, 64))))
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256([]byte(psychic))
+	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	refuseAccess(t, "ECDSA with a key of the attacker", psychic+"."+encode(string(signature)))
+}
+
+// TestAttackBitFlipping: one byte of the header, the claims or the signature is changed.
+func TestAttackBitFlipping(t *testing.T) {
+	token := []byte(testTokens().SignAccess(johnClaims()))
+	refresh := []byte(testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7}))
+	for _, flip := range []byte{1, 2, 4, 0x20, 0x80} {
+		for i := range token {
+			token[i] ^= flip
+			refuseAccess(t, fmt.Sprintf("byte %d xor %#x", i, flip), string(token))
+			token[i] ^= flip
+		}
+		for i := range refresh {
+			refresh[i] ^= flip
+			refuseRefresh(t, fmt.Sprintf("byte %d xor %#x", i, flip), string(refresh))
+			refresh[i] ^= flip
+		}
+	}
+}
+
+// TestAttackSplicing: parts of two valid tokens are joined to a third one.
+func TestAttackSplicing(t *testing.T) {
+	john, admin := johnClaims(), johnClaims()
+	admin.UserID, admin.Username, admin.Role = 2, "admin", RoleAdmin
+	a := strings.Split(testTokens().SignAccess(john), ".")
+	b := strings.Split(testTokens().SignAccess(admin), ".")
+	refuseAccess(t, "the admin's claims under john's signature", a[0]+"."+b[1]+"."+a[2])
+	refuseAccess(t, "the admin's claims behind john's", a[0]+"."+a[1]+b[1]+"."+a[2])
+
+	older := strings.Split(testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 1}), ".")
+	newer := strings.Split(testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 2}), ".")
+	refuseRefresh(t, "an older token with a newer generation", older[0]+"."+older[1]+"."+newer[2]+"."+older[3])
+
+	// A dot that is moved must not yield the same signed text.
+	joined := func(id int64, generation int64) string {
+		return testTokens().SignRefresh(RefreshToken{UserID: id, SessionID: "S", Generation: generation})
+	}
+	if x, y := joined(1, 12), joined(11, 2); x[len(x)-43:] == y[len(y)-43:] {
+		t.Errorf("the tokens %q and %q have the same MAC", x, y)
+	}
+}
+
+// TestAttackGuessedSecret: an attacker with one token can try words as its key
+// offline (RFC 8725, section 2.2). These are the first words of every list.
+func TestAttackGuessedSecret(t *testing.T) {
+	words := append(strings.Fields(`secret key jwt password changeme your-256-bit-secret your_jwt_secret
+		secretkey mysecret supersecret jwt_secret_key 0123456789abcdef qwerty stdauth`), knownSecrets...)
+	for _, word := range words {
+		refuseAccess(t, "guessed "+word, sign(word, ourHeader, ourPayload))
+		if checkSecret(word) == nil {
+			t.Errorf("checkSecret(%q) = nil, want an error", word)
+		}
+	}
+	refuseAccess(t, "our key with one more letter", sign(testSecret+"x", ourHeader, ourPayload))
+	refuseAccess(t, "our key in base64", sign(encode(testSecret), ourHeader, ourPayload))
+}
+
+// TestAttackOtherEncodings: parsers guess the encoding of JSON (RFC 8725, section 2.6).
+func TestAttackOtherEncodings(t *testing.T) {
+	utf16le := func(text string) string {
+		var b strings.Builder
+		for _, unit := range utf16.Encode([]rune(text)) {
+			b.WriteByte(byte(unit))
+			b.WriteByte(byte(unit >> 8))
+		}
+		return b.String()
+	}
+	refuseAccess(t, "payload in UTF-16", sign(testSecret, ourHeader, utf16le(ourPayload)))
+	refuseAccess(t, "payload in UTF-16 with a byte order mark", sign(testSecret, ourHeader, "\xff\xfe"+utf16le(ourPayload)))
+	refuseAccess(t, "header in UTF-16", sign(testSecret, utf16le(ourHeader), ourPayload))
+	refuseAccess(t, "payload in UTF-8 with a byte order mark", sign(testSecret, ourHeader, "\xef\xbb\xbf"+ourPayload))
+}
+
+// TestAttackSubstitution: a token for another server is sent to this one (RFC 8725,
+// section 2.7).
+func TestAttackSubstitution(t *testing.T) {
+	refuseAccess(t, "a token of a server with another key", NewTokens("stdauth", "another key of thirty-two bytes or so", "").SignAccess(johnClaims()))
+	refuseAccess(t, "a token of a server with the same key and another name", NewTokens("billing", testSecret, "").SignAccess(johnClaims()))
+	refuseAccess(t, "an ID token for a client of ours", sign(testSecret, ourHeader, replaceOnce(t, ourPayload, `"aud":"stdauth"`, `"aud":"client"`)))
+	refuseAccess(t, "a token in the article's form", sign(testSecret, ourHeader, `{"sub":"johndoe","exp":1767324845}`))
+}
+
+// TestAttackRefreshTokenAsAccessTokenAndTheReverse: one kind of token is used as the
+// other (RFC 8725, section 2.8, cross-JWT confusion).
+func TestAttackRefreshTokenAsAccessTokenAndTheReverse(t *testing.T) {
+	r := RefreshToken{UserID: 1, SessionID: "S", Generation: 7}
+	access, refresh := testTokens().SignAccess(johnClaims()), testTokens().SignRefresh(r)
+	refuseAccess(t, "a refresh token", refresh)
+	refuseRefresh(t, "an access token", access)
+
+	// The text of one kind is signed with the key of the other.
+	refuseRefresh(t, "a refresh token signed with the key of access tokens", "S.1.7."+macOf(testSecret, "S.1.7"))
+	m := testTokens().opaque[refreshing][0].get()
+	m.text = append(m.text, encode(ourHeader)+"."+encode(ourPayload)...)
+	refuseAccess(t, "an access token signed with the key of refresh tokens", string(m.sign()))
+}
+
+// TestAttackForgedRefreshToken: a refresh token is forged from everything that its
+// owner, or a thief of the store, knows: session, account and generation.
+func TestAttackForgedRefreshToken(t *testing.T) {
+	for _, token := range []string{
+		"", ".", "...", "S", "S.1.7", "S.1.7.", "S.1.7." + encode("S.1.7"), "S.1.7." + macOf("", "S.1.7"),
+		"S.1.7." + encode(string(make([]byte, 32))),
+		"S.1.7." + encode(fmt.Sprintf("%s", sha256.Sum256([]byte("S.1.7")))),
+	} {
+		refuseRefresh(t, "forged", token)
+	}
+	good := testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7})
+	refuseRefresh(t, "cut", good[:len(good)-1])
+	refuseRefresh(t, "with padding", good+"=")
+	refuseRefresh(t, "with a line break", good+"\n")
+	refuseRefresh(t, "longer than any token", strings.Repeat("S", maxToken)+good)
+}
+
+// TestAttackDecompressionBomb: a small token decompresses to a large one. "zip" is a
+// header of JWE alone (RFC 7516, section 4.1.3).
+func TestAttackDecompressionBomb(t *testing.T) {
+	var small bytes.Buffer
+	w, err := flate.NewWriter(&small, flate.BestCompression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(w, replaceOnce(t, ourPayload, "{", `{"x":"`+strings.Repeat("x", 1<<20)+`",`))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	refuseAccess(t, "zip", sign(testSecret, `{"alg":"HS256","zip":"DEF"}`, small.String()))
+}
+
+// TestAttackNestedToken: a signed token inside the payload is data, not a token.
+func TestAttackNestedToken(t *testing.T) {
+	inner := testTokens().SignAccess(johnClaims())
+	refuseAccess(t, "a token as the payload", sign(testSecret, `{"alg":"HS256","cty":"JWT"}`, inner))
+	refuseAccess(t, "a token as a string", sign(testSecret, `{"alg":"HS256","cty":"JWT"}`, `"`+inner+`"`))
+	refuseAccess(t, "the JSON serialization (RFC 7515, section 7.2)", `{"payload":"`+encode(ourPayload)+`","protected":"`+encode(ourHeader)+`","signature":"`+inner[len(inner)-43:]+`"}`)
+}
+
+// TestAttackUnencodedPayload: a payload without base64url, which a parser that ignores
+// b64 would decode. RFC 7797 requires crit for it, and every crit is refused.
+func TestAttackUnencodedPayload(t *testing.T) {
+	header := encode(`{"alg":"HS256","b64":false,"crit":["b64"]}`)
+	signed := header + "." + ourPayload
+	refuseAccess(t, "b64 false", signed+"."+macOf(testSecret, signed))
+	header = encode(`{"alg":"HS256","b64":false}`)
+	signed = header + "." + ourPayload
+	refuseAccess(t, "b64 false without crit", signed+"."+macOf(testSecret, signed))
+}
+
+// TestAttackTokenThatNeverExpires: exp is missing, or careless parsers take it for missing.
+func TestAttackTokenThatNeverExpires(t *testing.T) {
+	for _, exp := range []string{``, `,"exp":0`, `,"exp":-1`, `,"exp":null`, `,"exp":"never"`, `,"exp":1e99`, `,"exp":18446744073709551615`, `,"exp":{}`, `,"exp":""`} {
+		payload := replaceOnce(t, ourPayload, `,"exp":1767324845`, exp)
+		refuseAccess(t, "the last claim is "+exp, sign(testSecret, ourHeader, payload))
+	}
+	token := testTokens().SignAccess(johnClaims())
+	if _, err := testTokens().VerifyAccess(token, testNow.Add(100*365*24*time.Hour)); err == nil {
+		t.Error("VerifyAccess() accepts a token that expired a century ago")
+	}
+}
+
+func refuseRefresh(t *testing.T, attack, token string) {
+	t.Helper()
+	if r, err := testTokens().VerifyRefresh(token); err == nil {
+		t.Errorf("%s: VerifyRefresh(%q) = %+v, want ErrToken", attack, token, r)
+	}
+}
+
+// TestAttackDeadTokenOverHTTP is TestAttackDeadToken over sockets, with HTTP/1 and
+// HTTP/2 and a file: the token is revoked before the body is complete.
+func TestAttackDeadTokenOverHTTP(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	hash := Hasher{Iterations: 1}.Hash("secret")
+	writeAccounts(t, file, User{Username: "root", Role: RoleAdmin, PasswordHash: hash}, User{Username: "ada", Role: RoleUser, PasswordHash: hash})
+	cert, key := writeCertificate(t)
+	for _, args := range [][]string{{"-store", file}, {"-store", file, "-tls-cert", cert, "-tls-key", key}} {
+		s := launch(t, args, "SECRET_KEY="+settingsKey)
+		for _, call := range []struct{ method, path, body string }{
+			{"PATCH", "/users/2", `{"role":"admin"}`},
+			{"PUT", "/users/2/password", `{"new_password":"correct horse"}`},
+			{"PATCH", "/users/me/", `{"full_name":"Mallory"}`},
+		} {
+			token := s.login("root")
+			want := s.do("GET", "/users/", token, "").body
+			body, rest := io.Pipe()
+			r, err := http.NewRequestWithContext(t.Context(), call.method, s.url+call.path, body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.ContentLength = int64(len(call.body))
+			r.Header.Set("Content-Type", "application/json")
+			r.Header.Set("Authorization", "Bearer "+token)
+			responses := make(chan *http.Response, 1)
+			go func() {
+				resp, err := s.client().Do(r)
+				if err != nil {
+					t.Error(err)
+				}
+				responses <- resp
+			}()
+			io.WriteString(rest, call.body[:1])
+			time.Sleep(20 * time.Millisecond) // for a server that would admit the caller now
+			s.do("POST", "/revoke", "", "token="+token)
+			io.WriteString(rest, call.body[1:])
+			rest.Close()
+			resp := <-responses
+			if resp == nil {
+				continue
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusUnauthorized {
+				t.Errorf("%s: %s %s with a token that was revoked before the last byte arrived = %d, want 401", resp.Proto, call.method, call.path, resp.StatusCode)
+			}
+			if got := s.do("GET", "/users/", s.login("root"), "").body; got != want {
+				t.Errorf("%s: %s %s with a dead token has changed\n  %s\n  to %s", resp.Proto, call.method, call.path, want, got)
+			}
+		}
+		s.stop()
+	}
+}
