@@ -507,10 +507,12 @@ func TestClusterBadMember(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the copy followed a redirect") }))
 	t.Cleanup(elsewhere.Close)
 	for name, respond := range map[string]http.HandlerFunc{
-		"404":        http.NotFound,
-		"http.StatusForbidden":        func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "forbidden", http.StatusForbidden) },
-		"a redirect": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect) },
-		"{}":         func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") },
+		"404":                  http.NotFound,
+		"http.StatusForbidden": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "forbidden", http.StatusForbidden) },
+		"a redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		},
+		"{}": func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") },
 		"half a page": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			io.WriteString(w, "{")

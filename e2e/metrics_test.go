@@ -110,7 +110,9 @@ func TestMetrics(t *testing.T) {
 	newest := refresh
 	for range 3 {
 		time.Sleep(1100 * time.Millisecond) // a token rotates once a second at most
-		var next tokens
+		var next struct {
+			RefreshToken string `json:"refresh_token"`
+		}
 		if err := json.Unmarshal(post("/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {newest}}, http.StatusOK), &next); err != nil {
 			t.Fatal(err)
 		}
