@@ -705,7 +705,8 @@ func TestAccessibility(t *testing.T) {
 				look("the code at a refusal")
 				b.click("#code-close")
 				for _, step := range []string{"refresh", "replay"} {
-					b.click("[data-step=" + step + "] > button")
+					b.until(`history.state === null`) // the code has closed
+					b.do(js(`document.querySelector("[data-step=` + step + `] > button").click()`))
 					b.until(`document.querySelector("[data-step=` + step + `][data-state=done] .session")`)
 				}
 				look("a replay")
@@ -714,6 +715,8 @@ func TestAccessibility(t *testing.T) {
 				b.click("#op-listUsers button[type=submit]")
 				b.until(`document.querySelector("#op-listUsers .exchange")`)
 				b.do(js(`for (const fold of document.querySelectorAll("#op-listUsers details, #op-updateUser details")) fold.open = true`))
+				b.until(`document.querySelector("#op-listUsers .rule-group") && document.querySelector("#op-updateUser .rule-group")`)
+				b.do(js(`for (const group of document.querySelectorAll(".rule-group")) group.open = true`))
 				b.until(`document.querySelector("#op-listUsers .rule") && document.querySelector("#op-updateUser .rule")`)
 				look("the reference and its rules")
 				b.do(js(`document.getElementById("gone").hidden = false`))

@@ -71,7 +71,10 @@ function follow() {
 }
 
 export function start() {
-  for (const link of document.querySelectorAll("[data-mail]")) link.hidden = !settings.mail;
+  for (const part of document.querySelectorAll("[data-mail]")) {
+    part.hidden = !settings.mail;
+    part.classList.remove("away");
+  }
   addEventListener("hashchange", follow);
   follow();
 }
