@@ -764,7 +764,7 @@ func TestForgottenPassword(t *testing.T) {
 
 	// The address that password managers know leads to the form.
 	b.visit("about:blank")
-	b.visit(s.URL + "/docs#change-password")
+	b.do(chromedp.Navigate(s.URL+"/docs#change-password"), chromedp.WaitReady(chromedp.CSS(".op")))
 	b.until(`document.getElementById("account-title")?.textContent === "Change my password"`)
 	b.do(chromedp.SendKeys(chromedp.CSS("#account-current_password"), "secret"), chromedp.SendKeys(chromedp.CSS("#account-new_password"), "battery staple"+kb.Enter))
 	b.until(`document.querySelector("#account .note")?.textContent === "Sign in first, above."`)
