@@ -156,7 +156,6 @@ func (s *server) resetByMail(c *call) (reply, error) {
 		return func(u *User) { u.SetPassword(hash) }, err
 	})
 	if err == nil {
-		s.passwords.Forget(u.Username)
 		s.passwordChanged(c, u)
 	}
 	return s.replyEnded(err)
