@@ -16,8 +16,8 @@ import (
 // These attacks go through mail: its links, its limits, and what it tells. Those on the
 // tokens and the queue alone are in mail_test.go.
 
-// TestAttackForgottenPasswordEnumeration: who has an account, and whose address is
-// verified, shows neither in a response nor in its time. The store is not even asked
+// TestAttackForgottenPasswordEnumeration: neither a response nor its time shows which accounts
+// exist and which addresses are verified. The store is not even asked
 // before the response is written.
 func TestAttackForgottenPasswordEnumeration(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
@@ -328,7 +328,7 @@ func TestAttackResetsAtOnce(t *testing.T) {
 }
 
 // TestAttackLoginDuringReset: logins and refreshes with what a thief knows are under way
-// while the password is reset. None of them leaves a live session.
+// while the password is reset. No such login leaves a live session.
 func TestAttackLoginDuringReset(t *testing.T) {
 	everyStore(t, func(t *testing.T, w *world, u User) {
 		for round := range 10 {

@@ -90,7 +90,7 @@ func (s *server) login(c *call, ttl time.Duration) (reply, error) {
 
 // known reports whether the account, if there is one, has a live session that began in
 // the client's network. On etcd this costs a round trip, so it is asked only while hashes
-// wait, and then for unknown names too: the time does not tell who has an account.
+// wait, and then for unknown names too: the time does not reveal whether an account exists.
 func (s *server) known(c *call, id int64) (bool, error) {
 	if !s.passwords.Crowded() {
 		return false, nil

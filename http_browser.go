@@ -27,8 +27,8 @@ func (s *server) allowPage(c *call) {
 }
 
 // preflight reports whether a browser asks if a page may send a request, and answers it
-// if so. The request may have any header: without cookies, none of them gives a page
-// anything.
+// if so. The request may have any header: without cookies, a header
+// gives a page nothing.
 func (s *server) preflight(c *call) bool {
 	if c.Method != http.MethodOptions || c.Header.Get("Access-Control-Request-Method") == "" || !s.allowedOrigin(c.Header.Get("Origin")) {
 		return false

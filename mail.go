@@ -108,8 +108,8 @@ type Mailer struct {
 	stop, cancel context.CancelFunc
 	work         sync.WaitGroup
 
-	// Requests do not share the places of letters: how many are left of those would tell
-	// who has an account.
+	// Requests do not share the places of letters: the number of those left would
+	// reveal accounts.
 	requests, letters  budget[netip.Prefix]
 	perMinute, perHour rate[string]
 }

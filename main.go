@@ -170,13 +170,7 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 		if err := set.createAccounts(ctx, store, stdout, log); err != nil {
 			return err
 		}
-		s.store = store
-		s.opening.Store(false)
-		reading, cancel := context.WithCancel(ctx)
-		var read sync.WaitGroup
-		read.Go(func() { s.meetHashes(reading) })
-		defer read.Wait()
-		defer cancel()
+		defer s.use(ctx, store)()
 		if profiles != nil {
 			debug.Handler = debugHandler(s.metrics)
 			go func() { failed <- debug.Serve(profiles) }()
@@ -194,6 +188,16 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 		shutDown(server, s.mailer)
 		return err
 	})
+}
+
+// use lets requests use the store. The caller must call stop before it closes the store.
+func (s *server) use(ctx context.Context, store Store) (stop func()) {
+	s.store = store
+	s.opening.Store(false)
+	ctx, cancel := context.WithCancel(ctx)
+	var read sync.WaitGroup
+	read.Go(func() { s.meetHashes(ctx) })
+	return func() { cancel(); read.Wait() }
 }
 
 func serveOn(l net.Listener, server *http.Server) error {

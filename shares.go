@@ -258,7 +258,7 @@ func (q *hashQueue) passOn() {
 }
 
 // measure makes the queue no longer than what can be hashed in maxQueueTime, at the
-// speed of the last hashes. A client of which nothing waits may still enter.
+// speed of the last hashes. A client with nothing waiting may still enter.
 func (q *hashQueue) measure(took time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

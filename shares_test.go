@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TestHashQueue: one hash runs for each core, and 128 wait, of which a quarter are of known
+// TestHashQueue: one hash runs for each core, and 128 wait, a quarter of them of known
 // clients. A place in the queue is free again when its client has gone or its hash has
 // ended.
 func TestHashQueue(t *testing.T) {

@@ -146,6 +146,24 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := f.mend(&found); err != nil {
+		return err
+	}
+	needed, now := int64(1), time.Now() // lines
+	for i, a := range f.ahead.accounts {
+		if a != nil {
+			f.ahead.accounts[i] = a.bounded(f.ahead.life, now)
+			needed += 1 + int64(len(a.sessions))
+		}
+	}
+	f.size, f.live = found.whole, found.whole*needed/max(found.lines, needed)
+	f.folder.Remove(f.name + ".new") // of a compaction that was interrupted
+	return errors.Join(f.file.Sync(), f.folder.Sync(), f.ours())
+}
+
+// mend drops what a crash has left of the last lines, and adds what a new file or one
+// that was written by hand lacks.
+func (f *FileStore) mend(found *loaded) error {
 	if dropped := found.size - found.whole; dropped > 0 {
 		f.log.Warn("dropped the last lines: they are incomplete and were never acknowledged", "file", f.name, "line", found.lines+1, "bytes", dropped)
 	}
@@ -166,19 +184,8 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 	// After a failed sync these lines may be only in the system's cache, which considers
 	// them written.
 	last := io.NewSectionReader(f.file, found.synced, found.whole-found.synced)
-	if _, err := io.Copy(io.NewOffsetWriter(f.file, found.synced), last); err != nil {
-		return err
-	}
-	needed, now := int64(1), time.Now() // lines
-	for i, a := range f.ahead.accounts {
-		if a != nil {
-			f.ahead.accounts[i] = a.bounded(f.ahead.life, now)
-			needed += 1 + int64(len(a.sessions))
-		}
-	}
-	f.size, f.live = found.whole, found.whole*needed/max(found.lines, needed)
-	f.folder.Remove(f.name + ".new") // of a compaction that was interrupted
-	return errors.Join(f.file.Sync(), f.folder.Sync(), f.ours())
+	_, err := io.Copy(io.NewOffsetWriter(f.file, found.synced), last)
+	return err
 }
 
 // ReadFileStore reads the accounts of a file store that may be in use. It changes
