@@ -22,7 +22,7 @@ import (
 func TestAttackForgottenPasswordEnumeration(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		w.do(strings.TrimSuffix(verified, " ; "))
-		w.store.readErr = fmt.Errorf("%w: asked before the response", ErrUnavailable)
+		w.store.fail(nil, fmt.Errorf("%w: asked before the response", ErrUnavailable))
 		var first string
 		for _, name := range []string{"johndoe", "admin", "jane", "dora", "dave", "nobody", "x", strings.Repeat("x", 1000), "johndoe@example.com"} {
 			start := time.Now()
@@ -36,7 +36,7 @@ func TestAttackForgottenPasswordEnumeration(t *testing.T) {
 				t.Errorf("forgot-password for %.20s: %s after %v\n  want %s at once", name, got, time.Since(start), first)
 			}
 		}
-		w.store.readErr = nil
+		w.store.fail(nil, nil)
 		time.Sleep(time.Second)
 		if mails := w.server.mailer.shown(); len(mails) != 2 || mails[1].To != "johndoe@example.com" {
 			t.Errorf("the mails are %v, want one to verify and one to reset", mails)

@@ -213,6 +213,7 @@ func TestDelivery(t *testing.T) {
 				if took := time.Since(start); took > test.within {
 					t.Errorf("it took %v, want %v at most", took, test.within)
 				}
+				synctest.Wait()
 				if delivered := strings.Contains(f.message, "reset=token"); delivered != (test.want == "sent") && f.answers["."] == "" && f.answers["message"] == "" {
 					t.Errorf("the server has the message: %v", delivered)
 				}

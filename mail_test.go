@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -334,8 +333,8 @@ type post struct {
 	takes   time.Duration // each attempt
 	hang    bool          // each attempt lasts until the end
 
+	log    printed
 	mu     sync.Mutex
-	log    bytes.Buffer
 	counts map[string]int
 	busy   bool
 }
@@ -344,7 +343,11 @@ func inPost(t *testing.T, test func(p *post)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := &post{start: time.Now(), counts: map[string]int{}}
-		p.Mailer = NewMailer(p, slog.New(slog.NewTextHandler(&p.log, nil)), func(sample string) { p.counts[sample]++ })
+		p.Mailer = NewMailer(p, slog.New(slog.NewTextHandler(&p.log, nil)), func(sample string) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.counts[sample]++
+		})
 		test(p)
 		p.cancel()
 		p.work.Wait()
@@ -366,7 +369,11 @@ func (p *post) deliver(ctx context.Context, l *letter) error {
 		err, p.results = p.results[0], p.results[1:]
 	}
 	p.mu.Unlock()
-	defer func() { p.busy = false }()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.busy = false
+	}()
 	if two {
 		panic("two letters are delivered at once")
 	}

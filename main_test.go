@@ -1511,6 +1511,12 @@ func (p *printed) Write(b []byte) (int, error) {
 	return p.b.Write(b)
 }
 
+func (p *printed) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.b.Reset()
+}
+
 func (p *printed) String() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	order "cmp"
 	"context"
 	"encoding/base64"
@@ -153,7 +152,7 @@ type world struct {
 	iterations int
 
 	mu      sync.Mutex
-	log     bytes.Buffer
+	log     printed
 	secrets map[string]bool // passwords, keys and tokens that were sent or made
 	queries []string
 	answers []*answered
@@ -215,11 +214,7 @@ func (w *world) restart(settings ...string) {
 }
 
 func (w *world) start(config Config, tokens *Tokens) {
-	log := slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.log.Write(b)
-	}), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	if w.server != nil {
 		w.server.mailer.Stop(w.Context())
 	}
@@ -298,12 +293,12 @@ func (w *world) obey(command string) {
 	case "store":
 		switch rest {
 		case "fails":
-			w.store.err = fmt.Errorf("%w: the disk is full", ErrUnavailable)
+			w.store.fail(fmt.Errorf("%w: the disk is full", ErrUnavailable), nil)
 		case "vanishes":
-			w.store.err = fmt.Errorf("%w: no route to host", ErrUnavailable)
-			w.store.readErr = w.store.err
+			gone := fmt.Errorf("%w: no route to host", ErrUnavailable)
+			w.store.fail(gone, gone)
 		case "works":
-			w.store.err, w.store.readErr = nil, nil
+			w.store.fail(nil, nil)
 		default:
 			w.Fatalf("%s: the form is: store fails, store vanishes or store works", command)
 		}
@@ -679,7 +674,7 @@ func (w *world) noteRequest(r *http.Request, body string) {
 // token may be in the response that issues it, and nowhere else.
 func (w *world) searchForSecrets() {
 	w.Helper()
-	w.store.err, w.store.readErr = nil, nil
+	w.store.fail(nil, nil)
 	users, err := w.store.Users(context.Background(), UserFilter{}, 0, math.MaxInt32)
 	if err != nil {
 		w.Fatal(err)
@@ -722,8 +717,22 @@ func (w *world) searchForSecrets() {
 // that can hold a request before its write.
 type stagedStore struct {
 	Store
+	mu      sync.Mutex
 	err     error // if not nil, the error of every write
 	readErr error // if not nil, the error of every read
+}
+
+// fail sets the errors of writes and reads.
+func (s *stagedStore) fail(write, read error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err, s.readErr = write, read
+}
+
+func (s *stagedStore) failing() (write, read error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err, s.readErr
 }
 
 type holdKey struct{}
@@ -738,7 +747,8 @@ func (s *stagedStore) pause(ctx context.Context) error {
 		close(h.reached)
 		<-h.release
 	}
-	return s.err
+	err, _ := s.failing()
+	return err
 }
 
 func (s *stagedStore) CreateSession(ctx context.Context, session Session) (ended string, err error) {
@@ -791,36 +801,36 @@ func (s *stagedStore) EndSessions(ctx context.Context, by Caller, userID int64, 
 }
 
 func (s *stagedStore) User(ctx context.Context, id int64) (User, error) {
-	if s.readErr != nil {
-		return User{}, s.readErr
+	if _, err := s.failing(); err != nil {
+		return User{}, err
 	}
 	return s.Store.User(ctx, id)
 }
 
 func (s *stagedStore) UserByName(ctx context.Context, name string) (User, error) {
-	if s.readErr != nil {
-		return User{}, s.readErr
+	if _, err := s.failing(); err != nil {
+		return User{}, err
 	}
 	return s.Store.UserByName(ctx, name)
 }
 
 func (s *stagedStore) Users(ctx context.Context, filter UserFilter, after int64, limit int) ([]User, error) {
-	if s.readErr != nil {
-		return nil, s.readErr
+	if _, err := s.failing(); err != nil {
+		return nil, err
 	}
 	return s.Store.Users(ctx, filter, after, limit)
 }
 
 func (s *stagedStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
-	if s.readErr != nil {
-		return Session{}, User{}, s.readErr
+	if _, err := s.failing(); err != nil {
+		return Session{}, User{}, err
 	}
 	return s.Store.Session(ctx, userID, id)
 }
 
 func (s *stagedStore) Ready(ctx context.Context) error {
-	if s.err != nil {
-		return s.err
+	if err, _ := s.failing(); err != nil {
+		return err
 	}
 	return s.Store.Ready(ctx)
 }
