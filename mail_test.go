@@ -9,6 +9,7 @@ import (
 	"net/textproto"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -263,16 +264,16 @@ func TestRequestsForMailAreShared(t *testing.T) {
 // TestLookUpComesAfterTheAnswer: what Later does takes no time of the request.
 func TestLookUpComesAfterTheAnswer(t *testing.T) {
 	inPost(t, func(p *post) {
-		done := false
-		p.Later(testClient, func(context.Context) { done = true })
+		var done atomic.Bool
+		p.Later(testClient, func(context.Context) { done.Store(true) })
 		time.Sleep(mailDelay - 1)
 		synctest.Wait()
-		if done {
+		if done.Load() {
 			t.Error("the look-up came before the answer can have gone")
 		}
 		time.Sleep(time.Nanosecond)
 		synctest.Wait()
-		if !done {
+		if !done.Load() {
 			t.Error("the look-up did not come")
 		}
 	})
