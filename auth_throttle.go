@@ -112,8 +112,8 @@ func (p *Passwords) Hash(ctx context.Context, from netip.Addr, known bool, passw
 // Crowded reports whether hashes wait, so that it matters who is known.
 func (p *Passwords) Crowded() bool { return p.queue.waiting() > 0 }
 
-// Forget forgets the failures of an account from all addresses. It is for a new password
-// that somebody else has set: whoever mistyped the old one tries the new one next.
+// Forget forgets the failures of an account from all addresses. It is for a new
+// password: whoever mistyped the old one tries the new one next.
 func (p *Passwords) Forget(username string) { p.throttle.forgetName(nameSum(username)) }
 
 // A throttle slows down guessing. After a number of failures in a row, each further try

@@ -131,6 +131,7 @@ func BenchmarkWorstBody(b *testing.B) {
 		{"nested arrays", "/users/", "application/json", fill(maxBody, `{"email":`, "[", "")},
 		{"a string of escapes", "/users/", "application/json", fill(maxBody, `{"full_name":"`, `\u0041`, `"}`)},
 		{"an email address", "/users/", "application/json", fill(maxBody, `{"email":"`, `(`, `"}`)},
+		{"a repeated email of 32 KiB", "/users/", "application/json", `{"email":"a@b ` + strings.Repeat("x", maxBody/2) + `"` + strings.Repeat(`,"email":0`, maxBody/2/len(`,"email":0`)-10) + "}"},
 		{"fields of a form", "/token", form, fill(maxForm, "grant_type=x", "&a%20=b", "")},
 		{"distinct fields of a form", "/token", form, "grant_type=x&" + strings.ReplaceAll(strings.ReplaceAll(distinct.String()[:maxForm-100], `"`, ""), ",", "&")},
 		{"a token", "/revoke", form, fill(maxForm, "token=", "a", "")},

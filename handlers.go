@@ -60,7 +60,7 @@ func (s *server) routes() []route {
 }
 
 // endpoint makes the call of a request, serves it and writes the reply. Errors become
-// replies here and nowhere else.
+// replies here, but for the methods that noRoute adds to one.
 func (s *server) endpoint(route route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := s.newCall(w, r, route.pattern)

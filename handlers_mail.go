@@ -181,6 +181,9 @@ func (s *server) makeResetLink(c *call) (reply, error) {
 	if pathID(c) == c.user.ID {
 		return reply{}, detailed(errOwnAccount, "Change your own password at /users/me/password, with the current one")
 	}
+	if s.Mail.Link == "" && s.PublicURL == "" {
+		return reply{}, detailed(ErrNotFound, "The server does not know its address: it was started without -public-url")
+	}
 	u, err := s.store.User(c.Context(), pathID(c))
 	if err != nil {
 		return reply{}, err

@@ -142,6 +142,9 @@ func (s *server) admitClient(c *call) (tried bool, err error) {
 	if !basic && (secret == "" || c.Header.Get("Authorization") != "") {
 		return false, nil
 	}
+	if s.IntrospectSecret == "" {
+		return true, errClient // there is nothing to guess
+	}
 	isRight := s.isClient(id, secret)
 	if basic && !isRight { // both are encoded (RFC 6749, section 2.3.1), but not by all clients
 		id, _ = url.QueryUnescape(id)
@@ -153,21 +156,23 @@ func (s *server) admitClient(c *call) (tried bool, err error) {
 
 func (s *server) isClient(id, secret string) bool {
 	given, want := sha256.Sum256([]byte(id+"\x00"+secret)), sha256.Sum256([]byte(s.IntrospectID+"\x00"+s.IntrospectSecret))
-	return subtle.ConstantTimeCompare(given[:], want[:]) == 1 && s.IntrospectSecret != ""
+	return subtle.ConstantTimeCompare(given[:], want[:]) == 1
 }
 
 // countGuess counts a try of a secret that needs no hash, as Check does for one that does.
 func (p *Passwords) countGuess(ctx context.Context, name string, from netip.Addr, isRight bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, maxQueueTime, ErrBusy)
+	defer cancel()
 	keys := throttleKeys(name, from)
 	if err := p.throttle.take(ctx, keys); err != nil {
 		return err
 	}
-	if !isRight {
-		p.throttle.end(keys, wrong)
-		return errClient
+	result, err := wrong, errClient
+	if isRight {
+		result, err = right, nil
 	}
-	p.throttle.end(keys, right)
-	return nil
+	p.throttle.end(keys, result)
+	return err
 }
 
 // changePasswordPage is where a password manager sends its user (W3C, "A Well-Known URL

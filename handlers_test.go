@@ -901,6 +901,9 @@ func TestRegistrations(t *testing.T) {
 				time.Sleep(step.wait)
 			}
 		}
+		if got := w.do(`POST /users/ from 2001:db8:1::1 {"username":"johndoe","password":"correct horse"}`); got != tooMany("1") {
+			t.Errorf("a name that is taken, after 30 accounts\n  got %s\n  want the same as for one that is free", got)
+		}
 		time.Sleep(time.Second)
 		if got := register("from 2001:db8:1::1"); !strings.HasPrefix(got, "201\n") {
 			t.Errorf("one more after an hour\n  got %s\n  want 201", got)

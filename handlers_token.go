@@ -28,8 +28,8 @@ func (s *server) token(c *call) (out reply, err error) {
 	return reply{}, errGrantType
 }
 
-// loginOutcome returns the word for the log. A login that was refused before its password
-// was checked, or for no fault of its own, has not failed.
+// loginOutcome returns the word for the log. A login that was refused for no fault of its
+// own has not failed.
 func loginOutcome(err error) string {
 	switch {
 	case err == nil:

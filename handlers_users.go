@@ -16,12 +16,6 @@ func (s *server) createUser(c *call) (out reply, err error) {
 	if err := in.err(); err != nil {
 		return reply{}, err
 	}
-	// This avoids hashing if the name is taken. CreateUser decides.
-	if _, err := s.store.UserByName(c.Context(), in.text("username")); err == nil {
-		return reply{}, ErrUsernameTaken
-	} else if !errors.Is(err, ErrNotFound) {
-		return reply{}, err
-	}
 	if !c.by.Admin && s.admit(c, admin) != nil { // an admin's do not count
 		c.by = Caller{}
 		if err := s.shares.registrations.spend(site(c.from)); err != nil {
@@ -32,6 +26,12 @@ func (s *server) createUser(c *call) (out reply, err error) {
 				s.shares.registrations.undo(site(c.from))
 			}
 		}()
+	}
+	// This avoids hashing if the name is taken. CreateUser decides.
+	if _, err := s.store.UserByName(c.Context(), in.text("username")); err == nil {
+		return reply{}, ErrUsernameTaken
+	} else if !errors.Is(err, ErrNotFound) {
+		return reply{}, err
 	}
 	hash, err := s.passwords.Hash(c.Context(), c.from, c.near(c.session), in.text("password"))
 	if err != nil {
@@ -253,9 +253,7 @@ func (s *server) resetPassword(c *call) (reply, error) {
 	if err := in.err(); err != nil {
 		return reply{}, err
 	}
-	if _, err = s.setPassword(c, u.ID, in.text("new_password")); err == nil {
-		s.passwords.Forget(u.Username)
-	}
+	_, err = s.setPassword(c, u.ID, in.text("new_password"))
 	return s.replyEnded(err)
 }
 

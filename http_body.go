@@ -227,9 +227,10 @@ func (c *call) object(allowed fields, required ...string) *object {
 	return o
 }
 
-// check applies a rule to a field, if it is a string.
+// check applies a rule to a field, if it is a string and nothing is wrong with it yet. So
+// a rule runs once, however often a field is repeated.
 func (o *object) check(name string, rule func(string) error) {
-	if s, ok := o.values[name].(string); ok {
+	if s, ok := o.values[name].(string); ok && !o.has(name) {
 		if err := rule(s); err != nil {
 			o.add(name, err.Error())
 		}

@@ -33,14 +33,14 @@ func (s *server) preflight(c *call) bool {
 	if c.Method != http.MethodOptions || c.Header.Get("Access-Control-Request-Method") == "" || !s.allowedOrigin(c.Header.Get("Origin")) {
 		return false
 	}
-	h, allowed := c.w.Header(), "Authorization, Content-Type"
+	h, allowed := c.w.Header(), []string{"Authorization", "Content-Type"}
 	for name := range strings.SplitSeq(c.Header.Get("Access-Control-Request-Headers"), ",") {
 		if name = strings.TrimSpace(name); isToken(name) && !strings.EqualFold(name, "Authorization") && !strings.EqualFold(name, "Content-Type") {
-			allowed += ", " + name
+			allowed = append(allowed, name)
 		}
 	}
 	h.Set("Access-Control-Allow-Methods", strings.Join(methods, ", "))
-	h.Set("Access-Control-Allow-Headers", allowed)
+	h.Set("Access-Control-Allow-Headers", strings.Join(allowed, ", "))
 	h.Set("Access-Control-Max-Age", "600") // seconds
 	return true
 }

@@ -91,17 +91,16 @@ func (l *connections) admit(conn net.Conn) *connection {
 }
 
 func (l *connections) closeIdlest() {
-	l.mu.Lock()
-	var most map[*connection]bool
-	for _, held := range l.open {
-		if len(held) > len(most) {
-			most = held
-		}
-	}
 	var idlest *connection
-	for c := range most {
-		if since := c.idle.Load(); since != 0 && (idlest == nil || since < idlest.idle.Load()) {
-			idlest = c
+	var most int
+	var oldest int64
+	l.mu.Lock()
+	for _, held := range l.open {
+		for c := range held {
+			since := c.idle.Load()
+			if since != 0 && (len(held) > most || len(held) == most && since < oldest) {
+				idlest, most, oldest = c, len(held), since
+			}
 		}
 	}
 	l.mu.Unlock()

@@ -114,10 +114,14 @@ func (i *invalid) add(field, message string) {
 	if len(field) > maxFieldName {
 		field = strings.ToValidUTF8(field[:maxFieldName], "") + "..."
 	}
-	known := func(e fieldError) bool { return e.Field == field }
-	if len(*i) < maxInvalid && !slices.ContainsFunc(*i, known) {
+	if !i.has(field) {
 		*i = append(*i, fieldError{field, message})
 	}
+}
+
+// has reports whether the list has an error of the field, or no room for one.
+func (i *invalid) has(field string) bool {
+	return len(*i) >= maxInvalid || slices.ContainsFunc(*i, func(e fieldError) bool { return e.Field == field })
 }
 
 // err returns the list as an error, or nil if it is empty.

@@ -49,7 +49,7 @@ func (s *server) docs(c *call) (out reply, err error) {
 		out, err = replyFile(c, "index.html")
 	case file == "settings.json":
 		out, err = replyJSON(http.StatusOK, s.pageSettings())
-	case file == "mail.json" && s.Demo:
+	case file == "mail.json" && s.Demo && !c.fromAfar():
 		out, err = replyJSON(http.StatusOK, s.mailer.shown())
 	case file == "index.html", file == "openapi.json", strings.Contains(file, "/"):
 		err = ErrNotFound // each file has one address

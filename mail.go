@@ -178,20 +178,24 @@ func (m *Mailer) allow(l *letter) bool {
 // send tries until the letter is delivered, refused or too old.
 func (m *Mailer) send(l *letter) {
 	for pause := mailPause; ; pause *= 2 {
+		err := errors.New("it has waited for too long")
 		m.sending <- struct{}{}
-		err := m.deliver(m.try, l)
+		if time.Since(l.made) <= mailPatience {
+			err = m.deliver(m.try, l)
+		}
 		<-m.sending
 		refused, _ := errors.AsType[*textproto.Error](err)
+		left := mailPatience - time.Since(l.made)
 		switch {
 		case err == nil:
 			m.report(l, "sent", nil)
 			return
-		case refused != nil && refused.Code >= 500, time.Since(l.made)+pause > mailPatience:
+		case refused != nil && refused.Code >= 500, left <= 0:
 			m.report(l, "failed", err)
 			return
 		}
 		select {
-		case <-time.After(pause):
+		case <-time.After(min(pause, left)):
 		case <-m.retry.Done():
 			m.report(l, "dropped", err)
 			return

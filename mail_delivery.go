@@ -111,9 +111,9 @@ const maxPrinted = 20 // that are kept
 
 func (p *printer) deliver(_ context.Context, l *letter) error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.newest = append(p.newest, shownMail{l.to, l.subject, l.text, time.Now().UTC().Truncate(time.Second)})
 	p.newest = p.newest[max(0, len(p.newest)-maxPrinted):]
+	p.mu.Unlock() // before writing, which waits if nobody reads
 	line := strings.Repeat("-", 72)
 	_, err := fmt.Fprintf(p.w, "\n%s\nTo: %s\nSubject: %s\n\n%s%s\n\n", line, l.to, l.subject, l.text, line)
 	return err

@@ -133,7 +133,7 @@ func TestMailer(t *testing.T) {
 		{"so is a mail whose connection broke", []time.Duration{0}, []error{broken}, "5s sent"},
 		{"the pauses grow", []time.Duration{0}, []error{later, broken, later}, "35s sent"},
 		{"a refusal after a pause is final", []time.Duration{0}, []error{later, refused}, "5s failed: the server answered 550"},
-		{"after ten minutes a mail is given up", []time.Duration{0}, []error{later, later, later, later, later, later, later, later}, "5m15s failed: the server answered 451"},
+		{"after ten minutes a mail is given up", []time.Duration{0}, []error{later, later, later, later, later, later, later, later}, "10m0s failed: the server answered 451"},
 		{"an account gets one mail a minute", []time.Duration{0, minute - ms, minute}, nil, "0s sent, 59.999s dropped: too many to one account or address, 1m0s sent"},
 		{"an account gets five mails an hour", many(7, minute), nil, "0s sent, 1m0s sent, 2m0s sent, 3m0s sent, 4m0s sent, 5m0s dropped: too many to one account or address, 6m0s dropped: too many to one account or address"},
 		{"a sixth mail is sent an hour after the first", append(many(5, minute), hour-minute-ms, hour), nil, "0s sent, 1m0s sent, 2m0s sent, 3m0s sent, 4m0s sent, 58m59.999s dropped: too many to one account or address, 1h0m0s sent"},

@@ -157,7 +157,9 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 	if set.PublicURL == "" && isLoopback(api.Addr().String()) {
 		set.PublicURL = set.url(api.Addr())
 	}
-	set.Mail.Link = cmp.Or(set.Mail.Link, set.PublicURL+"/docs")
+	if set.Mail.Link == "" && set.PublicURL != "" {
+		set.Mail.Link = set.PublicURL + "/docs"
+	}
 	s := newServer(set.Config, nil, NewTokens(set.Issuer, set.secret, set.previous), log)
 	s.mailer = startMail(set.Mail, stdout, log, s.metrics.count)
 	s.opening.Store(true)

@@ -253,6 +253,7 @@ func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) erro
 	}
 	// Nothing was ever changed, so the writer does not use the file.
 	c := f.newCompaction(whole)
+	defer context.AfterFunc(ctx, func() { close(c.stop) })()
 	c.err = c.write()
 	if replaced, err := f.replaceFile(c); err != nil {
 		if replaced {
@@ -270,7 +271,7 @@ func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) erro
 // become gives m the contents of another store.
 func (m *MemoryStore) become(other *MemoryStore) {
 	m.ids, m.accounts, m.deleted = slices.Clone(other.ids), slices.Clone(other.accounts), other.deleted
-	m.names, m.lastID = maps.Clone(other.names), other.lastID
+	m.names, m.lastID, m.swept = maps.Clone(other.names), other.lastID, other.swept
 }
 
 // settle is ahead's settle function: it waits until all changes so far are durable, and

@@ -67,7 +67,7 @@ func (d osFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error
 }
 
 func (d osFolder) Holds(name string, f file) (bool, error) {
-	named, err := d.Lstat(name)
+	named, err := os.Lstat(filepath.Join(d.Name(), name)) // by its path: the folder may have been replaced too
 	if err != nil {
 		return false, err
 	}

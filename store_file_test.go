@@ -810,8 +810,30 @@ func TestChecksumHasEightDigits(t *testing.T) {
 	}
 }
 
+// TestReplacedFolderIsNoticed: an operator moves the folder away and puts a copy in its place.
+// The next start would read the copy.
+func TestReplacedFolderIsNoticed(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "folder")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(folder, "users.jsonl")
+	f := openFile(t, path)
+	f.create(newUser("johndoe"))
+	if err := errors.Join(os.Rename(folder, folder+".old"), os.CopyFS(folder, os.DirFS(folder+".old"))); err != nil {
+		t.Fatal(err)
+	}
+	_, err := f.CreateUser(t.Context(), Caller{}, newUser("jane"))
+	wantErr(t, "CreateUser after the folder was replaced", err, ErrUnavailable)
+	wantErr(t, "Ready after the folder was replaced", f.Ready(t.Context()), ErrUnavailable)
+}
+
 func TestFolderThatCannotBeReadIsAnError(t *testing.T) {
-	folder, err := openFolder(t.TempDir())
+	path := filepath.Join(t.TempDir(), "folder")
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	folder, err := openFolder(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -821,6 +843,7 @@ func TestFolderThatCannotBeReadIsAnError(t *testing.T) {
 	}
 	defer f.Close()
 	folder.Close()
+	os.RemoveAll(path)
 	if ours, err := folder.Holds("users.jsonl", f); ours || err == nil {
 		t.Errorf("Holds = %t, %v, want false and an error", ours, err)
 	}

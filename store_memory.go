@@ -239,8 +239,8 @@ func (c change) single() bool {
 	return false
 }
 
-// apply makes a change that check has accepted. It does not read the clock, so a start
-// gives the same state again.
+// apply makes a change that check has accepted. But for what it sweeps, it does not read
+// the clock, so a start gives the same state again.
 func (m *MemoryStore) apply(c change) {
 	m.lastID = max(m.lastID, c.LastID, c.ID)
 	i, found := slices.BinarySearch(m.ids, c.ID)
@@ -258,8 +258,9 @@ func (m *MemoryStore) apply(c change) {
 	default:
 		m.accounts[i] = m.accounts[i].apply(c)
 	}
-	if c.Session != nil {
-		m.sweep(c.Session.LastUsedAt)
+	// A clock that was ahead must not end sessions that are live by the clock of now.
+	if s := c.Session; s != nil && !s.LastUsedAt.After(time.Now()) {
+		m.sweep(s.LastUsedAt)
 	}
 }
 
