@@ -145,7 +145,7 @@ func (b *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 
 func (b *tab) open(s *server) {
 	b.t.Helper()
-	b.do(chromedp.Navigate(s.URL+"/docs"), chromedp.WaitReady(chromedp.CSS(".op")))
+	b.do(chromedp.Navigate(s.URL+"/docs"), chromedp.WaitReady(chromedp.CSS(".op")), chromedp.WaitEnabled(chromedp.CSS("#search-open")))
 }
 
 func (b *tab) visit(url string) {

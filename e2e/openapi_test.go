@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -259,10 +260,21 @@ func (a *attempt) provoke(status int) {
 		}
 	case http.StatusNotFound:
 		r.id = "999"
+		switch a.op.OperationID {
+		case "forgotPassword", "verifyEmail", "requestVerifyToken": // without mail
+			flags = []string{"ADMIN_PASSWORD=" + adminPassword, "-demo=false", "-admin", "admin"}
+		}
 	case http.StatusConflict:
 		r.as, r.id = "admin", "2"
 		if a.op.OperationID == "updateUser" {
 			r.body = `{"role":"user"}`
+		}
+	case http.StatusNoContent:
+		switch a.op.OperationID {
+		case "verifyEmail":
+			r.body = `{"token":"$verify"}`
+		case "resetPasswordByMail":
+			r.body = `{"token":"$reset","new_password":"correct horse"}`
 		}
 	case http.StatusRequestEntityTooLarge:
 		r.body = strings.Repeat(" ", 64<<10+1)
@@ -273,10 +285,21 @@ func (a *attempt) provoke(status int) {
 	case http.StatusTooManyRequests:
 		times = 6
 		switch a.op.OperationID {
+		case "createUser":
+			times, r.as, r.body = 31, "", `{"username":"new$N","password":"correct horse"}`
+		case "updateMe", "updateUser":
+			times, r.body = 61, `{"full_name":"x"}`
+		case "deleteUser", "endUserSessions", "endMyOtherSessions":
+			times = 61
+		case "endMySession":
+			times, r.id = 61, "999"
+		case "resetPassword":
+			times, r.body = 61, `{"new_password":"correct horse"}`
 		case "createToken":
 			r.body = "username=johndoe&password=wrong"
 		case "introspectToken":
 			r.as, r.body = "", "client_id=rs0&client_secret=wrong&token=x"
+			flags = []string{"INTROSPECT_CLIENT=rs0:0123456789abcdef"}
 		case "deleteMe":
 			r.body = `{"password":"wrong"}`
 		default:
@@ -292,11 +315,41 @@ func (a *attempt) play(r request, flags []string, times int) {
 	s := startServer(a.t, flags...)
 	var access string
 	if r.as != "" {
-		access, _ = logIn(a.t, s, r.as, "secret")
+		password := "secret"
+		if slices.Contains(flags, "-demo=false") {
+			password = adminPassword
+		}
+		access, _ = logIn(a.t, s, r.as, password)
 	}
-	for range times {
+	body := withLink(a.t, s, r.body)
+	for i := range times {
+		r.body = strings.ReplaceAll(body, "$N", strconv.Itoa(i))
 		r.etag = a.send(s, r, access)
 	}
+}
+
+const adminPassword = "staple battery"
+
+// withLink replaces $reset and $verify by the token of a link.
+func withLink(t testing.TB, s *server, body string) string {
+	t.Helper()
+	switch {
+	case strings.Contains(body, "$reset"):
+		admin, _ := logIn(t, s, "admin", "secret")
+		_, token, _ := strings.Cut(string(sendJSON(t, s, "POST", "/users/1/reset-link", admin, http.StatusCreated, nil)), "#reset=")
+		return strings.Replace(body, "$reset", token[:strings.IndexByte(token, '"')], 1)
+	case strings.Contains(body, "$verify"):
+		john, _ := logIn(t, s, "johndoe", "secret")
+		sendJSON(t, s, "POST", "/request-verify-token", john, http.StatusAccepted, nil)
+		for range 100 {
+			if _, token, ok := strings.Cut(string(sendJSON(t, s, "GET", "/docs/mail.json", "", http.StatusOK, nil)), "#verify="); ok {
+				return strings.Replace(body, "$verify", token[:strings.IndexByte(token, '\\')], 1)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		t.Fatal("no mail came")
+	}
+	return body
 }
 
 // example returns the request with the examples of openapi.json.
