@@ -231,6 +231,8 @@ func (q *hashQueue) enter(ctx context.Context, from netip.Addr, known bool) (*pl
 
 // run waits for a core, leaves the queue and calls hash.
 func (p *place) run(hash func()) error {
+	hashBegins() // before it waits, or the last hash would end in between
+	defer hashEnds()
 	q := p.queue
 	select {
 	case q.running <- struct{}{}:
@@ -240,8 +242,6 @@ func (p *place) run(hash func()) error {
 	}
 	p.leave()
 	defer q.passOn()
-	hashBegins()
-	defer hashEnds()
 	start := time.Now()
 	hash()
 	q.measure(time.Since(start))
