@@ -189,7 +189,7 @@ const (
 
 	// A request takes requestTimeout to arrive and may wait twice. Its response must be
 	// on its way before the server stops writing it, which is a minute after the headers.
-	maxQueueTime = 10 * time.Second
+	maxQueueTime = 14 * time.Second
 )
 
 func newHashQueue(cores int) *hashQueue {

@@ -114,7 +114,7 @@ func TestQueueIsBoundedInTime(t *testing.T) {
 	for _, test := range []struct {
 		hash time.Duration
 		want int // places for strangers
-	}{{0, 96}, {100 * time.Millisecond, 75}, {time.Second, 8}, {2 * time.Second, 4}, {time.Minute, 0}} {
+	}{{0, 96}, {100 * time.Millisecond, 96}, {200 * time.Millisecond, 53}, {time.Second, 11}, {2 * time.Second, 6}, {time.Minute, 0}} {
 		t.Run(fmt.Sprintf("with hashes of %v, %d strangers may wait", test.hash, test.want), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				q := newHashQueue(1)
