@@ -233,7 +233,7 @@ func (t *throttle) begin(keys [2]throttleKey) (landed <-chan struct{}, err error
 type result int
 
 const (
-	untried result = iota // its client has gone
+	untried result = iota // its client has gone, or it waited for too long
 	wrong
 	right
 )

@@ -68,7 +68,7 @@ const (
 // to everything below; nothing else travels with a request.
 type call struct {
 	*http.Request
-	w     http.ResponseWriter // for endpoint and readBody alone: handlers return a reply
+	w     http.ResponseWriter // for reading the body and for the headers of every response: handlers return a reply
 	route string              // the pattern that matched, "" for none
 	id    string              // X-Request-Id
 	from  netip.Addr          // the client
@@ -77,7 +77,7 @@ type call struct {
 	form    form     // of a formBody
 	members []member // of a jsonBody or a patchBody
 
-	// The caller, unless the route is for anyone.
+	// The caller, unless the route is for anyone. A registration may have one without by.
 	user    User
 	session Session
 	by      Caller
