@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	runtimemetrics "runtime/metrics"
 	"slices"
 	"strings"
 	"sync"
@@ -619,13 +620,18 @@ func BenchmarkGrowthCompaction(b *testing.B) {
 		compactions := func() float64 { return s.file.Metrics()["stdauth_store_compactions_total"] }
 		var quiet, busy waits
 		quiet.during(b, s, all, func() bool { return len(quiet.refreshes) < 2000 })
+		live, most := float64(heap()), 0.0
 		var took time.Duration
 		for b.Loop() {
 			s.compactSoon()
 			start, before := time.Now(), compactions()
-			busy.during(b, s, all, func() bool { return compactions() == before })
+			busy.during(b, s, all, func() bool {
+				most = max(most, heapAtLastGC())
+				return compactions() == before
+			})
 			took += time.Since(start)
 		}
+		b.ReportMetric(most/live, "times-heap-meanwhile")
 		b.ReportMetric(took.Seconds()/float64(b.N), "s/compaction")
 		quiet.report(b, "before")
 		busy.report(b, "meanwhile")
@@ -780,6 +786,13 @@ func reportRaw(b *testing.B) {
 	raw := float64(time.Since(start)) / float64(n)
 	b.ReportMetric(raw, "raw-sync-ns/op")
 	b.ReportMetric(raw/ours, "times-raw-rate")
+}
+
+// heapAtLastGC returns the bytes that the last garbage collection left.
+func heapAtLastGC() float64 {
+	sample := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	runtimemetrics.Read(sample)
+	return float64(sample[0].Value.Uint64())
 }
 
 func heap() uint64 {
