@@ -792,7 +792,7 @@ func TestCrossOrigin(t *testing.T) {
 
 // TestEveryCodeHasARow: programs rely on the codes, and a table above shows each.
 func TestEveryCodeHasARow(t *testing.T) {
-	manual := readText(t, "handlers_test.go") + readText(t, "handlers_mail_test.go")
+	manual := readText(t, "handlers_test.go") + readText(t, "mail_test.go")
 	for _, p := range problems {
 		row := fmt.Sprintf(`efusal(%d, "%s", `, p.status, p.code)
 		oauth := fmt.Sprintf(`efusal(%d, "%s", "%s", `, p.status, p.oauth, p.code)

@@ -1,12 +1,27 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"math/big"
+	"mime"
+	"net"
+	"net/mail"
 	"net/netip"
 	"net/textproto"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,8 +32,198 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// These tests are the manual of mail below the handlers: tokens, texts, limits, and how
-// a mail waits. What an SMTP server gets is in mail_delivery_test.go.
+// This file is about mail: first the part of the manual, then its tokens, texts and limits
+// and how a mail waits, and at the end what an SMTP server gets, and what a bad one does not
+// get. The mails of the worlds go to a terminal; "mail reset as r" waits 200 ms and keeps the
+// token of the newest link for a reset.
+
+const (
+	verified = `POST /request-verify-token as john ; mail verify as verify ; POST /verify {"token":"$verify"} ; `
+	asked    = verified + `POST /forgot-password {"username":"johndoe"} ; mail reset as reset ; `
+	reset    = `POST /reset-password {"token":"$reset","new_password":"a new password"}`
+	handed   = `POST /users/1/reset-link as admin ; keep link as reset ; `
+)
+
+var (
+	mailOff = refusal(404, "mail_off", "This server sends no mail: it was started without -mail")
+	badLink = refusal(400, "invalid_mail_token", "The link is not valid: it was used, has expired or is broken")
+)
+
+// shownMails is what GET /docs/mail.json returns: each mail is address, kind and text.
+func shownMails(mails ...[3]string) string {
+	list := make([]string, len(mails))
+	for i, m := range mails {
+		subject := map[string]string{"verify": "Confirm your email address", "reset": "Set a new password", "notice": "Your account was changed"}[m[1]]
+		text, _ := json.Marshal(m[2])
+		list[i] = fmt.Sprintf(`{"to":%q,"subject":%q,"text":%s,"sent_at":"2000-01-01T00:00:00Z"}`, m[0], subject, text)
+	}
+	return "200\n[" + strings.Join(list, ",\n") + "]\n"
+}
+
+func linkMail(kind, to, username, link string) [3]string {
+	text := "this address was given for your account. Open this link to confirm that it is\nyours:\n\n" + link + "\n\nIt works for one day. If you have no such account, ignore this mail: without\nthe link, the address is not used for anything.\n"
+	if kind == "reset" {
+		text = "somebody, probably you, asked for a new password for your account. Open this\nlink to choose one:\n\n" + link + "\n\nIt works once, and for one hour. If it was not you who asked, ignore this\nmail: nothing has changed.\n"
+	}
+	return [3]string{to, kind, "Hello " + username + ",\n\n" + text}
+}
+
+func noticeMail(to, username, what string) [3]string {
+	return [3]string{to, "notice", "Hello " + username + ",\n\nthe " + what + " of your account was changed on 1 January 2000 at 00:00:00 UTC,\nfrom the client address 192.0.2.1.\n\n" +
+		"If it was you, there is nothing to do. If it was not, somebody else may use\nyour account: tell the people who run this service.\n"}
+}
+
+func TestForgotPassword(t *testing.T) {
+	const forgot, home = `POST /forgot-password {"username":"johndoe"}`, "http://127.0.0.1:8000/docs"
+	verifyMail := linkMail("verify", "johndoe@example.com", "johndoe", home+"#verify=$verify")
+	resetMail := linkMail("reset", "johndoe@example.com", "johndoe", home+"#reset=$reset")
+	const shown = " ; wait 200ms ; GET /docs/mail.json"
+	checkRules(t, []apiRule{
+		{"a user who forgot a password asks for a link", verified + forgot, "202"},
+		{"the link is sent to the verified address", asked + "GET /docs/mail.json", shownMails(verifyMail, resetMail)},
+		{"the link leads to -mail-link", "restart -mail-link=https://app.example.com/account ; " + asked + "GET /docs/mail.json", shownMails(
+			linkMail("verify", "johndoe@example.com", "johndoe", "https://app.example.com/account#verify=$verify"), linkMail("reset", "johndoe@example.com", "johndoe", "https://app.example.com/account#reset=$reset"))},
+		{"without -mail-link it leads to the page of -public-url", "restart -public-url=https://id.example.com ; POST /request-verify-token as john ; mail verify as verify ; GET /docs/mail.json", shownMails(linkMail("verify", "johndoe@example.com", "johndoe", "https://id.example.com/docs#verify=$verify"))},
+		{"the username may be in any case, with spaces around it", verified + `POST /forgot-password {"username":" JohnDOE "} ; mail reset as reset ; GET /docs/mail.json`, shownMails(verifyMail, resetMail)},
+		{"an address that is not verified gets the same response", forgot, "202"},
+		{"an address that is not verified gets no mail", forgot + shown, shownMails()},
+		{"an unknown username gets the same response", `POST /forgot-password {"username":"nobody"}`, "202"},
+		{"an invalid username gets the same response", `POST /forgot-password {"username":"no body"}`, "202"},
+		{"an empty username gets the same response", `POST /forgot-password {"username":""}`, "202"},
+		{"a user without an address gets the same response", `POST /forgot-password {"username":"jane"}`, "202"},
+		{"a disabled account gets the same response", `POST /forgot-password {"username":"dora"}`, "202"},
+		{"a disabled account gets no mail", verified + `PATCH /users/1 as admin {"disabled":true} ; ` + forgot + shown, shownMails(verifyMail)},
+		{"a deleted account gets the same response", `POST /forgot-password {"username":"dave"}`, "202"},
+		{"a request for a link does not end the current password", asked + "POST /token username=johndoe&password=secret", tokens},
+		{"a second mail within a minute is dropped without a word", asked + "wait 59s ; " + forgot + shown, shownMails(verifyMail, resetMail)},
+		{"a username is required", `POST /forgot-password {}`, invalidFields("username is required")},
+		{"an email address is no username", `POST /forgot-password {"email":"johndoe@example.com"}`, invalidFields("email is not a field of this request", "username is required")},
+		{"a store that cannot be read does not change the response", "store vanishes ; " + forgot, "202"},
+		{"without -mail there are no links", "restart -demo=false ; " + forgot, mailOff},
+		{"only demo servers show mail", "restart -demo=false -mail=terminal ; GET /docs/mail.json", notFound},
+	})
+}
+
+func TestResetByMail(t *testing.T) {
+	badPassword := func(message string) string { return invalidFields("new_password " + message) }
+	checkRules(t, []apiRule{
+		{"a link sets a new password", asked + reset, "204"},
+		{"the new password is that of the account", asked + reset + " ; POST /token username=johndoe&password=a+new+password", tokens},
+		{"the old password is not", asked + reset + " ; POST /token username=johndoe&password=secret", wrongLogin},
+		{"a reset ends every session", asked + reset + " ; GET /users/me/ as john", badToken},
+		{"a reset ends every refresh token", asked + reset + " ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"a link works once", asked + reset + " ; " + reset, badLink},
+		{"a link works for an hour", asked + "wait 59m59s ; " + reset, "204"},
+		{"a link has expired after an hour", asked + "wait 1h ; " + reset, badLink},
+		{"a change of the password ends a link", asked + `PUT /users/me/password as john {"current_password":"secret","new_password":"another password"} ; ` + reset, badLink},
+		{"a password that an admin sets ends a link", asked + `PUT /users/1/password as admin {"new_password":"another password"} ; ` + reset, badLink},
+		{"another address ends a link", asked + `PATCH /users/me/ as john {"email":"other@example.com","current_password":"secret"} ; ` + reset, badLink},
+		{"a link of a deleted account does not work", asked + "DELETE /users/1 as admin ; " + reset, badLink},
+		{"a link of a disabled account gets the error inactive_user", asked + `PATCH /users/1 as admin {"disabled":true} ; ` + reset, inactive},
+		{"a link works again after its account was enabled", asked + `PATCH /users/1 as admin {"disabled":true} ; PATCH /users/1 as admin {"disabled":false} ; ` + reset, "204"},
+		{"two links work until one is used", asked + "wait 1m ; " + `POST /forgot-password {"username":"johndoe"} ; mail reset as second ; ` + reset + ` ; POST /reset-password {"token":"$second","new_password":"a new password"}`, badLink},
+		{"a token that is none is refused", `POST /reset-password {"token":"x","new_password":"a new password"}`, badLink},
+		{"an empty token is refused", `POST /reset-password {"token":"","new_password":"a new password"}`, badLink},
+		{"a token to verify an address is refused", verified + `POST /reset-password {"token":"$verify","new_password":"a new password"}`, badLink},
+		{"an access token is refused", `POST /reset-password {"token":"$john","new_password":"a new password"}`, badLink},
+		{"a refresh token is refused", `POST /reset-password {"token":"$john.refresh","new_password":"a new password"}`, badLink},
+		{"a link is no access token", asked + "GET /users/me/ as reset", badToken},
+		{"a link is no refresh token", asked + "POST /token grant_type=refresh_token&refresh_token=$reset", wrongRefresh},
+
+		{"a new password follows the rules", asked + `POST /reset-password {"token":"$reset","new_password":"short"}`, badPassword("must be at least 8 characters long")},
+		{"a new password must not contain the username", asked + `POST /reset-password {"token":"$reset","new_password":"my name is JohnDoe"}`, badPassword("must not contain the username")},
+		{"a new password that is refused does not use up the link", asked + `POST /reset-password {"token":"$reset","new_password":"short"} ; ` + reset, "204"},
+		{"the rules of a password are not shown without a valid link", `POST /reset-password {"token":"x","new_password":"short"}`, badLink},
+		{"nor with a link that was used", asked + reset + ` ; POST /reset-password {"token":"$reset","new_password":"short"}`, badLink},
+		{"both fields are required", `POST /reset-password {}`, invalidFields("token is required", "new_password is required")},
+		{"a reset forgets failed logins", asked + "repeat 5 POST /token username=johndoe&password=wrong ; " + reset + " ; POST /token username=johndoe&password=a+new+password", tokens},
+		{"a reset gets a 503 if the store cannot write, and the link still works", asked + "store fails ; " + reset + " ; store works ; " + reset, "204"},
+		{"a reset gets a 503 if too many passwords are being checked", asked + "queue fills ; " + reset, refusal(503, "too_busy", "Too many passwords are being checked", "Retry-After: 1")},
+		{"a link works after a restart", asked + "restart ; " + reset, "204"},
+		{"a link of the previous key works", asked + "restart SECRET_KEY=another-key-of-thirty-two-bytes-or-more SECRET_KEY_PREVIOUS=" + testKey + " ; " + reset, "204"},
+		{"a link of a key that is gone does not", asked + "restart SECRET_KEY=another-key-of-thirty-two-bytes-or-more ; " + reset, badLink},
+
+		{"an admin makes a link to hand over", "POST /users/1/reset-link as admin", `201
+{"link":"http://127.0.0.1:8000/docs#reset=<mail token>","expires_at":"2000-01-02T00:00:00Z"}`},
+		{"a link that an admin made sets a new password", handed + reset, "204"},
+		{"a link that an admin made works for a day", handed + "wait 23h59m59s ; " + reset, "204"},
+		{"a link that an admin made has expired after a day", handed + "wait 24h ; " + reset, badLink},
+		{"a link that an admin made verifies nothing", handed + reset + " ; POST /token username=johndoe&password=a+new+password ; keep access_token as new ; GET /users/me/ as new", "200\n" + john},
+		{"an admin's link works without -mail", "restart -demo=false ; " + handed + reset, "204"},
+		{"a user without an address gets a link from an admin", "POST /users/3/reset-link as admin", `201
+{"link":"http://127.0.0.1:8000/docs#reset=<mail token>","expires_at":"2000-01-02T00:00:00Z"}`},
+		{"an admin makes no link for their own account", "POST /users/2/reset-link as admin", refusal(403, "own_account", "Change your own password at /users/me/password, with the current one")},
+		{"there is no link for an unknown account", "POST /users/99/reset-link as admin", notFound},
+	})
+}
+
+func TestVerifiedAddress(t *testing.T) {
+	const verify = `POST /verify {"token":"$verify"}`
+	yes := func(user string) string {
+		return "200\n" + strings.Replace(user, `"email_verified":false`, `"email_verified":true`, 1)
+	}
+	checkMe := " ; GET /users/me/ as john"
+	johnMail := linkMail("verify", "johndoe@example.com", "johndoe", "http://127.0.0.1:8000/docs#verify=$verify")
+	const newMail = `PATCH /users/me/ as john {"email":"j@example.com","current_password":"secret"}`
+	other := strings.Replace(john, "johndoe@example.com", "j@example.com", 1)
+	checkRules(t, []apiRule{
+		{"a user asks for a link", "POST /request-verify-token as john", "202"},
+		{"the link verifies the address", `POST /request-verify-token as john ; mail verify as verify ; ` + verify, "204"},
+		{"a verified address shows in the account", verified + "GET /users/me/ as john", yes(john)},
+		{"a link may be used twice", verified + verify, "204"},
+		{"a link works for a day", "POST /request-verify-token as john ; mail verify as verify ; wait 23h59m59s ; " + verify, "204"},
+		{"a link has expired after a day", "POST /request-verify-token as john ; mail verify as verify ; wait 24h ; " + verify, badLink},
+		{"a link for a reset verifies nothing", asked + `POST /verify {"token":"$reset"}`, badLink},
+		{"an access token verifies nothing", `POST /verify {"token":"$john"}`, badLink},
+		{"a token is required", `POST /verify {}`, invalidFields("token is required")},
+		{"a link of a disabled account gets the error inactive_user", `POST /request-verify-token as john ; mail verify as verify ; PATCH /users/1 as admin {"disabled":true} ; ` + verify, inactive},
+		{"a link of a deleted account does not work", `POST /request-verify-token as john ; mail verify as verify ; DELETE /users/1 as admin ; ` + verify, badLink},
+		{"a verified user gets no second link", verified + "wait 1h ; POST /request-verify-token as john ; wait 200ms ; GET /docs/mail.json", shownMails(johnMail)},
+		{"a user without an address gets no link", "POST /request-verify-token as jane ; wait 200ms ; GET /docs/mail.json", shownMails()},
+		{"without -mail no link is sent", "restart -demo=false ; POST /request-verify-token as john", mailOff},
+		{"without -mail no link is taken", `POST /request-verify-token as john ; mail verify as verify ; restart -demo=false ; ` + verify, mailOff},
+
+		{"registering with an address sends a link", `POST /users/ {"username":"alice","password":"correct horse","email":"alice@example.com"} ; mail verify as verify ; GET /docs/mail.json`,
+			shownMails(linkMail("verify", "alice@example.com", "alice", "http://127.0.0.1:8000/docs#verify=$verify"))},
+		{"an account without an address gets no mail", `POST /users/ {"username":"alice","password":"correct horse"} ; wait 200ms ; GET /docs/mail.json`, shownMails()},
+		{"changing the address clears its verification", verified + newMail, "200\n" + other},
+		{"the old address is told", verified + `PATCH /users/me/ as john {"email":null,"current_password":"secret"} ; wait 200ms ; GET /docs/mail.json`, shownMails(johnMail, noticeMail("johndoe@example.com", "johndoe", "email address"))},
+		{"the new address gets a link, and an old one that was not verified is not told", newMail + ` ; mail verify as second ; GET /docs/mail.json`, shownMails(linkMail("verify", "j@example.com", "johndoe", "http://127.0.0.1:8000/docs#verify=$second"))},
+		{"a link for the old address does not verify the new one", "POST /request-verify-token as john ; mail verify as verify ; " + newMail + " ; " + verify, badLink},
+		{"the same address stays verified", verified + `PATCH /users/me/ as john {"email":"johndoe@example.com","current_password":"secret"}`, yes(john)},
+		{"an admin changes the address of a user", verified + `PATCH /users/1 as admin {"email":"j@example.com"}`, "200\n" + other},
+		{"nobody verifies an address with a patch", `PATCH /users/1 as admin {"email_verified":true}`, invalidFields("email_verified is not a field of this request")},
+
+		{"a new address needs the current password", `PATCH /users/me/ as john {"email":"j@example.com"}`, invalidFields("current_password is required to change the email address")},
+		{"so does no address", `PATCH /users/me/ as john {"email":null}`, invalidFields("current_password is required to change the email address")},
+		{"a new address with a wrong password is refused", `PATCH /users/me/ as john {"email":"j@example.com","current_password":"wrong"}` + checkMe, "200\n" + john},
+		{"a wrong password for a new address gets the error incorrect_password", `PATCH /users/me/ as john {"email":"j@example.com","current_password":"wrong"}`, refusal(403, "incorrect_password", "Incorrect password")},
+		{"it counts as a failed login", `repeat 5 PATCH /users/me/ as john {"email":"j@example.com","current_password":"wrong"} ; ` + newMail, refusal(429, "too_many_failed_logins", "Too many failed logins", "Retry-After: 1")},
+		{"a new full name needs no password", `PATCH /users/me/ as john {"full_name":"John"}`, "200\n" + strings.Replace(john, "John Doe", "John", 1)},
+		{"a password that is given is checked", `PATCH /users/me/ as john {"full_name":"John","current_password":"wrong"}`, refusal(403, "incorrect_password", "Incorrect password")},
+		{"without -mail a new address needs no password", `restart -demo=false ; PATCH /users/me/ as john {"email":"j@example.com"}`, "200\n" + other},
+		{"an admin changes their own address with their password only", `PATCH /users/2 as admin {"email":"b@example.com"}`, refusal(403, "own_account", "Change your own email address at /users/me/, with your password")},
+		{"an admin changes their own name without it", `PATCH /users/2 as admin {"full_name":"Boss"}`, "200\n" + strings.Replace(boss, "Admin User", "Boss", 1)},
+	})
+}
+
+// TestNotices: the owner of a verified address is told when the password has changed.
+func TestNotices(t *testing.T) {
+	verifyMail := linkMail("verify", "johndoe@example.com", "johndoe", "http://127.0.0.1:8000/docs#verify=$verify")
+	resetMail := linkMail("reset", "johndoe@example.com", "johndoe", "http://127.0.0.1:8000/docs#reset=$reset")
+	notice := noticeMail("johndoe@example.com", "johndoe", "password")
+	const shown = " ; wait 200ms ; GET /docs/mail.json"
+	const change = `PUT /users/me/password as john {"current_password":"secret","new_password":"another password"}`
+	checkRules(t, []apiRule{
+		{"a reset is told to the verified address", asked + reset + shown, shownMails(verifyMail, resetMail, notice)},
+		{"so is a change of the password", verified + change + shown, shownMails(verifyMail, notice)},
+		{"so is a password that an admin sets", verified + `PUT /users/1/password as admin {"new_password":"another password"}` + shown, shownMails(verifyMail, notice)},
+		{"the address of the client is in it", verified + strings.Replace(change, "as john", "as john from 203.0.113.9", 1) + shown, strings.Replace(shownMails(verifyMail, notice), "192.0.2.1", "203.0.113.9", 1)},
+		{"an address that is not verified is told nothing", change + shown, shownMails()},
+		{"a wrong password tells nothing", verified + `PUT /users/me/password as john {"current_password":"wrong","new_password":"another password"}` + shown, shownMails(verifyMail)},
+		{"a link that does not work tells nothing", verified + `POST /reset-password {"token":"x","new_password":"a new password"}` + shown, shownMails(verifyMail)},
+	})
+}
 
 var mailUser = User{ID: 1, Username: "johndoe", Email: "johndoe@example.com", Role: RoleUser, Epoch: 3}
 
@@ -406,4 +611,373 @@ func (p *post) reports() (reports []string) {
 		reports = append(reports, report)
 	}
 	return reports
+}
+
+func TestCheckMail(t *testing.T) {
+	const server, from, link = "smtp://user@mail.example.com:587", "Example <no-reply@example.com>", "https://app.example.com/account"
+	for _, test := range []struct {
+		rule string
+		c    MailConfig
+		want string // the setting that is named, or empty
+	}{
+		{"no mail needs no settings", MailConfig{}, ""},
+		{"the terminal needs no settings", MailConfig{Target: "terminal"}, ""},
+		{"a link without mail is for an admin's reset links", MailConfig{Link: link}, ""},
+		{"an SMTP server with all it needs", MailConfig{server, from, link, "secret"}, ""},
+		{"a server without a user needs no password", MailConfig{"smtp://127.0.0.1:25", from, link, ""}, ""},
+		{"a server without a port", MailConfig{"smtps://mail.example.com", from, link, ""}, ""},
+		{"a user with an @", MailConfig{"smtps://me@example.com@mail.example.com", from, link, "secret"}, ""},
+		{"a sender without a name", MailConfig{server, "no-reply@example.com", link, "secret"}, ""},
+		{"a sender with a name that is not ASCII", MailConfig{server, "Café <no-reply@example.com>", link, "secret"}, ""},
+		{"a link with a query", MailConfig{server, from, "http://localhost:3000/?page=account", "secret"}, ""},
+
+		{"another scheme", MailConfig{"http://mail.example.com", from, link, ""}, "-mail"},
+		{"a server without a scheme", MailConfig{"mail.example.com:587", from, link, ""}, "-mail"},
+		{"a URL without a host", MailConfig{"smtp://:587", from, link, ""}, "-mail"},
+		{"a URL with a path", MailConfig{"smtp://mail.example.com/inbox", from, link, ""}, "-mail"},
+		{"a URL that is not one", MailConfig{"smtp://%zz", from, link, ""}, "-mail"},
+		{"a word", MailConfig{"on", from, link, ""}, "-mail"},
+		{"a password in the URL", MailConfig{"smtp://user:secret@mail.example.com", from, link, "secret"}, "-mail"},
+		{"a user without a password", MailConfig{server, from, link, ""}, "MAIL_PASSWORD"},
+		{"a password without a user", MailConfig{"smtp://mail.example.com", from, link, "secret"}, "MAIL_PASSWORD"},
+		{"a server without a sender", MailConfig{server, "", link, "secret"}, "-mail-from"},
+		{"a sender without an address", MailConfig{server, "Example", link, "secret"}, "-mail-from"},
+		{"two senders", MailConfig{server, "a@example.com, b@example.com", link, "secret"}, "-mail-from"},
+		{"a sender with a line break", MailConfig{server, "\"Example\r\nBcc: all\" <no-reply@example.com>", link, "secret"}, "-mail-from"},
+		{"a sender whose address is not ASCII", MailConfig{server, "café@example.com", link, "secret"}, "-mail-from"},
+		{"a server without a link", MailConfig{server, from, "", "secret"}, "-mail-link"},
+		{"a link without a host", MailConfig{server, from, "/account", "secret"}, "-mail-link"},
+		{"a link that runs code", MailConfig{server, from, "javascript://x/", "secret"}, "-mail-link"},
+		{"a link with a fragment", MailConfig{server, from, "https://app.example.com/#", "secret"}, "-mail-link"},
+		{"a link with a space", MailConfig{server, from, "https://app.example.com/my account", "secret"}, "-mail-link"},
+		{"a link that is not ASCII", MailConfig{server, from, "https://app.example.com/é", "secret"}, "-mail-link"},
+	} {
+		setting, err := checkMail(test.c)
+		if setting != test.want || (err != nil) != (test.want != "") {
+			t.Errorf("%s: checkMail() = %q, %v; want %q", test.rule, setting, err, test.want)
+		}
+		if err != nil && (strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "%zz")) {
+			t.Errorf("%s: the error quotes the value: %v", test.rule, err)
+		}
+	}
+}
+
+func TestPrinterShowsAMailAsAPersonReadsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		p := newMailSink(MailConfig{Target: "terminal"}, &out).(*printer)
+		for i := range maxPrinted + 5 {
+			out.Reset()
+			u := numberedMailUser(i)
+			if err := p.deliver(t.Context(), newLetter("verify", u, "{link}", "http://localhost:8000/docs#verify=x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const text = "Hello user24,\n\nthis address was given for your account. Open this link to confirm that it is\nyours:\n\n" +
+			"http://localhost:8000/docs#verify=x\n\nIt works for one day. If you have no such account, ignore this mail: without\nthe link, the address is not used for anything.\n"
+		line := strings.Repeat("-", 72)
+		if diff := cmp.Diff("\n"+line+"\nTo: user24@example.com\nSubject: Confirm your email address\n\n"+text+line+"\n\n", out.String()); diff != "" {
+			t.Errorf("the terminal shows (-want +got):\n%s", diff)
+		}
+		if len(p.newest) != maxPrinted || p.newest[0].To != "user5@example.com" {
+			t.Errorf("%d mails are kept, the first to %s; want the newest %d", len(p.newest), p.newest[0].To, maxPrinted)
+		}
+		if diff := cmp.Diff(shownMail{"user24@example.com", "Confirm your email address", text, time.Now().UTC()}, p.newest[maxPrinted-1]); diff != "" {
+			t.Errorf("the page shows (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestMessage: the message is what RFC 5322 and RFC 2047 say, and the conversation what
+// RFC 5321 says.
+func TestMessage(t *testing.T) {
+	atServer(t, func(t *testing.T, s *smtpServer, f *fakeSMTP) {
+		l := newLetter("reset", mailUser, "{link}", "https://app.example.com/account#reset=token")
+		l.text += ".\n..a line that begins with a dot\nGrüße\n"
+		if err := s.deliver(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{
+			"EHLO example.com", "STARTTLS", "EHLO example.com",
+			"AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00user\x00secret")),
+			"MAIL FROM:<no-reply@example.com> BODY=8BITMIME", "RCPT TO:<johndoe@example.com>", "DATA", "QUIT",
+		}
+		if diff := cmp.Diff(want, f.heard); diff != "" {
+			t.Errorf("the server hears (-want +got):\n%s", diff)
+		}
+		got, err := mail.ReadMessage(strings.NewReader(f.message))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantHeader := mail.Header{
+			"From": {"=?utf-8?q?Caf=C3=A9?= <no-reply@example.com>"}, "To": {"<johndoe@example.com>"}, "Subject": {"Set a new password"},
+			"Date": {"Sat, 01 Jan 2000 00:00:00 +0000"}, "Message-Id": {"<" + l.id + "@example.com>"}, "Mime-Version": {"1.0"},
+			"Content-Type": {"text/plain; charset=utf-8"}, "Content-Transfer-Encoding": {"8bit"}, "Auto-Submitted": {"auto-generated"},
+		}
+		if diff := cmp.Diff(wantHeader, got.Header); diff != "" {
+			t.Errorf("the header (-want +got):\n%s", diff)
+		}
+		body, err := io.ReadAll(got.Body)
+		if text := strings.ReplaceAll(string(body), "\r\n", "\n"); text != l.text || err != nil || strings.Contains(text, "\r") {
+			t.Errorf("the body (-want +got), %v:\n%s", err, cmp.Diff(l.text, text))
+		}
+		name, err := new(mime.WordDecoder).DecodeHeader(got.Header.Get("From"))
+		if name != "Café <no-reply@example.com>" || err != nil {
+			t.Errorf("the sender is %q, %v", name, err)
+		}
+	})
+}
+
+// TestDelivery: what a server does, and what comes of it. Whatever it does, it gets a
+// password and a letter only under TLS, with a certificate of its name.
+func TestDelivery(t *testing.T) {
+	for _, test := range []struct {
+		rule   string
+		server func(s *smtpServer, f *fakeSMTP)
+		want   string // the reason in the log, or "sent"
+		within time.Duration
+	}{
+		{"a server with STARTTLS takes a mail", func(*smtpServer, *fakeSMTP) {}, "sent", 0},
+		{"so does one with TLS from the start", func(s *smtpServer, f *fakeSMTP) { s.implicit, f.implicit = true, true }, "sent", 0},
+		{"a server that needs no password is asked for no login", func(s *smtpServer, f *fakeSMTP) { s.user = ""; f.answers["AUTH"] = "drop" }, "sent", 0},
+		{"a server on this machine needs no TLS without a password", func(s *smtpServer, f *fakeSMTP) { s.user, s.host, f.noTLS = "", "127.0.0.1", true }, "sent", 0},
+		{"a server that answers QUIT with an error has the mail", func(_ *smtpServer, f *fakeSMTP) { f.answers["QUIT"] = "500 what?" }, "sent", 0},
+		{"a server that drops the connection at QUIT has the mail", func(_ *smtpServer, f *fakeSMTP) { f.answers["QUIT"] = "drop" }, "sent", 0},
+		{"a server that hangs at QUIT has the mail", func(_ *smtpServer, f *fakeSMTP) { f.answers["QUIT"] = "hang" }, "sent", 10 * time.Second},
+
+		{"a server without STARTTLS gets nothing", func(_ *smtpServer, f *fakeSMTP) { f.noTLS = true }, "the server does not offer STARTTLS", 0},
+		{"a server on this machine without STARTTLS gets the mail, but not the password", func(s *smtpServer, f *fakeSMTP) { s.host, f.noTLS, f.answers["AUTH"] = "localhost", true, "drop" }, "sent", 0},
+		{"a server without STARTTLS that needs no password gets nothing", func(s *smtpServer, f *fakeSMTP) { s.user, f.noTLS = "", true }, "the server does not offer STARTTLS", 0},
+		{"a server that refuses STARTTLS gets nothing", func(_ *smtpServer, f *fakeSMTP) { f.answers["STARTTLS"] = "454 not now" }, "the server answered 454", 0},
+		{"a server that goes on in clear after STARTTLS gets nothing", func(_ *smtpServer, f *fakeSMTP) { f.clearTLS = true }, "tls: first record does not look like a TLS handshake", 0},
+		{"a certificate of another name is refused", func(s *smtpServer, _ *fakeSMTP) { s.config.ServerName = "other.example.com" }, "x509: certificate is valid for mail.example.com, not other.example.com", 0},
+		{"a certificate of nobody is refused", func(s *smtpServer, _ *fakeSMTP) { s.config.RootCAs = x509.NewCertPool() }, "x509: certificate signed by unknown authority", 0},
+		{"an expired certificate is refused", func(*smtpServer, *fakeSMTP) { time.Sleep(25 * time.Hour) }, "x509: certificate has expired or is not yet valid", 0},
+		{"answers that came before TLS do not count after it", func(_ *smtpServer, f *fakeSMTP) {
+			f.answers["STARTTLS"] = "220 ready\r\n250 mail.example.com\r\n235 you are in"
+		}, "sent", 0},
+		{"TLS 1.1 is refused", func(_ *smtpServer, f *fakeSMTP) { f.config.MaxVersion = tls.VersionTLS11 }, "remote error: tls: protocol version not supported", 0},
+
+		{"a wrong password is final", func(_ *smtpServer, f *fakeSMTP) { f.answers["AUTH"] = "535 wrong" }, "the server answered 535", 0},
+		{"an unknown recipient is final", func(_ *smtpServer, f *fakeSMTP) { f.answers["RCPT"] = "550 johndoe@example.com is unknown" }, "the server answered 550", 0},
+		{"a server that is busy is asked again", func(_ *smtpServer, f *fakeSMTP) { f.answers["greeting"] = "421 busy" }, "the server answered 421", 0},
+		{"a refused message", func(_ *smtpServer, f *fakeSMTP) { f.answers["."] = "554 spam" }, "the server answered 554", 0},
+		{"a server that drops the connection after the message", func(_ *smtpServer, f *fakeSMTP) { f.answers["."] = "drop" }, "EOF", 0},
+		{"a server that speaks something else", func(_ *smtpServer, f *fakeSMTP) { f.answers["greeting"] = "johndoe@example.com HTTP/1.1 400" }, "the server does not speak SMTP", 0},
+		{"an endless line", func(_ *smtpServer, f *fakeSMTP) { f.answers["greeting"] = "220 " + strings.Repeat("x", 1<<20) }, "the server sends too much", 0},
+		{"a million lines", func(_ *smtpServer, f *fakeSMTP) { f.answers["greeting"] = strings.Repeat("220-x\r\n", 1<<17) }, "the server sends too much", 0},
+		{"an address that is not ASCII, at a server that knows only ASCII", func(_ *smtpServer, f *fakeSMTP) { f.to = "jürgen@example.com" }, "the server answered 553", 0},
+		{"an address that is not ASCII, at a server that knows Unicode", func(_ *smtpServer, f *fakeSMTP) { f.to, f.unicode = "jürgen@example.com", true }, "sent", 0},
+
+		{"a server that hangs at the greeting", hangAt("greeting"), "i/o timeout", smtpPatience},
+		{"a server that hangs at EHLO", hangAt("EHLO"), "i/o timeout", smtpPatience},
+		{"a server that hangs at STARTTLS", hangAt("STARTTLS"), "i/o timeout", smtpPatience},
+		{"a server that hangs in the handshake", hangAt("TLS"), "i/o timeout", smtpPatience},
+		{"a server that hangs at AUTH", hangAt("AUTH"), "i/o timeout", smtpPatience},
+		{"a server that hangs at MAIL", hangAt("MAIL"), "i/o timeout", smtpPatience},
+		{"a server that hangs at RCPT", hangAt("RCPT"), "i/o timeout", smtpPatience},
+		{"a server that hangs at DATA", hangAt("DATA"), "i/o timeout", smtpPatience},
+		{"a server that hangs in the message", hangAt("message"), "i/o timeout", smtpPatience},
+		{"a server that hangs after the message", hangAt("."), "i/o timeout", smtpPatience},
+		{"a server that sends a byte a second", func(_ *smtpServer, f *fakeSMTP) { f.answers["greeting"] = "drip" }, "the server does not speak SMTP", smtpPatience},
+		{"a server that cannot be reached", func(s *smtpServer, _ *fakeSMTP) {
+			s.dial = func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
+		}, "context deadline exceeded", smtpPatience},
+	} {
+		t.Run(test.rule, func(t *testing.T) {
+			atServer(t, func(t *testing.T, s *smtpServer, f *fakeSMTP) {
+				f.to = "johndoe@example.com"
+				test.server(s, f)
+				start, got := time.Now(), "sent"
+				l := newLetter("reset", User{ID: 1, Username: "johndoe", Email: f.to}, "{link}", "https://app.example.com/#reset=token")
+				if err := s.deliver(t.Context(), l); err != nil {
+					got = mailReason(err)
+				}
+				if !strings.Contains(got, test.want) || strings.Contains(got, "@") {
+					t.Errorf("%q, want %q", got, test.want)
+				}
+				if took := time.Since(start); took > test.within {
+					t.Errorf("it took %v, want %v at most", took, test.within)
+				}
+				synctest.Wait()
+				if delivered := strings.Contains(f.message, "reset=token"); delivered != (test.want == "sent") && f.answers["."] == "" && f.answers["message"] == "" {
+					t.Errorf("the server has the message: %v", delivered)
+				}
+				if i := slices.IndexFunc(f.inClear, func(line string) bool {
+					return strings.HasPrefix(line, "AUTH") || !isLoopback(s.host) && strings.Contains(line, "example.com>")
+				}); i >= 0 {
+					t.Errorf("the server hears in clear: %q", f.inClear[i])
+				}
+			})
+		})
+	}
+}
+
+func hangAt(step string) func(*smtpServer, *fakeSMTP) {
+	return func(_ *smtpServer, f *fakeSMTP) { f.answers[step] = "hang" }
+}
+
+// TestDeliveryEndsWithItsContext: a server that hangs does not delay the end.
+func TestDeliveryEndsWithItsContext(t *testing.T) {
+	for _, step := range []string{"greeting", "TLS", "AUTH", "."} {
+		atServer(t, func(t *testing.T, s *smtpServer, f *fakeSMTP) {
+			f.answers[step] = "hang"
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			start := time.Now()
+			err := s.deliver(ctx, newLetter("reset", mailUser))
+			if took := time.Since(start); err == nil || took != time.Second {
+				t.Errorf("hanging at %s: deliver() = %v after %v, want an error after 1 s", step, err, took)
+			}
+		})
+	}
+}
+
+// A fakeSMTP is an SMTP server at the other end of a pipe, which misbehaves as told.
+type fakeSMTP struct {
+	config                             tls.Config
+	implicit, noTLS, clearTLS, unicode bool
+	to                                 string
+
+	// answers replaces answers, by command; besides, "greeting", "TLS" for the handshake,
+	// "message" before the message was read and "." after. "hang" answers nothing, "drop"
+	// closes the connection, "drip" sends a byte a second.
+	answers map[string]string
+
+	heard, inClear []string
+	message        string
+}
+
+// atServer runs a test with a server and a client that trusts it.
+func atServer(t *testing.T, test func(t *testing.T, s *smtpServer, f *fakeSMTP)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		key, err1 := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now(), NotAfter: time.Now().Add(24 * time.Hour), DNSNames: []string{"mail.example.com"}}
+		der, err2 := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		leaf, err3 := x509.ParseCertificate(der)
+		if err1 != nil || err2 != nil || err3 != nil {
+			t.Fatal(err1, err2, err3)
+		}
+		f := &fakeSMTP{answers: map[string]string{}}
+		f.config.Certificates = []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
+		s := newMailSink(MailConfig{Target: "smtp://user@mail.example.com", From: "Café <no-reply@example.com>", Password: "secret"}, nil).(*smtpServer)
+		s.config.RootCAs = x509.NewCertPool()
+		s.config.RootCAs.AddCert(leaf)
+		s.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if network != "tcp" || addr != "mail.example.com:587" {
+				t.Errorf("dial(%s, %s)", network, addr)
+			}
+			ours, theirs := net.Pipe()
+			go f.serve(theirs)
+			return ours, nil
+		}
+		test(t, s, f)
+		time.Sleep(2 * time.Hour) // until the server has given up
+	})
+}
+
+func (f *fakeSMTP) serve(conn net.Conn) {
+	defer conn.Close()
+	secure := f.implicit
+	if f.implicit {
+		conn = tls.Server(conn, &f.config)
+	}
+	if !f.answer(conn, "greeting", "220 mail.example.com ESMTP") {
+		return
+	}
+	for r := bufio.NewReader(conn); ; {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		line = strings.TrimSuffix(line, "\r\n")
+		f.heard = append(f.heard, line)
+		if !secure {
+			f.inClear = append(f.inClear, line)
+		}
+		verb, _, _ := strings.Cut(line, " ")
+		usual := "250 ok"
+		switch verb {
+		case "EHLO":
+			extensions := []string{"mail.example.com", "8BITMIME", "AUTH PLAIN"}
+			if f.unicode {
+				extensions = append(extensions, "SMTPUTF8")
+			}
+			if !secure && !f.noTLS {
+				extensions = append(extensions, "STARTTLS")
+			}
+			last := len(extensions) - 1
+			usual = strings.Join(append([]string{""}, extensions[:last]...), "\r\n250-")[2:] + "\r\n250 " + extensions[last]
+		case "STARTTLS":
+			usual = "220 ready"
+		case "AUTH":
+			usual = "235 ok"
+		case "DATA":
+			usual = "354 go on"
+		case "QUIT":
+			usual = "221 bye"
+		}
+		if !f.answer(conn, verb, usual) {
+			return
+		}
+		switch verb {
+		case "STARTTLS":
+			if f.answers["STARTTLS"] == "454 not now" {
+				continue
+			}
+			if f.clearTLS {
+				continue
+			}
+			if f.answers["TLS"] == "hang" {
+				io.Copy(io.Discard, conn)
+				return
+			}
+			conn, secure = tls.Server(conn, &f.config), true
+			r = bufio.NewReader(conn)
+		case "DATA":
+			if f.answers["message"] == "hang" {
+				time.Sleep(time.Hour)
+			}
+			for {
+				line, err := r.ReadString('\n')
+				if err != nil {
+					return
+				}
+				if line == ".\r\n" {
+					break
+				}
+				f.message += strings.TrimPrefix(line, ".")
+			}
+			if !f.answer(conn, ".", "250 taken") {
+				return
+			}
+		case "QUIT":
+			return
+		}
+	}
+}
+
+// answer sends the answer to a command, and reports whether to go on.
+func (f *fakeSMTP) answer(conn net.Conn, command, usual string) bool {
+	switch special := f.answers[command]; special {
+	case "":
+		_, err := io.WriteString(conn, usual+"\r\n")
+		return err == nil
+	case "hang":
+		io.Copy(io.Discard, conn)
+		return false
+	case "drop":
+		return false
+	case "drip":
+		for {
+			time.Sleep(time.Second)
+			if _, err := io.WriteString(conn, "x"); err != nil {
+				return false
+			}
+		}
+	default:
+		_, err := io.WriteString(conn, special+"\r\n")
+		return err == nil
+	}
 }

@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -624,4 +626,116 @@ func freeAddr(t *testing.T) string {
 	}
 	t.Fatal("no port is free")
 	return ""
+}
+
+// TestAttackIdleConnections: one address opens more connections than the process has
+// descriptors, and leaves them idle. Others are served nevertheless.
+func TestAttackIdleConnections(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the server")
+	}
+	t.Parallel()
+	cmd := exec.CommandContext(soon(t), "sh", "-c", `ulimit -n 64 && exec "$0" -addr 127.0.0.1:0`, buildServer(t))
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	addr := ""
+	lines := bufio.NewScanner(stderr)
+	for addr == "" && lines.Scan() {
+		_, rest, _ := strings.Cut(lines.Text(), "msg=listening url=http://")
+		addr, _, _ = strings.Cut(rest, " ")
+	}
+	go func() {
+		for lines.Scan() {
+		}
+	}()
+	for i := range 100 {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatalf("idle connection %d: %v", i+1, err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n") // else it is closed after 10 s
+		conn.SetReadDeadline(time.Now().Add(time.Second))
+		conn.Read(make([]byte, 1000)) // an error means that the server does not accept it
+	}
+	for i := range 3 {
+		from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(2+i))}
+		client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: (&net.Dialer{LocalAddr: from}).DialContext}}
+		resp, err := client.Get(fmt.Sprintf("http://%s/healthz", addr))
+		if err != nil {
+			t.Errorf("a request from %v beside 100 idle connections, with 64 descriptors: %v", from, err)
+			continue
+		}
+		resp.Body.Close() // and stays open
+	}
+}
+
+// TestOneMoreThreadWhileHashing: GOMAXPROCS is one more than the number of cores while
+// any hash runs. It belongs to the process, so this runs in one of its own. Afterwards Go
+// follows the CPU limit of its container again, unless the operator has set GOMAXPROCS.
+func TestOneMoreThreadWhileHashing(t *testing.T) {
+	const child = "STDAUTH_TEST_THREADS"
+	if os.Getenv(child) != "" {
+		threads := func() int { return runtime.GOMAXPROCS(0) }
+		before := threads()
+		NewPasswords(1)
+		got := []int{threads() - before}
+		for _, step := range []func(){hashBegins, hashBegins, hashEnds, hashEnds} {
+			step()
+			got = append(got, threads()-before)
+		}
+		fmt.Println("threads", got, followsLimit(t))
+		return
+	}
+	for _, test := range []struct{ env, want string }{
+		{"", "threads [0 1 1 1 0] true"},
+		{"GOMAXPROCS=7", "threads [0 1 1 1 0] false"},
+	} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOneMoreThreadWhileHashing$", "-test.count=1")
+		cmd.Env = append(os.Environ(), "GOMAXPROCS=", child+"=1", test.env)
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), test.want) {
+			t.Errorf("with %q in the environment, GOMAXPROCS relative to its initial value with 0, 1, 2, 1 and 0 hashes, and whether it follows the limit: %s (%v)\nwant %s", test.env, out, err, test.want)
+		}
+	}
+}
+
+// followsLimit reports whether GOMAXPROCS changes when the process may use one CPU only.
+func followsLimit(t *testing.T) bool {
+	threads, err := filepath.Glob("/proc/self/task/*")
+	if err != nil || runtime.NumCPU() == 1 {
+		t.Fatalf("%d threads (%v) on %d CPUs, want two CPUs", len(threads), err, runtime.NumCPU())
+	}
+	var allowed, one [128]byte
+	size, set := uintptr(len(one)), uintptr(unsafe.Pointer(&one))
+	if _, _, errno := syscall.Syscall(syscall.SYS_SCHED_GETAFFINITY, 0, size, uintptr(unsafe.Pointer(&allowed))); errno != 0 {
+		t.Fatal(errno)
+	}
+	for i, b := range allowed {
+		if b != 0 {
+			one[i] = b & -b // its lowest bit
+			break
+		}
+	}
+	for _, thread := range threads {
+		id, err := strconv.Atoi(filepath.Base(thread))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, errno := syscall.Syscall(syscall.SYS_SCHED_SETAFFINITY, uintptr(id), size, set); errno != 0 && errno != syscall.ESRCH {
+			t.Fatal(errno)
+		}
+	}
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if runtime.GOMAXPROCS(0) == 1 {
+			return true
+		}
+	}
+	return false
 }
