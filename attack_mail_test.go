@@ -22,7 +22,7 @@ import (
 func TestAttackForgottenPasswordEnumeration(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		w.do(strings.TrimSuffix(verified, " ; "))
-		w.store.fail(nil, fmt.Errorf("%w: asked before the response", ErrUnavailable))
+		w.obey("store vanishes")
 		var first string
 		for _, name := range []string{"johndoe", "admin", "jane", "dora", "dave", "nobody", "x", strings.Repeat("x", 1000), "johndoe@example.com"} {
 			start := time.Now()
@@ -36,7 +36,7 @@ func TestAttackForgottenPasswordEnumeration(t *testing.T) {
 				t.Errorf("forgot-password for %.20s: %s after %v\n  want %s at once", name, got, time.Since(start), first)
 			}
 		}
-		w.store.fail(nil, nil)
+		w.obey("store works")
 		time.Sleep(time.Second)
 		if mails := w.server.mailer.shown(); len(mails) != 2 || mails[1].To != "johndoe@example.com" {
 			t.Errorf("the mails are %v, want one to verify and one to reset", mails)
@@ -79,9 +79,7 @@ func TestAttackMailBombOverHTTP(t *testing.T) {
 				w.send(w.Context(), fmt.Sprintf(`POST /forgot-password from 198.51.%d.%d {"username":"victim"}`, i%addresses/100, i%addresses%100))
 				time.Sleep(3 * time.Second)
 			}
-			if got := w.do(`POST /forgot-password {"username":"other"}`); got != "202" {
-				t.Errorf("from %d addresses: another user gets %s, want 202", addresses, got)
-			}
+			w.want("another user's request", `POST /forgot-password {"username":"other"}`, "202")
 			time.Sleep(time.Second)
 			mails := map[string]int{}
 			for _, m := range w.server.mailer.shown() {
@@ -92,20 +90,6 @@ func TestAttackMailBombOverHTTP(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestAttackRegistrationsWithOneAddress: an attacker registers accounts with the address of
-// a victim, to fill the mailbox.
-func TestAttackRegistrationsWithOneAddress(t *testing.T) {
-	inPeopledWorld(t, func(w *world) {
-		for i := range 60 {
-			w.send(w.Context(), fmt.Sprintf(`POST /users/ from 198.51.100.%d {"username":"mallory%d","password":"correct horse","email":"Victim@example.com"}`, i, i))
-			time.Sleep(time.Minute)
-		}
-		if n := len(w.server.mailer.shown()); n > mailsAnHour {
-			t.Errorf("the victim gets %d mails in an hour, want %d at most", n, mailsAnHour)
-		}
-	})
 }
 
 // TestAttackStolenAccessToken: a thief of an access token wants to stay: to have the
@@ -139,9 +123,8 @@ func TestAttackStolenAccessToken(t *testing.T) {
 			}
 		}
 		wantEqual(t, "the store after the attack", w.contents(), before)
-		if got := w.do(`repeat 5 PATCH /users/me/ as john {"email":"thief@example.com","current_password":"guess"} ; PATCH /users/me/ as john {"email":"thief@example.com","current_password":"secret"}`); !strings.HasPrefix(got, "429") {
-			t.Errorf("guesses of the password are not throttled: %s", got)
-		}
+		const change = `PATCH /users/me/ as john {"email":"thief@example.com","current_password":"`
+		w.want("a sixth guess of the password", "repeat 5 "+change+`guess"} ; `+change+`secret"}`, "429...")
 	})
 }
 
@@ -152,16 +135,12 @@ func TestAttackLinkOfAnotherAccount(t *testing.T) {
 		for _, name := range []string{"reset", "verify"} {
 			w.vars["forged"] = strings.Replace(w.vars[name], ".1.", ".2.", 1)
 			for _, call := range []string{`POST /reset-password {"token":"$forged","new_password":"correct horse"}`, `POST /verify {"token":"$forged"}`} {
-				if got := w.do(call); got != badLink {
-					t.Errorf("%s with the token to %s of another account\n  got %s\n  want %s", call, name, got, badLink)
-				}
+				w.want("the token to "+name+" of another account", call, badLink)
 			}
 		}
 		// Names are reused, IDs and so tokens are not.
 		w.do(`DELETE /users/1 as admin ; POST /users/ {"username":"johndoe","password":"battery staple","email":"johndoe@example.com"}`)
-		if got := w.do(reset); got != badLink {
-			t.Errorf("a link of a deleted account, for the next one of its name: %s", got)
-		}
+		w.want("a link of a deleted account, for the next one of its name", reset, badLink)
 	})
 }
 
@@ -211,9 +190,7 @@ func TestAttackHeaderInjection(t *testing.T) {
 				`POST /users/ {"username":"mallory","password":"correct horse","email":"m%s@example.com"}`,
 				`PATCH /users/me/ as john {"email":"m@example.com%s","current_password":"secret"}`,
 			} {
-				if got := w.do(fmt.Sprintf(call, strings.ReplaceAll(bad, `"`, `\"`))); !strings.HasPrefix(got, "422") {
-					t.Errorf("%s with %s\n  got %s", call, bad, got)
-				}
+				w.want("an injection", fmt.Sprintf(call, strings.ReplaceAll(bad, `"`, `\"`)), "422...")
 			}
 		}
 		for i, address := range []string{"a@example.com\r\nBcc: all@example.com", "a@example.com, all@example.com", "a@example.com\n\nHello", "<a@example.com>", "a@example.com\x00"} {
@@ -225,9 +202,7 @@ func TestAttackHeaderInjection(t *testing.T) {
 		if mails := w.server.mailer.shown(); len(mails) > 0 {
 			t.Errorf("mails were sent: %q", mails)
 		}
-		if n := strings.Count(w.log.String(), `mail=dropped`); n != 5 {
-			t.Errorf("%d mails were dropped, want 5", n)
-		}
+		w.wantLog("mail=dropped", 5)
 	})
 }
 
@@ -280,27 +255,6 @@ func TestAttackSlowMailServer(t *testing.T) {
 	})
 }
 
-// everyStore runs a test over HTTP before each kind of store, with the account johndoe, and
-// a link to reset its password.
-func everyStore(t *testing.T, test func(t *testing.T, w *world, u User)) {
-	for name, open := range map[string]func(t *testing.T) Store{
-		"memory": func(*testing.T) Store { return NewMemoryStore(monthLife) },
-		"file":   func(t *testing.T) Store { return openFile(t, storePath(t)).file },
-		"etcd":   func(t *testing.T) Store { return newFakeEtcd().open(t) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.store.Store = open(t)
-			u := w.addUser("johndoe", "secret", func(u *User) { u.Email, u.EmailVerified = "johndoe@example.com", true })
-			test(t, w, u)
-		})
-	}
-}
-
-func (w *world) resetToken(u User) string {
-	return w.server.tokens.SignMail(resetting, u, time.Now().Add(time.Hour))
-}
-
 // TestAttackResetsAtOnce: of thirty resets with one token at once, one wins.
 func TestAttackResetsAtOnce(t *testing.T) {
 	everyStore(t, func(t *testing.T, w *world, u User) {
@@ -321,9 +275,7 @@ func TestAttackResetsAtOnce(t *testing.T) {
 		if len(won) != 1 {
 			t.Fatalf("%d resets win, want one", len(won))
 		}
-		if got := w.do(fmt.Sprintf("POST /token username=johndoe&password=new+password+%d", won[0])); got != tokens {
-			t.Errorf("a login with the password of the winner: %s", got)
-		}
+		w.want("a login with the password of the winner", fmt.Sprintf("POST /token username=johndoe&password=new+password+%d", won[0]), tokens)
 	})
 }
 
@@ -357,18 +309,6 @@ func TestAttackLoginDuringReset(t *testing.T) {
 	})
 }
 
-// TestAttackLoginHeldDuringReset is the same with the login held at each of its writes.
-func TestAttackLoginHeldDuringReset(t *testing.T) {
-	inPeopledWorld(t, func(w *world) {
-		if got := w.do(asked + "begin POST /token username=johndoe&password=secret ; " + reset + " ; end"); got != wrongLogin {
-			t.Errorf("a login with the old password: %s", got)
-		}
-		if live, _ := w.store.Sessions(w.Context(), 1); len(live) > 0 {
-			t.Errorf("%d sessions live after the reset", len(live))
-		}
-	})
-}
-
 // TestAttackExpiredLinkAfterAWait: a link that expires while its request waits for a hash
 // does nothing.
 func TestAttackExpiredLinkAfterAWait(t *testing.T) {
@@ -384,4 +324,25 @@ func TestAttackExpiredLinkAfterAWait(t *testing.T) {
 			t.Errorf("a link that expired while its request waited: %s", w.show(a))
 		}
 	})
+}
+
+// everyStore runs a test over HTTP before each kind of store, with the account johndoe, and
+// a link to reset its password.
+func everyStore(t *testing.T, test func(t *testing.T, w *world, u User)) {
+	for name, open := range map[string]func(t *testing.T) Store{
+		"memory": func(*testing.T) Store { return NewMemoryStore(monthLife) },
+		"file":   func(t *testing.T) Store { return openFile(t, storePath(t)).file },
+		"etcd":   func(t *testing.T) Store { return newFakeEtcd().open(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.store.Store = open(t)
+			u := w.addUser("johndoe", "secret", func(u *User) { u.Email, u.EmailVerified = "johndoe@example.com", true })
+			test(t, w, u)
+		})
+	}
+}
+
+func (w *world) resetToken(u User) string {
+	return w.server.tokens.SignMail(resetting, u, time.Now().Add(time.Hour))
 }

@@ -784,32 +784,34 @@ func TestAFailedStartLeavesNoFile(t *testing.T) {
 	}
 }
 
-// A namelessStore finds no account by its name.
-type namelessStore struct{ Store }
-
-func (namelessStore) UserByName(context.Context, string) (User, error) { return User{}, ErrUnavailable }
-
 func TestAccountsThatCannotBeCreatedStopTheStart(t *testing.T) {
 	t.Parallel()
-	for name, set := range map[string]*settings{
-		"the demo accounts": {Config: Config{Demo: true}},
-		"an admin":          {adminName: "root"},
+	demo, admin := &settings{Config: Config{Demo: true}}, &settings{adminName: "root"}
+	lookUp := func(method string) bool { return method == "UserByName" }
+	write := func(method string) bool { return !reads(method) }
+	for _, test := range []struct {
+		name  string
+		set   *settings
+		fails func(method string) bool
+		err   error // of the store
+		want  error
+	}{
+		{"the demo accounts cannot be written", demo, write, ErrUnavailable, ErrUnavailable},
+		{"the demo accounts cannot be read", demo, reads, ErrUnavailable, ErrUnavailable},
+		{"an admin cannot be written", admin, write, ErrUnavailable, ErrUnavailable},
+		{"an admin cannot be read", admin, reads, ErrUnavailable, ErrUnavailable},
+		{"an admin cannot be looked up", admin, lookUp, ErrUnavailable, ErrUnavailable},
+		{"another copy has just created the admin", admin, write, ErrUsernameTaken, nil},
 	} {
-		store := &stagedStore{Store: NewMemoryStore(testLife), err: ErrUnavailable}
-		if err := set.createAccounts(t.Context(), store, io.Discard, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrUnavailable) {
-			t.Errorf("%s: createAccounts = %v, want %v", name, err, ErrUnavailable)
+		store := &stagedStore{Store: NewMemoryStore(testLife), before: func(method string) error {
+			if test.fails(method) {
+				return test.err
+			}
+			return nil
+		}}
+		if err := test.set.createAccounts(t.Context(), store, io.Discard, slog.New(slog.DiscardHandler)); !errors.Is(err, test.want) {
+			t.Errorf("%s: createAccounts = %v, want %v", test.name, err, test.want)
 		}
-		store = &stagedStore{Store: NewMemoryStore(testLife), readErr: ErrUnavailable}
-		if err := set.createAccounts(t.Context(), store, io.Discard, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrUnavailable) {
-			t.Errorf("%s: createAccounts with a store that cannot be read = %v, want %v", name, err, ErrUnavailable)
-		}
-	}
-	if err := (&settings{adminName: "root"}).createAccounts(t.Context(), namelessStore{NewMemoryStore(testLife)}, io.Discard, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("an admin that cannot be looked up: createAccounts = %v, want %v", err, ErrUnavailable)
-	}
-	store := &stagedStore{Store: NewMemoryStore(testLife), err: ErrUsernameTaken} // by another copy of the server
-	if err := (&settings{adminName: "root"}).createAccounts(t.Context(), store, io.Discard, slog.New(slog.DiscardHandler)); err != nil {
-		t.Errorf("an admin that another copy has just created: createAccounts = %v, want nil", err)
 	}
 }
 

@@ -114,7 +114,8 @@ func TestScenarioKeywords(t *testing.T) {
 			t.Errorf("testdata/scenarios/README.md does not explain %q", keyword)
 		}
 	}
-	for _, text := range []string{"    got /users/me/", "    GET", "    wait long", "    store works well", "    keep x", "    end", "    GET /users/me/ as somebody", "    begin GET /healthz", "prose alone"} {
+	for _, text := range []string{"    got /users/me/", "    GET", "    wait long", "    store works well", "    store vanishes after all",
+		"    keep x", "    end", "    GET /users/me/ as somebody", "    begin GET /healthz", "prose alone"} {
 		if !fails(t, func(w *world) { playScenario(w, text) }) {
 			t.Errorf("the scenario %q passes, want it to fail", text)
 		}
@@ -234,6 +235,25 @@ func (w *world) do(line string) string {
 	return w.show(w.last)
 }
 
+// want runs a line of commands, and fails unless the last response is the wanted one. A
+// want that ends in "..." is the beginning of a response.
+func (w *world) want(what, line, want string) {
+	w.Helper()
+	got := w.do(line)
+	beginning, open := strings.CutSuffix(want, "...")
+	if got != want && !(open && strings.HasPrefix(got, beginning)) {
+		w.Errorf("%s: %.500s\n  got  %s\n  want %s", what, line, indent(got), indent(want))
+	}
+}
+
+// wantLog fails unless the log has a text so many times.
+func (w *world) wantLog(text string, times int) {
+	w.Helper()
+	if log := w.log.String(); strings.Count(log, text) != times {
+		w.Errorf("the log has %q %d times, want %d: %s", text, strings.Count(log, text), times, log)
+	}
+}
+
 // obey runs one command.
 func (w *world) obey(command string) {
 	w.Helper()
@@ -291,16 +311,27 @@ func (w *world) obey(command string) {
 		close(w.begun.held)
 		w.last, w.begun = <-w.begun.done, nil
 	case "store":
-		switch rest {
-		case "fails":
-			w.store.fail(fmt.Errorf("%w: the disk is full", ErrUnavailable), nil)
-		case "vanishes":
-			gone := fmt.Errorf("%w: no route to host", ErrUnavailable)
-			w.store.fail(gone, gone)
-		case "works":
-			w.store.fail(nil, nil)
+		verb, after, _ := strings.Cut(rest, " after ")
+		left, err := strconv.Atoi(order.Or(after, "0")) // reads that succeed
+		switch {
+		case rest == "works":
+			w.store.stage(nil)
+		case rest == "fails":
+			w.store.stage(func(method string) error {
+				if reads(method) {
+					return nil
+				}
+				return fmt.Errorf("%w: the disk is full", ErrUnavailable)
+			})
+		case verb == "vanishes" && err == nil:
+			w.store.stage(func(method string) error {
+				if left--; left >= 0 && reads(method) {
+					return nil
+				}
+				return fmt.Errorf("%w: no route to host", ErrUnavailable)
+			})
 		default:
-			w.Fatalf("%s: the form is: store fails, store vanishes or store works", command)
+			w.Fatalf("%s: the form is: store fails, store vanishes, store vanishes after N, or store works", command)
 		}
 	default:
 		w.Fatalf("%s: unknown keyword", command)
@@ -416,6 +447,7 @@ func (w *world) send(ctx context.Context, call string) *answered {
 // serve is like send, for a request that exists.
 func (w *world) serve(r *http.Request, call string) *answered {
 	w.Helper()
+	w.noteRequest(r)
 	rec := httptest.NewRecorder()
 	w.handler.ServeHTTP(rec, r)
 	a := &answered{call, r.URL.Path, rec.Code, rec.Result().Header, rec.Body.String()}
@@ -493,7 +525,7 @@ func (w *world) request(ctx context.Context, call string) *http.Request {
 		r.RemoteAddr = "[" + from + "]:1234"
 	}
 	maps.Copy(r.Header, header)
-	w.noteRequest(r, body)
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
 	return r
 }
 
@@ -597,6 +629,9 @@ func (w *world) check(a *answered) {
 	if got := a.header.Get("Content-Type"); want != "" && got != want {
 		wrong("Content-Type: %q, want %q", got, want)
 	}
+	if strings.HasPrefix(a.body, `{"access_token":`) && a.header.Get("Pragma") != "no-cache" {
+		wrong("want Pragma: no-cache with a token (RFC 6749, section 5.1)")
+	}
 	if scheme, _, _ := strings.Cut(a.header.Get("WWW-Authenticate"), " "); a.status == 401 && scheme != "Bearer" && scheme != "Basic" {
 		wrong("want a WWW-Authenticate with a 401 (RFC 9110, section 15.5.2)")
 	}
@@ -648,20 +683,25 @@ func (w *world) note(secrets ...string) {
 	}
 }
 
-func (w *world) noteRequest(r *http.Request, body string) {
+func (w *world) noteRequest(r *http.Request) {
+	text, err := r.GetBody()
+	if err != nil {
+		w.Fatal(err)
+	}
+	body, _ := io.ReadAll(text)
 	w.note(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 	if len(r.URL.RawQuery) >= 5 {
 		w.mu.Lock()
 		w.queries = append(w.queries, r.URL.RawQuery)
 		w.mu.Unlock()
 	}
-	if form, err := url.ParseQuery(body); err == nil {
+	if form, err := url.ParseQuery(string(body)); err == nil {
 		w.note(form["password"]...)
 		w.note(form["refresh_token"]...)
 		w.note(form["token"]...)
 	}
 	var object map[string]any
-	if json.Unmarshal([]byte(body), &object) == nil {
+	if json.Unmarshal(body, &object) == nil {
 		for name, value := range object {
 			if s, ok := value.(string); ok && strings.Contains(name, "password") || name == "token" {
 				w.note(s)
@@ -674,7 +714,7 @@ func (w *world) noteRequest(r *http.Request, body string) {
 // token may be in the response that issues it, and nowhere else.
 func (w *world) searchForSecrets() {
 	w.Helper()
-	w.store.fail(nil, nil)
+	w.store.stage(nil)
 	users, err := w.store.Users(context.Background(), UserFilter{}, 0, math.MaxInt32)
 	if err != nil {
 		w.Fatal(err)
@@ -713,26 +753,23 @@ func (w *world) searchForSecrets() {
 	}
 }
 
-// A stagedStore is a store that a test can make fail at writes, or at reads as well, and
-// that can hold a request before its write.
+// A stagedStore is a store that can hold a request before a write, and whose methods a test
+// can make fail.
 type stagedStore struct {
 	Store
-	mu      sync.Mutex
-	err     error // if not nil, the error of every write
-	readErr error // if not nil, the error of every read
+	mu     sync.Mutex
+	before func(method string) error // if not nil: its error is that of the method
 }
 
-// fail sets the errors of writes and reads.
-func (s *stagedStore) fail(write, read error) {
+func (s *stagedStore) stage(before func(method string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.err, s.readErr = write, read
+	s.before = before
 }
 
-func (s *stagedStore) failing() (write, read error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err, s.readErr
+// reads reports whether a method of a store only reads. Ready counts as a write.
+func reads(method string) bool {
+	return strings.HasPrefix(method, "User") || strings.HasPrefix(method, "Session")
 }
 
 type holdKey struct{}
@@ -742,97 +779,82 @@ type hold struct {
 	reached, release chan struct{}
 }
 
-func (s *stagedStore) pause(ctx context.Context) error {
-	if h, ok := ctx.Value(holdKey{}).(*hold); ok && h.writes.Add(-1) == 0 {
+func (s *stagedStore) begins(ctx context.Context, method string) error {
+	if h, ok := ctx.Value(holdKey{}).(*hold); ok && !reads(method) && h.writes.Add(-1) == 0 {
 		close(h.reached)
 		<-h.release
 	}
-	err, _ := s.failing()
-	return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.before == nil {
+		return nil
+	}
+	return s.before(method)
 }
 
-func (s *stagedStore) CreateSession(ctx context.Context, session Session) (ended string, err error) {
-	if err := s.pause(ctx); err != nil {
-		return "", err
+func staged[T any](s *stagedStore, ctx context.Context, method string, call func() (T, error)) (result T, err error) {
+	if err := s.begins(ctx, method); err != nil {
+		return result, err
 	}
-	return s.Store.CreateSession(ctx, session)
-}
-
-func (s *stagedStore) UpdateSession(ctx context.Context, userID int64, id string, change func(*Session, User) error) (Session, User, error) {
-	if err := s.pause(ctx); err != nil {
-		return Session{}, User{}, err
-	}
-	return s.Store.UpdateSession(ctx, userID, id, change)
+	return call()
 }
 
 func (s *stagedStore) CreateUser(ctx context.Context, by Caller, u User) (User, error) {
-	if err := s.pause(ctx); err != nil {
-		return User{}, err
-	}
-	return s.Store.CreateUser(ctx, by, u)
-}
-
-func (s *stagedStore) UpdateUser(ctx context.Context, by Caller, id int64, change func(*User) error) (User, error) {
-	if err := s.pause(ctx); err != nil {
-		return User{}, err
-	}
-	return s.Store.UpdateUser(ctx, by, id, change)
-}
-
-func (s *stagedStore) DeleteUser(ctx context.Context, by Caller, id int64) error {
-	if err := s.pause(ctx); err != nil {
-		return err
-	}
-	return s.Store.DeleteUser(ctx, by, id)
-}
-
-func (s *stagedStore) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
-	if err := s.pause(ctx); err != nil {
-		return err
-	}
-	return s.Store.EndSession(ctx, by, userID, id)
-}
-
-func (s *stagedStore) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
-	if err := s.pause(ctx); err != nil {
-		return err
-	}
-	return s.Store.EndSessions(ctx, by, userID, keep)
+	return staged(s, ctx, "CreateUser", func() (User, error) { return s.Store.CreateUser(ctx, by, u) })
 }
 
 func (s *stagedStore) User(ctx context.Context, id int64) (User, error) {
-	if _, err := s.failing(); err != nil {
-		return User{}, err
-	}
-	return s.Store.User(ctx, id)
+	return staged(s, ctx, "User", func() (User, error) { return s.Store.User(ctx, id) })
 }
 
 func (s *stagedStore) UserByName(ctx context.Context, name string) (User, error) {
-	if _, err := s.failing(); err != nil {
-		return User{}, err
-	}
-	return s.Store.UserByName(ctx, name)
+	return staged(s, ctx, "UserByName", func() (User, error) { return s.Store.UserByName(ctx, name) })
 }
 
 func (s *stagedStore) Users(ctx context.Context, filter UserFilter, after int64, limit int) ([]User, error) {
-	if _, err := s.failing(); err != nil {
-		return nil, err
-	}
-	return s.Store.Users(ctx, filter, after, limit)
+	return staged(s, ctx, "Users", func() ([]User, error) { return s.Store.Users(ctx, filter, after, limit) })
 }
 
-func (s *stagedStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
-	if _, err := s.failing(); err != nil {
-		return Session{}, User{}, err
+func (s *stagedStore) UpdateUser(ctx context.Context, by Caller, id int64, change func(*User) error) (User, error) {
+	return staged(s, ctx, "UpdateUser", func() (User, error) { return s.Store.UpdateUser(ctx, by, id, change) })
+}
+
+func (s *stagedStore) DeleteUser(ctx context.Context, by Caller, id int64) error {
+	return errOf(staged(s, ctx, "DeleteUser", func() (string, error) { return "", s.Store.DeleteUser(ctx, by, id) }))
+}
+
+func (s *stagedStore) CreateSession(ctx context.Context, session Session) (ended string, err error) {
+	return staged(s, ctx, "CreateSession", func() (string, error) { return s.Store.CreateSession(ctx, session) })
+}
+
+func (s *stagedStore) Session(ctx context.Context, userID int64, id string) (session Session, u User, err error) {
+	if err = s.begins(ctx, "Session"); err == nil {
+		session, u, err = s.Store.Session(ctx, userID, id)
 	}
-	return s.Store.Session(ctx, userID, id)
+	return session, u, err
+}
+
+func (s *stagedStore) Sessions(ctx context.Context, userID int64) ([]Session, error) {
+	return staged(s, ctx, "Sessions", func() ([]Session, error) { return s.Store.Sessions(ctx, userID) })
+}
+
+func (s *stagedStore) UpdateSession(ctx context.Context, userID int64, id string, change func(*Session, User) error) (session Session, u User, err error) {
+	if err = s.begins(ctx, "UpdateSession"); err == nil {
+		session, u, err = s.Store.UpdateSession(ctx, userID, id, change)
+	}
+	return session, u, err
+}
+
+func (s *stagedStore) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
+	return errOf(staged(s, ctx, "EndSession", func() (string, error) { return "", s.Store.EndSession(ctx, by, userID, id) }))
+}
+
+func (s *stagedStore) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
+	return errOf(staged(s, ctx, "EndSessions", func() (string, error) { return "", s.Store.EndSessions(ctx, by, userID, keep) }))
 }
 
 func (s *stagedStore) Ready(ctx context.Context) error {
-	if err, _ := s.failing(); err != nil {
-		return err
-	}
-	return s.Store.Ready(ctx)
+	return errOf(staged(s, ctx, "Ready", func() (string, error) { return "", s.Store.Ready(ctx) }))
 }
 
 // fails reports whether a test fails, without failing itself.
