@@ -25,31 +25,12 @@ const testSecret = "correct horse battery staple, and more of it"
 
 var testNow = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-func testTokens() *Tokens { return NewTokens("stdauth", testSecret, "") }
-
-func johnClaims() Claims {
-	return Claims{
-		UserID: 1, SessionID: "QDZ6NYXK3JLHVZ7GF5VTMX2RWA", Username: "johndoe", Role: RoleUser,
-		IssuedAt: testNow.Unix(), ExpiresAt: testNow.Unix() + 1800,
-	}
-}
-
 // The header and the payload of a token. The rows of the tables below change them.
 const (
 	ourHeader  = `{"alg":"HS256","typ":"JWT"}`
 	ourPayload = `{"iss":"stdauth","aud":"stdauth","sub":"1","sid":"QDZ6NYXK3JLHVZ7GF5VTMX2RWA",` +
 		`"username":"johndoe","role":"user","iat":1767323045,"exp":1767324845}`
 )
-
-func TestAccessTokenHasExactlyThisHeaderAndPayload(t *testing.T) {
-	part := strings.Split(testTokens().SignAccess(johnClaims()), ".")
-	if len(part) != 3 {
-		t.Fatalf("Access() has %d parts, want 3", len(part))
-	}
-	if diff := cmp.Diff([]string{ourHeader, ourPayload}, []string{decode(t, part[0]), decode(t, part[1])}); diff != "" {
-		t.Errorf("Access() header and payload (-want +got):\n%s", diff)
-	}
-}
 
 // TestOutsideLibraryCanVerifyOurToken does what any JWT library does with a token. It
 // needs only the bytes of SECRET_KEY.
@@ -171,12 +152,7 @@ func TestPayloadHasOneSpelling(t *testing.T) {
 		{"a payload that is null is refused", ourPayload, `null`},
 	} {
 		payload := replaceOnce(t, ourPayload, test.old, test.new)
-		if c, err := testTokens().VerifyAccess(sign(testSecret, ourHeader, payload), testNow); err != ErrToken {
-			t.Errorf("%s: VerifyAccess() of %s = %+v, %v, want ErrToken", test.name, payload, c, err)
-		}
-		if c, err := testTokens().ReadAccess(sign(testSecret, ourHeader, payload)); err != ErrToken {
-			t.Errorf("%s: ReadAccess() of %s = %+v, %v, want ErrToken", test.name, payload, c, err)
-		}
+		refuseSpelling(t, test.name, testTokens(), sign(testSecret, ourHeader, payload))
 	}
 }
 
@@ -206,12 +182,7 @@ func TestHeaderHasOneSpelling(t *testing.T) {
 		{"a header that is null is refused", `null`},
 		{"an empty header is refused", ``},
 	} {
-		if _, err := testTokens().VerifyAccess(sign(testSecret, test.header, ourPayload), testNow); err != ErrToken {
-			t.Errorf("%s: VerifyAccess() under header %s = %v, want ErrToken", test.name, test.header, err)
-		}
-		if _, err := testTokens().ReadAccess(sign(testSecret, test.header, ourPayload)); err != ErrToken {
-			t.Errorf("%s: ReadAccess() under header %s = %v, want ErrToken", test.name, test.header, err)
-		}
+		refuseSpelling(t, test.name, testTokens(), sign(testSecret, test.header, ourPayload))
 	}
 }
 
@@ -271,13 +242,7 @@ func TestEachPartHasOneSpelling(t *testing.T) {
 			if i < 2 { // the signature is that of the changed text
 				spelt[2] = macOf(testSecret, spelt[0]+"."+spelt[1])
 			}
-			token := strings.Join(spelt, ".")
-			if _, err := tokens.VerifyAccess(token, testNow); err == nil {
-				t.Errorf("%s: in the %s, VerifyAccess(%q) accepts it", test.name, part, token)
-			}
-			if _, err := tokens.ReadAccess(token); err == nil {
-				t.Errorf("%s in the %s: ReadAccess(%q) accepts it", test.name, part, token)
-			}
+			refuseSpelling(t, "in the "+part+", "+test.name, tokens, strings.Join(spelt, "."))
 		}
 	}
 
@@ -494,6 +459,14 @@ func TestCheckSecret(t *testing.T) {
 	}
 }
 
+// TestKeyIsRandom: without SECRET_KEY, each start has a key of its own.
+func TestKeyIsRandom(t *testing.T) {
+	first, second := defaultSettings(t).secret, defaultSettings(t).secret
+	if first == second || checkSecret(first) != nil {
+		t.Errorf("two starts have the keys %q and %q, want two good ones", first, second)
+	}
+}
+
 // TestVerifyAllocations: a request costs few allocations, and a forged one none, as
 // strangers must not be able to make work for the garbage collector.
 func TestVerifyAllocations(t *testing.T) {
@@ -575,144 +548,29 @@ func TestVectorRFC7515A1(t *testing.T) {
 	}
 }
 
-// TestVectorRFC7520Section44 has text signed with HS256 (RFC 7520, section 4.4).
-func TestVectorRFC7520Section44(t *testing.T) {
-	key := []byte(decode(t, "hJtXIZ2uSN5kbQfbtTNWbpdmhkV8FJG-Onbc6mxCcYg"))
-	const token = "eyJhbGciOiJIUzI1NiIsImtpZCI6IjAxOGMwYWU1LTRkOWItNDcxYi1iZmQ2LWVlZjMxNGJjNzAzNyJ9" +
-		".SXTigJlzIGEgZGFuZ2Vyb3VzIGJ1c2luZXNzLCBGcm9kbywgZ29pbmcgb3V0IHlvdXIgZG9vci4gWW91IHN0ZXAgb250byB0aGUgcm9hZCwgYW5kIGlmIHlvdSBkb24ndCBrZWVwIHlvdXIgZmVldCwgdGhlcmXigJlzIG5vIGtub3dpbmcgd2hlcmUgeW91IG1pZ2h0IGJlIHN3ZXB0IG9mZiB0by4" +
-		".s0h6KThzkfBBBkLspW1h84VsJZFTsPPqMDA7g1Md7p0"
-
-	signed, ok := authentic([]*hs256{newHS256(key)}, token)
-	if !ok {
-		t.Errorf("authentic() = %q, %v, want true", signed, ok)
-	}
-	// The text has no claims.
-	if _, err := NewTokens("stdauth", string(key), "").VerifyAccess(token, testNow); err == nil {
-		t.Error("VerifyAccess() accepts a token without claims")
-	}
-}
-
-// TestVectorsWycheproof has the vectors for HS256 of Wycheproof
-// (github.com/C2SP/wycheproof, testvectors_v1/json_web_signature_test.json at 073df56,
-// Apache License 2.0), without 352, which is from RFC 7520. They sign plain text, and
-// test what VerifyAccess does before it reads the claims.
+// TestVectorsWycheproof has the vectors of testdata/wycheproof_jws.txt. They sign plain text,
+// and test what VerifyAccess does before it reads the claims.
 func TestVectorsWycheproof(t *testing.T) {
-	const (
-		header = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImtpZC1hZXMtc2lnbiJ9"
-		mac    = "TD37p4c_0jmreSrBSDmE0F3mYSPtkZ3WrSyI5wb_KTg"
-
-		header2 = "eyJraWQiOiJoczI1Ni1rZXkiLCJhbGciOiJIUzI1NiJ9"
-		mac2    = "c1LROH7eNQwUT8KMVEO52VC3WZ9e_AnDWbZ7aMmowV8"
-	)
-	for _, group := range []struct {
-		key     string
-		vectors []wycheproofVector
-	}{
-		{"-ebuDNsVZ2iJtoZ-akfXTSCt4UO2cruLCsbWlBinggE", []wycheproofVector{
-			{1, "valid", header + ".Zm9v." + mac, true},
-			{2, "modified signature", header + ".Zm9v.X" + mac[1:], false},
-			{3, "no signature", header + ".Zm9v.", false},
-			{4, "no signature and separator", header + ".Zm9v", false},
-			{5, "modified payload", header + ".WG9v." + mac, false},
-			{6, "no payload", header + ".." + mac, false},
-			{7, "no payload and separator", header + "." + mac, false},
-			{8, "modified header", "eyJhbGciOiJIUzI1NiIsImtpZCI6IlhpZC1hZXMtc2lnbiJ9.Zm9v." + mac, false},
-			{9, "no header", ".Zm9v." + mac, false},
-			{10, "no header and separator", "Zm9v." + mac, false},
-			{11, "no header and signature", ".Zm9v.", false},
-			{12, "only the payload", "Zm9v", false},
-			{13, "nothing", "", false},
-			{14, "an empty component more", header + ".Zm9v." + mac + ".", false},
-			{15, "a component more", header + ".Zm9v." + mac + ".foo", false},
-			{16, "algorithm none, no signature", "eyJhbGciOiJub25lIiwia2lkIjoia2lkLWFlcy1zaWduIn0.Zm9v.", false},
-			{17, "JSON serialization", `{"payload":"Zm9v","signatures":[{"protected":"` + header + `","header":{"unknown":"untrustworthy"},"signature":"` + mac + `"}`, false},
-		}},
-		{"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", []wycheproofVector{
-			{357, "valid", header2 + ".VGVzdA." + mac2, true},
-			{358, "a MAC that begins with zeros", header2 + ".VDIxMzI1NjY4.AAAAtBuQqoI9HuBeAsgjL4nx8sCGYJa5-G2OrureLO4", true},
-			{359, "a MAC that begins with ones", header2 + ".VDgxMjM0MTM.____ETVRY0lRV9XgQeYX6ixdGT0NLHYb-wZem_ifJ5k", true},
-			{360, "spaces in the MAC", header2 + ".VGVzdA.    " + mac2, false},
-			{361, "another character before the MAC", header2 + ".VGVzdA.?" + mac2, false},
-			{362, "another character after the MAC", header2 + ".VGVzdA." + mac2 + "?", false},
-			{363, "another character for a zero", header2 + ".VDIxMzI1NjY4.?AAAtBuQqoI9HuBeAsgjL4nx8sCGYJa5-G2OrureLO4", false},
-			{364, "other characters for ones", header2 + ".VDgxMjM0MTM.????ETVRY0lRV9XgQeYX6ixdGT0NLHYb-wZem_ifJ5k", false},
-			{365, "spaces in the header", header2 + "    .VGVzdA.DR-cdw2cCB53b3mpzMfk2gKTeyN0PhXBrTW1atMfSdM", false},
-			{366, "other characters in the header", header2 + "####.VGVzdA.23srvDiEYo7665_26qKv4D-0E2a149WRWH_av2ki2I4", false},
-			// 367 and 370 are identical to 357, which is valid: the wrong padding
-			// that they describe is missing.
-			{368, "spaces in the payload", header2 + ".    VGVzdA.AbPJgmXfihyNBUYpbdPK8qRpPjNuTE-Z_wYQyrU2lMQ", false},
-			{369, "other characters in the payload", header2 + ".####VGVzdA.Ixs2CdBkk8qjqe2-hq2dobqVvv9iDcDS6gPNgoXJyFY", false},
-			{371, "another character in the payload", header2 + ".?VGVzdA.q0zEA3Js33N6HcOFfBK875qJ_nFwSzI9SN9qJnx5sOc", false},
-			// Wycheproof has these two as valid, for parsers that drop invalid
-			// characters before they compute the MAC. RFC 7515, section 5.2, computes
-			// it over the received text.
-			{372, "another character inserted in the header", header2[:43] + "?" + header2[43:] + ".VGVzdA." + mac2, false},
-			{373, "another character inserted in the payload", header2 + ".VGVzdA?." + mac2, false},
-			{374, "unused bits in the payload", header2 + ".AB.8sL_ycV8G_D-K_2A3I0EW3NoPMeQzv13cAzuHlQ5TAE", false},
-			{375, "the MAC of the wrong encoding", header2 + ".AB.9phoKDvkBMAqTgeVIYeqAi6-lvC0pbKg9ER--3T97w0", false},
-			{376, "spaces in the header's JSON", "eyAia2lkIiA6ICJoczI1Ni1rZXkiLCAiYWxnIiA6ICJIUzI1NiIgfQ.VGVzdA.3nl1C7dKVGLfNyALp4ZKkmNFBJlFP8M9VGzCyil9S1c", true},
-			{377, "white space in the header's JSON", "eyJraWQiOiJoczI1Ni1rZXkiLAoJImFsZyI6IkhTMjU2In0.VGVzdA.Yxn8cTl7IHpFIoEPOFrWmjm-GQlr_RMqHNJOp1ZuweY", true},
-		}},
-	} {
-		keys := []*hs256{newHS256([]byte(decode(t, group.key)))}
-		for _, v := range group.vectors {
-			// The MAC of these is valid, and the encoding of the signed text is not.
-			encoding := slices.Contains([]int{365, 366, 368, 369, 371, 375}, v.id)
-			if _, ok := authentic(keys, v.jws); ok != (v.valid || encoding) {
-				t.Errorf("%d, %s: authentic() = %v, want %v\n%s", v.id, v.what, ok, v.valid, v.jws)
-			}
-			// None has our header and our claims, and VerifyAccess refuses each.
-			if c, err := (&Tokens{access: keys}).VerifyAccess(v.jws, testNow); err != ErrToken {
-				t.Errorf("%d, %s: VerifyAccess() = %+v, %v, want ErrToken", v.id, v.what, c, err)
-			}
+	count := 0
+	for line := range strings.Lines(readText(t, "testdata/wycheproof_jws.txt")) {
+		var id int
+		var result, key, jws string
+		if n, _ := fmt.Sscanf(line, "%d %s %s %q", &id, &result, &key, &jws); n != 4 {
+			continue // a line of the header
+		}
+		count++
+		keys := []*hs256{newHS256([]byte(decode(t, key)))}
+		if _, ok := authentic(keys, jws); ok != (result != "invalid") {
+			t.Errorf("authentic() = %v: %s", ok, line)
+		}
+		// None has our header and our claims, and VerifyAccess refuses each.
+		if c, err := (&Tokens{access: keys}).VerifyAccess(jws, testNow); err != ErrToken {
+			t.Errorf("VerifyAccess() = %+v, %v, want ErrToken: %s", c, err, line)
 		}
 	}
-}
-
-type wycheproofVector struct {
-	id        int
-	what, jws string
-	valid     bool
-}
-
-// TestVectorRFC7515A5 has an unsecured JWT (RFC 7515, appendix A.5; RFC 7519, section 6.1).
-func TestVectorRFC7515A5(t *testing.T) {
-	const token = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ."
-	if signed, ok := authentic(testTokens().access, token); ok {
-		t.Errorf("authentic(%s) = %q, true, want false", token, signed)
+	if count != 37 {
+		t.Errorf("%d vectors were tested, want 37", count)
 	}
-}
-
-// sign makes a token without our code, as anyone with the key can.
-func sign(secret, header, payload string) string {
-	signed := encode(header) + "." + encode(payload)
-	return signed + "." + macOf(secret, signed)
-}
-
-func macOf(secret, text string) string {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write([]byte(text))
-	return encode(string(mac.Sum(nil)))
-}
-
-func encode(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
-
-func decode(tb testing.TB, part string) string {
-	tb.Helper()
-	text, err := base64.RawURLEncoding.DecodeString(part)
-	if err != nil {
-		tb.Fatalf("decode(%q) = %v", part, err)
-	}
-	return string(text)
-}
-
-// replaceOnce replaces old in text, and fails if old does not occur exactly once.
-func replaceOnce(t *testing.T, text, old, new string) string {
-	t.Helper()
-	if strings.Count(text, old) != 1 {
-		t.Fatalf("%q occurs %d times in %s, want once", old, strings.Count(text, old), text)
-	}
-	return strings.Replace(text, old, new, 1)
 }
 
 // The tests of password hashes follow. All but one use a low cost.
@@ -768,7 +626,8 @@ func TestCheckHonoursTheHashsOwnParameters(t *testing.T) {
 		{"a hash of the current cost is not weak", "secret", hashOfSecret, match, strong},
 		{"a password beyond ASCII matches its hash", "größe \U0001F511", "$pbkdf2-sha256$i=1000,l=32$MDEyMzQ1Njc4OWFiY2RlZg$VI9hOJHcQPq45DZqkB26qS7Pzt8V2wpxzWBD9CVGvEw", match, strong},
 		{"a hash of a higher cost is not weak", "secret", "$pbkdf2-sha256$i=2000,l=32$MDEyMzQ1Njc4OWFiY2RlZg$MNNTwnCaMAYmrmE7v5+nTtN5kMiuSDOXHq5jqsVOVS8", match, strong},
-		{"a hash with a longer key is not weak", "secret", "$pbkdf2-sha256$i=1000,l=64$MDEyMzQ1Njc4OWFiY2RlZg$tiKWHy4FAGCWE8gn6GtKhaxD2OeeAUUWXFT/p1aaNl/foRckHfOcAI54QvKaR6xa3uNCirtSqhf67vdhI1arVQ", match, strong},
+		{"a hash with a longer key is not weak", "secret",
+			"$pbkdf2-sha256$i=1000,l=64$MDEyMzQ1Njc4OWFiY2RlZg$tiKWHy4FAGCWE8gn6GtKhaxD2OeeAUUWXFT/p1aaNl/foRckHfOcAI54QvKaR6xa3uNCirtSqhf67vdhI1arVQ", match, strong},
 
 		// A weak hash is replaced at the next login, which has the password.
 		{"a hash of one iteration, the minimum, is weak", "secret", "$pbkdf2-sha256$i=1,l=32$MDEyMzQ1Njc4OWFiY2RlZg$YbpH4MTVriL1J0gKQnQQxyQwQcvFOwk4v2eQkU0Lbag", match, weak},
@@ -974,5 +833,55 @@ func TestVectorsWycheproofPBKDF2(t *testing.T) {
 	}
 	if derived != 60 || matched != 26 {
 		t.Errorf("%d vectors were derived and %d can be hashes of passwords, want 60 and 26", derived, matched)
+	}
+}
+
+// sign makes a token without our code, as anyone with the key can.
+func sign(secret, header, payload string) string {
+	signed := encode(header) + "." + encode(payload)
+	return signed + "." + macOf(secret, signed)
+}
+
+// refuseSpelling checks that a token with a valid signature is no token.
+func refuseSpelling(t *testing.T, what string, tokens *Tokens, token string) {
+	t.Helper()
+	_, err := tokens.VerifyAccess(token, testNow)
+	if _, read := tokens.ReadAccess(token); err != ErrToken || read != ErrToken {
+		t.Errorf("%s: VerifyAccess(%q) = %v and ReadAccess() = %v, want ErrToken", what, token, err, read)
+	}
+}
+
+func macOf(secret, text string) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(text))
+	return encode(string(mac.Sum(nil)))
+}
+
+func encode(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+
+func decode(tb testing.TB, part string) string {
+	tb.Helper()
+	text, err := base64.RawURLEncoding.DecodeString(part)
+	if err != nil {
+		tb.Fatalf("decode(%q) = %v", part, err)
+	}
+	return string(text)
+}
+
+// replaceOnce replaces old in text, and fails if old does not occur exactly once.
+func replaceOnce(t *testing.T, text, old, new string) string {
+	t.Helper()
+	if strings.Count(text, old) != 1 {
+		t.Fatalf("%q occurs %d times in %s, want once", old, strings.Count(text, old), text)
+	}
+	return strings.Replace(text, old, new, 1)
+}
+
+func testTokens() *Tokens { return NewTokens("stdauth", testSecret, "") }
+
+func johnClaims() Claims {
+	return Claims{
+		UserID: 1, SessionID: "QDZ6NYXK3JLHVZ7GF5VTMX2RWA", Username: "johndoe", Role: RoleUser,
+		IssuedAt: testNow.Unix(), ExpiresAt: testNow.Unix() + 1800,
 	}
 }

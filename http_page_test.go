@@ -28,98 +28,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// An apiDescription is what these tests read of openapi.json.
-type apiDescription struct {
-	Paths      map[string]map[string]json.RawMessage
-	Components struct {
-		Schemas   map[string]*apiSchema
-		Responses map[string]apiResponse
-	}
-}
-
-type apiOperation struct {
-	OperationID string
-	Security    []map[string][]string
-	RequestBody struct {
-		Content map[string]struct{ Schema *apiSchema }
-	}
-	Responses map[string]apiResponse
-}
-
-type apiResponse struct {
-	Ref     string `json:"$ref"`
-	Content map[string]struct {
-		Schema   *apiSchema
-		Examples map[string]struct{ Value json.RawMessage }
-	}
-}
-
-type apiSchema struct {
-	Ref                  string `json:"$ref"`
-	Required             []string
-	Enum                 []any
-	Properties           map[string]*apiSchema
-	Items                *apiSchema
-	AnyOf                []*apiSchema
-	AdditionalProperties json.RawMessage
-	Examples             []json.RawMessage
-}
-
-// describedOperations are the operations of openapi.json, by method and path.
-func describedOperations(t testing.TB) (apiDescription, map[string]apiOperation) {
-	t.Helper()
-	var doc apiDescription
-	if err := json.Unmarshal(webFile(t, "openapi.json"), &doc); err != nil {
-		t.Fatal(err)
-	}
-	operations := map[string]apiOperation{}
-	for path, item := range doc.Paths {
-		for method, raw := range item {
-			if method == "parameters" {
-				continue
-			}
-			var op apiOperation
-			if err := json.Unmarshal(raw, &op); err != nil {
-				t.Fatalf("%s %s: %v", method, path, err)
-			}
-			operations[strings.ToUpper(method)+" "+path] = op
-		}
-	}
-	return doc, operations
-}
-
-// schema follows a reference. Of alternatives it takes the first.
-func (d apiDescription) schema(s *apiSchema) *apiSchema {
-	if len(s.AnyOf) > 0 {
-		s = s.AnyOf[0]
-	}
-	if name, ok := strings.CutPrefix(s.Ref, "#/components/schemas/"); ok {
-		return d.Components.Schemas[name]
-	}
-	return s
-}
-
-func webFile(t testing.TB, name string) []byte {
-	t.Helper()
-	b, err := web.ReadFile(path.Join("web", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// describedRoutes is the route table in the words of openapi.json, which leaves
-// out the redirect to the page.
-func describedRoutes(config Config) map[string]who {
-	routes := map[string]who{}
-	for _, r := range (&server{Config: config}).routes() {
-		if r.pattern != "GET /{$}" {
-			routes[strings.ReplaceAll(r.pattern, "{$}", "")] = r.who
-		}
-	}
-	return routes
-}
-
 func TestOpenAPIHasEveryRoute(t *testing.T) {
 	_, operations := describedOperations(t)
 	want, got := slices.Sorted(maps.Keys(describedRoutes(Config{}))), slices.Sorted(maps.Keys(operations))
@@ -284,19 +192,6 @@ func TestOpenAPIErrorExamples(t *testing.T) {
 	if diff := cmp.Diff(problemCodes(), slices.Sorted(maps.Keys(seen))); diff != "" {
 		t.Errorf("the codes (-), and those of openapi.json's examples (+):\n%s", diff)
 	}
-}
-
-// problemCodes are the codes of errors, sorted.
-func problemCodes() (codes []string) {
-	for _, p := range problems {
-		codes = append(codes, p.code)
-	}
-	slices.Sort(codes)
-	return slices.Compact(codes)
-}
-
-func TestOpenAPICodes(t *testing.T) {
-	doc, _ := describedOperations(t)
 	var listed []string
 	for _, code := range doc.Components.Schemas["ErrorCode"].Enum {
 		listed = append(listed, code.(string))
@@ -409,34 +304,6 @@ func TestOpenAPIFieldsOfResponses(t *testing.T) {
 			})
 		})
 	}
-}
-
-// callFromExample is the call of an operation, in the language of the scenarios.
-func callFromExample(doc apiDescription, name string, op apiOperation) string {
-	file := "settings.json"
-	if strings.Contains(name, "source") {
-		file = "auth.go"
-	}
-	call := strings.NewReplacer("{id}", "1", "{sid}", "$john.sid", "{file}", file).Replace(name)
-	as := "admin"
-	switch {
-	case strings.Contains(name, "/users/me/") || name == "GET /users/{id}":
-		as = "john"
-	case len(op.Security) == 0 || len(op.Security[0]) == 0:
-		as = ""
-	}
-	if as != "" {
-		call += " as " + as
-	}
-	switch content := op.RequestBody.Content; {
-	case name == "POST /token":
-		return call + " username=johndoe&password=secret"
-	case content["application/x-www-form-urlencoded"].Schema != nil:
-		return call + " token=$john"
-	case content["application/json"].Schema != nil:
-		return call + " " + string(doc.schema(content["application/json"].Schema).Examples[0])
-	}
-	return call
 }
 
 // The fields that a JSON body may have are those of its schema: each name that
@@ -577,16 +444,6 @@ func TestSourceIsWhole(t *testing.T) {
 	}
 }
 
-func TestPageHasOneAddress(t *testing.T) {
-	inWorld(t, func(w *world) {
-		for _, path := range []string{"/docs/index.html", "/docs/openapi.json", "/docs/web", "/docs/nothing.js"} {
-			if a := w.send(t.Context(), "GET "+path); a.status != 404 {
-				t.Errorf("GET %s = %d, want 404", path, a.status)
-			}
-		}
-	})
-}
-
 // All that the page could load is its own, there is nothing inline that its
 // policy would stop, and it is told of each script early.
 func TestPageKeepsItsPolicy(t *testing.T) {
@@ -626,19 +483,6 @@ func TestPageKeepsItsPolicy(t *testing.T) {
 	}
 }
 
-func webNames(t testing.TB) []string {
-	t.Helper()
-	files, err := fs.ReadDir(web, "web")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, f := range files {
-		names = append(names, f.Name())
-	}
-	return names
-}
-
 // The page learns from the server what it can offer, and who may call what.
 func TestPageSettings(t *testing.T) {
 	for _, test := range []struct{ flags, want, register string }{
@@ -673,6 +517,399 @@ func TestPageSettings(t *testing.T) {
 
 // The ways: which functions a request passes, in web/ways.json. The page shows them
 // with their source, and docs/reading.md is made from them.
+
+// Every function that a way names exists, and every refusal has its line. With -update,
+// the files and sentences in ways.json are written from the code.
+func TestWaysNameWhatIsThere(t *testing.T) {
+	book, declared := readWays(t), declarations(t)
+	files := map[string]map[string]string{}
+	hops := book.hops(book.Parts["fail"])
+	for _, way := range book.Ways {
+		hops = append(hops, book.hops(way.Hops)...)
+	}
+	for _, h := range hops {
+		d, ok := declared[h.name]
+		if !ok {
+			t.Errorf("ways.json has %s, which the server does not have", h.name)
+			continue
+		}
+		if files[d.file] == nil {
+			files[d.file] = map[string]string{}
+		}
+		files[d.file][h.name] = d.says
+	}
+	for _, r := range book.Refusals {
+		declared[r.In].hasLine(t, r.In, r.Line)
+	}
+	for _, name := range book.Decisions {
+		if !slices.ContainsFunc(hops, func(h hop) bool { return h.name == name }) {
+			t.Errorf("ways.json has the decision %s, which is on no way", name)
+		}
+	}
+	if *update {
+		writeWayFiles(t, files)
+		book.Files = files
+	}
+	if diff := cmp.Diff(files, book.Files); diff != "" {
+		t.Errorf("the functions of the ways with their comments (-), and those of ways.json (+), which go test -run Ways -update writes:\n%s", diff)
+	}
+}
+
+// Each function of a way is called by the one above it, or is handed to it by one
+// further up.
+func TestWaysFollowTheCalls(t *testing.T) {
+	book, declared := readWays(t), declarations(t)
+	ways := append(book.Ways, pageWay{Route: "an error", Hops: []string{"server.endpoint", "  @fail"}})
+	for _, way := range ways {
+		handler := handlerName(way.Route)
+		var above []string // the last function of each depth
+		for i, h := range book.hops(way.Hops) {
+			if h.depth > len(above) || i > 0 && h.depth == 0 {
+				t.Fatalf("%s: %s is indented by %d below %q", way.Route, h.name, h.depth, above)
+			}
+			above = append(above[:h.depth], h.name)
+			base := h.name[strings.LastIndexByte(h.name, '.')+1:]
+			called := i == 0 || h.name == handler && above[h.depth-1] == "server.serve"
+			for _, name := range above[:h.depth] {
+				called = called || declared[name].names[base]
+			}
+			if !called {
+				t.Errorf("%s: %s does not follow from %q", way.Route, h.name, above[:h.depth])
+			}
+		}
+	}
+}
+
+// Every route has a way, which ends in its handler. The way reads the body that the
+// route takes, and admits whom the route is for.
+func TestEveryRouteHasAWay(t *testing.T) {
+	book := readWays(t)
+	for _, config := range []Config{{}, {Closed: true}} {
+		for _, route := range (&server{Config: config}).routes() {
+			name, found := strings.TrimSuffix(route.pattern, "{$}"), false
+			for _, way := range book.Ways {
+				closed := way.When == "registration=closed"
+				if way.Route != name || name == "POST /users/" && closed != config.Closed {
+					continue
+				}
+				found = true
+				passes := map[string]bool{}
+				for _, h := range book.hops(way.Hops) {
+					passes[h.name] = true
+				}
+				isForm := route.body.limit == maxForm
+				isJSON := route.body.limit > 0 && !isForm
+				if passes["parseForm"] != isForm || passes["parseObject"] != isJSON {
+					t.Errorf("the way of %s does not read its body, %v", name, route.body)
+				}
+				if passes["bearerToken"] != (route.who != anyone) {
+					t.Errorf("the way of %s is not for %s", name, route.who)
+				}
+				if !passes[handlerName(name)] {
+					t.Errorf("the way of %s does not pass %s", name, handlerName(name))
+				}
+			}
+			if !found {
+				t.Errorf("%s has no way", name)
+			}
+		}
+	}
+	for _, way := range book.Ways {
+		if way.Route != "" && handlerName(way.Route) == "" {
+			t.Errorf("ways.json has a way for %s, which is no route", way.Route)
+		}
+	}
+}
+
+// Every code has the line that gives it, but for those of a store in trouble and of
+// what nobody has foreseen. A token's causes are the checks of the page.
+func TestEveryRefusalHasALine(t *testing.T) {
+	book := readWays(t)
+	var checks, causes []string
+	for _, m := range regexp.MustCompile(`\{id: "(\w+)", title:`).FindAllSubmatch(webFile(t, "jwt.js"), -1) {
+		checks = append(checks, string(m[1]))
+	}
+	codes := map[string]bool{"store_unavailable": true, "internal_error": true}
+	for _, r := range book.Refusals {
+		codes[r.Code] = true
+		if r.Code == "invalid_token" {
+			causes = append(causes, r.Cause)
+		}
+		behind := r.After == ""
+		for _, way := range book.Ways {
+			in := false
+			for _, h := range book.hops(way.Hops) {
+				in = in || h.name == r.In
+				behind = behind || in && h.name == r.After
+			}
+		}
+		if !behind {
+			t.Errorf("the refusal %s in %s comes after %s, which no way has behind it", r.Code, r.In, r.After)
+		}
+	}
+	for _, p := range problems {
+		if !codes[p.code] {
+			t.Errorf("ways.json has no line for the code %s", p.code)
+		}
+	}
+	if diff := cmp.Diff(checks, causes); diff != "" || len(checks) < 10 {
+		t.Errorf("the checks of jwt.js (-), and the causes of invalid_token in ways.json (+):\n%s", diff)
+	}
+}
+
+// The page can name the line for each refusal of the manual whose cause the response
+// tells.
+func TestManualsRefusalsHaveALine(t *testing.T) {
+	book, seen := readWays(t), map[string]bool{}
+	for _, section := range readRules(t) {
+		for _, rule := range section.Rules {
+			_, body, _ := strings.Cut(rule.Want, "\n{")
+			var answer struct{ Code string }
+			if rule.Want < "400" || json.Unmarshal([]byte("{"+body), &answer) != nil {
+				continue
+			}
+			requests := requestsOf(rule.Do)
+			last := requests[len(requests)-1]
+			seen[answer.Code] = true
+			if answer.Code == "invalid_token" || answer.Code == "store_unavailable" {
+				continue // see the checks; no memory store is in trouble
+			}
+			way := book.wayOf(routeOfCall(last), last+rule.Do)
+			if _, ok := book.refusedBy(way, answer.Code, body); !ok {
+				t.Errorf("%s: %s\n  got %s\n  which no line of the way of %q decides about", section.Test, rule.Do, rule.Want, way.Route)
+			}
+		}
+	}
+	if len(seen) < 15 {
+		t.Errorf("the manual has the codes %v, want more", slices.Sorted(maps.Keys(seen)))
+	}
+}
+
+// docs/reading.md follows the requests through the code, in the order of ways.json.
+// Each shows only what none before it has shown.
+func TestReadingOrder(t *testing.T) {
+	book, files, seen := readWays(t), map[string]string{}, map[string]bool{}
+	for file, functions := range book.Files {
+		for name := range functions {
+			files[name] = file
+		}
+	}
+	var b strings.Builder
+	b.WriteString("# Reading the code, request by request\n\n" +
+		"Each request below passes the functions under it, in this order. Functions that an earlier request\n" +
+		"has passed are left out. The page at `/docs` shows the same functions with their source, under each request\n" +
+		"that it sends. `go test -run ReadingOrder -update` writes this file from `web/ways.json`.\n")
+	line := func(h hop) {
+		says := strings.TrimSuffix(": "+book.Files[files[h.name]][h.name], ": ")
+		fmt.Fprintf(&b, "%s- `%s` in [%s](../%s)%s\n", strings.Repeat("  ", h.depth), h.name, files[h.name], files[h.name], says)
+		seen[h.name] = true
+	}
+	for _, way := range book.Ways {
+		var fresh []hop
+		above := []int{} // the depths of the functions that are shown above
+		for _, h := range book.hops(way.Hops) {
+			for len(above) > 0 && above[len(above)-1] >= h.depth {
+				above = above[:len(above)-1]
+			}
+			if !seen[h.name] {
+				fresh = append(fresh, hop{h.name, len(above)})
+				above = append(above, h.depth)
+				seen[h.name] = true
+			}
+		}
+		if len(fresh) == 0 {
+			continue
+		}
+		name := "`" + way.Route + "`"
+		if way.Route == "" {
+			name = "Any other path or method"
+		}
+		fmt.Fprintf(&b, "\n## %s: %s\n\n", name, way.Title)
+		for _, h := range fresh {
+			line(h)
+		}
+	}
+	b.WriteString("\n## Any error\n\n")
+	for _, h := range book.hops(book.Parts["fail"]) {
+		if !seen[h.name] {
+			line(h)
+		}
+	}
+	const file = "docs/reading.md"
+	if *update {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(b.String(), readText(t, file)); diff != "" {
+		t.Errorf("%s is out of date; go test -run ReadingOrder -update writes it:\n%s", file, diff)
+	}
+}
+
+// The rules: the rows of handlers_test.go, and of attack_*_test.go that are like them,
+// in web/rules.json. The page shows them under each operation.
+
+// Each section is a test of the manual, and all of the manual is there.
+func TestPageRules(t *testing.T) {
+	manual, total := readText(t, "handlers_test.go")+readText(t, "mail_test.go")+readText(t, "attack_requests_test.go")+readText(t, "attack_tokens_test.go"), 0
+	sections := readRules(t)
+	if *update {
+		sections = slices.DeleteFunc(sections, func(s ruleSection) bool { return !strings.Contains(manual, "\nfunc "+s.Test+"(") })
+		writeRules(t, sections)
+	}
+	for _, s := range sections {
+		total += len(s.Rules)
+		if !strings.Contains(manual, "\nfunc "+s.Test+"(") {
+			t.Errorf("%s has rules of %s, which is no test of these files", rulesFile, s.Test)
+		}
+	}
+	if total < 400 || strings.Count(manual, "\tcheckRules(t, ") != len(sections) {
+		t.Errorf("%s has %d rules of %d tests, want those of %d", rulesFile, total, len(sections), strings.Count(manual, "\tcheckRules(t, "))
+	}
+}
+
+// An apiDescription is what these tests read of openapi.json.
+type apiDescription struct {
+	Paths      map[string]map[string]json.RawMessage
+	Components struct {
+		Schemas   map[string]*apiSchema
+		Responses map[string]apiResponse
+	}
+}
+
+type apiOperation struct {
+	OperationID string
+	Security    []map[string][]string
+	Parameters  []struct{ Name string }
+	RequestBody struct {
+		Content map[string]struct{ Schema *apiSchema }
+	}
+	Responses map[string]apiResponse
+}
+
+type apiResponse struct {
+	Ref     string `json:"$ref"`
+	Content map[string]struct {
+		Schema   *apiSchema
+		Examples map[string]struct{ Value json.RawMessage }
+	}
+}
+
+type apiSchema struct {
+	Ref                  string `json:"$ref"`
+	Required             []string
+	Enum                 []any
+	Properties           map[string]*apiSchema
+	Items                *apiSchema
+	AnyOf, OneOf         []*apiSchema
+	AdditionalProperties json.RawMessage
+	Examples             []json.RawMessage
+}
+
+// describedOperations are the operations of openapi.json, by method and path.
+func describedOperations(t testing.TB) (apiDescription, map[string]apiOperation) {
+	t.Helper()
+	var doc apiDescription
+	if err := json.Unmarshal(webFile(t, "openapi.json"), &doc); err != nil {
+		t.Fatal(err)
+	}
+	operations := map[string]apiOperation{}
+	for path, item := range doc.Paths {
+		for method, raw := range item {
+			if method == "parameters" {
+				continue
+			}
+			var op apiOperation
+			if err := json.Unmarshal(raw, &op); err != nil {
+				t.Fatalf("%s %s: %v", method, path, err)
+			}
+			operations[strings.ToUpper(method)+" "+path] = op
+		}
+	}
+	return doc, operations
+}
+
+// schema follows a reference. Of alternatives it takes the first.
+func (d apiDescription) schema(s *apiSchema) *apiSchema {
+	if len(s.AnyOf) > 0 {
+		s = s.AnyOf[0]
+	}
+	if name, ok := strings.CutPrefix(s.Ref, "#/components/schemas/"); ok {
+		return d.Components.Schemas[name]
+	}
+	return s
+}
+
+func webFile(t testing.TB, name string) []byte {
+	t.Helper()
+	b, err := web.ReadFile(path.Join("web", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func webNames(t testing.TB) []string {
+	t.Helper()
+	files, err := fs.ReadDir(web, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Name())
+	}
+	return names
+}
+
+// describedRoutes is the route table in the words of openapi.json, which leaves
+// out the redirect to the page.
+func describedRoutes(config Config) map[string]who {
+	routes := map[string]who{}
+	for _, r := range (&server{Config: config}).routes() {
+		if r.pattern != "GET /{$}" {
+			routes[strings.ReplaceAll(r.pattern, "{$}", "")] = r.who
+		}
+	}
+	return routes
+}
+
+// problemCodes are the codes of errors, sorted.
+func problemCodes() (codes []string) {
+	for _, p := range problems {
+		codes = append(codes, p.code)
+	}
+	slices.Sort(codes)
+	return slices.Compact(codes)
+}
+
+// callFromExample is the call of an operation, in the language of the scenarios.
+func callFromExample(doc apiDescription, name string, op apiOperation) string {
+	file := "settings.json"
+	if strings.Contains(name, "source") {
+		file = "auth.go"
+	}
+	call := strings.NewReplacer("{id}", "1", "{sid}", "$john.sid", "{file}", file).Replace(name)
+	as := "admin"
+	switch {
+	case strings.Contains(name, "/users/me/") || name == "GET /users/{id}":
+		as = "john"
+	case len(op.Security) == 0 || len(op.Security[0]) == 0:
+		as = ""
+	}
+	if as != "" {
+		call += " as " + as
+	}
+	switch content := op.RequestBody.Content; {
+	case name == "POST /token":
+		return call + " username=johndoe&password=secret"
+	case content["application/x-www-form-urlencoded"].Schema != nil:
+		return call + " token=$john"
+	case content["application/json"].Schema != nil:
+		return call + " " + string(doc.schema(content["application/json"].Schema).Examples[0])
+	}
+	return call
+}
 
 // A wayBook is web/ways.json.
 type wayBook struct {
@@ -814,43 +1051,6 @@ func declaredName(d ast.Decl) string {
 	return ""
 }
 
-// Every function that a way names exists, and every refusal has its line. With -update,
-// the files and sentences in ways.json are written from the code.
-func TestWaysNameWhatIsThere(t *testing.T) {
-	book, declared := readWays(t), declarations(t)
-	files := map[string]map[string]string{}
-	hops := book.hops(book.Parts["fail"])
-	for _, way := range book.Ways {
-		hops = append(hops, book.hops(way.Hops)...)
-	}
-	for _, h := range hops {
-		d, ok := declared[h.name]
-		if !ok {
-			t.Errorf("ways.json has %s, which the server does not have", h.name)
-			continue
-		}
-		if files[d.file] == nil {
-			files[d.file] = map[string]string{}
-		}
-		files[d.file][h.name] = d.says
-	}
-	for _, r := range book.Refusals {
-		declared[r.In].hasLine(t, r.In, r.Line)
-	}
-	for _, name := range book.Decisions {
-		if !slices.ContainsFunc(hops, func(h hop) bool { return h.name == name }) {
-			t.Errorf("ways.json has the decision %s, which is on no way", name)
-		}
-	}
-	if *update {
-		writeWayFiles(t, files)
-		book.Files = files
-	}
-	if diff := cmp.Diff(files, book.Files); diff != "" {
-		t.Errorf("the functions of the ways with their comments (-), and those of ways.json (+), which go test -run Ways -update writes:\n%s", diff)
-	}
-}
-
 func writeWayFiles(t *testing.T, files map[string]map[string]string) {
 	t.Helper()
 	var b bytes.Buffer
@@ -880,31 +1080,6 @@ func (d declaration) hasLine(t *testing.T, name, line string) {
 	}
 }
 
-// Each function of a way is called by the one above it, or is handed to it by one
-// further up.
-func TestWaysFollowTheCalls(t *testing.T) {
-	book, declared := readWays(t), declarations(t)
-	ways := append(book.Ways, pageWay{Route: "an error", Hops: []string{"server.endpoint", "  @fail"}})
-	for _, way := range ways {
-		handler := handlerName(way.Route)
-		var above []string // the last function of each depth
-		for i, h := range book.hops(way.Hops) {
-			if h.depth > len(above) || i > 0 && h.depth == 0 {
-				t.Fatalf("%s: %s is indented by %d below %q", way.Route, h.name, h.depth, above)
-			}
-			above = append(above[:h.depth], h.name)
-			base := h.name[strings.LastIndexByte(h.name, '.')+1:]
-			called := i == 0 || h.name == handler && above[h.depth-1] == "server.serve"
-			for _, name := range above[:h.depth] {
-				called = called || declared[name].names[base]
-			}
-			if !called {
-				t.Errorf("%s: %s does not follow from %q", way.Route, h.name, above[:h.depth])
-			}
-		}
-	}
-}
-
 // handlerName returns the name of the method that the route table has for a route.
 func handlerName(route string) string {
 	for _, r := range new(server).routes() {
@@ -914,83 +1089,6 @@ func handlerName(route string) string {
 		}
 	}
 	return ""
-}
-
-// Every route has a way, which ends in its handler. The way reads the body that the
-// route takes, and admits whom the route is for.
-func TestEveryRouteHasAWay(t *testing.T) {
-	book := readWays(t)
-	for _, config := range []Config{{}, {Closed: true}} {
-		for _, route := range (&server{Config: config}).routes() {
-			name, found := strings.TrimSuffix(route.pattern, "{$}"), false
-			for _, way := range book.Ways {
-				closed := way.When == "registration=closed"
-				if way.Route != name || name == "POST /users/" && closed != config.Closed {
-					continue
-				}
-				found = true
-				passes := map[string]bool{}
-				for _, h := range book.hops(way.Hops) {
-					passes[h.name] = true
-				}
-				isForm := route.body.limit == maxForm
-				isJSON := route.body.limit > 0 && !isForm
-				if passes["parseForm"] != isForm || passes["parseObject"] != isJSON {
-					t.Errorf("the way of %s does not read its body, %v", name, route.body)
-				}
-				if passes["bearerToken"] != (route.who != anyone) {
-					t.Errorf("the way of %s is not for %s", name, route.who)
-				}
-				if !passes[handlerName(name)] {
-					t.Errorf("the way of %s does not pass %s", name, handlerName(name))
-				}
-			}
-			if !found {
-				t.Errorf("%s has no way", name)
-			}
-		}
-	}
-	for _, way := range book.Ways {
-		if way.Route != "" && handlerName(way.Route) == "" {
-			t.Errorf("ways.json has a way for %s, which is no route", way.Route)
-		}
-	}
-}
-
-// Every code has the line that gives it, but for those of a store in trouble and of
-// what nobody has foreseen. A token's causes are the checks of the page.
-func TestEveryRefusalHasALine(t *testing.T) {
-	book := readWays(t)
-	var checks, causes []string
-	for _, m := range regexp.MustCompile(`\{id: "(\w+)", title:`).FindAllSubmatch(webFile(t, "jwt.js"), -1) {
-		checks = append(checks, string(m[1]))
-	}
-	codes := map[string]bool{"store_unavailable": true, "internal_error": true}
-	for _, r := range book.Refusals {
-		codes[r.Code] = true
-		if r.Code == "invalid_token" {
-			causes = append(causes, r.Cause)
-		}
-		behind := r.After == ""
-		for _, way := range book.Ways {
-			in := false
-			for _, h := range book.hops(way.Hops) {
-				in = in || h.name == r.In
-				behind = behind || in && h.name == r.After
-			}
-		}
-		if !behind {
-			t.Errorf("the refusal %s in %s comes after %s, which no way has behind it", r.Code, r.In, r.After)
-		}
-	}
-	for _, p := range problems {
-		if !codes[p.code] {
-			t.Errorf("ways.json has no line for the code %s", p.code)
-		}
-	}
-	if diff := cmp.Diff(checks, causes); diff != "" || len(checks) < 10 {
-		t.Errorf("the checks of jwt.js (-), and the causes of invalid_token in ways.json (+):\n%s", diff)
-	}
 }
 
 // wayOf returns the way of a request.
@@ -1018,98 +1116,6 @@ func (b wayBook) refusedBy(way pageWay, code, response string) (pageRefusal, boo
 	}
 	return pageRefusal{}, false
 }
-
-// The page can name the line for each refusal of the manual whose cause the response
-// tells.
-func TestManualsRefusalsHaveALine(t *testing.T) {
-	book, seen := readWays(t), map[string]bool{}
-	for _, section := range readRules(t) {
-		for _, rule := range section.Rules {
-			_, body, _ := strings.Cut(rule.Want, "\n{")
-			var answer struct{ Code string }
-			if rule.Want < "400" || json.Unmarshal([]byte("{"+body), &answer) != nil {
-				continue
-			}
-			requests := requestsOf(rule.Do)
-			last := requests[len(requests)-1]
-			seen[answer.Code] = true
-			if answer.Code == "invalid_token" || answer.Code == "store_unavailable" {
-				continue // see the checks; no memory store is in trouble
-			}
-			way := book.wayOf(routeOfCall(last), last+rule.Do)
-			if _, ok := book.refusedBy(way, answer.Code, body); !ok {
-				t.Errorf("%s: %s\n  got %s\n  which no line of the way of %q decides about", section.Test, rule.Do, rule.Want, way.Route)
-			}
-		}
-	}
-	if len(seen) < 15 {
-		t.Errorf("the manual has the codes %v, want more", slices.Sorted(maps.Keys(seen)))
-	}
-}
-
-// docs/reading.md follows the requests through the code, in the order of ways.json.
-// Each shows only what none before it has shown.
-func TestReadingOrder(t *testing.T) {
-	book, files, seen := readWays(t), map[string]string{}, map[string]bool{}
-	for file, functions := range book.Files {
-		for name := range functions {
-			files[name] = file
-		}
-	}
-	var b strings.Builder
-	b.WriteString("# Reading the code, request by request\n\n" +
-		"Each request below passes the functions under it, in this order. Functions that an earlier request\n" +
-		"has passed are left out. The page at `/docs` shows the same functions with their source, under each request\n" +
-		"that it sends. `go test -run ReadingOrder -update` writes this file from `web/ways.json`.\n")
-	line := func(h hop) {
-		says := strings.TrimSuffix(": "+book.Files[files[h.name]][h.name], ": ")
-		fmt.Fprintf(&b, "%s- `%s` in [%s](../%s)%s\n", strings.Repeat("  ", h.depth), h.name, files[h.name], files[h.name], says)
-		seen[h.name] = true
-	}
-	for _, way := range book.Ways {
-		var fresh []hop
-		above := []int{} // the depths of the functions that are shown above
-		for _, h := range book.hops(way.Hops) {
-			for len(above) > 0 && above[len(above)-1] >= h.depth {
-				above = above[:len(above)-1]
-			}
-			if !seen[h.name] {
-				fresh = append(fresh, hop{h.name, len(above)})
-				above = append(above, h.depth)
-				seen[h.name] = true
-			}
-		}
-		if len(fresh) == 0 {
-			continue
-		}
-		name := "`" + way.Route + "`"
-		if way.Route == "" {
-			name = "Any other path or method"
-		}
-		fmt.Fprintf(&b, "\n## %s: %s\n\n", name, way.Title)
-		for _, h := range fresh {
-			line(h)
-		}
-	}
-	b.WriteString("\n## Any error\n\n")
-	for _, h := range book.hops(book.Parts["fail"]) {
-		if !seen[h.name] {
-			line(h)
-		}
-	}
-	const file = "docs/reading.md"
-	if *update {
-		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(b.String(), readText(t, file)); diff != "" {
-		t.Errorf("%s is out of date; go test -run ReadingOrder -update writes it:\n%s", file, diff)
-	}
-}
-
-// The rules: the rows of handlers_test.go, and of attack_*_test.go that are like them,
-// in web/rules.json. The page shows them under each operation.
 
 // A ruleSection is the rules of one test.
 type ruleSection struct {
@@ -1258,23 +1264,4 @@ func abbreviate(text string) string {
 		text = rest
 	}
 	return b.String()
-}
-
-// Each section is a test of the manual, and all of the manual is there.
-func TestPageRules(t *testing.T) {
-	manual, total := readText(t, "handlers_test.go")+readText(t, "mail_test.go")+readText(t, "attack_requests_test.go")+readText(t, "attack_tokens_test.go"), 0
-	sections := readRules(t)
-	if *update {
-		sections = slices.DeleteFunc(sections, func(s ruleSection) bool { return !strings.Contains(manual, "\nfunc "+s.Test+"(") })
-		writeRules(t, sections)
-	}
-	for _, s := range sections {
-		total += len(s.Rules)
-		if !strings.Contains(manual, "\nfunc "+s.Test+"(") {
-			t.Errorf("%s has rules of %s, which is no test of these files", rulesFile, s.Test)
-		}
-	}
-	if total < 400 || strings.Count(manual, "\tcheckRules(t, ") != len(sections) {
-		t.Errorf("%s has %d rules of %d tests, want those of %d", rulesFile, total, len(sections), strings.Count(manual, "\tcheckRules(t, "))
-	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -165,25 +164,6 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 	}
 }
 
-// pages are README.md, SECURITY.md and the pages in docs/.
-func pages(t *testing.T) []string {
-	t.Helper()
-	docs, err := filepath.Glob("docs/*.md")
-	if err != nil || len(docs) == 0 {
-		t.Fatalf("docs/ has the pages %q, %v", docs, err)
-	}
-	return append([]string{"README.md", "SECURITY.md"}, docs...)
-}
-
-// allPages returns the text of all pages.
-func allPages(t *testing.T) (text string) {
-	t.Helper()
-	for _, page := range pages(t) {
-		text += readText(t, page) + "\n"
-	}
-	return text
-}
-
 // TestReadmeReadingOrder: the reading order lists every file of the program once.
 func TestReadmeReadingOrder(t *testing.T) {
 	t.Parallel()
@@ -216,63 +196,37 @@ func TestReadmeEndpoints(t *testing.T) {
 // openapi.json.
 func TestReadmeEndpointsFitOpenAPI(t *testing.T) {
 	t.Parallel()
-	var api struct {
-		Paths map[string]map[string]json.RawMessage
-	}
-	description := []byte(readText(t, "web/openapi.json"))
-	if err := json.Unmarshal(description, &api); err != nil {
-		t.Fatal(err)
-	}
-	rows := regexp.MustCompile("(?m)^\\| `([A-Z]+) (/[^`]*)` \\| [^|]+ \\| ([^|]*)\\| ([^|]*)\\|$").FindAllStringSubmatch(readText(t, "README.md"), -1)
+	doc, operations := describedOperations(t)
+	rows := regexp.MustCompile("(?m)^\\| `([A-Z]+ /[^`]*)` \\| [^|]+ \\| ([^|]*)\\| ([^|]*)\\|$").FindAllStringSubmatch(readText(t, "README.md"), -1)
 	if len(rows) < 20 {
 		t.Fatalf("the test found %d endpoints in README.md, want 20 or more", len(rows))
 	}
 	for _, m := range rows {
-		if m[2] == "/" { // openapi.json leaves it out
-			if status := strconv.Itoa(readArticle(t).do("GET", "/", "", "").status); !strings.HasPrefix(m[4], status) {
-				t.Errorf("README.md says that GET / gets %q, but it gets %s", m[4], status)
-			}
+		if m[1] == "GET /" { // openapi.json leaves it out, and TestPaths has it
 			continue
 		}
-		operation := withReferences(t, description, api.Paths[m[2]][strings.ToLower(m[1])])
-		for _, status := range regexp.MustCompile(`\b[2-5]\d\d\b`).FindAllString(m[4], -1) {
-			if !strings.Contains(operation, `"`+status+`":`) {
-				t.Errorf("README.md has for %s %s the status %s, which openapi.json does not have", m[1], m[2], status)
+		op := operations[m[1]]
+		for _, status := range regexp.MustCompile(`\b[2-5]\d\d\b`).FindAllString(m[3], -1) {
+			if _, ok := op.Responses[status]; !ok {
+				t.Errorf("README.md has for %s the status %s, which openapi.json does not have", m[1], status)
 			}
 		}
-		for _, field := range regexp.MustCompile("`(\\w+)").FindAllStringSubmatch(m[3], -1) {
-			if !strings.Contains(operation, `"`+field[1]+`"`) {
-				t.Errorf("README.md has for %s %s the field %s, which openapi.json does not have", m[1], m[2], field[1])
-			}
+		fields := map[string]bool{}
+		for _, parameter := range op.Parameters {
+			fields[parameter.Name] = true
 		}
-	}
-}
-
-// withReferences returns a part of openapi.json and all that it refers to.
-func withReferences(t *testing.T, description []byte, part json.RawMessage) string {
-	t.Helper()
-	text, seen := string(part), map[string]bool{}
-	for {
-		var added strings.Builder
-		for _, m := range regexp.MustCompile(`"\$ref":\s*"#/([^"]+)"`).FindAllStringSubmatch(text, -1) {
-			if seen[m[1]] {
-				continue
-			}
-			seen[m[1]] = true
-			value := json.RawMessage(description)
-			for name := range strings.SplitSeq(m[1], "/") {
-				var object map[string]json.RawMessage
-				if err := json.Unmarshal(value, &object); err != nil || object[name] == nil {
-					t.Fatalf("openapi.json refers to %s, which it does not have (%v)", m[1], err)
+		for _, media := range op.RequestBody.Content {
+			for _, schema := range append(media.Schema.OneOf, media.Schema) {
+				for name := range doc.schema(schema).Properties {
+					fields[name] = true
 				}
-				value = object[name]
 			}
-			added.WriteString(string(value))
 		}
-		if added.String() == "" {
-			return text
+		for _, field := range regexp.MustCompile("`\\??(\\w+)").FindAllStringSubmatch(m[2], -1) {
+			if !fields[field[1]] {
+				t.Errorf("README.md has for %s the field %s, which openapi.json does not have", m[1], field[1])
+			}
 		}
-		text += added.String()
 	}
 }
 
@@ -336,9 +290,11 @@ func TestPagesLimits(t *testing.T) {
 		"DefaultIterations": DefaultIterations, "minPassword": minPassword, "maxPassword": maxPassword,
 		"minSecret": minSecret, "minDifferentBytes": minDifferentBytes, "maxToken": maxToken, "leeway": leeway,
 		"refreshGrace": refreshGrace, "refreshPause": refreshPause, "maxSessions": maxSessions, "freeTries": freeTries, "freeAddressTries": freeAddressTries,
-		"maxDelay": maxDelay, "maxWaiting": maxWaiting, "knownWaiting": knownWaiting, "maxQueueTime": maxQueueTime, "clientConnections": clientConnections, "maxStreams": maxStreams, "maxBytes": maxBytes, "streamBytes": streamBytes,
+		"maxDelay": maxDelay, "maxWaiting": maxWaiting, "knownWaiting": knownWaiting, "maxQueueTime": maxQueueTime,
+		"clientConnections": clientConnections, "maxStreams": maxStreams, "maxBytes": maxBytes, "streamBytes": streamBytes,
 		"maxRegistrations": maxRegistrations, "maxChanges": maxChanges, "maxSpent": maxSpent, "maxBody": maxBody, "maxInvalid": maxInvalid,
-		"headerTimeout": headerTimeout, "requestTimeout": requestTimeout, "writeTimeout": writeTimeout, "idleTimeout": idleTimeout, "gracePeriod": gracePeriod, "maxProfile": maxProfile, "minClientSecret": minClientSecret,
+		"headerTimeout": headerTimeout, "requestTimeout": requestTimeout, "writeTimeout": writeTimeout, "idleTimeout": idleTimeout,
+		"gracePeriod": gracePeriod, "maxProfile": maxProfile, "minClientSecret": minClientSecret,
 		"mailsAnHour": mailsAnHour, "mailInterval": mailInterval, "maxMails": maxMails, "mailPatience": mailPatience, "smtpPatience": smtpPatience,
 		"compactSlack": compactSlack, "maxLine": maxLine, "etcdPatience": etcdPatience,
 	}
@@ -483,21 +439,6 @@ func TestPagesNumbersInProse(t *testing.T) {
 			t.Errorf("no page has %q", fact)
 		}
 	}
-}
-
-// prose returns a page without its code, in one line.
-func prose(page string) string {
-	page = regexp.MustCompile("(?s)```.*?\n```").ReplaceAllString(page, "")
-	return strings.Join(strings.Fields(regexp.MustCompile("`[^`]*`").ReplaceAllString(page, "`")), " ")
-}
-
-func defaultSettings(t *testing.T) *settings {
-	t.Helper()
-	set, err := parseSettings(nil, envOf())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return set
 }
 
 // TestReadmeCodes: the table of codes lists the codes of http_errors.go in their order.
@@ -844,4 +785,38 @@ func section(t *testing.T, page, heading string) string {
 	}
 	before, _, _ := strings.Cut(after, "\n#")
 	return before
+}
+
+// pages are README.md, SECURITY.md and the pages in docs/.
+func pages(t *testing.T) []string {
+	t.Helper()
+	docs, err := filepath.Glob("docs/*.md")
+	if err != nil || len(docs) == 0 {
+		t.Fatalf("docs/ has the pages %q, %v", docs, err)
+	}
+	return append([]string{"README.md", "SECURITY.md"}, docs...)
+}
+
+// allPages returns the text of all pages.
+func allPages(t *testing.T) (text string) {
+	t.Helper()
+	for _, page := range pages(t) {
+		text += readText(t, page) + "\n"
+	}
+	return text
+}
+
+// prose returns a page without its code, in one line.
+func prose(page string) string {
+	page = regexp.MustCompile("(?s)```.*?\n```").ReplaceAllString(page, "")
+	return strings.Join(strings.Fields(regexp.MustCompile("`[^`]*`").ReplaceAllString(page, "`")), " ")
+}
+
+func defaultSettings(t *testing.T) *settings {
+	t.Helper()
+	set, err := parseSettings(nil, envOf())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
 }
