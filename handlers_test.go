@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -40,9 +39,57 @@ var (
 	wrongLogin   = oauthRefusal(401, "invalid_grant", "incorrect_login", "Incorrect username or password", "WWW-Authenticate: Bearer")
 	wrongRefresh = oauthRefusal(400, "invalid_grant", "invalid_refresh_token", "The refresh token is not valid")
 	noLogin      = oauthRefusal(400, "invalid_grant", "inactive_user", "Inactive user")
+	noStoreOAuth = oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")
+
+	noClient       = oauthRefusal(401, "invalid_client", "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")
+	forbiddenOAuth = oauthRefusal(403, "insufficient_scope", "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)
+
+	wrongPassword = refusal(403, "incorrect_password", "Incorrect password")
+	ownPassword   = refusal(403, "own_account", "Change your own password at /users/me/password, with the current one")
+	nameTaken     = refusal(400, "username_taken", "Username already registered")
+	tooBusy       = refusal(503, "too_busy", "Too many passwords are being checked", "Retry-After: 1")
+	tooBusyOAuth  = oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many passwords are being checked", "Retry-After: 1")
+
+	notAForm           = oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")
+	notJSONType        = refusal(415, "unsupported_media_type", "The Content-Type must be application/json")
+	crossOrigin        = refusal(403, "cross_origin", "Cross-origin request")
+	crossOriginOAuth   = oauthRefusal(403, "invalid_request", "cross_origin", "Cross-origin request")
+	secretInQuery      = refusal(400, "invalid_request", inQuery, `WWW-Authenticate: Bearer error="invalid_request"`)
+	twoHeadersOAuth    = oauthRefusal(400, "invalid_request", "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)
+	secretInQueryOAuth = oauthRefusal(400, "invalid_request", "invalid_request", inQuery, `WWW-Authenticate: Bearer error="invalid_request"`)
+)
+
+func badForm(detail string) string {
+	return oauthRefusal(400, "invalid_request", "invalid_request", detail)
+}
+
+func notJSON(detail string) string { return refusal(400, "not_json", "The body is not JSON: "+detail) }
+
+func wrongMethod(allow string) string {
+	return refusal(405, "method_not_allowed", "Method not allowed", "Allow: "+allow)
+}
+
+func twoHeaders(status int) string {
+	return refusal(status, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)
+}
+
+func tooManyLogins(retry string) string {
+	return oauthRefusal(429, "temporarily_unavailable", "too_many_failed_logins", "Too many failed logins", "Retry-After: "+retry)
+}
+
+// The requests that many rows send.
+const (
+	login       = "POST /token username=johndoe&password=secret"
+	refresh     = "POST /token grant_type=refresh_token&refresh_token=$john.refresh"
+	register    = `POST /users/ {"username":"alice","password":"correct horse"}`
+	newPassword = `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`
+	refreshNext = "POST /token grant_type=refresh_token&refresh_token=$next"
+	setPassword = `PUT /users/1/password as admin {"new_password":"correct horse"}`
 )
 
 const (
+	inQuery = "A name or a secret must not be sent in the query string"
+
 	tokens = "200\n" + `{"access_token":"<access token>","token_type":"bearer","expires_in":1800,"refresh_token":"<refresh token>"}`
 
 	john  = `{"id":1,"username":"johndoe","email":"johndoe@example.com","email_verified":false,"full_name":"John Doe","disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`
@@ -53,6 +100,11 @@ const (
 )
 
 func TestToken(t *testing.T) {
+	otherGrant := oauthRefusal(400, "unsupported_grant_type", "unsupported_grant_type", "grant_type must be password or refresh_token")
+	noLifetime := badForm("expires_in must be a whole number from 1 to 1800")
+	threeTimes := "wait 700h ; " + refresh + " ; keep refresh_token as next ; wait 700h ; " +
+		refreshNext + " ; keep refresh_token as next ; wait 700h ; " + refreshNext + " ; keep refresh_token as next ; "
+	longPassword := `POST /users/ {"username":"alice","password":"` + strings.Repeat("x", 72) + `one"}`
 	checkRules(t, []apiRule{
 		{"a login returns an access token and a refresh token", "POST /token username=johndoe&password=secret", tokens},
 		{"a login may state grant_type=password", "POST /token grant_type=password&username=johndoe&password=secret", tokens},
@@ -61,7 +113,8 @@ func TestToken(t *testing.T) {
 		{"unknown form fields are ignored", "POST /token username=johndoe&password=secret&scope=all&client_id=x&client_secret=y", tokens},
 		{"Basic credentials of a client are ignored at a login", `POST /token with "Authorization: Basic Y2xpZW50OnNlY3JldA==" username=johndoe&password=secret`, tokens},
 		{"a token of an ended session is ignored at a login", "POST /token as ended username=johndoe&password=secret", tokens},
-		{"the content type of a login may have parameters and any case of letters", `POST /token with "Content-Type: Application/X-WWW-Form-Urlencoded; charset=utf-8" username=johndoe&password=secret`, tokens},
+		{"the content type of a login may have parameters and any case of letters",
+			`POST /token with "Content-Type: Application/X-WWW-Form-Urlencoded; charset=utf-8" username=johndoe&password=secret`, tokens},
 		{"a broken parameter of a content type does not matter", `POST /token with "Content-Type: application/x-www-form-urlencoded; charset" username=johndoe&password=secret`, tokens},
 		{"a content type may be in any case", `POST /token with "Content-Type: Application/X-WWW-Form-Urlencoded ;charset=\"" username=johndoe&password=secret`, tokens},
 
@@ -70,6 +123,7 @@ func TestToken(t *testing.T) {
 		{"a space before a password is not trimmed", "POST /token username=johndoe&password=+secret", wrongLogin},
 		{"spaces around a username are not part of it", "POST /token username=++johndoe+&password=secret", tokens},
 		{"an unknown username gets the same response as a wrong password", "POST /token username=nobody&password=secret", wrongLogin},
+		{"a password counts to its last byte, where bcrypt reads 72", longPassword + " ; POST /token username=alice&password=" + strings.Repeat("x", 72) + "two", wrongLogin},
 		{"a deleted account gets the same response as a wrong password", "POST /token username=dave&password=secret", wrongLogin},
 		{"an invalid username gets the same response as a wrong password", "POST /token username=%00%FF&password=secret", wrongLogin},
 		{"a password with NUL gets the same response as a wrong password", "POST /token username=johndoe&password=secret%00", wrongLogin},
@@ -78,67 +132,72 @@ func TestToken(t *testing.T) {
 		{"a wrong password for a disabled account gets the same response as for any other", "POST /token username=dora&password=wrong", wrongLogin},
 		{"a disabled account with the right password gets the error inactive_user", "POST /token username=dora&password=secret", noLogin},
 
-		{"a refresh token is exchanged for its successor", "wait 1m ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
-		{"the access token from a refresh is valid", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep access_token as new ; GET /users/me/ as new", "200\n" + john},
-		{"a refresh leaves earlier access tokens valid", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; GET /users/me/ as john", "200\n" + john},
+		{"a refresh token is exchanged for its successor", "wait 1m ; " + refresh, tokens},
+		{"the access token from a refresh is valid", refresh + " ; keep access_token as new ; GET /users/me/ as new", "200\n" + john},
+		{"a refresh leaves earlier access tokens valid", refresh + " ; GET /users/me/ as john", "200\n" + john},
 		{"an invalid refresh token is refused", "POST /token grant_type=refresh_token&refresh_token=rubbish", wrongRefresh},
 		{"an access token is refused as a refresh token", "POST /token grant_type=refresh_token&refresh_token=$john", wrongRefresh},
 		{"a refresh token of an ended session is refused", "POST /token grant_type=refresh_token&refresh_token=$ended.refresh", wrongRefresh},
 		{"a refresh token of a deleted account is refused", "POST /token grant_type=refresh_token&refresh_token=$dave.refresh", wrongRefresh},
 		{"a refresh token of a disabled account gets the error inactive_user", "POST /token grant_type=refresh_token&refresh_token=$dora.refresh", noLogin},
 
-		{"a replaced refresh token is accepted for 60 s", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 59999ms ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
-		{"a replaced refresh token returns the same successor for 60 s", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 59999ms ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "<refresh token>", "$next", 1)},
-		{"a replaced refresh token is refused after 60 s", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 60s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
-		{"the replay of a refresh token ends its session", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep access_token as new ; wait 60s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; GET /users/me/ as new", badToken},
-		{"the replay of a refresh token revokes its successor", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 60s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; POST /token grant_type=refresh_token&refresh_token=$next", wrongRefresh},
-		{"a replaced refresh token returns the same successor after a restart", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; restart ; wait 59s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "<refresh token>", "$next", 1)},
-		{"a refresh token two rotations old is refused at once", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 1s ; POST /token grant_type=refresh_token&refresh_token=$next ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
-		{"within a second of a rotation, a refresh token is its own successor", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 999ms ; POST /token grant_type=refresh_token&refresh_token=$next", strings.NewReplacer("<access token>", "$john", "<refresh token>", "$next").Replace(tokens)},
-		{"the replay of a refresh token ends no other session of the account", "login johndoe as other ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 60s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; GET /users/me/ as other", "200\n" + john},
+		{"a replaced refresh token is accepted for 60 s", refresh + " ; wait 59999ms ; " + refresh, tokens},
+		{"a replaced refresh token returns the same successor for 60 s", refresh + " ; keep refresh_token as next ; wait 59999ms ; " + refresh, strings.Replace(tokens, "<refresh token>", "$next", 1)},
+		{"a replaced refresh token is refused after 60 s", refresh + " ; wait 60s ; " + refresh, wrongRefresh},
+		{"the replay of a refresh token ends its session", refresh + " ; keep access_token as new ; wait 60s ; " + refresh + " ; GET /users/me/ as new", badToken},
+		{"the replay of a refresh token revokes its successor", refresh + " ; keep refresh_token as next ; wait 60s ; " + refresh + " ; " + refreshNext, wrongRefresh},
+		{"a replaced refresh token returns the same successor after a restart", refresh + " ; keep refresh_token as next ; restart ; wait 59s ; " + refresh,
+			strings.Replace(tokens, "<refresh token>", "$next", 1)},
+		{"a refresh token two rotations old is refused at once", refresh + " ; keep refresh_token as next ; wait 1s ; " + refreshNext + " ; " + refresh, wrongRefresh},
+		{"within a second of a rotation, a refresh token is its own successor", refresh + " ; keep refresh_token as next ; wait 999ms ; " + refreshNext,
+			strings.NewReplacer("<access token>", "$john", "<refresh token>", "$next").Replace(tokens)},
+		{"the replay of a refresh token ends no other session of the account", "login johndoe as other ; " + refresh + " ; wait 60s ; " + refresh + " ; GET /users/me/ as other", "200\n" + john},
 
-		{"a session unused for 30 days expires", "wait 720h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
-		{"a session unused for one second less than 30 days is valid", "wait 719h59m59s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
-		{"a refresh extends the session", "wait 500h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 500h ; POST /token grant_type=refresh_token&refresh_token=$next", tokens},
-		{"a request with an access token does not extend the session", "wait 719h59m59s ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep access_token as new ; keep refresh_token as next ; GET /users/me/ as new ; wait 720h ; POST /token grant_type=refresh_token&refresh_token=$next", wrongRefresh},
-		{"a session in use expires after 90 days", "wait 700h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as b ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$b ; keep refresh_token as c ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$c ; keep refresh_token as d ; wait 60h ; POST /token grant_type=refresh_token&refresh_token=$d", wrongRefresh},
-		{"an access token expires no later than its session", "wait 700h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as b ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$b ; keep refresh_token as c ; wait 700h ; POST /token grant_type=refresh_token&refresh_token=$c ; keep refresh_token as d ; wait 59h50m ; POST /token grant_type=refresh_token&refresh_token=$d", strings.Replace(tokens, "1800", "600", 1)},
+		{"a session unused for 30 days expires", "wait 720h ; " + refresh, wrongRefresh},
+		{"a session unused for one second less than 30 days is valid", "wait 719h59m59s ; " + refresh, tokens},
+		{"a refresh extends the session", "wait 500h ; " + refresh + " ; keep refresh_token as next ; wait 500h ; " + refreshNext, tokens},
+		{"a request with an access token does not extend the session",
+			"wait 719h59m59s ; " + refresh + " ; keep access_token as new ; keep refresh_token as next ; GET /users/me/ as new ; wait 720h ; " + refreshNext, wrongRefresh},
+		{"a session in use expires after 90 days", threeTimes + "wait 60h ; " + refreshNext, wrongRefresh},
+		{"an access token expires no later than its session", threeTimes + "wait 59h50m ; " + refreshNext, strings.Replace(tokens, "1800", "600", 1)},
 
-		{"a login may request a shorter lifetime of its access token", "POST /token username=johndoe&password=secret&expires_in=5", strings.Replace(tokens, "1800", "5", 1)},
-		{"an access token with a lifetime of 5 s is refused after 5 s", "POST /token username=johndoe&password=secret&expires_in=5 ; keep access_token as brief ; wait 5s ; GET /users/me/ as brief", badToken},
-		{"a refresh may request a shorter lifetime of its access token", "POST /token grant_type=refresh_token&refresh_token=$john.refresh&expires_in=1", strings.Replace(tokens, "1800", "1", 1)},
-		{"expires_in does not carry over to the next refresh", "wait 1m ; POST /token grant_type=refresh_token&refresh_token=$john.refresh&expires_in=1 ; keep refresh_token as next ; wait 1s ; POST /token grant_type=refresh_token&refresh_token=$next", tokens},
+		{"a login may request a shorter lifetime of its access token", login + "&expires_in=5", strings.Replace(tokens, "1800", "5", 1)},
+		{"an access token with a lifetime of 5 s is refused after 5 s", login + "&expires_in=5 ; keep access_token as brief ; wait 5s ; GET /users/me/ as brief", badToken},
+		{"a refresh may request a shorter lifetime of its access token", refresh + "&expires_in=1", strings.Replace(tokens, "1800", "1", 1)},
+		{"expires_in does not carry over to the next refresh", "wait 1m ; " + refresh + "&expires_in=1 ; keep refresh_token as next ; wait 1s ; " + refreshNext, tokens},
 		{"expires_in may equal -access-ttl", "POST /token username=johndoe&password=secret&expires_in=1800", tokens},
 		{"an empty expires_in counts as absent", "POST /token username=johndoe&password=secret&expires_in=", tokens},
-		{"an expires_in above -access-ttl is refused", "POST /token username=johndoe&password=secret&expires_in=1801", oauthRefusal(400, "invalid_request", "invalid_request", "expires_in must be a whole number from 1 to 1800")},
-		{"an expires_in of 0 is refused", "POST /token username=johndoe&password=secret&expires_in=0", oauthRefusal(400, "invalid_request", "invalid_request", "expires_in must be a whole number from 1 to 1800")},
-		{"an expires_in that is not a whole number is refused", "POST /token username=johndoe&password=secret&expires_in=5s", oauthRefusal(400, "invalid_request", "invalid_request", "expires_in must be a whole number from 1 to 1800")},
-		{"a request with an invalid expires_in is not a failed login", "repeat 9 POST /token username=johndoe&password=wrong&expires_in=0 ; POST /token username=johndoe&password=secret", tokens},
+		{"an expires_in above -access-ttl is refused", login + "&expires_in=1801", noLifetime},
+		{"an expires_in of 0 is refused", login + "&expires_in=0", noLifetime},
+		{"an expires_in that is not a whole number is refused", login + "&expires_in=5s", noLifetime},
+		{"a request with an invalid expires_in is not a failed login", "repeat 9 POST /token username=johndoe&password=wrong&expires_in=0 ; " + login, tokens},
 
-		{"a shorter -refresh-ttl applies to existing sessions", "wait 1h ; restart -refresh-ttl=1h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
-		{"a shorter -session-ttl applies to existing sessions", "wait 59m ; restart -session-ttl=1h ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "1800", "60", 1)},
-		{"a session in its last second cannot be refreshed", "restart -session-ttl=1h ; wait 500ms ; login johndoe as late ; wait 3599700ms ; POST /token grant_type=refresh_token&refresh_token=$late.refresh", wrongRefresh},
+		{"a shorter -refresh-ttl applies to existing sessions", "wait 1h ; restart -refresh-ttl=1h ; " + refresh, wrongRefresh},
+		{"a shorter -session-ttl applies to existing sessions", "wait 59m ; restart -session-ttl=1h ; " + refresh, strings.Replace(tokens, "1800", "60", 1)},
+		{"a session in its last second cannot be refreshed",
+			"restart -session-ttl=1h ; wait 500ms ; login johndoe as late ; wait 3599700ms ; POST /token grant_type=refresh_token&refresh_token=$late.refresh", wrongRefresh},
 
-		{"a login without a username is refused", "POST /token password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: username")},
-		{"a login without a password is refused", "POST /token username=johndoe", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
-		{"an empty password counts as absent", "POST /token username=johndoe&password=", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: password")},
-		{"a refresh without a refresh token is refused", "POST /token grant_type=refresh_token&username=johndoe&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: refresh_token")},
-		{"a grant_type other than password and refresh_token is refused", "POST /token grant_type=client_credentials", oauthRefusal(400, "unsupported_grant_type", "unsupported_grant_type", "grant_type must be password or refresh_token")},
-		{"grant_type is case-sensitive", "POST /token grant_type=Password&username=johndoe&password=secret", oauthRefusal(400, "unsupported_grant_type", "unsupported_grant_type", "grant_type must be password or refresh_token")},
-		{"a repeated form field is refused", "POST /token username=johndoe&password=wrong&password=secret", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
-		{"a repeated unknown form field is refused", "POST /token username=johndoe&password=secret&x=1&x=2", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
-		{"a form with invalid percent-encoding is refused", "POST /token username=johndoe&password=%zz", oauthRefusal(400, "invalid_request", "invalid_request", "The body is not a valid form")},
-		{"a login with a JSON body is refused", `POST /token with "Content-Type: application/json" {"username":"johndoe","password":"secret"}`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"a login without a content type is refused", "POST /token", oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"a login with two content types is refused", `POST /token with "Content-Type: application/x-www-form-urlencoded" with "Content-Type: application/json" username=johndoe&password=secret`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"a form of 8 KiB is accepted", "POST /token username=johndoe&password=secret&x=" + strings.Repeat("x", 8<<10-len("username=johndoe&password=secret&x=")), tokens},
-		{"a form of more than 8 KiB is refused", "POST /token username=johndoe&password=secret&x=" + strings.Repeat("x", 8<<10-len("username=johndoe&password=secret&x=")+1), oauthRefusal(413, "invalid_request", "too_large", "The body must be at most 8192 bytes long")},
-		{"a login gets a 503 if the store cannot write", "store fails ; POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
-		{"a refresh gets a 503 if the store cannot write", "store fails ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
-		{"a login gets a 503 while the queue for hashing is full", "queue fills ; POST /token username=johndoe&password=secret", oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many passwords are being checked", "Retry-After: 1")},
-		{"a refresh succeeds while the queue for hashing is full", "wait 1m ; queue fills ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", tokens},
-		{"a login whose form arrives too slowly gets a 408", "slowly POST /token username=johndoe&password=secret", oauthRefusal(408, "invalid_request", "request_timeout", "The request took too long to arrive")},
-		{"a login must use POST, which keeps the password out of the URL", "GET /token", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
+		{"a login without a username is refused", "POST /token password=secret", badForm("Missing form field: username")},
+		{"a login without a password is refused", "POST /token username=johndoe", badForm("Missing form field: password")},
+		{"an empty password counts as absent", "POST /token username=johndoe&password=", badForm("Missing form field: password")},
+		{"a refresh without a refresh token is refused", "POST /token grant_type=refresh_token&username=johndoe&password=secret", badForm("Missing form field: refresh_token")},
+		{"a grant_type other than password and refresh_token is refused", "POST /token grant_type=client_credentials", otherGrant},
+		{"grant_type is case-sensitive", "POST /token grant_type=Password&username=johndoe&password=secret", otherGrant},
+		{"a repeated form field is refused", "POST /token username=johndoe&password=wrong&password=secret", badForm("A form field is repeated")},
+		{"a repeated unknown form field is refused", login + "&x=1&x=2", badForm("A form field is repeated")},
+		{"a form with invalid percent-encoding is refused", "POST /token username=johndoe&password=%zz", badForm("The body is not a valid form")},
+		{"a login with a JSON body is refused", `POST /token with "Content-Type: application/json" {"username":"johndoe","password":"secret"}`, notAForm},
+		{"a login without a content type is refused", "POST /token", notAForm},
+		{"a login with two content types is refused", `POST /token with "Content-Type: application/x-www-form-urlencoded" with "Content-Type: application/json" username=johndoe&password=secret`, notAForm},
+		{"a form of 8 KiB is accepted", login + "&x=" + strings.Repeat("x", 8<<10-len("username=johndoe&password=secret&x=")), tokens},
+		{"a form of more than 8 KiB is refused", login + "&x=" + strings.Repeat("x", 8<<10-len("username=johndoe&password=secret&x=")+1),
+			oauthRefusal(413, "invalid_request", "too_large", "The body must be at most 8192 bytes long")},
+		{"a login gets a 503 if the store cannot write", "store fails ; POST /token username=johndoe&password=secret", noStoreOAuth},
+		{"a refresh gets a 503 if the store cannot write", "store fails ; " + refresh, noStoreOAuth},
+		{"a login gets a 503 while the queue for hashing is full", "queue fills ; " + login, tooBusyOAuth},
+		{"a refresh succeeds while the queue for hashing is full", "wait 1m ; queue fills ; " + refresh, tokens},
+		{"a login whose form arrives too slowly gets a 408", "slowly " + login, oauthRefusal(408, "invalid_request", "request_timeout", "The request took too long to arrive")},
+		{"a login must use POST, which keeps the password out of the URL", "GET /token", wrongMethod("POST")},
 	})
 }
 
@@ -146,23 +205,23 @@ func TestRevoke(t *testing.T) {
 	checkRules(t, []apiRule{
 		{"revoking an access token gets a 200 with an empty object", "POST /revoke token=$john", "200\n{}"},
 		{"revoking an access token ends its session", "POST /revoke token=$john ; GET /users/me/ as john", badToken},
-		{"revoking an access token revokes the refresh token of its session", "POST /revoke token=$john ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"revoking an access token revokes the refresh token of its session", "POST /revoke token=$john ; " + refresh, wrongRefresh},
 		{"revoking a refresh token ends its session", "POST /revoke token=$john.refresh ; GET /users/me/ as john", badToken},
-		{"revoking a replaced refresh token ends its session", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 1m ; POST /revoke token=$john.refresh ; GET /users/me/ as john", badToken},
+		{"revoking a replaced refresh token ends its session", refresh + " ; wait 1m ; POST /revoke token=$john.refresh ; GET /users/me/ as john", badToken},
 		{"revoking a token ends no other session", "login johndoe as other ; POST /revoke token=$john ; GET /users/me/ as other", "200\n" + john},
 		{"token_type_hint is ignored", "POST /revoke token=$john&token_type_hint=refresh_token ; GET /users/me/ as john", badToken},
 		{"revoking an invalid token gets a 200 with an empty object", "POST /revoke token=rubbish", "200\n{}"},
-		{"revoking an expired access token ends its session", "wait 30m ; POST /revoke token=$john ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"revoking an expired access token ends its session", "wait 30m ; POST /revoke token=$john ; " + refresh, wrongRefresh},
 		{"revoking a token of an ended session gets a 200 with an empty object", "POST /revoke token=$ended", "200\n{}"},
 		{"revoking a token of a deleted account gets a 200 with an empty object", "POST /revoke token=$dave.refresh", "200\n{}"},
 		{"a disabled account can revoke its token", "POST /revoke token=$dora ; PATCH /users/4 as admin {\"disabled\":false} ; GET /users/me/ as dora", badToken},
 
-		{"a revocation without a token is refused", "POST /revoke token_type_hint=access_token", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: token")},
-		{"a revocation with an empty token is refused", "POST /revoke token=", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: token")},
-		{"a revocation of two tokens is refused", "POST /revoke token=$john&token=$jane", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
-		{"a revocation that is not a form is refused", `POST /revoke with "Content-Type: text/plain" token=$john`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"a revocation gets a 503 if the store cannot write", "store fails ; POST /revoke token=$john", oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")},
-		{"a revocation must use POST", "DELETE /revoke", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
+		{"a revocation without a token is refused", "POST /revoke token_type_hint=access_token", badForm("Missing form field: token")},
+		{"a revocation with an empty token is refused", "POST /revoke token=", badForm("Missing form field: token")},
+		{"a revocation of two tokens is refused", "POST /revoke token=$john&token=$jane", badForm("A form field is repeated")},
+		{"a revocation that is not a form is refused", `POST /revoke with "Content-Type: text/plain" token=$john`, notAForm},
+		{"a revocation gets a 503 if the store cannot write", "store fails ; POST /revoke token=$john", noStoreOAuth},
+		{"a revocation must use POST", "DELETE /revoke", wrongMethod("POST")},
 	})
 }
 
@@ -175,10 +234,11 @@ func TestIntrospect(t *testing.T) {
 	checkRules(t, []apiRule{
 		{"an access token is active", "POST /introspect as admin token=$john", onAccess},
 		{"a refresh token is active until its session expires", "POST /introspect as admin token=$john.refresh", onRefresh},
-		{"the role in the response is the current one of the account", "PATCH /users/1 as admin {\"role\":\"admin\"} ; POST /introspect as admin token=$john", strings.Replace(onAccess, `"role":"user"`, `"role":"admin"`, 1)},
-		{"a replaced refresh token is active during its grace period", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 59s ; POST /introspect as admin token=$john.refresh", onRefresh},
-		{"a replaced refresh token is inactive after its grace period", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; wait 60s ; POST /introspect as admin token=$john.refresh", off},
-		{"introspecting a replaced refresh token is not a replay", "POST /token grant_type=refresh_token&refresh_token=$john.refresh ; keep refresh_token as next ; wait 60s ; POST /introspect as admin token=$john.refresh ; POST /token grant_type=refresh_token&refresh_token=$next", tokens},
+		{"the role in the response is the current one of the account", "PATCH /users/1 as admin {\"role\":\"admin\"} ; POST /introspect as admin token=$john",
+			strings.Replace(onAccess, `"role":"user"`, `"role":"admin"`, 1)},
+		{"a replaced refresh token is active during its grace period", refresh + " ; wait 59s ; POST /introspect as admin token=$john.refresh", onRefresh},
+		{"a replaced refresh token is inactive after its grace period", refresh + " ; wait 60s ; POST /introspect as admin token=$john.refresh", off},
+		{"introspecting a replaced refresh token is not a replay", refresh + " ; keep refresh_token as next ; wait 60s ; POST /introspect as admin token=$john.refresh ; " + refreshNext, tokens},
 
 		{"an invalid token is inactive", "POST /introspect as admin token=rubbish", off},
 		{"an expired access token is inactive", "wait 29m ; login admin as boss ; wait 1m ; POST /introspect as boss token=$john", off},
@@ -189,14 +249,15 @@ func TestIntrospect(t *testing.T) {
 		{"an access token of a deleted account is inactive", "POST /introspect as admin token=$dave", off},
 		{"a refresh token of a deleted account is inactive", "POST /introspect as admin token=$dave.refresh", off},
 
-		{"introspection is not for users", "POST /introspect as john token=$john", oauthRefusal(403, "insufficient_scope", "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)},
-		{"introspection without credentials is refused", "POST /introspect token=$john", oauthRefusal(401, "invalid_client", "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")},
-		{"introspection with a token of an ended session is refused", "POST /introspect as ended token=$john", oauthRefusal(401, "invalid_token", "invalid_token", "Could not validate credentials", `WWW-Authenticate: Bearer error="invalid_token"`)},
+		{"introspection is not for users", "POST /introspect as john token=$john", forbiddenOAuth},
+		{"introspection without credentials is refused", "POST /introspect token=$john", noClient},
+		{"introspection with a token of an ended session is refused", "POST /introspect as ended token=$john",
+			oauthRefusal(401, "invalid_token", "invalid_token", "Could not validate credentials", `WWW-Authenticate: Bearer error="invalid_token"`)},
 		{"introspection by a disabled account is refused", "POST /introspect as dora token=$john", noLogin},
-		{"introspection without the field token is refused", "POST /introspect as admin x=y", oauthRefusal(400, "invalid_request", "invalid_request", "Missing form field: token")},
-		{"introspection of two tokens is refused", "POST /introspect as admin token=$john&token=$jane", oauthRefusal(400, "invalid_request", "invalid_request", "A form field is repeated")},
-		{"introspection with a JSON body is refused", `POST /introspect as admin with "Content-Type: application/json" {"token":"$john"}`, oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")},
-		{"introspection must use POST", "GET /introspect as admin", refusal(405, "method_not_allowed", "Method not allowed", "Allow: POST")},
+		{"introspection without the field token is refused", "POST /introspect as admin x=y", badForm("Missing form field: token")},
+		{"introspection of two tokens is refused", "POST /introspect as admin token=$john&token=$jane", badForm("A form field is repeated")},
+		{"introspection with a JSON body is refused", `POST /introspect as admin with "Content-Type: application/json" {"token":"$john"}`, notAForm},
+		{"introspection must use POST", "GET /introspect as admin", wrongMethod("POST")},
 		{"an access token is active until it expires, long after the login", "wait 29m59s ; login admin as boss ; POST /introspect as boss token=$john", onAccess},
 	})
 }
@@ -216,7 +277,7 @@ func TestIntrospectClient(t *testing.T) {
 	}
 	encoded := basic("rs0:5%2B5%25is%7Ea%3Asecret%21")
 	wrong := oauthRefusal(401, "invalid_client", "incorrect_login", "Incorrect client ID or secret", `WWW-Authenticate: Basic realm="stdauth"`)
-	tooMany := oauthRefusal(429, "temporarily_unavailable", "too_many_failed_logins", "Too many failed logins", "Retry-After: 1")
+	tooMany := tooManyLogins("1")
 	checkRules(t, []apiRule{
 		{"a resource server introspects with HTTP Basic, both parts percent-encoded", restart + "POST /introspect " + encoded + "token=$john", active},
 		{"a resource server introspects with its ID and secret in the form", form + "$john", active},
@@ -230,21 +291,23 @@ func TestIntrospectClient(t *testing.T) {
 		{"a wrong ID of a resource server is refused", restart + "POST /introspect client_id=rs1&client_secret=5%2B5%25is~a:secret!&token=$john", wrong},
 		{"a secret in HTTP Basic need not be percent-encoded, as some clients do not", restart + "POST /introspect " + basic("rs0:5+5%is~a:secret!") + "token=$john", active},
 		{"a secret in HTTP Basic that is half percent-encoded is another secret", restart + "POST /introspect " + basic("rs0:5+5%25is~a:secret!") + "token=$john", wrong},
-		{"another scheme with the ID and secret of a resource server is refused", restart + "POST /introspect " + strings.Replace(encoded, "Basic", "Foo", 1) + "token=$john", oauthRefusal(401, "invalid_client", "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")},
+		{"another scheme with the ID and secret of a resource server is refused", restart + "POST /introspect " + strings.Replace(encoded, "Basic", "Foo", 1) + "token=$john", noClient},
 		{"HTTP Basic with a broken percent sign is refused", restart + "POST /introspect " + basic("rs0:5%") + "token=$john", wrong},
 		{"HTTP Basic without a secret is refused", restart + "POST /introspect " + basic("rs0:") + "token=$john", wrong},
 		{"a resource server without an ID is refused", restart + "POST /introspect client_secret=5%2B5%25is~a:secret!&token=$john", wrong},
-		{"an ID of a resource server without a secret is no credentials", restart + "POST /introspect client_id=rs0&token=$john", oauthRefusal(401, "invalid_client", "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")},
+		{"an ID of a resource server without a secret is no credentials", restart + "POST /introspect client_id=rs0&token=$john", noClient},
 		{"no resource server is admitted if none is configured", "POST /introspect " + basic("rs0:secret") + "token=$john", wrong},
 		{"an empty ID and secret are refused if no resource server is configured", "POST /introspect " + basic(":") + "token=$john", wrong},
-		{"the ID and secret of a resource server do not help a user's token", restart + "POST /introspect as john client_id=rs0&client_secret=5%2B5%25is~a:secret!&token=$john", oauthRefusal(403, "insufficient_scope", "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)},
+		{"the ID and secret of a resource server do not help a user's token", restart + "POST /introspect as john client_id=rs0&client_secret=5%2B5%25is~a:secret!&token=$john", forbiddenOAuth},
 		{"a resource server may do nothing else", restart + "GET /users/ " + encoded, noCredentials},
 		{"a resource server is not an active user", restart + "GET /forward-auth " + encoded, noCredentials},
 
 		{"the sixth wrong secret of a resource server must wait", restart + "repeat 6 " + wrongKey, tooMany},
 		{"a wait applies even to the right secret", restart + "repeat 5 " + wrongKey + " ; " + strings.TrimPrefix(form, restart) + "$john", tooMany},
-		{"a resource server at another address need not wait", restart + "repeat 5 " + wrongKey + " ; " + strings.Replace(strings.TrimPrefix(form, restart), "client_id", "from 192.0.2.2 client_id", 1) + "$john", active},
-		{"wrong secrets of a resource server do not throttle an account of that name", restart + `POST /users/ {"username":"rs0","password":"correct horse"} ; repeat 5 ` + wrongKey + " ; POST /token username=rs0&password=correct+horse", tokens},
+		{"a resource server at another address need not wait",
+			restart + "repeat 5 " + wrongKey + " ; " + strings.Replace(strings.TrimPrefix(form, restart), "client_id", "from 192.0.2.2 client_id", 1) + "$john", active},
+		{"wrong secrets of a resource server do not throttle an account of that name",
+			restart + `POST /users/ {"username":"rs0","password":"correct horse"} ; repeat 5 ` + wrongKey + " ; POST /token username=rs0&password=correct+horse", tokens},
 	})
 }
 
@@ -268,8 +331,9 @@ func TestForwardAuth(t *testing.T) {
 		{"a client with a refresh token is refused", "GET /forward-auth as john.refresh", badToken},
 		{"a client whose session has ended is refused", "GET /forward-auth as ended", badToken},
 		{"a disabled account is refused with a 403, as proxies know only 401 and 403", "GET /forward-auth as dora", disabled},
-		{"two Authorization headers are refused with a 403, as proxies know only 401 and 403", "GET /forward-auth as john as admin", refusal(403, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
-		{"a secret in the query is refused with a 403, as proxies know only 401 and 403", "GET /forward-auth?token=x as john", refusal(403, "invalid_request", "A name or a secret must not be sent in the query string", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"two Authorization headers are refused with a 403, as proxies know only 401 and 403", "GET /forward-auth as john as admin", twoHeaders(403)},
+		{"a secret in the query is refused with a 403, as proxies know only 401 and 403", "GET /forward-auth?token=x as john",
+			refusal(403, "invalid_request", "A name or a secret must not be sent in the query string", `WWW-Authenticate: Bearer error="invalid_request"`)},
 		{"a preflight request that a proxy passes on is answered", `OPTIONS /forward-auth with "Origin: https://app.example" with "Access-Control-Request-Method: PUT"`, "204\nAllow: GET, HEAD"},
 		{"a store that cannot be read lets nobody pass", "store vanishes ; GET /forward-auth as john", noStore},
 	})
@@ -281,9 +345,7 @@ func TestForwardAuthLeavesOut(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.addUser("eve", "secret", func(u *User) { u.FullName, u.Email = "Eve\r\nRemote-Groups: admin", "eve@example.com\x7f" })
 		w.do("login eve as eve")
-		if got, want := w.do("GET /forward-auth as eve"), "204\nRemote-User: eve\nRemote-Groups: user"; got != want {
-			t.Errorf("GET /forward-auth\n  got %s\n  want %s", got, want)
-		}
+		w.want("an account with control characters", "GET /forward-auth as eve", "204\nRemote-User: eve\nRemote-Groups: user")
 	})
 }
 
@@ -301,30 +363,34 @@ func TestMetadata(t *testing.T) {
 	own := at("http://127.0.0.1:8000") // where it listens
 	checkRules(t, []apiRule{
 		{"the metadata has the endpoints under -public-url", public + get, at("https://id.example.com")},
-		{"-public-url wins over what a trusted proxy says", "restart -demo=false -public-url=https://id.example.com -trusted-proxy=10.0.0.0/8 ; " + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: other.example.com"`, at("https://id.example.com")},
+		{"-public-url wins over what a trusted proxy says",
+			"restart -demo=false -public-url=https://id.example.com -trusted-proxy=10.0.0.0/8 ; " + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: other.example.com"`,
+			at("https://id.example.com")},
 		{"without -public-url, the metadata has the loopback address that the server listens on", get, own},
-		{"a trusted proxy says where clients reach the server", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com:8443"`, at("https://id.example.com:8443")},
-		{"a trusted proxy knows better than the address that the server listens on", "restart -demo=false -public-url=http://127.0.0.1:8000 -trusted-proxy=10.0.0.0/8 ; " + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com"`, at("https://id.example.com")},
+		{"a trusted proxy says where clients reach the server", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com:8443"`,
+			at("https://id.example.com:8443")},
+		{"a trusted proxy knows better than the address that the server listens on",
+			"restart -demo=false -public-url=http://127.0.0.1:8000 -trusted-proxy=10.0.0.0/8 ; " + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com"`,
+			at("https://id.example.com")},
 		{"a stranger does not say where clients reach the server", proxied + get + `from 192.0.2.7 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example.com"`, own},
 		{"the Host of a stranger is not in the metadata", proxied + get + `with "Host: evil.example.com"`, own},
 		{"a forwarded host with a path is not used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com/evil"`, own},
 		{"a forwarded host with a name before it is not used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil@id.example.com"`, own},
 		{"of two forwarded hosts none is used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example.com, id.example.com"`, own},
-		{"of two headers with forwarded hosts none is used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example.com" with "X-Forwarded-Host: id.example.com"`, own},
+		{"of two headers with forwarded hosts none is used",
+			proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example.com" with "X-Forwarded-Host: id.example.com"`, own},
 		{"a forwarded scheme other than http and https is not used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: javascript" with "X-Forwarded-Host: id.example.com"`, own},
 		{"a password manager is sent to the form of the page", "GET /.well-known/change-password", "302\nLocation: /docs#change-password"},
 	})
 	inWorld(t, func(w *world) {
 		w.server.PublicURL = "" // on an address that is not loopback
-		if got, want := w.do(get), refusal(404, "not_found", "The server does not know its address: it was started without -public-url"); got != want {
-			t.Errorf("%s without an address\n  got %s\n  want %s", get, got, want)
-		}
+		w.want("without an address", get, refusal(404, "not_found", "The server does not know its address: it was started without -public-url"))
 	})
 }
 
 func TestRegister(t *testing.T) {
 	created := "201\nLocation: /users/6\n"
-	register := func(member string) string {
+	with := func(member string) string {
 		return `POST /users/ {"username":"alice","password":"correct horse",` + member + `}`
 	}
 	name := func(name string) string {
@@ -341,95 +407,75 @@ func TestRegister(t *testing.T) {
 		badFullName = "must be text without control characters"
 		unknown     = "is not a field of this request"
 	)
-	longest := "a@" + strings.Repeat("b", 252) // bytes
 
 	checkRules(t, []apiRule{
 		{"a username and a password create an account", `POST /users/ {"username":"alice","password":"correct horse"}`, created + alice},
-		{"a registration may set an email and a full name", `POST /users/ {"username":"alice","password":"correct horse","email":"a@example.com","full_name":"Alice Ä."}`, created + `{"id":6,"username":"alice","email":"a@example.com","email_verified":false,"full_name":"Alice Ä.","disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
+		{"a registration may set an email and a full name", `POST /users/ {"username":"alice","password":"correct horse","email":"a@example.com","full_name":"Alice Ä."}`,
+			created + `{"id":6,"username":"alice","email":"a@example.com","email_verified":false,"full_name":"Alice Ä.","disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
 		{"null as email or full name counts as absent", `POST /users/ {"username":"alice","password":"correct horse","email":null,"full_name":null}`, created + alice},
-		{"created_at is the time of the registration", `wait 90s ; POST /users/ {"username":"alice","password":"correct horse"}`, created + strings.Replace(alice, "00:00:00Z", "00:01:30Z", 1)},
-		{"a new account can log in", `POST /users/ {"username":"alice","password":"correct horse"} ; POST /token username=alice&password=correct+horse`, tokens},
+		{"created_at is the time of the registration", "wait 90s ; " + register, created + strings.Replace(alice, "00:00:00Z", "00:01:30Z", 1)},
+		{"a new account can log in", register + " ; POST /token username=alice&password=correct+horse", tokens},
 		{"a username keeps the case of its letters", `POST /users/ {"username":"AliCE","password":"correct horse"}`, created + strings.Replace(alice, "alice", "AliCE", 1)},
-		{"an ID is never reused", `DELETE /users/4 as admin ; POST /users/ {"username":"alice","password":"correct horse"}`, created + alice},
+		{"an ID is never reused", "DELETE /users/4 as admin ; " + register, created + alice},
 		{"the content type of a registration may have parameters", `POST /users/ with "Content-Type: application/json; charset=utf-8" {"username":"alice","password":"correct horse"}`, created + alice},
 		{"the password of the article is accepted", password("newpassword"), created + alice},
 		{"a bearer token sent with a registration changes nothing", `POST /users/ as admin {"username":"alice","password":"correct horse"}`, created + alice},
 
-		{"a taken username is refused", name("johndoe"), refusal(400, "username_taken", "Username already registered")},
-		{"a taken username is refused in any case of letters", name("JohnDoe"), refusal(400, "username_taken", "Username already registered")},
-		{"the username of a disabled account is taken", name("dora"), refusal(400, "username_taken", "Username already registered")},
+		{"a taken username is refused", name("johndoe"), nameTaken},
+		{"a taken username is refused in any case of letters", name("JohnDoe"), nameTaken},
+		{"the username of a disabled account is taken", name("dora"), nameTaken},
 		{"the username of a deleted account is available", name("dave"), created + strings.Replace(alice, "alice", "dave", 1)},
 
 		{"username and password are required", `POST /users/ {}`, invalidFields("username is required", "password is required")},
 		{"a response lists at most 20 invalid fields", `POST /users/ {` + manyFields(25) + `}`, invalidFields(manyRefusals(20)...)},
-		{"a response lists all invalid fields", `POST /users/ {"username":"a b","password":"short","email":"x","full_name":"\u0007","role":"admin","disabled":1}`, invalidFields("role "+unknown, "disabled "+unknown, "username "+badName, "email "+badEmail, "full_name "+badFullName, "password "+badPassword)},
-		{"a registration cannot set the role", register(`"role":"admin"`), invalidFields("role " + unknown)},
-		{"a registration cannot set the ID", register(`"id":1`), invalidFields("id " + unknown)},
-		{"disabled is refused, even if it is false", register(`"disabled":false`), invalidFields("disabled " + unknown)},
-		{"an unknown field is refused by its name", register(`"nickname":"al"`), invalidFields("nickname " + unknown)},
-		{"field names are case-sensitive", register(`"Email":"a@example.com"`), invalidFields("Email " + unknown)},
+		{"a response lists all invalid fields", `POST /users/ {"username":"a b","password":"short","email":"x","full_name":"\u0007","role":"admin","disabled":1}`,
+			invalidFields("role "+unknown, "disabled "+unknown, "username "+badName, "email "+badEmail, "full_name "+badFullName, "password "+badPassword)},
+		{"a registration cannot set the role", with(`"role":"admin"`), invalidFields("role " + unknown)},
+		{"a registration cannot set the ID", with(`"id":1`), invalidFields("id " + unknown)},
+		{"disabled is refused, even if it is false", with(`"disabled":false`), invalidFields("disabled " + unknown)},
+		{"an unknown field is refused by its name", with(`"nickname":"al"`), invalidFields("nickname " + unknown)},
+		{"field names are case-sensitive", with(`"Email":"a@example.com"`), invalidFields("Email " + unknown)},
 		{"a repeated field is refused", `POST /users/ {"username":"alice","username":"bob","password":"correct horse"}`, invalidFields("username is given more than once")},
 		{"a number is refused as username and as password", `POST /users/ {"username":1,"password":12345678}`, invalidFields("username must be a string", "password must be a string")},
 		{"null is refused as username and as password", `POST /users/ {"username":null,"password":null}`, invalidFields("username must be a string", "password must be a string")},
-		{"an array is refused as email, and a boolean as full name", register(`"email":["a@example.com"],"full_name":true`), invalidFields("email must be a string or null", "full_name must be a string or null")},
+		{"an array is refused as email, and a boolean as full name", with(`"email":["a@example.com"],"full_name":true`),
+			invalidFields("email must be a string or null", "full_name must be a string or null")},
 
 		{"an empty username is refused", name(""), invalidFields("username " + badName)},
-		{"a username of 1 character is accepted", name("a"), created + strings.Replace(alice, "alice", "a", 1)},
-		{"a username of 65 characters is refused", name(strings.Repeat("a", 65)), invalidFields("username " + badName)},
-		{"a username of 64 characters is accepted", name(strings.Repeat("a", 64)), created + strings.Replace(alice, "alice", strings.Repeat("a", 64), 1)},
 		{"a username may be an email address", name("A.b+c-d_e@example.com0"), created + strings.Replace(alice, "alice", "A.b+c-d_e@example.com0", 1)},
 		{"a username with a space is refused", name("al ice"), invalidFields("username " + badName)},
-		{"a username with a slash is refused", name("al/ice"), invalidFields("username " + badName)},
-		{"a username with a Cyrillic letter that looks like a Latin one is refused", name("аlice"), invalidFields("username " + badName)},
-		{"a username with the characters next to the letters in ASCII is refused", name("al{`[@"), invalidFields("username " + badName)},
-		{"a username with the character after the digits in ASCII is refused", name("1:2"), invalidFields("username " + badName)},
 
 		{"a password of 7 characters is refused", password("7 signs"), invalidFields("password " + badPassword)},
-		{"a password of 8 characters is accepted", password("8 signs!"), created + alice},
-		{"the minimum length of a password is in characters, not bytes", password("äääääää"), invalidFields("password " + badPassword)},
 		{"a password of 1025 bytes is refused", password(strings.Repeat("x", 1025)), invalidFields("password must be at most 1024 bytes long")},
-		{"a password of 1024 bytes is accepted", password(strings.Repeat("x", 1024)), created + alice},
 		{"a password with NUL at the end, which HMAC ignores, is refused", password(`correct horse\u0000`), invalidFields("password must be valid UTF-8 without NUL and U+FFFD")},
-		{"a password with NUL in the middle is refused", password(`correct\u0000horse`), invalidFields("password must be valid UTF-8 without NUL and U+FFFD")},
 		{"a password that contains the username in any case of letters is refused", `POST /users/ {"username":"alice","password":"my ALICE in"}`, invalidFields("password must not contain the username")},
-		{"a password may contain a username of 3 characters", `POST /users/ {"username":"ali","password":"correct ali horse"}`, created + strings.Replace(alice, "alice", "ali", 1)},
 		{"a common password is refused", password("password1"), invalidFields("password " + common)},
-		{"a common password is refused in any case of letters", password("PassWord1"), invalidFields("password " + common)},
 
-		{"an email without an @ is refused", register(`"email":"alice"`), invalidFields("email " + badEmail)},
-		{"an empty email counts as absent", register(`"email":""`), created + alice},
+		{"an email without an @ is refused", with(`"email":"alice"`), invalidFields("email " + badEmail)},
+		{"an empty email counts as absent", with(`"email":""`), created + alice},
 		{"spaces around a username are not part of it", name("  alice "), created + alice},
-		{"an email of two addresses is refused", register(`"email":"a@example.com, b@example.com"`), invalidFields("email " + badEmail)},
-		{"an email with a display name is refused", register(`"email":"Alice <a@example.com>"`), invalidFields("email " + badEmail)},
-		{"an email with a leading space is refused", register(`"email":" a@example.com"`), invalidFields("email " + badEmail)},
-		{"an email with a line break is refused", register(`"email":"a@example.com\nBcc: b@example.com"`), invalidFields("email " + badEmail)},
-		{"an email of 255 bytes is refused", register(`"email":"` + longest + `b"`), invalidFields("email " + badEmail)},
-		{"an email of 254 bytes is accepted", register(`"email":"` + longest + `"`), created + strings.Replace(alice, `"email":null`, `"email":"`+longest+`"`, 1)},
 
-		{"a full name of 201 characters is refused", register(`"full_name":"` + strings.Repeat("ä", 201) + `"`), invalidFields("full_name must be at most 200 characters long")},
-		{"a full name of 200 characters is accepted, whatever its length in bytes", register(`"full_name":"` + strings.Repeat("ä", 200) + `"`), created + strings.Replace(alice, `"full_name":null`, `"full_name":"`+strings.Repeat("ä", 200)+`"`, 1)},
-		{"a full name of spaces is refused", register(`"full_name":"  "`), invalidFields("full_name must not be only spaces")},
-		{"a full name with an ASCII control character is refused", register(`"full_name":"Alice\u001b[2J"`), invalidFields("full_name " + badFullName)},
-		{"a full name with a control character beyond ASCII is refused", register(`"full_name":"Alice\u0085"`), invalidFields("full_name " + badFullName)},
+		{"a full name of 201 characters is refused", with(`"full_name":"` + strings.Repeat("ä", 201) + `"`), invalidFields("full_name must be at most 200 characters long")},
+		{"a full name of spaces is refused", with(`"full_name":"  "`), invalidFields("full_name must not be only spaces")},
+		{"a full name with an ASCII control character is refused", with(`"full_name":"Alice\u001b[2J"`), invalidFields("full_name " + badFullName)},
 
-		{"invalid JSON is refused with the position of the error", `POST /users/ {"username":"alice",}`, refusal(400, "not_json", "The body is not JSON: invalid character '}' looking for beginning of object key string (byte 21)")},
-		{"an empty JSON body is refused", `POST /users/ with "Content-Type: application/json"`, refusal(400, "not_json", "The body is not JSON: unexpected end of JSON input (byte 0)")},
-		{"data after the JSON object is refused", name("alice") + `{}`, refusal(400, "not_json", "The body is not JSON: invalid character '{' after top-level value (byte 48)")},
-		{"invalid UTF-8 is refused", name("alice\xff"), refusal(400, "not_json", "The body is not JSON: not valid UTF-8 (byte 19)")},
+		{"invalid JSON is refused with the position of the error", `POST /users/ {"username":"alice",}`, notJSON("invalid character '}' looking for beginning of object key string (byte 21)")},
+		{"an empty JSON body is refused", `POST /users/ with "Content-Type: application/json"`, notJSON("unexpected end of JSON input (byte 0)")},
+		{"data after the JSON object is refused", name("alice") + `{}`, notJSON("invalid character '{' after top-level value (byte 48)")},
 		{"a JSON array is refused", `POST /users/ []`, invalidFields(" must be a JSON object")},
-		{"a JSON null is refused", `POST /users/ null`, invalidFields(" must be a JSON object")},
-		{"a registration as a form is refused", `POST /users/ with "Content-Type: application/x-www-form-urlencoded" username=alice&password=correct+horse`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
-		{"a registration as a merge patch is refused", `POST /users/ with "Content-Type: application/merge-patch+json" {"username":"alice","password":"correct horse"}`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
-		{"text/plain, which any site may send without a preflight request, is refused", `POST /users/ with "Content-Type: text/plain" {"username":"alice","password":"correct horse"}`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
+		{"a registration as a form is refused", `POST /users/ with "Content-Type: application/x-www-form-urlencoded" username=alice&password=correct+horse`, notJSONType},
+		{"a registration as a merge patch is refused", `POST /users/ with "Content-Type: application/merge-patch+json" {"username":"alice","password":"correct horse"}`, notJSONType},
+		{"text/plain, which any site may send without a preflight request, is refused", `POST /users/ with "Content-Type: text/plain" {"username":"alice","password":"correct horse"}`, notJSONType},
 		{"a registration whose body arrives too slowly gets a 408", "slowly " + name("alice"), refusal(408, "request_timeout", "The request took too long to arrive")},
-		{"a registration gets a 503 while the queue for hashing is full", "queue fills ; " + name("alice"), refusal(503, "too_busy", "Too many passwords are being checked", "Retry-After: 1")},
+		{"a registration gets a 503 while the queue for hashing is full", "queue fills ; " + name("alice"), tooBusy},
 		{"a JSON body of more than 64 KiB is refused", name("alice") + strings.Repeat(" ", 64<<10), refusal(413, "too_large", "The body must be at most 65536 bytes long")},
 		{"a registration gets a 503 if the store cannot write", "store fails ; " + name("alice"), noStore},
 
 		{"closed registration requires a token", "restart -registration=closed ; " + name("alice"), noCredentials},
 		{"closed registration refuses a user who is not an admin", `restart -registration=closed ; POST /users/ as john {"username":"alice","password":"correct horse"}`, forbidden},
 		{"closed registration lets an admin create an account", `restart -registration=closed ; POST /users/ as admin {"username":"alice","password":"correct horse"}`, created + alice},
-		{"closed registration does not let an admin set the role", `restart -registration=closed ; POST /users/ as admin {"username":"alice","password":"correct horse","role":"admin"}`, invalidFields("role " + unknown)},
+		{"closed registration does not let an admin set the role",
+			`restart -registration=closed ; POST /users/ as admin {"username":"alice","password":"correct horse","role":"admin"}`, invalidFields("role " + unknown)},
 	})
 }
 
@@ -452,26 +498,27 @@ func TestListUsers(t *testing.T) {
 		{"email finds the accounts with exactly this address", "GET /users/?email=johndoe@example.com as admin", "200\n[" + john + "]"},
 		{"email distinguishes upper and lower case", "GET /users/?email=Johndoe@example.com as admin", "200\n[]"},
 		{"name and email must both fit", "GET /users/?name=admin&email=johndoe@example.com as admin", "200\n[]"},
-		{"the next page has the same email", `PATCH /users/1 as admin {"email":"a+b@example.com"} ; PATCH /users/3 as admin {"email":"a+b@example.com"} ; GET /users/?email=a%2Bb@example.com&limit=1 as admin`,
+		{"the next page has the same email", `PATCH /users/1 as admin {"email":"a+b@example.com"} ; ` +
+			`PATCH /users/3 as admin {"email":"a+b@example.com"} ; GET /users/?email=a%2Bb@example.com&limit=1 as admin`,
 			"200\n" + `Link: </users/?limit=1&after=1&email=a%2Bb%40example.com>; rel="next"` + "\n[" + strings.Replace(john, "johndoe@example", "a+b@example", 1) + "]"},
 
 		{"limit=0 is refused", "GET /users/?limit=0 as admin", limit},
 		{"limit=1001 is refused", "GET /users/?limit=1001 as admin", limit},
-		{"limit=-1 is refused", "GET /users/?limit=-1 as admin", limit},
 		{"a limit that is not a number is refused", "GET /users/?limit=ten as admin", limit},
-		{"a limit with a plus sign is refused", "GET /users/?limit=%2B5 as admin", limit},
-		{"a limit with leading zeros is refused", "GET /users/?limit=007 as admin", limit},
 		{"an empty limit is refused", "GET /users/?limit= as admin", limit},
 		{"a repeated limit is refused", "GET /users/?limit=1&limit=2 as admin", limit},
-		{"an after that is not a number is refused", "GET /users/?after=johndoe as admin", after},
 		{"after=-1 is refused", "GET /users/?after=-1 as admin", after},
 		{"an after that overflows 64 bits is refused", "GET /users/?after=99999999999999999999 as admin", after},
-		{"an invalid limit and an invalid after are reported together", "GET /users/?limit=x&after=y as admin", invalidFields("limit must be a whole number from 1 to 1000", "after must be a whole number from 0 to 4611686018427387904")},
+		{"an invalid limit and an invalid after are reported together", "GET /users/?limit=x&after=y as admin",
+			invalidFields("limit must be a whole number from 1 to 1000", "after must be a whole number from 0 to 4611686018427387904")},
 
 		{"listing the accounts is for admins only", "GET /users/ as john", forbidden},
 		{"a promotion takes effect on existing tokens", `PATCH /users/1 as admin {"role":"admin"} ; GET /users/?after=3 as john`, "200\n[" + dora + "]"},
 		{"a demotion takes effect on existing tokens", `PATCH /users/1 as admin {"role":"admin"} ; PATCH /users/2 as john {"role":"user"} ; GET /users/ as admin`, forbidden},
-		{"a new account named admin is not an admin", `PATCH /users/1 as admin {"role":"admin"} ; DELETE /users/2 as john ; POST /users/ {"username":"admin","password":"correct horse"} ; POST /token username=admin&password=correct+horse ; keep access_token as fake ; GET /users/ as fake`, forbidden},
+		{"a new account named admin is not an admin",
+			`PATCH /users/1 as admin {"role":"admin"} ; ` + `DELETE /users/2 as john ; ` + `POST /users/ {"username":"admin","password":"correct horse"} ; ` +
+				`POST /token username=admin&password=correct+horse ; ` + `keep access_token as fake ; ` + `GET /users/ as fake`,
+			forbidden},
 	})
 
 	inWorld(t, func(w *world) {
@@ -497,6 +544,7 @@ func TestMe(t *testing.T) {
 		{"a request without a token is refused", "GET /users/me/", noCredentials},
 		{"Basic credentials are refused", `GET /users/me/ with "Authorization: Basic am9obmRvZTpzZWNyZXQ="`, noCredentials},
 		{"the scheme Bearer without a token is refused", `GET /users/me/ with "Authorization: Bearer "`, noCredentials},
+		{"the scheme Bearer twice is refused", `GET /users/me/ with "Authorization: Bearer Bearer $john"`, badToken},
 		{"a token without the scheme Bearer is refused", `GET /users/me/ with "Authorization: $john"`, noCredentials},
 		{"the scheme Bearer without a space before the token is refused", `GET /users/me/ with "Authorization: Bearer$john"`, noCredentials},
 		{"a token in a cookie is ignored", `GET /users/me/ with "Cookie: access_token=$john"`, noCredentials},
@@ -513,29 +561,29 @@ func TestMe(t *testing.T) {
 
 		{"a user changes their email", `PATCH /users/me/ as john {"email":"j@example.com","current_password":"secret"}`, patched("johndoe@example.com", "j@example.com")},
 		{"a user changes their full name", `PATCH /users/me/ as john {"full_name":"J. \"D\" Doe"}`, patched("John Doe", `J. \"D\" Doe`)},
-		{"null removes the email and the full name", `PATCH /users/me/ as john {"email":null,"full_name":null,"current_password":"secret"}`, "200\n" + `{"id":1,"username":"johndoe","email":null,"email_verified":false,"full_name":null,"disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
+		{"null removes the email and the full name", `PATCH /users/me/ as john {"email":null,"full_name":null,"current_password":"secret"}`,
+			"200\n" + `{"id":1,"username":"johndoe","email":null,"email_verified":false,"full_name":null,"disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
 		{"an empty patch changes nothing", `PATCH /users/me/ as john {}`, "200\n" + john},
 		{"a patch is stored", `PATCH /users/me/ as john {"email":"j@example.com","current_password":"secret"} ; GET /users/me/ as john`, patched("johndoe@example.com", "j@example.com")},
-		{"a patch may have the content type application/json", `PATCH /users/me/ as john with "Content-Type: application/json" {"email":"j@example.com","current_password":"secret"}`, patched("johndoe@example.com", "j@example.com")},
-		{"a patch with the content type application/json-patch+json is refused", `PATCH /users/me/ as john with "Content-Type: application/json-patch+json" []`, refusal(415, "unsupported_media_type", "The Content-Type must be application/merge-patch+json or application/json")},
+		{"a patch may have the content type application/json", `PATCH /users/me/ as john with "Content-Type: application/json" {"email":"j@example.com","current_password":"secret"}`,
+			patched("johndoe@example.com", "j@example.com")},
+		{"a patch with the content type application/json-patch+json is refused", `PATCH /users/me/ as john with "Content-Type: application/json-patch+json" []`,
+			refusal(415, "unsupported_media_type", "The Content-Type must be application/merge-patch+json or application/json")},
 		{"a user cannot change their role", `PATCH /users/me/ as john {"role":"admin"}`, invalidFields("role is not a field of this request")},
-		{"a user cannot disable their account", `PATCH /users/me/ as john {"disabled":true}`, invalidFields("disabled is not a field of this request")},
-		{"a user cannot change their username", `PATCH /users/me/ as john {"username":"johnny"}`, invalidFields("username is not a field of this request")},
-		{"a patch cannot change the password", `PATCH /users/me/ as john {"password":"correct horse"}`, invalidFields("password is not a field of this request")},
-		{"a patch follows the rules of registration", `PATCH /users/me/ as john {"email":"j","full_name":"\n","current_password":"secret"}`, invalidFields("email must be one email address of at most 254 bytes", "full_name must not be only spaces")},
+		{"a patch follows the rules of registration", `PATCH /users/me/ as john {"email":"j","full_name":"\n","current_password":"secret"}`,
+			invalidFields("email must be one email address of at most 254 bytes", "full_name must not be only spaces")},
 		{"an invalid patch changes nothing", `PATCH /users/me/ as john {"email":"j@example.com","full_name":1,"current_password":"secret"} ; GET /users/me/ as john`, "200\n" + john},
-		{"a patch must be a JSON object", `PATCH /users/me/ as john "email"`, invalidFields(" must be a JSON object")},
-		{"a patch of invalid JSON is refused with the position of the error", `PATCH /users/me/ as john {"email"}`, refusal(400, "not_json", "The body is not JSON: invalid character '}' after object key (byte 9)")},
+		{"a patch of invalid JSON is refused with the position of the error", `PATCH /users/me/ as john {"email"}`, notJSON("invalid character '}' after object key (byte 9)")},
 		{"a patch gets a 503 if the store cannot write", `store fails ; PATCH /users/me/ as john {"email":null,"current_password":"secret"}`, noStore},
 
 		{"a user deletes their account with their password", `DELETE /users/me/ as john {"password":"secret"}`, "204"},
 		{"deleting an account ends its sessions", `DELETE /users/me/ as john {"password":"secret"} ; GET /users/me/ as john`, badToken},
 		{"a deleted account is not found", `DELETE /users/me/ as john {"password":"secret"} ; GET /users/1 as admin`, notFound},
-		{"deleting an account with a wrong password is refused", `DELETE /users/me/ as john {"password":"wrong"}`, refusal(403, "incorrect_password", "Incorrect password")},
+		{"deleting an account with a wrong password is refused", `DELETE /users/me/ as john {"password":"wrong"}`, wrongPassword},
 		{"deleting an account with a wrong password changes nothing", `DELETE /users/me/ as john {"password":"wrong"} ; GET /users/me/ as john`, "200\n" + john},
 		{"deleting an account without a password is refused", `DELETE /users/me/ as john {}`, invalidFields("password is required")},
 		{"deleting an account with null as password is refused", `DELETE /users/me/ as john {"password":null}`, invalidFields("password must be a string")},
-		{"deleting an account without a body is refused", `DELETE /users/me/ as john`, refusal(415, "unsupported_media_type", "The Content-Type must be application/json")},
+		{"deleting an account without a body is refused", `DELETE /users/me/ as john`, notJSONType},
 		{"the last admin cannot delete their account", `DELETE /users/me/ as admin {"password":"secret"}`, lastAdmin},
 		{"an admin can delete their account if there is another admin", `PATCH /users/1 as admin {"role":"admin"} ; DELETE /users/me/ as admin {"password":"secret"}`, "204"},
 		{"deleting an account gets a 503 if the store cannot write", `store fails ; DELETE /users/me/ as john {"password":"secret"}`, noStore},
@@ -549,65 +597,62 @@ func TestPassword(t *testing.T) {
 		{"the access token from a password change is valid", change + " ; keep access_token as new ; GET /users/me/ as new", "200\n" + john},
 		{"a password change ends the calling session", change + " ; GET /users/me/ as john", badToken},
 		{"a password change ends every other session of the account", "login johndoe as other ; " + change + " ; GET /users/me/ as other", badToken},
-		{"a password change revokes refresh tokens", change + " ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"a password change revokes refresh tokens", change + " ; " + refresh, wrongRefresh},
 		{"the old password is refused after a password change", change + " ; POST /token username=johndoe&password=secret", wrongLogin},
 		{"the new password is accepted after a password change", change + " ; POST /token username=johndoe&password=correct+horse", tokens},
 		{"a password change ends no session of another account", change + " ; GET /users/me/ as jane", "200\n" + jane},
 
-		{"a password change with a wrong current password is refused", `PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"}`, refusal(403, "incorrect_password", "Incorrect password")},
-		{"a password change with a wrong current password changes nothing", `PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"} ; GET /users/me/ as john`, "200\n" + john},
+		{"a password change with a wrong current password is refused", `PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"}`, wrongPassword},
+		{"a password change with a wrong current password changes nothing",
+			`PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"} ; GET /users/me/ as john`, "200\n" + john},
 		{"current_password and new_password are required", `PUT /users/me/password as john {}`, invalidFields("current_password is required", "new_password is required")},
-		{"a new password of 6 characters is refused", `PUT /users/me/password as john {"current_password":"secret","new_password":"secret"}`, invalidFields("new_password must be at least 8 characters long")},
-		{"a new password that equals the username admin is refused as too short", `PUT /users/me/password as admin {"current_password":"secret","new_password":"admin"}`, invalidFields("new_password must be at least 8 characters long")},
-		{"a common password is refused as a new password", `PUT /users/me/password as john {"current_password":"secret","new_password":"12345678"}`, invalidFields("new_password is one of the most common passwords")},
-		{"a password change with an unknown field is refused", `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse","user_id":2}`, invalidFields("user_id is not a field of this request")},
+		{"a new password of 6 characters is refused", `PUT /users/me/password as john {"current_password":"secret","new_password":"secret"}`,
+			invalidFields("new_password must be at least 8 characters long")},
+		{"a new password that equals the username admin is refused as too short", `PUT /users/me/password as admin {"current_password":"secret","new_password":"admin"}`,
+			invalidFields("new_password must be at least 8 characters long")},
+		{"a common password is refused as a new password", `PUT /users/me/password as john {"current_password":"secret","new_password":"12345678"}`,
+			invalidFields("new_password is one of the most common passwords")},
+		{"a password change with an unknown field is refused", `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse","user_id":2}`,
+			invalidFields("user_id is not a field of this request")},
 		{"a password change gets a 503 if the store cannot write", "store fails ; " + change, noStore},
 
 		{"an admin resets the password of another account", `PUT /users/1/password as admin {"new_password":"correct horse"}`, "204"},
-		{"the new password is accepted after a password reset", `PUT /users/1/password as admin {"new_password":"correct horse"} ; POST /token username=johndoe&password=correct+horse`, tokens},
-		{"a password reset ends the sessions of the account", `PUT /users/1/password as admin {"new_password":"correct horse"} ; GET /users/me/ as john`, badToken},
-		{"a password reset does not end the admin's session", `PUT /users/1/password as admin {"new_password":"correct horse"} ; GET /users/me/ as admin`, "200\n" + boss},
+		{"the new password is accepted after a password reset", setPassword + " ; POST /token username=johndoe&password=correct+horse", tokens},
+		{"a password reset ends the sessions of the account", setPassword + " ; GET /users/me/ as john", badToken},
+		{"a password reset does not end the admin's session", setPassword + " ; GET /users/me/ as admin", "200\n" + boss},
 		{"a password reset does not enable a disabled account", `PUT /users/4/password as admin {"new_password":"correct horse"} ; POST /token username=dora&password=correct+horse`, noLogin},
 		{"a password reset without new_password is refused", `PUT /users/1/password as admin {}`, invalidFields("new_password is required")},
-		{"an admin cannot reset their own password", `PUT /users/2/password as admin {"new_password":"correct horse"}`, refusal(403, "own_account", "Change your own password at /users/me/password, with the current one")},
-		{"a new password that contains the username of its account is refused", `POST /users/ {"username":"alice.liddell","password":"correct horse"} ; PUT /users/6/password as admin {"new_password":"ALICE.Liddell"}`, invalidFields("new_password must not contain the username")},
+		{"an admin cannot reset their own password", `PUT /users/2/password as admin {"new_password":"correct horse"}`, ownPassword},
+		{"a new password that contains the username of its account is refused",
+			`POST /users/ {"username":"alice.liddell","password":"correct horse"} ; PUT /users/6/password as admin {"new_password":"ALICE.Liddell"}`,
+			invalidFields("new_password must not contain the username")},
 		{"a password reset of an unknown account gets a 404", `PUT /users/99/password as admin {"new_password":"correct horse"}`, notFound},
 		{"a user cannot reset a password, not even their own", `PUT /users/1/password as john {"new_password":"correct horse"}`, forbidden},
-		{"a password reset gets a 503 if the store cannot write", `store fails ; PUT /users/1/password as admin {"new_password":"correct horse"}`, noStore},
-	})
-}
-
-// TestEpochCountsPasswords: each new password increments the epoch, whoever sets it.
-// The epoch of an old session never becomes valid again.
-func TestEpochCountsPasswords(t *testing.T) {
-	inPeopledWorld(t, func(w *world) {
-		for i, call := range []string{
-			`PUT /users/1/password as admin {"new_password":"correct horse"}`,
-			`POST /token username=johndoe&password=correct+horse ; keep access_token as john ; PUT /users/me/password as john {"current_password":"correct horse","new_password":"battery staple"}`,
-			`PUT /users/1/password as admin {"new_password":"correct horse"}`,
-		} {
-			w.do(call)
-			if u, err := w.store.User(w.Context(), 1); err != nil || u.Epoch != int64(i+1) {
-				t.Errorf("%s\n  got epoch %d, %v\n  want %d", call, u.Epoch, err, i+1)
-			}
-		}
+		{"a password reset gets a 503 if the store cannot write", "store fails ; " + setPassword, noStore},
 	})
 }
 
 func TestSessions(t *testing.T) {
-	const one = `{"id":"$john.sid","created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:00:00Z","expires_at":"2000-01-31T00:00:00Z","user_agent":"","ip":"192.0.2.1","current":true}`
+	const one = `{"id":"$john.sid","created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:00:00Z","expires_at":"2000-01-31T00:00:00Z",` +
+		`"user_agent":"","ip":"192.0.2.1","current":true}`
+	by := func(agent string) string {
+		return strings.NewReplacer("$john.sid", "<session>", `"user_agent":""`, `"user_agent":"`+agent+`"`).Replace(one)
+	}
+	const shown = ` username=jane&password=secret ; keep access_token as new ; DELETE /users/me/sessions as new ; GET /users/me/sessions as new`
 	checkRules(t, []apiRule{
 		{"a login appears in the list of sessions", "GET /users/me/sessions as john", "200\n[" + one + "]"},
-		{"a session has the address and the user agent of its login", `POST /token from 2001:db8::1 with "User-Agent: Firefox/140" username=johndoe&password=secret ; GET /users/me/sessions as john`, "200\n[" + one + ",\n" +
-			`{"id":"<session>","created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:00:00Z","expires_at":"2000-01-31T00:00:00Z","user_agent":"Firefox/140","ip":"2001:db8::1","current":false}]`},
-		{"the calling session is marked as current", "login johndoe as other ; GET /users/me/sessions as other", "200\n[" + strings.Replace(one, "true", "false", 1) + ",\n" + strings.Replace(one, "john.sid", "other.sid", 1) + "]"},
-		{"a refresh updates last_used_at and expires_at", "wait 20m ; POST /token grant_type=refresh_token&refresh_token=$john.refresh ; GET /users/me/sessions as john", "200\n[" +
-			`{"id":"$john.sid","created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:20:00Z","expires_at":"2000-01-31T00:20:00Z","user_agent":"","ip":"192.0.2.1","current":true}]`},
+		{"a session has the address and the user agent of its login",
+			`POST /token from 2001:db8::1 with "User-Agent: Firefox/140" username=johndoe&password=secret ; GET /users/me/sessions as john`,
+			"200\n[" + one + ",\n" + strings.NewReplacer("192.0.2.1", "2001:db8::1", "true", "false").Replace(by("Firefox/140")) + "]"},
+		{"the calling session is marked as current", "login johndoe as other ; GET /users/me/sessions as other",
+			"200\n[" + strings.Replace(one, "true", "false", 1) + ",\n" + strings.Replace(one, "john.sid", "other.sid", 1) + "]"},
+		{"a refresh updates last_used_at and expires_at", "wait 20m ; " + refresh + " ; GET /users/me/sessions as john",
+			"200\n[" + strings.NewReplacer(`used_at":"2000-01-01T00:00`, `used_at":"2000-01-01T00:20`, "31T00:00", "31T00:20").Replace(one) + "]"},
 		{"a request with an access token does not update last_used_at", "wait 20m ; GET /users/me/ as john ; GET /users/me/sessions as john", "200\n[" + one + "]"},
-		{"a user agent is cut to 256 bytes, and a character that is cut becomes a question mark", `POST /token with "User-Agent: ` + strings.Repeat("a", 255) + `ä" username=jane&password=secret ; keep access_token as new ; DELETE /users/me/sessions as new ; GET /users/me/sessions as new`, "200\n[" +
-			`{"id":"<session>","created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:00:00Z","expires_at":"2000-01-31T00:00:00Z","user_agent":"` + strings.Repeat("a", 255) + `?","ip":"192.0.2.1","current":true}]`},
-		{"a character of a user agent that turns text around becomes a question mark", "POST /token with \"User-Agent: a\u202eb\u2066c\u0085d\" username=jane&password=secret ; keep access_token as new ; DELETE /users/me/sessions as new ; GET /users/me/sessions as new", "200\n[" +
-			`{"id":"<session>","created_at":"2000-01-01T00:00:00Z","last_used_at":"2000-01-01T00:00:00Z","expires_at":"2000-01-31T00:00:00Z","user_agent":"a?b?c?d","ip":"192.0.2.1","current":true}]`},
+		{"a user agent is cut to 256 bytes, and a character that is cut becomes a question mark",
+			`POST /token with "User-Agent: ` + strings.Repeat("a", 255) + `ä"` + shown, "200\n[" + by(strings.Repeat("a", 255)+"?") + "]"},
+		{"a character of a user agent that turns text around becomes a question mark",
+			"POST /token with \"User-Agent: a\u202eb\u2066c\u0085d\"" + shown, "200\n[" + by("a?b?c?d") + "]"},
 
 		{"a session can be ended by its ID", "login johndoe as other ; DELETE /users/me/sessions/$other.sid as john", "204"},
 		{"a token of a session that was ended by its ID is refused", "login johndoe as other ; DELETE /users/me/sessions/$other.sid as john ; GET /users/me/ as other", badToken},
@@ -628,8 +673,6 @@ func TestSessions(t *testing.T) {
 		{"an admin can end all of their own sessions", "DELETE /users/2/sessions as admin ; GET /users/me/ as admin", badToken},
 		{"listing the sessions of an unknown account gets a 404", "GET /users/99/sessions as admin", notFound},
 		{"ending the sessions of an unknown account gets a 404", "DELETE /users/99/sessions as admin", notFound},
-		{"listing the sessions of an account is for admins only", "GET /users/1/sessions as john", forbidden},
-		{"ending the sessions of an account is for admins only", "DELETE /users/1/sessions as john", forbidden},
 		{"ending the sessions of an account gets a 503 if the store cannot write", "store fails ; DELETE /users/1/sessions as admin", noStore},
 
 		{"a user ends all their other sessions", "login johndoe as other ; DELETE /users/me/sessions as john", "204"},
@@ -652,13 +695,12 @@ func TestOneUser(t *testing.T) {
 		{"an admin gets a 404 for a deleted account", "GET /users/5 as admin", notFound},
 		{"a username is not an ID", "GET /users/johndoe as admin", notFound},
 		{"0 is not an ID", "GET /users/0 as admin", notFound},
-		{"-1 is not an ID", "GET /users/-1 as admin", notFound},
-		{"01 is not an ID", "GET /users/01 as admin", notFound},
-		{"+1 is not an ID", "GET /users/+1 as admin", notFound},
 		{"a number that overflows 64 bits is not an ID", "GET /users/99999999999999999999 as admin", notFound},
 
-		{"an admin changes the email and full name of an account", patch(3, `{"email":"j@example.com","full_name":"Jane"}`), "200\n" + `{"id":3,"username":"jane","email":"j@example.com","email_verified":false,"full_name":"Jane","disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
-		{"an admin removes the email and full name of an account", patch(1, `{"email":null,"full_name":null}`), "200\n" + `{"id":1,"username":"johndoe","email":null,"email_verified":false,"full_name":null,"disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
+		{"an admin changes the email and full name of an account", patch(3, `{"email":"j@example.com","full_name":"Jane"}`),
+			"200\n" + `{"id":3,"username":"jane","email":"j@example.com","email_verified":false,"full_name":"Jane","disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
+		{"an admin removes the email and full name of an account", patch(1, `{"email":null,"full_name":null}`),
+			"200\n" + `{"id":1,"username":"johndoe","email":null,"email_verified":false,"full_name":null,"disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`},
 		{"an admin disables an account", patch(3, `{"disabled":true}`), "200\n" + strings.Replace(jane, `"disabled":false`, `"disabled":true`, 1)},
 		{"disabling an account takes effect at once", patch(3, `{"disabled":true}`) + " ; GET /users/me/ as jane", inactive},
 		{"an admin enables an account", patch(4, `{"disabled":false}`), "200\n" + strings.Replace(dora, "true", "false", 1)},
@@ -666,10 +708,7 @@ func TestOneUser(t *testing.T) {
 		{"an unknown role is refused", patch(3, `{"role":"root"}`), invalidFields(`role must be "user" or "admin"`)},
 		{"the name of a role is case-sensitive", patch(3, `{"role":"Admin"}`), invalidFields(`role must be "user" or "admin"`)},
 		{"null is refused as role and as disabled", patch(3, `{"role":null,"disabled":null}`), invalidFields("role must be a string", "disabled must be true or false")},
-		{"a number is refused as disabled", patch(3, `{"disabled":1}`), invalidFields("disabled must be true or false")},
 		{"a string with U+FFFD is refused for a boolean field", patch(3, `{"disabled":"\uFFFD"}`), invalidFields("disabled must be true or false")},
-		{"a string is refused as disabled", patch(3, `{"disabled":"true"}`), invalidFields("disabled must be true or false")},
-		{"a boolean is refused as role", patch(3, `{"role":true}`), invalidFields("role must be a string")},
 		{"an admin cannot change a username or an ID", patch(3, `{"username":"x","id":9}`), invalidFields("username is not a field of this request", "id is not a field of this request")},
 		{"an admin cannot change a password hash", patch(3, `{"password_hash":"x"}`), invalidFields("password_hash is not a field of this request")},
 		{"a patch of an unknown account gets a 404", patch(99, `{}`), notFound},
@@ -703,9 +742,6 @@ func TestHealth(t *testing.T) {
 }
 
 func TestPaths(t *testing.T) {
-	method := func(allow string) string {
-		return refusal(405, "method_not_allowed", "Method not allowed", "Allow: "+allow)
-	}
 	redirect := func(to string) string { return "307\nLocation: " + to }
 	checkRules(t, []apiRule{
 		{"/users redirects to /users/", "POST /users {}", redirect("/users/")},
@@ -730,21 +766,22 @@ func TestPaths(t *testing.T) {
 		{"a path with percent-encoded parts is not redirected", "GET /doc%73/", notFound},
 		{"a path is case-sensitive", "GET /Users/me/ as john", notFound},
 		{"an unknown file of the page is not found", "GET /docs/passwords.txt", notFound},
+		{"the page has no second address", "GET /docs/index.html", notFound},
 		{"a file outside the page is not found", "GET /docs/..%2fmain.go", notFound},
 		{"the directory of the page is not found", "GET /docs/%2e", notFound},
 
-		{"a wrong method for /users/ gets a 405 with the allowed methods", "PUT /users/ {}", method("GET, HEAD, POST")},
-		{"a wrong method for /users/me/ gets a 405 with the allowed methods", "POST /users/me/ {}", method("GET, HEAD, PATCH, DELETE")},
-		{"a wrong method for /users/me/password gets a 405 with the allowed methods", "GET /users/me/password", method("PUT")},
-		{"a wrong method for /users/me/sessions gets a 405 with the allowed methods", "POST /users/me/sessions", method("GET, HEAD, DELETE")},
-		{"a wrong method for /users/me/sessions/{sid} gets a 405 with the allowed methods", "GET /users/me/sessions/x", method("DELETE")},
-		{"a wrong method for /users/{id} gets a 405 with the allowed methods", "POST /users/1", method("GET, HEAD, PATCH, DELETE")},
-		{"a wrong method for /users/{id}/password gets a 405 with the allowed methods", "POST /users/1/password", method("PUT")},
-		{"a wrong method for /healthz gets a 405 with the allowed methods", "DELETE /healthz", method("GET, HEAD")},
-		{"a wrong method for /readyz gets a 405 with the allowed methods", "DELETE /readyz", method("GET, HEAD")},
-		{"a wrong method for /openapi.json gets a 405 with the allowed methods", "POST /openapi.json", method("GET, HEAD")},
-		{"a wrong method for /docs gets a 405 with the allowed methods", "POST /docs", method("GET, HEAD")},
-		{"a wrong method for / gets a 405 with the allowed methods", "POST /", method("GET, HEAD")},
+		{"a wrong method for /users/ gets a 405 with the allowed methods", "PUT /users/ {}", wrongMethod("GET, HEAD, POST")},
+		{"a wrong method for /users/me/ gets a 405 with the allowed methods", "POST /users/me/ {}", wrongMethod("GET, HEAD, PATCH, DELETE")},
+		{"a wrong method for /users/me/password gets a 405 with the allowed methods", "GET /users/me/password", wrongMethod("PUT")},
+		{"a wrong method for /users/me/sessions gets a 405 with the allowed methods", "POST /users/me/sessions", wrongMethod("GET, HEAD, DELETE")},
+		{"a wrong method for /users/me/sessions/{sid} gets a 405 with the allowed methods", "GET /users/me/sessions/x", wrongMethod("DELETE")},
+		{"a wrong method for /users/{id} gets a 405 with the allowed methods", "POST /users/1", wrongMethod("GET, HEAD, PATCH, DELETE")},
+		{"a wrong method for /users/{id}/password gets a 405 with the allowed methods", "POST /users/1/password", wrongMethod("PUT")},
+		{"a wrong method for /healthz gets a 405 with the allowed methods", "DELETE /healthz", wrongMethod("GET, HEAD")},
+		{"a wrong method for /readyz gets a 405 with the allowed methods", "DELETE /readyz", wrongMethod("GET, HEAD")},
+		{"a wrong method for /openapi.json gets a 405 with the allowed methods", "POST /openapi.json", wrongMethod("GET, HEAD")},
+		{"a wrong method for /docs gets a 405 with the allowed methods", "POST /docs", wrongMethod("GET, HEAD")},
+		{"a wrong method for / gets a 405 with the allowed methods", "POST /", wrongMethod("GET, HEAD")},
 		{"OPTIONS names the methods of a path", "OPTIONS /users/me/password", "204\nAllow: PUT"},
 		{"OPTIONS of the root gets a 204", "OPTIONS /", "204\nAllow: GET, HEAD"},
 		{"OPTIONS of an unknown path is not found", "OPTIONS /nowhere", notFound},
@@ -757,18 +794,18 @@ func TestPaths(t *testing.T) {
 		{"an empty access_token in a query is refused", "GET /users/me/?x=y&access_token as john", secretInQuery},
 		{"a percent-encoded access_token in a query is refused", "GET /users/me/?%61ccess_token=x as john", secretInQuery},
 		{"a token in the query of an unknown path is refused", "GET /nowhere?token=x", secretInQuery},
-		{"a username and a password in the query of a login are refused", "POST /token?username=johndoe&password=secret grant_type=password", oauthRefusal(400, "invalid_request", "invalid_request", "A name or a secret must not be sent in the query string", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"a username and a password in the query of a login are refused", "POST /token?username=johndoe&password=secret grant_type=password", secretInQueryOAuth},
 		{"an invalid query is refused", "GET /users/me/?a;access_token=x as john", refusal(400, "invalid_request", "The query string is not valid")},
 		{"an unknown query parameter is ignored", "GET /users/me/?x=y as john", "200\n" + john},
-		{"two Authorization headers are refused", "GET /users/me/ as john as admin", refusal(400, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
-		{"two equal Authorization headers are refused", "GET /users/me/ as john as john", refusal(400, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
-		{"two Authorization headers are refused even at a login", `POST /token as john with "Authorization: Basic eDp5" username=johndoe&password=secret`, oauthRefusal(400, "invalid_request", "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)},
+		{"two Authorization headers are refused", "GET /users/me/ as john as admin", twoHeaders(400)},
+		{"two equal Authorization headers are refused", "GET /users/me/ as john as john", twoHeaders(400)},
+		{"two Authorization headers are refused even at a login", `POST /token as john with "Authorization: Basic eDp5" username=johndoe&password=secret`, twoHeadersOAuth},
 	})
 }
 
 // TestCrossOrigin: a browser states the origin of a request in Sec-Fetch-Site or Origin.
 func TestCrossOrigin(t *testing.T) {
-	refused := refusal(403, "cross_origin", "Cross-origin request")
+	refused := crossOrigin
 	const patch = `PATCH /users/me/ as john with "Content-Type: application/json" `
 	checkRules(t, []apiRule{
 		{"a client without a browser sends neither header and is accepted", patch + `{}`, "200\n" + john},
@@ -780,12 +817,13 @@ func TestCrossOrigin(t *testing.T) {
 		{"a page of another origin in a browser without Sec-Fetch-Site is refused", patch + `with "Origin: https://evil.example" {}`, refused},
 		{"a page of the server itself in a browser without Sec-Fetch-Site is accepted", `restart -demo=false ; ` + patch + `with "Origin: http://127.0.0.1:8000" {}`, "200\n" + john},
 		{"with demo accounts, a page of the server itself is refused if its host is not this machine", patch + `with "Host: example.com" with "Origin: http://example.com" {}`, refused},
-		{"with demo accounts, nobody logs in through a proxy by another name", `POST /token with "Host: example.com" username=johndoe&password=secret`, oauthRefusal(403, "invalid_request", "cross_origin", "Cross-origin request")},
-		{"with demo accounts, nobody logs in through a proxy that names its client", `POST /token with "X-Forwarded-For: 203.0.113.5" username=johndoe&password=secret`, oauthRefusal(403, "invalid_request", "cross_origin", "Cross-origin request")},
-		{"with demo accounts, nobody logs in through a proxy with Forwarded", `POST /token with "Forwarded: for=203.0.113.5" with "Origin: http://localhost:3000" username=johndoe&password=secret`, oauthRefusal(403, "invalid_request", "cross_origin", "Cross-origin request")},
+		{"with demo accounts, nobody logs in through a proxy by another name", `POST /token with "Host: example.com" username=johndoe&password=secret`, crossOriginOAuth},
+		{"with demo accounts, nobody logs in through a proxy that names its client", `POST /token with "X-Forwarded-For: 203.0.113.5" username=johndoe&password=secret`, crossOriginOAuth},
+		{"with demo accounts, nobody logs in through a proxy with Forwarded",
+			`POST /token with "Forwarded: for=203.0.113.5" with "Origin: http://localhost:3000" username=johndoe&password=secret`, crossOriginOAuth},
 		{"GET from another site is accepted, as it changes nothing", `GET /users/me/ as john with "Sec-Fetch-Site: cross-site" with "Origin: https://evil.example"`, "200\n" + john},
 		{"a cross-origin request is refused before its path is looked up", `POST /nowhere with "Sec-Fetch-Site: cross-site" x`, refused},
-		{"a cross-origin revocation gets an OAuth error", `POST /revoke with "Sec-Fetch-Site: cross-site" token=$john`, oauthRefusal(403, "invalid_request", "cross_origin", "Cross-origin request")},
+		{"a cross-origin revocation gets an OAuth error", `POST /revoke with "Sec-Fetch-Site: cross-site" token=$john`, crossOriginOAuth},
 		{"a page of localhost is refused if there are no demo accounts", `restart -demo=false ; ` + patch + `with "Sec-Fetch-Site: same-site" with "Origin: http://localhost:3000" {}`, refused},
 	})
 }
@@ -806,37 +844,36 @@ func TestEveryCodeHasARow(t *testing.T) {
 func TestThrottle(t *testing.T) {
 	const wrong = "POST /token username=johndoe&password=wrong"
 	const right = "POST /token username=johndoe&password=secret"
-	tooMany := func(retry string) string {
-		return oauthRefusal(429, "temporarily_unavailable", "too_many_failed_logins", "Too many failed logins", "Retry-After: "+retry)
-	}
 	checkRules(t, []apiRule{
 		{"the first five failed logins cause no wait", "repeat 5 " + wrong, wrongLogin},
-		{"the sixth failed login must wait 1 s", "repeat 6 " + wrong, tooMany("1")},
-		{"a wait applies even to the right password", "repeat 5 " + wrong + " ; " + right, tooMany("1")},
-		{"a login 1 ms before the end of the wait is refused", "repeat 5 " + wrong + " ; wait 999ms ; " + right, tooMany("1")},
+		{"the sixth failed login must wait 1 s", "repeat 6 " + wrong, tooManyLogins("1")},
+		{"a wait applies even to the right password", "repeat 5 " + wrong + " ; " + right, tooManyLogins("1")},
+		{"a login 1 ms before the end of the wait is refused", "repeat 5 " + wrong + " ; wait 999ms ; " + right, tooManyLogins("1")},
 		{"a login at the end of the wait is accepted", "repeat 5 " + wrong + " ; wait 1s ; " + right, tokens},
 		{"a login that is refused during a wait does not extend it", "repeat 50 " + wrong + " ; wait 1s ; " + right, tokens},
-		{"the second wait is 2 s", "repeat 5 " + wrong + " ; wait 1s ; repeat 2 " + wrong, tooMany("2")},
-		{"the third wait is 4 s", "repeat 5 " + wrong + " ; wait 1s ; " + wrong + " ; wait 2s ; repeat 2 " + wrong, tooMany("4")},
+		{"the second wait is 2 s", "repeat 5 " + wrong + " ; wait 1s ; repeat 2 " + wrong, tooManyLogins("2")},
+		{"the third wait is 4 s", "repeat 5 " + wrong + " ; wait 1s ; " + wrong + " ; wait 2s ; repeat 2 " + wrong, tooManyLogins("4")},
 		{"a successful login resets the failed logins", "repeat 4 " + wrong + " ; " + right + " ; repeat 5 " + wrong, wrongLogin},
-		{"a new password that an admin sets forgets the failed logins", "repeat 5 " + wrong + ` ; PUT /users/1/password as admin {"new_password":"correct horse"} ; POST /token username=johndoe&password=correct+horse`, tokens},
+		{"a new password that an admin sets forgets the failed logins", "repeat 5 " + wrong + " ; " + setPassword + " ; POST /token username=johndoe&password=correct+horse", tokens},
 		{"four failed logins cause no wait", "repeat 4 " + wrong + " ; " + right, tokens},
 
-		{"a wait applies to the username in any case of letters", "repeat 5 " + wrong + " ; POST /token username=JOHNDOE&password=secret", tooMany("1")},
-		{"a login that must wait does not read the store", "repeat 5 " + wrong + " ; store vanishes ; " + right, tooMany("1")},
+		{"a wait applies to the username in any case of letters", "repeat 5 " + wrong + " ; POST /token username=JOHNDOE&password=secret", tooManyLogins("1")},
+		{"a login that must wait does not read the store", "repeat 5 " + wrong + " ; store vanishes ; " + right, tooManyLogins("1")},
 		{"a wait does not apply to another account", "repeat 5 " + wrong + " ; POST /token username=jane&password=secret", tokens},
 		{"a wait does not apply to another address", "repeat 5 " + wrong + " ; POST /token from 192.0.2.2 username=johndoe&password=secret", tokens},
-		{"an IPv6 /64 is one address", "repeat 5 POST /token from 2001:db8:1:2::1 username=johndoe&password=wrong ; POST /token from 2001:db8:1:2:ffff::9 username=johndoe&password=secret", tooMany("1")},
+		{"an IPv6 /64 is one address",
+			"repeat 5 POST /token from 2001:db8:1:2::1 username=johndoe&password=wrong ; POST /token from 2001:db8:1:2:ffff::9 username=johndoe&password=secret", tooManyLogins("1")},
 		{"another IPv6 /64 is another address", "repeat 5 POST /token from 2001:db8:1:2::1 username=johndoe&password=wrong ; POST /token from 2001:db8:1:3::1 username=johndoe&password=secret", tokens},
-		{"an IPv4-mapped IPv6 address is the IPv4 address", "repeat 5 " + wrong + " ; POST /token from ::ffff:192.0.2.1 username=johndoe&password=secret", tooMany("1")},
-		{"an unknown account is throttled like any other", "repeat 6 POST /token username=nobody&password=secret", tooMany("1")},
-		{"a disabled account is throttled like any other", "repeat 6 POST /token username=dora&password=wrong", tooMany("1")},
+		{"an IPv4-mapped IPv6 address is the IPv4 address", "repeat 5 " + wrong + " ; POST /token from ::ffff:192.0.2.1 username=johndoe&password=secret", tooManyLogins("1")},
+		{"an unknown account is throttled like any other", "repeat 6 POST /token username=nobody&password=secret", tooManyLogins("1")},
+		{"a disabled account is throttled like any other", "repeat 6 POST /token username=dora&password=wrong", tooManyLogins("1")},
 
 		{"a wait does not apply to requests with an access token", "repeat 6 " + wrong + " ; GET /users/me/ as john", "200\n" + john},
-		{"a wait does not apply to a refresh", "repeat 6 " + wrong + " ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", strings.Replace(tokens, "<access token>", "$john", 1)},
-		{"a wrong current password counts as a failed login", `repeat 5 PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"} ; ` + right, tooMany("1")},
-		{"a wrong password in a deletion counts as a failed login", `repeat 5 DELETE /users/me/ as john {"password":"wrong"} ; ` + right, tooMany("1")},
-		{"a wait after failed logins applies to a deletion", "repeat 5 " + wrong + ` ; DELETE /users/me/ as john {"password":"secret"}`, refusal(429, "too_many_failed_logins", "Too many failed logins", "Retry-After: 1")},
+		{"a wait does not apply to a refresh", "repeat 6 " + wrong + " ; " + refresh, strings.Replace(tokens, "<access token>", "$john", 1)},
+		{"a wrong current password counts as a failed login", `repeat 5 PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"} ; ` + right, tooManyLogins("1")},
+		{"a wrong password in a deletion counts as a failed login", `repeat 5 DELETE /users/me/ as john {"password":"wrong"} ; ` + right, tooManyLogins("1")},
+		{"a wait after failed logins applies to a deletion", "repeat 5 " + wrong + ` ; DELETE /users/me/ as john {"password":"secret"}`,
+			refusal(429, "too_many_failed_logins", "Too many failed logins", "Retry-After: 1")},
 	})
 }
 
@@ -854,13 +891,13 @@ func TestChanges(t *testing.T) {
 		{"requests without a route, which need no token, are no changes", "repeat 61 DELETE /nowhere ; PATCH /users/me", "307\nLocation: /users/me/"},
 		{"reading is no change", "repeat 61 GET /users/me/ as john ; " + change, "200\n" + john},
 		{"the changes of one account do not count for another", many + "DELETE /users/me/sessions as jane", "204"},
-		{"too many changes do not prevent a new password", many + `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`, tokens},
+		{"too many changes do not prevent a new password", many + newPassword, tokens},
 		{"too many changes do not prevent a logout", many + "POST /revoke token=$john", "200\n{}"},
 		{"too many changes do not prevent a login", many + "POST /token username=johndoe&password=secret", tokens},
 		{"too many changes do not prevent those of an admin", many + "DELETE /users/1/sessions as admin", "204"},
 		{"an admin may change one account 60 times a minute", "repeat 61 DELETE /users/1/sessions as admin", tooMany},
 		{"the changes of an admin do not count for the account", "repeat 60 DELETE /users/3/sessions as admin ; DELETE /users/1/sessions as admin", "204"},
-		{"an admin may set one password 60 times a minute", `repeat 61 PUT /users/1/password as admin {"new_password":"correct horse"}`, tooMany},
+		{"an admin may set one password 60 times a minute", "repeat 61 " + setPassword, tooMany},
 	})
 }
 
@@ -901,18 +938,13 @@ func TestRegistrations(t *testing.T) {
 				time.Sleep(step.wait)
 			}
 		}
-		if got := w.do(`POST /users/ from 2001:db8:1::1 {"username":"johndoe","password":"correct horse"}`); got != tooMany("1") {
-			t.Errorf("a name that is taken, after 30 accounts\n  got %s\n  want the same as for one that is free", got)
-		}
+		w.want("a name that is taken, after 30 accounts", `POST /users/ from 2001:db8:1::1 {"username":"johndoe","password":"correct horse"}`, tooMany("1"))
 		time.Sleep(time.Second)
 		if got := register("from 2001:db8:1::1"); !strings.HasPrefix(got, "201\n") {
 			t.Errorf("one more after an hour\n  got %s\n  want 201", got)
 		}
 	})
 }
-
-// secretInQuery is the response to a secret in a query string.
-var secretInQuery = refusal(400, "invalid_request", "A name or a secret must not be sent in the query string", `WWW-Authenticate: Bearer error="invalid_request"`)
 
 // TestWhoMayCallWhat has every endpoint of the API, who may call it, a call that
 // succeeds and its status. No route may be missing.
@@ -933,7 +965,7 @@ func TestWhoMayCallWhat(t *testing.T) {
 		{"GET /users/me/{$}", activeUser, "GET /users/me/ as john", 200},
 		{"PATCH /users/me/{$}", activeUser, "PATCH /users/me/ as john {}", 200},
 		{"DELETE /users/me/{$}", activeUser, `DELETE /users/me/ as john {"password":"secret"}`, 204},
-		{"PUT /users/me/password", activeUser, `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`, 200},
+		{"PUT /users/me/password", activeUser, newPassword, 200},
 		{"GET /users/me/sessions", activeUser, "GET /users/me/sessions as john", 200},
 		{"DELETE /users/me/sessions", activeUser, "DELETE /users/me/sessions as john", 204},
 		{"DELETE /users/me/sessions/{sid}", activeUser, "DELETE /users/me/sessions/$john.sid as john", 204},
@@ -1033,61 +1065,46 @@ func TestAccessToken(t *testing.T) {
 	})
 }
 
-// TestTokenResponseIsNotCached: a cache must not keep a token (RFC 6749, section 5.1).
-func TestTokenResponseIsNotCached(t *testing.T) {
-	inPeopledWorld(t, func(w *world) {
-		for _, call := range []string{
-			"POST /token username=johndoe&password=secret",
-			"POST /token grant_type=refresh_token&refresh_token=$john.refresh",
-			`PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`,
-		} {
-			h := w.send(w.Context(), call).header
-			if h.Get("Cache-Control") != "no-store" || h.Get("Pragma") != "no-cache" {
-				t.Errorf("%s\n  got Cache-Control: %q and Pragma: %q\n  want no-store and no-cache", call, h.Get("Cache-Control"), h.Get("Pragma"))
-			}
-		}
-	})
-}
-
 // TestHeaders checks the headers that no other test checks.
 func TestHeaders(t *testing.T) {
-	const (
-		exposed = "Link, Location, Retry-After, WWW-Authenticate, X-Request-Id"
-		methods = "GET, HEAD, POST, PUT, PATCH, DELETE"
-	)
 	headers := []string{"Access-Control-Allow-Origin", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Access-Control-Allow-Credentials",
 		"Access-Control-Expose-Headers", "Access-Control-Max-Age", "Vary", "Strict-Transport-Security", "Content-Security-Policy"}
+	type wanted map[string]string
+	none := wanted{"Vary": "Origin"}
+	cors := func(origin string) wanted {
+		return wanted{"Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": "Link, Location, Retry-After, WWW-Authenticate, X-Request-Id", "Vary": "Origin"}
+	}
+	preflight := func(allowed string) wanted {
+		want := cors("http://localhost:3000")
+		maps.Copy(want, wanted{"Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE", "Access-Control-Allow-Headers": allowed, "Access-Control-Max-Age": "600"})
+		return want
+	}
+	const local = ` with "Origin: http://localhost:3000"`
+	const evil = ` with "Origin: https://evil.example"`
+	const method = ` with "Access-Control-Request-Method: PATCH"`
 	for _, tt := range []struct {
 		rule, restart, call string
 		status              int
-		want                map[string]string
+		want                wanted
 	}{
-		{"a page of localhost may call the API of a server with demo accounts", "", `GET /healthz with "Origin: http://localhost:3000"`, 200,
-			map[string]string{"Access-Control-Allow-Origin": "http://localhost:3000", "Access-Control-Expose-Headers": exposed, "Vary": "Origin"}},
-		{"a page of 127.0.0.1 may read an error and its headers", "", `GET /users/me/ with "Origin: http://127.0.0.1"`, 401,
-			map[string]string{"Access-Control-Allow-Origin": "http://127.0.0.1", "Access-Control-Expose-Headers": exposed, "Vary": "Origin"}},
-		{"a page of localhost may send a preflight request", "", `OPTIONS /users/me/ with "Origin: http://localhost:3000" with "Access-Control-Request-Method: PATCH"`, 204,
-			map[string]string{"Access-Control-Allow-Origin": "http://localhost:3000", "Access-Control-Expose-Headers": exposed, "Vary": "Origin",
-				"Access-Control-Allow-Methods": methods, "Access-Control-Allow-Headers": "Authorization, Content-Type", "Access-Control-Max-Age": "600"}},
-		{"a page of another origin gets no CORS headers", "", `GET /healthz with "Origin: https://evil.example"`, 200, map[string]string{"Vary": "Origin"}},
-		{"a preflight request may ask for any header", "", `OPTIONS /token with "Origin: http://localhost:3000" with "Access-Control-Request-Method: POST" with "Access-Control-Request-Headers: authorization, traceparent,x-requested-with, (x), "`, 204,
-			map[string]string{"Access-Control-Allow-Origin": "http://localhost:3000", "Access-Control-Expose-Headers": exposed, "Vary": "Origin",
-				"Access-Control-Allow-Methods": methods, "Access-Control-Allow-Headers": "Authorization, Content-Type, traceparent, x-requested-with", "Access-Control-Max-Age": "600"}},
-		{"a preflight request from another origin is OPTIONS like any other", "", `OPTIONS /users/me/ with "Origin: https://evil.example" with "Access-Control-Request-Method: PATCH"`, 204, map[string]string{"Vary": "Origin"}},
-		{"a page of an origin in -cors-origin may call the API", "-cors-origin=https://app.example", `GET /healthz with "Origin: https://app.example"`, 200,
-			map[string]string{"Access-Control-Allow-Origin": "https://app.example", "Access-Control-Expose-Headers": exposed, "Vary": "Origin"}},
-		{"an origin in -cors-origin replaces localhost", "-cors-origin=https://app.example", `GET /healthz with "Origin: http://localhost:3000"`, 200, map[string]string{"Vary": "Origin"}},
-		{"a server without demo accounts allows no other origin", "-demo=false", `GET /healthz with "Origin: http://localhost:3000"`, 200, map[string]string{}},
+		{"a page of localhost may call the API of a server with demo accounts", "", "GET /healthz" + local, 200, cors("http://localhost:3000")},
+		{"a page of 127.0.0.1 may read an error and its headers", "", `GET /users/me/ with "Origin: http://127.0.0.1"`, 401, cors("http://127.0.0.1")},
+		{"a page of localhost may send a preflight request", "", "OPTIONS /users/me/" + local + method, 204, preflight("Authorization, Content-Type")},
+		{"a page of another origin gets no CORS headers", "", "GET /healthz" + evil, 200, none},
+		{"a preflight request may ask for any header", "",
+			"OPTIONS /token" + local + method + ` with "Access-Control-Request-Headers: authorization, traceparent,x-requested-with, (x), "`, 204,
+			preflight("Authorization, Content-Type, traceparent, x-requested-with")},
+		{"a preflight request from another origin is OPTIONS like any other", "", "OPTIONS /users/me/" + evil + method, 204, none},
+		{"a page of an origin in -cors-origin may call the API", "-cors-origin=https://app.example", `GET /healthz with "Origin: https://app.example"`, 200, cors("https://app.example")},
+		{"an origin in -cors-origin replaces localhost", "-cors-origin=https://app.example", "GET /healthz" + local, 200, none},
+		{"a server without demo accounts allows no other origin", "-demo=false", "GET /healthz" + local, 200, wanted{}},
 
-		{"the page has a Content-Security-Policy and varies by origin", "-demo=false", "GET /docs", 200, map[string]string{"Content-Security-Policy": contentPolicy, "Vary": "Accept-Encoding, Origin"}},
+		{"the page has a Content-Security-Policy and varies by origin", "-demo=false", "GET /docs", 200, wanted{"Content-Security-Policy": contentPolicy, "Vary": "Accept-Encoding, Origin"}},
 
-		{"a request without an Origin gets no CORS headers", "", "GET /healthz", 200, map[string]string{}},
-		{"an empty response to a page of an allowed origin keeps its status", "", `POST /revoke with "Origin: http://localhost:3000" token=rubbish`, 200,
-			map[string]string{"Access-Control-Allow-Origin": "http://localhost:3000", "Access-Control-Expose-Headers": exposed, "Vary": "Origin"}},
-		{"OPTIONS without a method to ask for is no preflight", "", `OPTIONS /users/me/ with "Origin: http://localhost:3000"`, 204,
-			map[string]string{"Access-Control-Allow-Origin": "http://localhost:3000", "Access-Control-Expose-Headers": exposed, "Vary": "Origin"}},
-		{"GET that asks for a method is no preflight", "", `GET /healthz with "Origin: http://localhost:3000" with "Access-Control-Request-Method: PATCH"`, 200,
-			map[string]string{"Access-Control-Allow-Origin": "http://localhost:3000", "Access-Control-Expose-Headers": exposed, "Vary": "Origin"}},
+		{"a request without an Origin gets no CORS headers", "", "GET /healthz", 200, wanted{}},
+		{"an empty response to a page of an allowed origin keeps its status", "", "POST /revoke" + local + " token=rubbish", 200, cors("http://localhost:3000")},
+		{"OPTIONS without a method to ask for is no preflight", "", "OPTIONS /users/me/" + local, 204, cors("http://localhost:3000")},
+		{"GET that asks for a method is no preflight", "", "GET /healthz" + local + method, 200, cors("http://localhost:3000")},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			inWorld(t, func(w *world) {
@@ -1095,7 +1112,7 @@ func TestHeaders(t *testing.T) {
 					w.restart(tt.restart)
 				}
 				a := w.send(w.Context(), tt.call)
-				got := map[string]string{}
+				got := wanted{}
 				for _, name := range headers {
 					if values := a.header.Values(name); len(values) > 0 {
 						got[name] = strings.Join(values, " | ")
@@ -1124,57 +1141,32 @@ func TestHeaders(t *testing.T) {
 // TestWeakHashIsReplaced: a login replaces a hash of a lower cost than the current one.
 // A raised cost thus reaches the accounts in use.
 func TestWeakHashIsReplaced(t *testing.T) {
-	inWorld(t, func(w *world) {
-		hash := func() string {
-			u, err := w.store.UserByName(w.Context(), "johndoe")
-			if err != nil {
-				t.Fatal(err)
-			}
-			return u.PasswordHash
-		}
-		w.server.passwords.hasher.Iterations = 2
-		before := hash()
-		if got := w.do("POST /token username=johndoe&password=wrong"); got != wrongLogin || hash() != before {
-			t.Errorf("a login with a wrong password\n  got %s and the hash %s\n  want %s and the old hash", got, hash(), wrongLogin)
-		}
-		w.login("john", "johndoe", "secret")
-		if !strings.HasPrefix(before, "$pbkdf2-sha256$i=1,") || !strings.HasPrefix(hash(), "$pbkdf2-sha256$i=2,") {
-			t.Errorf("after a login, the hash is %s, and it was %s; want 2 iterations instead of 1", hash(), before)
-		}
-		after := hash()
-		w.login("again", "johndoe", "secret")
-		if hash() != after {
-			t.Errorf("after a second login, the hash is %s; want it unchanged: %s", hash(), after)
-		}
-		w.server.passwords.hasher.Iterations = 1
-		w.login("lowered", "johndoe", "secret")
-		if hash() != after {
-			t.Errorf("after a login with a lower cost, the hash is %s; want the stronger one unchanged: %s", hash(), after)
-		}
-
-		// The password is reset, or the account is deleted, while a login replaces the hash.
-		w.login("admin", "admin", "secret")
-		w.server.passwords.hasher.Iterations = 3
-		if got := w.do(`begin POST /token username=johndoe&password=secret ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`); got != wrongLogin {
-			t.Errorf("a login whose hash is replaced while the password is reset\n  got %s\n  want %s", got, wrongLogin)
-		}
-		if got := w.do("POST /token username=johndoe&password=battery+staple"); got != tokens {
-			t.Errorf("a login with the password that was reset meanwhile\n  got %s\n  want tokens", got)
-		}
-		w.server.passwords.hasher.Iterations = 4
-		if got := w.do("begin POST /token username=johndoe&password=battery+staple ; DELETE /users/1 as admin ; end"); got != wrongLogin {
-			t.Errorf("a login whose hash is replaced while the account is deleted\n  got %s\n  want %s", got, wrongLogin)
-		}
-	})
+	const resetMeanwhile = ` ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`
+	const battery = "POST /token username=johndoe&password=battery+staple"
 	inPeopledWorld(t, func(w *world) {
-		w.server.passwords.hasher.Iterations = 2
-		w.do("POST /token username=dora&password=secret")
-		if u, err := w.store.UserByName(w.Context(), "dora"); err != nil || !strings.HasPrefix(u.PasswordHash, "$pbkdf2-sha256$i=1,") {
-			t.Errorf("after the refused login of a disabled account, the hash is %s (%v); want it unchanged", u.PasswordHash, err)
-		}
-		w.login("john", "johndoe", "secret")
-		if got := w.do("GET /users/me/ as john"); got != "200\n"+john {
-			t.Errorf("GET /users/me/ after the hash was replaced\n  got %s\n  want the session still valid", got)
+		for _, step := range []struct {
+			rule, name string
+			cost       int // of the server's hashes
+			do, want   string
+			now        string // the cost of the account's hash
+		}{
+			{"a login with a wrong password keeps the hash", "johndoe", 2, "POST /token username=johndoe&password=wrong", wrongLogin, "i=1,"},
+			{"a refused login of a disabled account keeps the hash", "dora", 2, "POST /token username=dora&password=secret", noLogin, "i=1,"},
+			{"a login replaces the hash and starts a session", "johndoe", 2, login + " ; keep access_token as new ; GET /users/me/ as new", "200\n" + john, "i=2,"},
+			{"a second login keeps the hash", "johndoe", 2, login, tokens, "i=2,"},
+			{"a login at a lower cost keeps the hash", "johndoe", 1, login, tokens, "i=2,"},
+			{"a login fails if the password is reset while it replaces the hash", "johndoe", 3, "begin " + login + resetMeanwhile, wrongLogin, "i=3,"},
+			{"the password that was reset meanwhile is the right one", "johndoe", 3, battery, tokens, "i=3,"},
+			{"a login fails if the account is deleted while it replaces the hash", "johndoe", 4, "begin " + battery + " ; DELETE /users/1 as admin ; end", wrongLogin, ""},
+		} {
+			before, _ := w.store.UserByName(w.Context(), step.name)
+			w.server.passwords.hasher.Iterations = step.cost
+			w.want(step.rule, step.do, step.want)
+			after, _ := w.store.UserByName(w.Context(), step.name)
+			replaced := !strings.Contains(before.PasswordHash, step.now)
+			if !strings.Contains(after.PasswordHash, step.now) || step.now != "" && (after.PasswordHash != before.PasswordHash) != replaced {
+				t.Errorf("%s: the hash was %s and is %s, want %s", step.rule, before.PasswordHash, after.PasswordHash, step.now)
+			}
 		}
 	})
 }
@@ -1182,141 +1174,77 @@ func TestWeakHashIsReplaced(t *testing.T) {
 // TestMeanwhile has requests that are held before their write while another request
 // changes what they depend on.
 func TestMeanwhile(t *testing.T) {
-	const login = "begin POST /token username=johndoe&password=secret ; "
-	const refresh = "begin POST /token grant_type=refresh_token&refresh_token=$john.refresh ; "
+	const beginLogin = "begin " + login + " ; "
+	const beginRefresh = "begin " + refresh + " ; "
 	checkRules(t, []apiRule{
-		{"a login that is held before its write succeeds if nothing changes meanwhile", login + "end", tokens},
-		{"a login with the old password fails if the password is changed meanwhile", login + `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; end`, wrongLogin},
-		{"a login with the old password fails if the password is reset meanwhile", login + `PUT /users/1/password as admin {"new_password":"correct horse"} ; end`, wrongLogin},
-		{"a login fails if the account is deleted meanwhile", login + "DELETE /users/1 as admin ; end", wrongLogin},
-		{"a login fails if the account is disabled meanwhile", login + `PATCH /users/1 as admin {"disabled":true} ; end`, noLogin},
-		{"a refresh fails if the password is reset meanwhile", refresh + `PUT /users/1/password as admin {"new_password":"correct horse"} ; end`, wrongRefresh},
-		{"a refresh fails if the account is deleted meanwhile", refresh + "DELETE /users/1 as admin ; end", wrongRefresh},
-		{"a refresh fails if the account is disabled meanwhile", refresh + `PATCH /users/1 as admin {"disabled":true} ; end`, noLogin},
-		{"a refresh fails if the session is ended meanwhile", refresh + "POST /revoke token=$john ; end", wrongRefresh},
-		{"a password change fails if the password is reset meanwhile", `begin PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
-		{"a password that is reset during a password change stays", `begin PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end ; POST /token username=johndoe&password=battery+staple`, tokens},
-		{"an account is not deleted if its password is reset meanwhile", `begin DELETE /users/me/ as john {"password":"secret"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
-		{"a password change fails if the account is deleted meanwhile", `begin PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; DELETE /users/1 as admin ; end`, badToken},
-		{"a password change returns no tokens if the account is deleted before its new session", `begin 2 PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; DELETE /users/1 as admin ; end`, badToken},
+		{"a login that is held before its write succeeds if nothing changes meanwhile", beginLogin + "end", tokens},
+		{"a login with the old password fails if the password is changed meanwhile", beginLogin + newPassword + " ; end", wrongLogin},
+		{"a login with the old password fails if the password is reset meanwhile", beginLogin + setPassword + " ; end", wrongLogin},
+		{"a login fails if the account is deleted meanwhile", beginLogin + "DELETE /users/1 as admin ; end", wrongLogin},
+		{"a login fails if the account is disabled meanwhile", beginLogin + `PATCH /users/1 as admin {"disabled":true} ; end`, noLogin},
+		{"a refresh fails if the password is reset meanwhile", beginRefresh + setPassword + " ; end", wrongRefresh},
+		{"a refresh fails if the account is deleted meanwhile", beginRefresh + "DELETE /users/1 as admin ; end", wrongRefresh},
+		{"a refresh fails if the account is disabled meanwhile", beginRefresh + `PATCH /users/1 as admin {"disabled":true} ; end`, noLogin},
+		{"a refresh fails if the session is ended meanwhile", beginRefresh + "POST /revoke token=$john ; end", wrongRefresh},
+		{"a password change fails if the password is reset meanwhile", "begin " + newPassword + ` ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
+		{"a password that is reset during a password change stays",
+			"begin " + newPassword + ` ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end ; POST /token username=johndoe&password=battery+staple`, tokens},
+		{"an account is not deleted if its password is reset meanwhile",
+			`begin DELETE /users/me/ as john {"password":"secret"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
+		{"a password change fails if the account is deleted meanwhile", "begin " + newPassword + " ; DELETE /users/1 as admin ; end", badToken},
+		{"a password change returns no tokens if the account is deleted before its new session", "begin 2 " + newPassword + " ; DELETE /users/1 as admin ; end", badToken},
 		{"a patch fails if the account is deleted meanwhile", `begin PATCH /users/me/ as john {"email":null,"current_password":"secret"} ; DELETE /users/1 as admin ; end`, badToken},
 		{"a deletion fails if the account is deleted meanwhile", `begin DELETE /users/me/ as john {"password":"secret"} ; DELETE /users/1 as admin ; end`, badToken},
 		{"ending other sessions fails if the account is deleted meanwhile", `begin DELETE /users/me/sessions as john ; DELETE /users/1 as admin ; end`, badToken},
 		{"a patch by an admin gets a 404 if the account is deleted meanwhile", `begin PATCH /users/1 as admin {"email":null} ; DELETE /users/1 as admin ; end`, notFound},
-		{"a registration fails if the username is taken meanwhile", `begin POST /users/ {"username":"alice","password":"correct horse"} ; POST /users/ {"username":"ALICE","password":"correct horse"} ; end`, refusal(400, "username_taken", "Username already registered")},
-		{"a password change returns no tokens if the password is reset before its new session", `begin 2 PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
-		{"a password change starts no session if the account is disabled meanwhile", `begin 2 PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; PATCH /users/1 as admin {"disabled":true} ; end`, inactive},
-		{"a password change gets a 503 if the store fails meanwhile", `begin PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; store fails ; end`, noStore},
-		{"a password change gets a 503 if the store fails before the new session", `begin 2 PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"} ; store fails ; end`, noStore},
+		{"a registration fails if the username is taken meanwhile", "begin " + register + ` ; POST /users/ {"username":"ALICE","password":"correct horse"} ; end`, nameTaken},
+		{"a password change returns no tokens if the password is reset before its new session",
+			"begin 2 " + newPassword + ` ; PUT /users/1/password as admin {"new_password":"battery staple"} ; end`, badToken},
+		{"a password change starts no session if the account is disabled meanwhile", "begin 2 " + newPassword + ` ; PATCH /users/1 as admin {"disabled":true} ; end`, inactive},
+		{"a password change gets a 503 if the store fails meanwhile", "begin " + newPassword + " ; store fails ; end", noStore},
+		{"a password change gets a 503 if the store fails before the new session", "begin 2 " + newPassword + " ; store fails ; end", noStore},
 	})
 }
 
-// TestVanishedStore: a store cannot even be read, as a cluster without a quorum.
+// TestVanishedStore: a store cannot even be read, as a cluster without a quorum, from the
+// beginning or after some reads of a request.
 func TestVanishedStore(t *testing.T) {
-	noLogin := oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")
 	checkRules(t, []apiRule{
-		{"a login gets a 503 if the store cannot be read", "store vanishes ; POST /token username=johndoe&password=secret", noLogin},
-		{"a refresh gets a 503 if the store cannot be read", "store vanishes ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", noLogin},
+		{"a login gets a 503 if the store cannot be read", "store vanishes ; " + login, noStoreOAuth},
+		{"a refresh gets a 503 if the store cannot be read", "store vanishes ; " + refresh, noStoreOAuth},
 		{"a request with a token gets a 503 if the store cannot be read", "store vanishes ; GET /users/me/ as john", noStore},
-		{"introspection gets a 503 if the store cannot be read", "store vanishes ; POST /introspect as admin token=$john", noLogin},
-		{"a registration gets a 503 if the store cannot be read", `store vanishes ; POST /users/ {"username":"alice","password":"correct horse"}`, noStore},
+		{"introspection gets a 503 if the store cannot be read", "store vanishes ; POST /introspect as admin token=$john", noStoreOAuth},
+		{"a registration gets a 503 if the store cannot be read", "store vanishes ; " + register, noStore},
 		{"an invalid token is refused even if the store cannot be read", "store vanishes ; GET /users/me/ as john.refresh", badToken},
 		{"sessions are valid again when the store can be read again", "store vanishes ; GET /users/me/ as john ; store works ; GET /users/me/ as john", "200\n" + john},
-		{"a login that gets a 503 does not count as failed", "store vanishes ; repeat 9 POST /token username=johndoe&password=secret ; store works ; POST /token username=johndoe&password=secret", tokens},
+		{"a login that gets a 503 does not count as failed", "store vanishes ; repeat 9 " + login + " ; store works ; " + login, tokens},
 		{"a revocation of an invalid token does not ask the store", "store vanishes ; POST /revoke token=rubbish", "200\n{}"},
-		{"a registration gets a 503 for the store before it waits for a hash", `store vanishes ; queue fills ; POST /users/ {"username":"alice","password":"correct horse"}`, noStore},
+		{"a registration gets a 503 for the store before it waits for a hash", "store vanishes ; queue fills ; " + register, noStore},
+
+		{"a list of one's own sessions gets a 503 if the sessions cannot be read", "store vanishes after 1 ; GET /users/me/sessions as john", noStore},
+		{"a list of an account's sessions gets a 503 if the account cannot be read", "store vanishes after 1 ; GET /users/1/sessions as admin", noStore},
+		{"a list of an account's sessions gets a 503 if the sessions cannot be read", "store vanishes after 2 ; GET /users/1/sessions as admin", noStore},
+		{"a list of accounts gets a 503 if it cannot be read", "store vanishes after 1 ; GET /users/ as admin", noStore},
+		{"a request for an account gets a 503 if the account cannot be read", "store vanishes after 1 ; GET /users/1 as admin", noStore},
+		{"a request for one's own account reads the store once, as it admits the caller", "store vanishes after 1 ; GET /users/1 as john", "200\n" + john},
+		{"a password reset gets a 503 if the account cannot be read", "store vanishes after 1 ; " + setPassword, noStore},
+		{"introspection gets a 503 if the session cannot be read", "store vanishes after 1 ; POST /introspect as admin token=$john", noStoreOAuth},
 	})
-}
-
-// TestStoreVanishesWithinARequest: a store may fail after some reads of a request.
-func TestStoreVanishesWithinARequest(t *testing.T) {
-	noLogin := oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")
-	for _, tt := range []struct {
-		rule  string
-		reads int
-		do    string
-		want  string
-	}{
-		{"a list of one's own sessions gets a 503 if the sessions cannot be read", 1, "GET /users/me/sessions as john", noStore},
-		{"a list of an account's sessions gets a 503 if the account cannot be read", 1, "GET /users/1/sessions as admin", noStore},
-		{"a list of an account's sessions gets a 503 if the sessions cannot be read", 2, "GET /users/1/sessions as admin", noStore},
-		{"a list of accounts gets a 503 if it cannot be read", 1, "GET /users/ as admin", noStore},
-		{"a request for an account gets a 503 if the account cannot be read", 1, "GET /users/1 as admin", noStore},
-		{"a request for one's own account reads the store once, as it admits the caller", 1, "GET /users/1 as john", "200\n" + john},
-		{"a password reset gets a 503 if the account cannot be read", 1, `PUT /users/1/password as admin {"new_password":"correct horse"}`, noStore},
-		{"introspection gets a 503 if the session cannot be read", 1, "POST /introspect as admin token=$john", noLogin},
-	} {
-		t.Run(tt.rule, func(t *testing.T) {
-			inPeopledWorld(t, func(w *world) {
-				w.server.store = &fadingStore{w.store, tt.reads}
-				if got := w.do(tt.do); got != tt.want {
-					t.Errorf("%s\n  got  %s\n  want %s", tt.do, indent(got), indent(tt.want))
-				}
-			})
-		})
-	}
-}
-
-// A fadingStore can be read a number of times.
-type fadingStore struct {
-	Store
-	reads int
-}
-
-func (s *fadingStore) read() error {
-	if s.reads--; s.reads < 0 {
-		return ErrUnavailable
-	}
-	return nil
-}
-
-func (s *fadingStore) User(ctx context.Context, id int64) (User, error) {
-	if err := s.read(); err != nil {
-		return User{}, err
-	}
-	return s.Store.User(ctx, id)
-}
-
-func (s *fadingStore) Users(ctx context.Context, filter UserFilter, after int64, limit int) ([]User, error) {
-	if err := s.read(); err != nil {
-		return nil, err
-	}
-	return s.Store.Users(ctx, filter, after, limit)
-}
-
-func (s *fadingStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
-	if err := s.read(); err != nil {
-		return Session{}, User{}, err
-	}
-	return s.Store.Session(ctx, userID, id)
-}
-
-func (s *fadingStore) Sessions(ctx context.Context, userID int64) ([]Session, error) {
-	if err := s.read(); err != nil {
-		return nil, err
-	}
-	return s.Store.Sessions(ctx, userID)
 }
 
 // TestWeakHashMayStay: a login does not fail because its hash cannot be replaced.
 func TestWeakHashMayStay(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		w.server.passwords.hasher.Iterations = 2
-		w.server.store = unchanging{w.store}
-		if got := w.do("POST /token username=johndoe&password=secret"); got != tokens {
-			t.Errorf("a login whose weak hash cannot be replaced\n  got %s\n  want tokens", got)
-		}
-		if log := w.log.String(); !strings.Contains(log, `level=WARN msg="could not replace a weak password hash" user=1 `) {
-			t.Errorf("the log does not say that a weak hash stays: %s", log)
-		}
+		w.store.stage(func(method string) error {
+			if method == "UpdateUser" {
+				return unavailable(errors.New("read only"))
+			}
+			return nil
+		})
+		w.want("a login whose weak hash cannot be replaced", "POST /token username=johndoe&password=secret", tokens)
+		w.wantLog(`level=WARN msg="could not replace a weak password hash" user=1 `, 1)
 	})
-}
-
-// An unchanging store starts sessions, but does not change accounts.
-type unchanging struct{ Store }
-
-func (unchanging) UpdateUser(context.Context, Caller, int64, func(*User) error) (User, error) {
-	return User{}, unavailable(errors.New("read only"))
 }
 
 // TestForgottenProxy: behind a proxy that no flag names, all clients share one address.
@@ -1325,33 +1253,17 @@ func TestForgottenProxy(t *testing.T) {
 	const warning = `level=WARN msg="a request has X-Forwarded-For, but no -trusted-proxy names its sender: behind a proxy, all clients share one address" sender=192.0.2.1`
 	inWorld(t, func(w *world) {
 		w.do("GET /healthz")
-		if strings.Contains(w.log.String(), "-trusted-proxy") {
-			t.Errorf("a request without X-Forwarded-For is warned of: %s", w.log.String())
-		}
+		w.wantLog("-trusted-proxy", 0)
 		w.do(`repeat 3 GET /healthz with "X-Forwarded-For: 203.0.113.5"`)
-		if log := w.log.String(); strings.Count(log, warning) != 1 {
-			t.Errorf("three requests with X-Forwarded-For log %s\n  want once %s", log, warning)
-		}
+		w.wantLog(warning, 1)
 		w.restart("-trusted-proxy=192.0.2.0/24")
 		w.do(`GET /healthz with "X-Forwarded-For: 203.0.113.5"`)
-		if log := w.log.String(); strings.Count(log, "-trusted-proxy") != 1 {
-			t.Errorf("a request from a trusted proxy is warned of: %s", log)
-		}
-	})
-}
-
-func TestUnavailableStoreIsLogged(t *testing.T) {
-	inPeopledWorld(t, func(w *world) {
-		w.do("store vanishes ; GET /users/me/ as john")
-		if log := w.log.String(); strings.Count(log, `level=ERROR msg="request failed"`) != 1 || !strings.Contains(log, ErrUnavailable.Error()) {
-			t.Errorf("the log does not say once that the store is unavailable: %s", log)
-		}
+		w.wantLog("-trusted-proxy", 1)
 	})
 }
 
 // TestCounters: each row lists the counters that a request changes.
 func TestCounters(t *testing.T) {
-	const refresh = "POST /token grant_type=refresh_token&refresh_token=$john.refresh"
 	for _, tt := range []struct {
 		rule, do string
 		want     map[string]int64
@@ -1384,7 +1296,7 @@ func TestCounters(t *testing.T) {
 			map[string]int64{"stdauth_sessions_ended_total": 1}},
 		{"a request to end an unknown session is not counted", "DELETE /users/me/sessions/x as john",
 			map[string]int64{}},
-		{"a password change ends sessions and starts one", `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`,
+		{"a password change ends sessions and starts one", newPassword,
 			map[string]int64{"stdauth_sessions_ended_total": 1, "stdauth_sessions_started_total": 1}},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -1412,50 +1324,39 @@ func TestTokenFromTheFuture(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		w.vars["future"] = w.server.tokens.SignRefresh(RefreshToken{UserID: 1, SessionID: w.vars["john.sid"], Generation: 7})
 		w.note(w.vars["future"])
-		if got := w.do("POST /token grant_type=refresh_token&refresh_token=$future"); got != wrongRefresh {
-			t.Errorf("a refresh token of a later generation\n  got %s\n  want %s", got, wrongRefresh)
-		}
-		if got := w.do("GET /users/me/ as john"); got != "200\n"+john {
-			t.Errorf("GET /users/me/ after a refresh token of a later generation\n  got %s\n  want the session still valid", got)
-		}
+		w.want("a refresh token of a later generation", "POST /token grant_type=refresh_token&refresh_token=$future", wrongRefresh)
+		w.want("GET /users/me/ after a refresh token of a later generation", "GET /users/me/ as john", "200\n"+john)
 	})
 }
 
-// TestUnforeseen: the details of an unforeseen error are logged and not sent to the client.
+// TestUnforeseen: the details of an unforeseen error are logged and not sent to the client,
+// and so is why the store is unavailable.
 func TestUnforeseen(t *testing.T) {
 	for _, tt := range []struct {
 		rule string
-		err  error
+		err  error // of the store; nil for a panic
+		want string
 	}{
-		{"an unforeseen error is logged and gets a 500", fmt.Errorf("the moon is in the wrong house")},
-		{"a panic is logged and gets a 500", nil},
+		{"an unforeseen error is logged and gets a 500", errors.New("the moon is in the wrong house"), refusal(500, "internal_error", "Internal error")},
+		{"a panic is logged and gets a 500", nil, refusal(500, "internal_error", "Internal error")},
+		{"an unavailable store is logged and gets a 503", unavailable(errors.New("on the moon")), noStore},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			inPeopledWorld(t, func(w *world) {
-				w.server.store = moonStore{w.store, tt.err}
-				want := refusal(500, "internal_error", "Internal error")
-				if got := w.do("GET /users/me/ as john"); got != want {
-					t.Errorf("GET /users/me/\n  got %s\n  want %s", got, want)
-				}
+				w.store.stage(func(string) error {
+					if tt.err == nil {
+						panic("the moon has come down")
+					}
+					return tt.err
+				})
+				w.want("GET /users/me/", "GET /users/me/ as john", tt.want)
+				w.wantLog("level=ERROR", 1)
 				if log := w.log.String(); !strings.Contains(log, "moon") {
 					t.Errorf("the log does not have the error: %s", log)
 				}
 			})
 		})
 	}
-}
-
-// A moonStore fails in a way that no store should.
-type moonStore struct {
-	Store
-	err error
-}
-
-func (s moonStore) Session(context.Context, int64, string) (Session, User, error) {
-	if s.err == nil {
-		panic("the moon has come down")
-	}
-	return Session{}, User{}, s.err
 }
 
 // checkRules runs each row in a world of its own. The page shows the rows too.
@@ -1465,9 +1366,7 @@ func checkRules(t *testing.T, rules []apiRule) {
 	for _, tt := range rules {
 		t.Run(tt.rule, func(t *testing.T) {
 			inPeopledWorld(t, func(w *world) {
-				if got := w.do(tt.do); got != tt.want {
-					t.Errorf("%.500s\n  got  %s\n  want %s", tt.do, indent(got), indent(tt.want))
-				}
+				w.want(tt.rule, tt.do, tt.want)
 			})
 		})
 	}

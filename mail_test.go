@@ -49,30 +49,6 @@ var (
 	badLink = refusal(400, "invalid_mail_token", "The link is not valid: it was used, has expired or is broken")
 )
 
-// shownMails is what GET /docs/mail.json returns: each mail is address, kind and text.
-func shownMails(mails ...[3]string) string {
-	list := make([]string, len(mails))
-	for i, m := range mails {
-		subject := map[string]string{"verify": "Confirm your email address", "reset": "Set a new password", "notice": "Your account was changed"}[m[1]]
-		text, _ := json.Marshal(m[2])
-		list[i] = fmt.Sprintf(`{"to":%q,"subject":%q,"text":%s,"sent_at":"2000-01-01T00:00:00Z"}`, m[0], subject, text)
-	}
-	return "200\n[" + strings.Join(list, ",\n") + "]\n"
-}
-
-func linkMail(kind, to, username, link string) [3]string {
-	text := "this address was given for your account. Open this link to confirm that it is\nyours:\n\n" + link + "\n\nIt works for one day. If you have no such account, ignore this mail: without\nthe link, the address is not used for anything.\n"
-	if kind == "reset" {
-		text = "somebody, probably you, asked for a new password for your account. Open this\nlink to choose one:\n\n" + link + "\n\nIt works once, and for one hour. If it was not you who asked, ignore this\nmail: nothing has changed.\n"
-	}
-	return [3]string{to, kind, "Hello " + username + ",\n\n" + text}
-}
-
-func noticeMail(to, username, what string) [3]string {
-	return [3]string{to, "notice", "Hello " + username + ",\n\nthe " + what + " of your account was changed on 1 January 2000 at 00:00:00 UTC,\nfrom the client address 192.0.2.1.\n\n" +
-		"If it was you, there is nothing to do. If it was not, somebody else may use\nyour account: tell the people who run this service.\n"}
-}
-
 func TestForgotPassword(t *testing.T) {
 	const forgot, home = `POST /forgot-password {"username":"johndoe"}`, "http://127.0.0.1:8000/docs"
 	verifyMail := linkMail("verify", "johndoe@example.com", "johndoe", home+"#verify=$verify")
@@ -82,9 +58,13 @@ func TestForgotPassword(t *testing.T) {
 		{"a user who forgot a password asks for a link", verified + forgot, "202"},
 		{"the link is sent to the verified address", asked + "GET /docs/mail.json", shownMails(verifyMail, resetMail)},
 		{"the link leads to -mail-link", "restart -mail-link=https://app.example.com/account ; " + asked + "GET /docs/mail.json", shownMails(
-			linkMail("verify", "johndoe@example.com", "johndoe", "https://app.example.com/account#verify=$verify"), linkMail("reset", "johndoe@example.com", "johndoe", "https://app.example.com/account#reset=$reset"))},
-		{"without -mail-link it leads to the page of -public-url", "restart -public-url=https://id.example.com ; POST /request-verify-token as john ; mail verify as verify ; GET /docs/mail.json", shownMails(linkMail("verify", "johndoe@example.com", "johndoe", "https://id.example.com/docs#verify=$verify"))},
-		{"the username may be in any case, with spaces around it", verified + `POST /forgot-password {"username":" JohnDOE "} ; mail reset as reset ; GET /docs/mail.json`, shownMails(verifyMail, resetMail)},
+			linkMail("verify", "johndoe@example.com", "johndoe", "https://app.example.com/account#verify=$verify"),
+			linkMail("reset", "johndoe@example.com", "johndoe", "https://app.example.com/account#reset=$reset"))},
+		{"without -mail-link it leads to the page of -public-url",
+			"restart -public-url=https://id.example.com ; POST /request-verify-token as john ; mail verify as verify ; GET /docs/mail.json",
+			shownMails(linkMail("verify", "johndoe@example.com", "johndoe", "https://id.example.com/docs#verify=$verify"))},
+		{"the username may be in any case, with spaces around it", verified + `POST /forgot-password {"username":" JohnDOE "} ; mail reset as reset ; GET /docs/mail.json`,
+			shownMails(verifyMail, resetMail)},
 		{"an address that is not verified gets the same response", forgot, "202"},
 		{"an address that is not verified gets no mail", forgot + shown, shownMails()},
 		{"an unknown username gets the same response", `POST /forgot-password {"username":"nobody"}`, "202"},
@@ -111,7 +91,7 @@ func TestResetByMail(t *testing.T) {
 		{"the new password is that of the account", asked + reset + " ; POST /token username=johndoe&password=a+new+password", tokens},
 		{"the old password is not", asked + reset + " ; POST /token username=johndoe&password=secret", wrongLogin},
 		{"a reset ends every session", asked + reset + " ; GET /users/me/ as john", badToken},
-		{"a reset ends every refresh token", asked + reset + " ; POST /token grant_type=refresh_token&refresh_token=$john.refresh", wrongRefresh},
+		{"a reset ends every refresh token", asked + reset + " ; " + refresh, wrongRefresh},
 		{"a link works once", asked + reset + " ; " + reset, badLink},
 		{"a link works for an hour", asked + "wait 59m59s ; " + reset, "204"},
 		{"a link has expired after an hour", asked + "wait 1h ; " + reset, badLink},
@@ -121,7 +101,10 @@ func TestResetByMail(t *testing.T) {
 		{"a link of a deleted account does not work", asked + "DELETE /users/1 as admin ; " + reset, badLink},
 		{"a link of a disabled account gets the error inactive_user", asked + `PATCH /users/1 as admin {"disabled":true} ; ` + reset, inactive},
 		{"a link works again after its account was enabled", asked + `PATCH /users/1 as admin {"disabled":true} ; PATCH /users/1 as admin {"disabled":false} ; ` + reset, "204"},
-		{"two links work until one is used", asked + "wait 1m ; " + `POST /forgot-password {"username":"johndoe"} ; mail reset as second ; ` + reset + ` ; POST /reset-password {"token":"$second","new_password":"a new password"}`, badLink},
+		{"two links work until one is used",
+			asked + "wait 1m ; " + `POST /forgot-password {"username":"johndoe"} ; ` + `mail reset as second ; ` + reset + ` ; ` +
+				`POST /reset-password {"token":"$second","new_password":"a new password"}`,
+			badLink},
 		{"a token that is none is refused", `POST /reset-password {"token":"x","new_password":"a new password"}`, badLink},
 		{"an empty token is refused", `POST /reset-password {"token":"","new_password":"a new password"}`, badLink},
 		{"a token to verify an address is refused", verified + `POST /reset-password {"token":"$verify","new_password":"a new password"}`, badLink},
@@ -137,8 +120,9 @@ func TestResetByMail(t *testing.T) {
 		{"nor with a link that was used", asked + reset + ` ; POST /reset-password {"token":"$reset","new_password":"short"}`, badLink},
 		{"both fields are required", `POST /reset-password {}`, invalidFields("token is required", "new_password is required")},
 		{"a reset forgets failed logins", asked + "repeat 5 POST /token username=johndoe&password=wrong ; " + reset + " ; POST /token username=johndoe&password=a+new+password", tokens},
+		{"a login with the old password fails if a link sets a new one meanwhile", asked + "begin " + login + " ; " + reset + " ; end", wrongLogin},
 		{"a reset gets a 503 if the store cannot write, and the link still works", asked + "store fails ; " + reset + " ; store works ; " + reset, "204"},
-		{"a reset gets a 503 if too many passwords are being checked", asked + "queue fills ; " + reset, refusal(503, "too_busy", "Too many passwords are being checked", "Retry-After: 1")},
+		{"a reset gets a 503 if too many passwords are being checked", asked + "queue fills ; " + reset, tooBusy},
 		{"a link works after a restart", asked + "restart ; " + reset, "204"},
 		{"a link of the previous key works", asked + "restart SECRET_KEY=another-key-of-thirty-two-bytes-or-more SECRET_KEY_PREVIOUS=" + testKey + " ; " + reset, "204"},
 		{"a link of a key that is gone does not", asked + "restart SECRET_KEY=another-key-of-thirty-two-bytes-or-more ; " + reset, badLink},
@@ -152,7 +136,7 @@ func TestResetByMail(t *testing.T) {
 		{"an admin's link works without -mail", "restart -demo=false ; " + handed + reset, "204"},
 		{"a user without an address gets a link from an admin", "POST /users/3/reset-link as admin", `201
 {"link":"http://127.0.0.1:8000/docs#reset=<mail token>","expires_at":"2000-01-02T00:00:00Z"}`},
-		{"an admin makes no link for their own account", "POST /users/2/reset-link as admin", refusal(403, "own_account", "Change your own password at /users/me/password, with the current one")},
+		{"an admin makes no link for their own account", "POST /users/2/reset-link as admin", ownPassword},
 		{"there is no link for an unknown account", "POST /users/99/reset-link as admin", notFound},
 	})
 }
@@ -185,10 +169,12 @@ func TestVerifiedAddress(t *testing.T) {
 
 		{"registering with an address sends a link", `POST /users/ {"username":"alice","password":"correct horse","email":"alice@example.com"} ; mail verify as verify ; GET /docs/mail.json`,
 			shownMails(linkMail("verify", "alice@example.com", "alice", "http://127.0.0.1:8000/docs#verify=$verify"))},
-		{"an account without an address gets no mail", `POST /users/ {"username":"alice","password":"correct horse"} ; wait 200ms ; GET /docs/mail.json`, shownMails()},
+		{"an account without an address gets no mail", register + " ; wait 200ms ; GET /docs/mail.json", shownMails()},
 		{"changing the address clears its verification", verified + newMail, "200\n" + other},
-		{"the old address is told", verified + `PATCH /users/me/ as john {"email":null,"current_password":"secret"} ; wait 200ms ; GET /docs/mail.json`, shownMails(johnMail, noticeMail("johndoe@example.com", "johndoe", "email address"))},
-		{"the new address gets a link, and an old one that was not verified is not told", newMail + ` ; mail verify as second ; GET /docs/mail.json`, shownMails(linkMail("verify", "j@example.com", "johndoe", "http://127.0.0.1:8000/docs#verify=$second"))},
+		{"the old address is told", verified + `PATCH /users/me/ as john {"email":null,"current_password":"secret"} ; wait 200ms ; GET /docs/mail.json`,
+			shownMails(johnMail, noticeMail("johndoe@example.com", "johndoe", "email address"))},
+		{"the new address gets a link, and an old one that was not verified is not told", newMail + ` ; mail verify as second ; GET /docs/mail.json`,
+			shownMails(linkMail("verify", "j@example.com", "johndoe", "http://127.0.0.1:8000/docs#verify=$second"))},
 		{"a link for the old address does not verify the new one", "POST /request-verify-token as john ; mail verify as verify ; " + newMail + " ; " + verify, badLink},
 		{"the same address stays verified", verified + `PATCH /users/me/ as john {"email":"johndoe@example.com","current_password":"secret"}`, yes(john)},
 		{"an admin changes the address of a user", verified + `PATCH /users/1 as admin {"email":"j@example.com"}`, "200\n" + other},
@@ -197,12 +183,14 @@ func TestVerifiedAddress(t *testing.T) {
 		{"a new address needs the current password", `PATCH /users/me/ as john {"email":"j@example.com"}`, invalidFields("current_password is required to change the email address")},
 		{"so does no address", `PATCH /users/me/ as john {"email":null}`, invalidFields("current_password is required to change the email address")},
 		{"a new address with a wrong password is refused", `PATCH /users/me/ as john {"email":"j@example.com","current_password":"wrong"}` + checkMe, "200\n" + john},
-		{"a wrong password for a new address gets the error incorrect_password", `PATCH /users/me/ as john {"email":"j@example.com","current_password":"wrong"}`, refusal(403, "incorrect_password", "Incorrect password")},
-		{"it counts as a failed login", `repeat 5 PATCH /users/me/ as john {"email":"j@example.com","current_password":"wrong"} ; ` + newMail, refusal(429, "too_many_failed_logins", "Too many failed logins", "Retry-After: 1")},
+		{"a wrong password for a new address gets the error incorrect_password", `PATCH /users/me/ as john {"email":"j@example.com","current_password":"wrong"}`, wrongPassword},
+		{"it counts as a failed login", `repeat 5 PATCH /users/me/ as john {"email":"j@example.com","current_password":"wrong"} ; ` + newMail,
+			refusal(429, "too_many_failed_logins", "Too many failed logins", "Retry-After: 1")},
 		{"a new full name needs no password", `PATCH /users/me/ as john {"full_name":"John"}`, "200\n" + strings.Replace(john, "John Doe", "John", 1)},
-		{"a password that is given is checked", `PATCH /users/me/ as john {"full_name":"John","current_password":"wrong"}`, refusal(403, "incorrect_password", "Incorrect password")},
+		{"a password that is given is checked", `PATCH /users/me/ as john {"full_name":"John","current_password":"wrong"}`, wrongPassword},
 		{"without -mail a new address needs no password", `restart -demo=false ; PATCH /users/me/ as john {"email":"j@example.com"}`, "200\n" + other},
-		{"an admin changes their own address with their password only", `PATCH /users/2 as admin {"email":"b@example.com"}`, refusal(403, "own_account", "Change your own email address at /users/me/, with your password")},
+		{"an admin changes their own address with their password only", `PATCH /users/2 as admin {"email":"b@example.com"}`,
+			refusal(403, "own_account", "Change your own email address at /users/me/, with your password")},
 		{"an admin changes their own name without it", `PATCH /users/2 as admin {"full_name":"Boss"}`, "200\n" + strings.Replace(boss, "Admin User", "Boss", 1)},
 	})
 }
@@ -218,12 +206,15 @@ func TestNotices(t *testing.T) {
 		{"a reset is told to the verified address", asked + reset + shown, shownMails(verifyMail, resetMail, notice)},
 		{"so is a change of the password", verified + change + shown, shownMails(verifyMail, notice)},
 		{"so is a password that an admin sets", verified + `PUT /users/1/password as admin {"new_password":"another password"}` + shown, shownMails(verifyMail, notice)},
-		{"the address of the client is in it", verified + strings.Replace(change, "as john", "as john from 203.0.113.9", 1) + shown, strings.Replace(shownMails(verifyMail, notice), "192.0.2.1", "203.0.113.9", 1)},
+		{"the address of the client is in it", verified + strings.Replace(change, "as john", "as john from 203.0.113.9", 1) + shown,
+			strings.Replace(shownMails(verifyMail, notice), "192.0.2.1", "203.0.113.9", 1)},
 		{"an address that is not verified is told nothing", change + shown, shownMails()},
 		{"a wrong password tells nothing", verified + `PUT /users/me/password as john {"current_password":"wrong","new_password":"another password"}` + shown, shownMails(verifyMail)},
 		{"a link that does not work tells nothing", verified + `POST /reset-password {"token":"x","new_password":"a new password"}` + shown, shownMails(verifyMail)},
 	})
 }
+
+var testClient = netip.MustParseAddr("192.0.2.1")
 
 var mailUser = User{ID: 1, Username: "johndoe", Email: "johndoe@example.com", Role: RoleUser, Epoch: 3}
 
@@ -339,10 +330,10 @@ func TestMailer(t *testing.T) {
 		{"the pauses grow", []time.Duration{0}, []error{later, broken, later}, "35s sent"},
 		{"a refusal after a pause is final", []time.Duration{0}, []error{later, refused}, "5s failed: the server answered 550"},
 		{"after ten minutes a mail is given up", []time.Duration{0}, []error{later, later, later, later, later, later, later, later}, "10m0s failed: the server answered 451"},
-		{"an account gets one mail a minute", []time.Duration{0, minute - ms, minute}, nil, "0s sent, 59.999s dropped: too many to one account or address, 1m0s sent"},
-		{"an account gets five mails an hour", many(7, minute), nil, "0s sent, 1m0s sent, 2m0s sent, 3m0s sent, 4m0s sent, 5m0s dropped: too many to one account or address, 6m0s dropped: too many to one account or address"},
-		{"a sixth mail is sent an hour after the first", append(many(5, minute), hour-minute-ms, hour), nil, "0s sent, 1m0s sent, 2m0s sent, 3m0s sent, 4m0s sent, 58m59.999s dropped: too many to one account or address, 1h0m0s sent"},
-		{"a mail that failed counts", []time.Duration{0, ms}, []error{refused}, "0s failed: the server answered 550, 1ms dropped: too many to one account or address"},
+		{"an account gets one mail a minute", []time.Duration{0, minute - ms, minute}, nil, "0s sent, 59.999s dropped: too many, 1m0s sent"},
+		{"an account gets five mails an hour", many(7, minute), nil, "0s sent, 1m0s sent, 2m0s sent, 3m0s sent, 4m0s sent, 5m0s dropped: too many, 6m0s dropped: too many"},
+		{"a sixth mail is sent an hour after the first", append(many(5, minute), hour-minute-ms, hour), nil, "0s sent, 1m0s sent, 2m0s sent, 3m0s sent, 4m0s sent, 58m59.999s dropped: too many, 1h0m0s sent"},
+		{"a mail that failed counts", []time.Duration{0, ms}, []error{refused}, "0s failed: the server answered 550, 1ms dropped: too many"},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
 			inPost(t, func(p *post) {
@@ -353,7 +344,8 @@ func TestMailer(t *testing.T) {
 					synctest.Wait()
 				}
 				time.Sleep(hour)
-				if got := strings.Join(p.reports(), ", "); got != test.want {
+				got := strings.ReplaceAll(strings.Join(p.reports(), ", "), "too many to one account or address", "too many")
+				if got != test.want {
 					t.Errorf("the log says %q, want %q", got, test.want)
 				}
 				if n := p.Waiting(); n != 0 {
@@ -385,7 +377,11 @@ func TestMailLimits(t *testing.T) {
 			p.Send(first, testClient)
 			p.Send(test.other, testClient)
 			synctest.Wait()
-			if got := p.reports(); len(got) != 2 || !strings.Contains(strings.Join(got, ", "), "0s sent") || strings.Count(strings.Join(got, ", "), test.want) != map[string]int{"sent": 2, "dropped": 1}[test.want] {
+			got := p.reports()
+			if len(got) == 2 && strings.Contains(got[0], "dropped") { // before the first was sent
+				slices.Reverse(got)
+			}
+			if len(got) != 2 || got[0] != "0s sent" || !strings.HasPrefix(got[1], "0s "+test.want) {
 				t.Errorf("%s: %q, want %s", test.rule, got, test.want)
 			}
 		})
@@ -425,10 +421,6 @@ func TestAttackMailBomb(t *testing.T) {
 			}
 		})
 	}
-}
-
-func numberedMailUser(i int) User {
-	return User{ID: int64(i + 2), Username: fmt.Sprint("user", i), Email: fmt.Sprintf("user%d@example.com", i)}
 }
 
 // TestRequestsForMailAreShared: too many requests are refused, whether there are accounts
@@ -485,132 +477,39 @@ func TestLookUpComesAfterTheAnswer(t *testing.T) {
 }
 
 func TestMailerStops(t *testing.T) {
-	t.Run("a mail that is being sent is finished", func(t *testing.T) {
-		inPost(t, func(p *post) {
-			p.takes = 5 * time.Second
-			p.Send(newLetter("reset", mailUser), testClient)
-			p.Send(newLetter("verify", mailUser), testClient)
-			synctest.Wait()
-			p.stop(gracePeriod + 1)
-			wantReports(t, p, "5s sent", "10s sent")
-		})
-	})
-	t.Run("a request that was answered is still looked up", func(t *testing.T) {
-		inPost(t, func(p *post) {
+	two := func(p *post) {
+		p.Send(newLetter("reset", mailUser), testClient)
+		p.Send(newLetter("verify", mailUser), testClient)
+	}
+	for _, test := range []struct {
+		rule  string
+		begin func(p *post)
+		after time.Duration
+		want  []string
+	}{
+		{"a mail that is being sent is finished", func(p *post) { p.takes = 4999 * time.Millisecond; two(p) }, 0, []string{"4.999s sent", "9.998s sent"}},
+		{"a request that was answered is still looked up", func(p *post) {
 			p.Later(testClient, func(context.Context) { p.Send(newLetter("reset", mailUser), testClient) })
-			p.stop(gracePeriod)
-			wantReports(t, p, "100ms sent")
-		})
-	})
-	t.Run("a mail that waits for its next attempt is dropped", func(t *testing.T) {
-		inPost(t, func(p *post) {
+		}, 0, []string{"100ms sent"}},
+		{"a mail that waits for its next attempt is dropped", func(p *post) {
 			p.results = []error{errors.New("connection refused")}
 			p.Send(newLetter("reset", mailUser), testClient)
-			time.Sleep(time.Second)
-			p.stop(gracePeriod)
-			wantReports(t, p, "1s dropped: connection refused")
+		}, time.Second, []string{"1s dropped: connection refused"}},
+		{"a server that hangs delays the end by the grace period at most", func(p *post) { p.hang = true; two(p) }, 0,
+			[]string{"10s dropped: context canceled", "10s dropped: context canceled"}},
+	} {
+		t.Run(test.rule, func(t *testing.T) {
+			inPost(t, func(p *post) {
+				test.begin(p)
+				synctest.Wait()
+				time.Sleep(test.after)
+				p.stop(gracePeriod)
+				if diff := cmp.Diff(test.want, p.reports()); diff != "" {
+					t.Errorf("the log (-want +got):\n%s", diff)
+				}
+			})
 		})
-	})
-	t.Run("a server that hangs delays the end by the grace period at most", func(t *testing.T) {
-		inPost(t, func(p *post) {
-			p.hang = true
-			p.Send(newLetter("reset", mailUser), testClient)
-			p.Send(newLetter("verify", mailUser), testClient)
-			p.stop(gracePeriod)
-			wantReports(t, p, "10s dropped: context canceled", "10s dropped: context canceled")
-		})
-	})
-}
-
-func wantReports(t *testing.T, p *post, want ...string) {
-	t.Helper()
-	if diff := cmp.Diff(want, p.reports()); diff != "" {
-		t.Errorf("the log (-want +got):\n%s", diff)
 	}
-}
-
-var testClient = netip.MustParseAddr("192.0.2.1")
-
-// A post is a Mailer whose letters go nowhere.
-type post struct {
-	*Mailer
-	start   time.Time
-	results []error       // of the next attempts; then nil
-	takes   time.Duration // each attempt
-	hang    bool          // each attempt lasts until the end
-
-	log    printed
-	mu     sync.Mutex
-	counts map[string]int
-	busy   bool
-}
-
-func inPost(t *testing.T, test func(p *post)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		p := &post{start: time.Now(), counts: map[string]int{}}
-		p.Mailer = NewMailer(p, slog.New(slog.NewTextHandler(&p.log, nil)), func(sample string) {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.counts[sample]++
-		})
-		test(p)
-		p.cancel()
-		p.work.Wait()
-	})
-}
-
-func (p *post) stop(patience time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	p.Stop(ctx)
-}
-
-func (p *post) deliver(ctx context.Context, l *letter) error {
-	p.mu.Lock()
-	two := p.busy
-	p.busy = true
-	var err error
-	if len(p.results) > 0 {
-		err, p.results = p.results[0], p.results[1:]
-	}
-	p.mu.Unlock()
-	defer func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.busy = false
-	}()
-	if two {
-		panic("two letters are delivered at once")
-	}
-	if p.hang {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	time.Sleep(p.takes)
-	return err
-}
-
-// reports returns what the log says of letters: when, and what became of them.
-func (p *post) reports() (reports []string) {
-	for line := range strings.Lines(p.log.String()) {
-		field := func(name string) (value string) {
-			_, rest, _ := strings.Cut(line, name+"=")
-			if quoted, ok := strings.CutPrefix(rest, `"`); ok {
-				value, _, _ = strings.Cut(quoted, `"`)
-			} else {
-				value, _, _ = strings.Cut(strings.TrimSpace(rest), " ")
-			}
-			return value
-		}
-		at, _ := time.Parse(time.RFC3339Nano, field("time"))
-		report := fmt.Sprint(at.Sub(p.start.Truncate(time.Millisecond)), " ", field("mail"))
-		if field("error") != "" {
-			report += ": " + field("error")
-		}
-		reports = append(reports, report)
-	}
-	return reports
 }
 
 func TestCheckMail(t *testing.T) {
@@ -750,7 +649,8 @@ func TestDelivery(t *testing.T) {
 		{"a server without STARTTLS that needs no password gets nothing", func(s *smtpServer, f *fakeSMTP) { s.user, f.noTLS = "", true }, "the server does not offer STARTTLS", 0},
 		{"a server that refuses STARTTLS gets nothing", func(_ *smtpServer, f *fakeSMTP) { f.answers["STARTTLS"] = "454 not now" }, "the server answered 454", 0},
 		{"a server that goes on in clear after STARTTLS gets nothing", func(_ *smtpServer, f *fakeSMTP) { f.clearTLS = true }, "tls: first record does not look like a TLS handshake", 0},
-		{"a certificate of another name is refused", func(s *smtpServer, _ *fakeSMTP) { s.config.ServerName = "other.example.com" }, "x509: certificate is valid for mail.example.com, not other.example.com", 0},
+		{"a certificate of another name is refused", func(s *smtpServer, _ *fakeSMTP) { s.config.ServerName = "other.example.com" },
+			"x509: certificate is valid for mail.example.com, not other.example.com", 0},
 		{"a certificate of nobody is refused", func(s *smtpServer, _ *fakeSMTP) { s.config.RootCAs = x509.NewCertPool() }, "x509: certificate signed by unknown authority", 0},
 		{"an expired certificate is refused", func(*smtpServer, *fakeSMTP) { time.Sleep(25 * time.Hour) }, "x509: certificate has expired or is not yet valid", 0},
 		{"answers that came before TLS do not count after it", func(_ *smtpServer, f *fakeSMTP) {
@@ -813,10 +713,6 @@ func TestDelivery(t *testing.T) {
 	}
 }
 
-func hangAt(step string) func(*smtpServer, *fakeSMTP) {
-	return func(_ *smtpServer, f *fakeSMTP) { f.answers[step] = "hang" }
-}
-
 // TestDeliveryEndsWithItsContext: a server that hangs does not delay the end.
 func TestDeliveryEndsWithItsContext(t *testing.T) {
 	for _, step := range []string{"greeting", "TLS", "AUTH", "."} {
@@ -831,6 +727,122 @@ func TestDeliveryEndsWithItsContext(t *testing.T) {
 			}
 		})
 	}
+}
+
+// shownMails is what GET /docs/mail.json returns: each mail is address, kind and text.
+func shownMails(mails ...[3]string) string {
+	list := make([]string, len(mails))
+	for i, m := range mails {
+		subject := map[string]string{"verify": "Confirm your email address", "reset": "Set a new password", "notice": "Your account was changed"}[m[1]]
+		text, _ := json.Marshal(m[2])
+		list[i] = fmt.Sprintf(`{"to":%q,"subject":%q,"text":%s,"sent_at":"2000-01-01T00:00:00Z"}`, m[0], subject, text)
+	}
+	return "200\n[" + strings.Join(list, ",\n") + "]\n"
+}
+
+func linkMail(kind, to, username, link string) [3]string {
+	text := "this address was given for your account. Open this link to confirm that it is\nyours:\n\n" + link +
+		"\n\nIt works for one day. If you have no such account, ignore this mail: without\nthe link, the address is not used for anything.\n"
+	if kind == "reset" {
+		text = "somebody, probably you, asked for a new password for your account. Open this\nlink to choose one:\n\n" + link +
+			"\n\nIt works once, and for one hour. If it was not you who asked, ignore this\nmail: nothing has changed.\n"
+	}
+	return [3]string{to, kind, "Hello " + username + ",\n\n" + text}
+}
+
+func noticeMail(to, username, what string) [3]string {
+	return [3]string{to, "notice", "Hello " + username + ",\n\nthe " + what + " of your account was changed on 1 January 2000 at 00:00:00 UTC,\nfrom the client address 192.0.2.1.\n\n" +
+		"If it was you, there is nothing to do. If it was not, somebody else may use\nyour account: tell the people who run this service.\n"}
+}
+
+func numberedMailUser(i int) User {
+	return User{ID: int64(i + 2), Username: fmt.Sprint("user", i), Email: fmt.Sprintf("user%d@example.com", i)}
+}
+
+// A post is a Mailer whose letters go nowhere.
+type post struct {
+	*Mailer
+	start   time.Time
+	results []error       // of the next attempts; then nil
+	takes   time.Duration // each attempt
+	hang    bool          // each attempt lasts until the end
+
+	log    printed
+	mu     sync.Mutex
+	counts map[string]int
+	busy   bool
+}
+
+func inPost(t *testing.T, test func(p *post)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		p := &post{start: time.Now(), counts: map[string]int{}}
+		p.Mailer = NewMailer(p, slog.New(slog.NewTextHandler(&p.log, nil)), func(sample string) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.counts[sample]++
+		})
+		test(p)
+		p.cancel()
+		p.work.Wait()
+	})
+}
+
+func (p *post) stop(patience time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	p.Stop(ctx)
+}
+
+func (p *post) deliver(ctx context.Context, l *letter) error {
+	p.mu.Lock()
+	two := p.busy
+	p.busy = true
+	var err error
+	if len(p.results) > 0 {
+		err, p.results = p.results[0], p.results[1:]
+	}
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.busy = false
+	}()
+	if two {
+		panic("two letters are delivered at once")
+	}
+	if p.hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	time.Sleep(p.takes)
+	return err
+}
+
+// reports returns what the log says of letters: when, and what became of them.
+func (p *post) reports() (reports []string) {
+	for line := range strings.Lines(p.log.String()) {
+		field := func(name string) (value string) {
+			_, rest, _ := strings.Cut(line, name+"=")
+			if quoted, ok := strings.CutPrefix(rest, `"`); ok {
+				value, _, _ = strings.Cut(quoted, `"`)
+			} else {
+				value, _, _ = strings.Cut(strings.TrimSpace(rest), " ")
+			}
+			return value
+		}
+		at, _ := time.Parse(time.RFC3339Nano, field("time"))
+		report := fmt.Sprint(at.Sub(p.start.Truncate(time.Millisecond)), " ", field("mail"))
+		if field("error") != "" {
+			report += ": " + field("error")
+		}
+		reports = append(reports, report)
+	}
+	return reports
+}
+
+func hangAt(step string) func(*smtpServer, *fakeSMTP) {
+	return func(_ *smtpServer, f *fakeSMTP) { f.answers[step] = "hang" }
 }
 
 // A fakeSMTP is an SMTP server at the other end of a pipe, which misbehaves as told.
