@@ -97,19 +97,6 @@ func TestAttackDescriptors(t *testing.T) {
 	wantEqual(t, "the store opened again", f.reopen().contents(), want)
 }
 
-// A fewDescriptors opens only so many files.
-type fewDescriptors struct {
-	folder
-	left int
-}
-
-func (d *fewDescriptors) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
-	if d.left--; d.left < 0 {
-		return nil, syscall.EMFILE
-	}
-	return d.folder.OpenFile(name, flag, perm)
-}
-
 // TestAttackReplacedFile: the file is replaced or removed while the store runs. Writes
 // to the old file would be lost at the next start, and none is acknowledged.
 func TestAttackReplacedFile(t *testing.T) {
@@ -151,19 +138,6 @@ func TestAttackReplacedFile(t *testing.T) {
 	}
 }
 
-// A replacingFolder replaces the file of a store when a compaction creates the new one.
-type replacingFolder struct {
-	folder
-	path string
-}
-
-func (d replacingFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
-	if err := os.Rename(d.path+".other", d.path); err != nil {
-		return nil, err
-	}
-	return d.folder.OpenFile(name, flag, perm)
-}
-
 // TestAttackEtcdRedirect: a member of the cluster, or an impostor, redirects to another
 // address. The name and the password of the etcd user are not sent there.
 func TestAttackEtcdRedirect(t *testing.T) {
@@ -196,4 +170,30 @@ func TestAttackFileDescriptors(t *testing.T) {
 			t.Errorf("the log of 100 s is\n%s\nwant an error at once, one after a minute, and nothing about clients", got)
 		}
 	})
+}
+
+// A fewDescriptors opens only so many files.
+type fewDescriptors struct {
+	folder
+	left int
+}
+
+func (d *fewDescriptors) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	if d.left--; d.left < 0 {
+		return nil, syscall.EMFILE
+	}
+	return d.folder.OpenFile(name, flag, perm)
+}
+
+func (d replacingFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	if err := os.Rename(d.path+".other", d.path); err != nil {
+		return nil, err
+	}
+	return d.folder.OpenFile(name, flag, perm)
+}
+
+// A replacingFolder replaces the file of a store when a compaction creates the new one.
+type replacingFolder struct {
+	folder
+	path string
 }

@@ -132,14 +132,6 @@ func TestDelayBeginsWithTheResponse(t *testing.T) {
 	})
 }
 
-// wantLater checks for a LaterError.
-func wantLater(t *testing.T, what string, got error, want error, after time.Duration) {
-	t.Helper()
-	if got != (LaterError{want, after}) {
-		t.Errorf("%s = %v, want %v and to try again after %v", what, got, want, after)
-	}
-}
-
 // TestThrottleKeysFoldASCII: only ASCII letters are folded. The failures of a name do
 // not count for another one that Unicode folds to it.
 func TestThrottleKeysFoldASCII(t *testing.T) {
@@ -157,13 +149,6 @@ func TestThrottleKeysFoldASCII(t *testing.T) {
 func TestPasswordOfAnAccountThatCannotBeReadIsNotRight(t *testing.T) {
 	_, err := NewPasswords(1).Check(t.Context(), "johndoe", clientAddr, "secret", func() (string, bool, error) { return "", false, ErrUnavailable })
 	wantErr(t, "Check", err, ErrUnavailable)
-}
-
-// fail makes a try fail.
-func (t *throttle) fail(keys [2]throttleKey) {
-	if t.take(context.Background(), keys) == nil {
-		t.end(keys, wrong)
-	}
 }
 
 func TestSuccessForgetsFailuresAmongTheOlderOnes(t *testing.T) {
@@ -200,5 +185,20 @@ func TestForget(t *testing.T) {
 	wantErr(t, "a try of another account", p.throttle.check(throttleKeys("jane", clientAddr)), ErrThrottled)
 	if got := p.throttle.get(throttleKeys("", clientAddr)[1]).count; got != 2*freeTries {
 		t.Errorf("the address has %d failures, want all %d", got, 2*freeTries)
+	}
+}
+
+// wantLater checks for a LaterError.
+func wantLater(t *testing.T, what string, got error, want error, after time.Duration) {
+	t.Helper()
+	if got != (LaterError{want, after}) {
+		t.Errorf("%s = %v, want %v and to try again after %v", what, got, want, after)
+	}
+}
+
+// fail makes a try fail.
+func (t *throttle) fail(keys [2]throttleKey) {
+	if t.take(context.Background(), keys) == nil {
+		t.end(keys, wrong)
 	}
 }

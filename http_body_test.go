@@ -151,8 +151,6 @@ func TestInvalidFieldsAreBounded(t *testing.T) {
 	}
 }
 
-func raw(text string) json.RawMessage { return json.RawMessage(text) }
-
 // TestVectorsJSONTestSuite sends the texts of JSONTestSuite to every endpoint that takes
 // JSON. A text that is not JSON gets a 400. One that is JSON gets a 422, or a 200 if it is
 // an empty patch.
@@ -185,6 +183,20 @@ func TestVectorsJSONTestSuite(t *testing.T) {
 	})
 }
 
+func TestBodyThatBreaksOffIsNotRead(t *testing.T) {
+	for _, err := range []error{io.ErrUnexpectedEOF, &net.OpError{Op: "read", Net: "tcp", Err: errors.New("connection reset by peer")}} {
+		r := httptest.NewRequestWithContext(t.Context(), "POST", "/revoke", io.MultiReader(strings.NewReader("token=x"), iotest.ErrReader(err)))
+		r.Header.Set("Content-Type", formType)
+		c := &call{Request: r, w: httptest.NewRecorder()}
+		wantErr(t, "readBody", c.readBody(formBody), errInvalidRequest)
+		if len(c.form) > 0 {
+			t.Errorf("the form of a body that breaks off is %v, want none", c.form)
+		}
+	}
+}
+
+func raw(text string) json.RawMessage { return json.RawMessage(text) }
+
 // jsonTestSuite returns the texts of testdata/json_suite.txt. A text that is longer than
 // a body may be occurs twice, once cut to the maximum.
 func jsonTestSuite(t *testing.T) (all []struct{ name, text string }) {
@@ -209,16 +221,4 @@ func jsonTestSuite(t *testing.T) (all []struct{ name, text string }) {
 		all = append(all, struct{ name, text string }{name, text})
 	}
 	return all
-}
-
-func TestBodyThatBreaksOffIsNotRead(t *testing.T) {
-	for _, err := range []error{io.ErrUnexpectedEOF, &net.OpError{Op: "read", Net: "tcp", Err: errors.New("connection reset by peer")}} {
-		r := httptest.NewRequestWithContext(t.Context(), "POST", "/revoke", io.MultiReader(strings.NewReader("token=x"), iotest.ErrReader(err)))
-		r.Header.Set("Content-Type", formType)
-		c := &call{Request: r, w: httptest.NewRecorder()}
-		wantErr(t, "readBody", c.readBody(formBody), errInvalidRequest)
-		if len(c.form) > 0 {
-			t.Errorf("the form of a body that breaks off is %v, want none", c.form)
-		}
-	}
 }

@@ -211,88 +211,6 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// A queueTest is a queue in a synctest bubble.
-type queueTest struct {
-	t       *testing.T
-	ctx     context.Context
-	queue   *hashQueue
-	entries []*entry
-}
-
-func inQueue(t *testing.T, test func(q *queueTest)) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		q := &queueTest{t: t, ctx: ctx, queue: newHashQueue(4)}
-		test(q)
-		cancel()
-		synctest.Wait()
-		for _, e := range q.entries {
-			e.end()
-		}
-		if len(q.queue.places.held)+len(q.queue.known.held)+q.queue.waiting()+len(q.queue.running) != 0 {
-			t.Errorf("after all hashes have ended, %d wait (%v, %v) and %d run, want none", q.queue.waiting(), q.queue.places.held, q.queue.known.held, len(q.queue.running))
-		}
-	})
-}
-
-// occupy takes all cores.
-func (q *queueTest) occupy() {
-	for i := range cap(q.queue.running) {
-		e := q.enter(q.ctx, "198.51.100.1")
-		if len(q.queue.running) != i+1 {
-			q.t.Fatalf("hash %d of %d does not run: %v", i+1, cap(q.queue.running), e.err)
-		}
-	}
-}
-
-// An entry is one hash in the queue.
-type entry struct {
-	began, over chan struct{} // over ends the hash
-	err         error
-}
-
-func (q *queueTest) enter(ctx context.Context, from string) *entry { return q.start(ctx, from, false) }
-
-func (q *queueTest) enterKnown(ctx context.Context, from string) *entry {
-	return q.start(ctx, from, true)
-}
-
-func (q *queueTest) start(ctx context.Context, from string, known bool) *entry {
-	e := &entry{began: make(chan struct{}), over: make(chan struct{})}
-	q.entries = append(q.entries, e)
-	go func(over <-chan struct{}) {
-		place, err := q.queue.enter(ctx, netip.MustParseAddr(from), known)
-		if err == nil {
-			defer place.leave()
-			err = place.run(func() { close(e.began); <-over })
-		}
-		if e.err = err; err != nil {
-			close(e.began)
-		}
-	}(e.over)
-	synctest.Wait()
-	return e
-}
-
-// done reports whether the hash has begun or was refused.
-func (e *entry) done() bool {
-	select {
-	case <-e.began:
-		return true
-	default:
-		return false
-	}
-}
-
-// end ends the hash, once.
-func (e *entry) end() {
-	if e.over != nil {
-		close(e.over)
-		e.over = nil
-	}
-	synctest.Wait()
-}
-
 // TestConnectionsMakeRoom: above its limits, the server closes the connection that has
 // been idle longest, of the client that has the most. Each step opens connections from an
 // address, and tells which ones are closed for them.
@@ -382,4 +300,87 @@ type fakeConn struct {
 }
 
 func (c *fakeConn) RemoteAddr() net.Addr { return c.addr }
-func (c *fakeConn) Close() error         { c.closed = true; return nil }
+
+func (c *fakeConn) Close() error { c.closed = true; return nil }
+
+// A queueTest is a queue in a synctest bubble.
+type queueTest struct {
+	t       *testing.T
+	ctx     context.Context
+	queue   *hashQueue
+	entries []*entry
+}
+
+func inQueue(t *testing.T, test func(q *queueTest)) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		q := &queueTest{t: t, ctx: ctx, queue: newHashQueue(4)}
+		test(q)
+		cancel()
+		synctest.Wait()
+		for _, e := range q.entries {
+			e.end()
+		}
+		if len(q.queue.places.held)+len(q.queue.known.held)+q.queue.waiting()+len(q.queue.running) != 0 {
+			t.Errorf("after all hashes have ended, %d wait (%v, %v) and %d run, want none", q.queue.waiting(), q.queue.places.held, q.queue.known.held, len(q.queue.running))
+		}
+	})
+}
+
+// occupy takes all cores.
+func (q *queueTest) occupy() {
+	for i := range cap(q.queue.running) {
+		e := q.enter(q.ctx, "198.51.100.1")
+		if len(q.queue.running) != i+1 {
+			q.t.Fatalf("hash %d of %d does not run: %v", i+1, cap(q.queue.running), e.err)
+		}
+	}
+}
+
+// An entry is one hash in the queue.
+type entry struct {
+	began, over chan struct{} // over ends the hash
+	err         error
+}
+
+func (q *queueTest) enter(ctx context.Context, from string) *entry { return q.start(ctx, from, false) }
+
+func (q *queueTest) enterKnown(ctx context.Context, from string) *entry {
+	return q.start(ctx, from, true)
+}
+
+func (q *queueTest) start(ctx context.Context, from string, known bool) *entry {
+	e := &entry{began: make(chan struct{}), over: make(chan struct{})}
+	q.entries = append(q.entries, e)
+	go func(over <-chan struct{}) {
+		place, err := q.queue.enter(ctx, netip.MustParseAddr(from), known)
+		if err == nil {
+			defer place.leave()
+			err = place.run(func() { close(e.began); <-over })
+		}
+		if e.err = err; err != nil {
+			close(e.began)
+		}
+	}(e.over)
+	synctest.Wait()
+	return e
+}
+
+// done reports whether the hash has begun or was refused.
+func (e *entry) done() bool {
+	select {
+	case <-e.began:
+		return true
+	default:
+		return false
+	}
+}
+
+// end ends the hash, once.
+func (e *entry) end() {
+	if e.over != nil {
+		close(e.over)
+		e.over = nil
+	}
+	synctest.Wait()
+}

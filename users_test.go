@@ -8,14 +8,6 @@ import (
 // The rules for the values that people choose: username, password, email, full name
 // and role.
 
-// said returns the text of the error of a rule, or "".
-func said(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
-}
-
 func TestUsernameRules(t *testing.T) {
 	const rule = "must be 1 to 64 of ASCII letters, digits and @ . + - _"
 	for _, test := range []struct {
@@ -202,4 +194,12 @@ func TestRoleRules(t *testing.T) {
 			t.Errorf("checkRole(%q) = %q, want %q", role, got, want)
 		}
 	}
+}
+
+// said returns the text of the error of a rule, or "".
+func said(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
