@@ -77,9 +77,7 @@ func (d decisions) UpdateUser(ctx context.Context, by Caller, id int64, update f
 }
 
 func (d decisions) DeleteUser(ctx context.Context, by Caller, id int64) error {
-	return d.decide(ctx, by, id, func(*account) (change, error) {
-		return change{ID: id, Deleted: true}, nil
-	})
+	return d.decide(ctx, by, id, func(*account) (change, error) { return change{ID: id, Deleted: true}, nil })
 }
 
 func (d decisions) CreateSession(ctx context.Context, s Session) (ended string, err error) {
@@ -128,9 +126,7 @@ func (d decisions) EndSession(ctx context.Context, by Caller, userID int64, id s
 }
 
 func (d decisions) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
-	return d.decide(ctx, by, userID, func(*account) (change, error) {
-		return change{ID: userID, Kept: &keep}, nil
-	})
+	return d.decide(ctx, by, userID, func(*account) (change, error) { return change{ID: userID, Kept: &keep}, nil })
 }
 
 // session returns a live session of the account, which may be nil. It tries the newest
@@ -212,20 +208,14 @@ func (a *account) with(s Session) (sessions []Session, ended string) {
 	return append(sessions, s), ended
 }
 
-// bounded returns the account with an end for its sessions from the future that does not
-// move with the clock.
-func (a *account) bounded(life Lifetimes, now time.Time) *account {
-	ahead := func(s Session) bool { return s != s.bounded(now) }
-	if !slices.ContainsFunc(a.sessions, ahead) {
-		return a
-	}
-	sessions := slices.Clone(a.sessions)
-	for i, s := range sessions {
-		if ahead(s) {
-			sessions[i] = s.Within(life, now)
+// bound gives the sessions from the future an end that does not move with the clock. It
+// changes them in place: nobody else may have the account yet.
+func (a *account) bound(life Lifetimes, now time.Time) {
+	for i, s := range a.sessions {
+		if s != s.bounded(now) {
+			a.sessions[i] = s.Within(life, now)
 		}
 	}
-	return &account{a.user, sessions}
 }
 
 func (a *account) without(gone func(Session) bool) []Session {

@@ -150,9 +150,9 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 		return err
 	}
 	needed, now := int64(1), time.Now() // lines
-	for i, a := range f.ahead.accounts {
+	for _, a := range f.ahead.accounts {
 		if a != nil {
-			f.ahead.accounts[i] = a.bounded(f.ahead.life, now)
+			a.bound(f.ahead.life, now)
 			needed += 1 + int64(len(a.sessions))
 		}
 	}

@@ -137,7 +137,7 @@ func (m *MemoryStore) user(id int64) (User, error) {
 func (m *MemoryStore) Users(ctx context.Context, filter UserFilter, after int64, limit int) ([]User, error) {
 	users := []User{}
 	for _, a := range m.page(filter, after, limit) {
-		if a != nil && len(users) < limit && (filter.Email == "" || a.user.Email == filter.Email) {
+		if a != nil && a.user.ID > after && (filter.Email == "" || a.user.Email == filter.Email) && len(users) < limit {
 			users = append(users, *a.user)
 		}
 	}
@@ -150,28 +150,14 @@ func (m *MemoryStore) page(filter UserFilter, after int64, limit int) []*account
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if filter.Name != "" {
-		if a := m.account(m.names[foldName(filter.Name)]); a != nil && a.user.ID > after {
-			return []*account{a}
-		}
-		return nil
+		return []*account{m.account(m.names[foldName(filter.Name)])}
 	}
-	start, found := slices.BinarySearch(m.ids, after)
-	if found {
-		start++
+	start, _ := slices.BinarySearch(m.ids, after)
+	rest := m.accounts[start:]
+	if filter.Email == "" { // so many are enough, even if all that were deleted are among them
+		rest = rest[:min(1+m.deleted+min(limit, len(rest)), len(rest))]
 	}
-	if filter.Email != "" {
-		return slices.Clone(m.accounts[start:])
-	}
-	page := make([]*account, 0, min(limit, len(m.accounts)-start))
-	for _, a := range m.accounts[start:] {
-		if len(page) == limit {
-			break
-		}
-		if a != nil {
-			page = append(page, a)
-		}
-	}
-	return page
+	return slices.Clone(rest)
 }
 
 func (m *MemoryStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
