@@ -272,7 +272,7 @@ func TestAttackSignatureStripping(t *testing.T) {
 // TestAttackBitFlipping: one byte of the header, the claims or the signature is changed.
 func TestAttackBitFlipping(t *testing.T) {
 	token := []byte(testTokens().SignAccess(johnClaims()))
-	refresh := []byte(testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7}))
+	refresh := []byte(testTokens().SignRefresh(Claims{UserID: 1, SessionID: "S", Generation: 7}))
 	for _, flip := range []byte{1, 2, 4, 0x20, 0x80} {
 		for i := range token {
 			token[i] ^= flip
@@ -296,13 +296,13 @@ func TestAttackSplicing(t *testing.T) {
 	refuseAccess(t, "the admin's claims under john's signature", a[0]+"."+b[1]+"."+a[2])
 	refuseAccess(t, "the admin's claims behind john's", a[0]+"."+a[1]+b[1]+"."+a[2])
 
-	older := strings.Split(testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 1}), ".")
-	newer := strings.Split(testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 2}), ".")
+	older := strings.Split(testTokens().SignRefresh(Claims{UserID: 1, SessionID: "S", Generation: 1}), ".")
+	newer := strings.Split(testTokens().SignRefresh(Claims{UserID: 1, SessionID: "S", Generation: 2}), ".")
 	refuseRefresh(t, "an older token with a newer generation", older[0]+"."+older[1]+"."+newer[2]+"."+older[3])
 
 	// A dot that is moved must not yield the same signed text.
 	joined := func(id int64, generation int64) string {
-		return testTokens().SignRefresh(RefreshToken{UserID: id, SessionID: "S", Generation: generation})
+		return testTokens().SignRefresh(Claims{UserID: id, SessionID: "S", Generation: generation})
 	}
 	if x, y := joined(1, 12), joined(11, 2); x[len(x)-43:] == y[len(y)-43:] {
 		t.Errorf("the tokens %q and %q have the same MAC", x, y)
@@ -352,15 +352,15 @@ func TestAttackSubstitution(t *testing.T) {
 // TestAttackRefreshTokenAsAccessTokenAndTheReverse: one kind of token is used as the
 // other (RFC 8725, section 2.8, cross-JWT confusion).
 func TestAttackRefreshTokenAsAccessTokenAndTheReverse(t *testing.T) {
-	r := RefreshToken{UserID: 1, SessionID: "S", Generation: 7}
+	r := Claims{UserID: 1, SessionID: "S", Generation: 7}
 	access, refresh := testTokens().SignAccess(johnClaims()), testTokens().SignRefresh(r)
 	refuseAccess(t, "a refresh token", refresh)
 	refuseRefresh(t, "an access token", access)
 
 	// The text of one kind is signed with the key of the other.
 	refuseRefresh(t, "a refresh token signed with the key of access tokens", "S.1.7."+macOf(testSecret, "S.1.7"))
-	m := testTokens().opaque[refreshing][0].get()
-	m.text = append(m.text, encode(ourHeader)+"."+encode(ourPayload)...)
+	m := testTokens().opaque[refreshing][0].Get().(*mac)
+	m.text = append(m.text[:0], encode(ourHeader)+"."+encode(ourPayload)...)
 	refuseAccess(t, "an access token signed with the key of refresh tokens", string(m.sign()))
 }
 
@@ -374,7 +374,7 @@ func TestAttackForgedRefreshToken(t *testing.T) {
 	} {
 		refuseRefresh(t, "forged", token)
 	}
-	good := testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7})
+	good := testTokens().SignRefresh(Claims{UserID: 1, SessionID: "S", Generation: 7})
 	refuseRefresh(t, "cut", good[:len(good)-1])
 	refuseRefresh(t, "with padding", good+"=")
 	refuseRefresh(t, "with a line break", good+"\n")

@@ -59,12 +59,13 @@ func checkSecret(secret string) error {
 	return nil
 }
 
-// Claims are the contents of an access token. This server uses only UserID and
-// SessionID, and reads name and role from the store; the token has them for other
-// programs.
+// Claims are the contents of a token. A refresh token has only the first three. Of an
+// access token, this server uses UserID and SessionID, and reads name and role from the
+// store; the token has them for other programs.
 type Claims struct {
 	UserID              int64
 	SessionID           string
+	Generation          int64 // of a refresh token; 0 in an access token
 	Username            string
 	Role                Role
 	IssuedAt, ExpiresAt int64 // Unix seconds
@@ -76,16 +77,9 @@ func (c Claims) ValidAt(now time.Time) bool {
 	return now.Unix() < c.ExpiresAt && c.IssuedAt <= now.Add(leeway).Unix()
 }
 
-// A RefreshToken holds the contents of a refresh token: one generation of one session.
-type RefreshToken struct {
-	UserID     int64
-	SessionID  string
-	Generation int64
-}
-
 // An hs256 is HMAC-SHA256 (RFC 2104) with one key. Setting up an HMAC costs more than
 // using it, so a pool keeps them.
-type hs256 struct{ pool sync.Pool }
+type hs256 struct{ sync.Pool }
 
 // A mac is a keyed HMAC and the text that it signs.
 type mac struct {
@@ -96,13 +90,6 @@ type mac struct {
 
 func newHS256(key []byte) *hs256 {
 	return &hs256{sync.Pool{New: func() any { return &mac{hash: hmac.New(sha256.New, key)} }}}
-}
-
-func (k *hs256) get() *mac { return k.pool.Get().(*mac) }
-
-func (k *hs256) put(m *mac) {
-	m.text = m.text[:0]
-	k.pool.Put(m)
 }
 
 // sign appends a dot and the MAC in base64url to the text. The result is valid
@@ -138,10 +125,7 @@ const (
 // NewTokens returns Tokens that sign with secret. If previous is not empty, it
 // still verifies, but never signs.
 func NewTokens(issuer, secret, previous string) *Tokens {
-	iss, err := json.Marshal(issuer)
-	if err != nil {
-		panic(err) // unreachable: any string can be marshalled
-	}
+	iss := appendText(nil, issuer)
 	t := &Tokens{opening: fmt.Sprintf(`{"iss":%s,"aud":%s,"sub":"`, iss, iss), opaque: map[purpose][]*hs256{}}
 	for _, s := range []string{secret, previous} {
 		if s == "" {
@@ -166,9 +150,9 @@ const jwtHeader = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 // SignAccess signs an access token.
 func (t *Tokens) SignAccess(c Claims) string {
 	var room [512]byte
-	m := t.access[0].get()
-	defer t.access[0].put(m)
-	m.text = base64url.AppendEncode(append(m.text, jwtHeader+"."...), t.appendClaims(room[:0], c))
+	m := t.access[0].Get().(*mac)
+	defer t.access[0].Put(m)
+	m.text = base64url.AppendEncode(append(m.text[:0], jwtHeader+"."...), t.appendClaims(room[:0], c))
 	return string(m.sign())
 }
 
@@ -248,10 +232,7 @@ func (t *Tokens) ReadAccess(token string) (Claims, error) {
 func appendText(b []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			quoted, err := json.Marshal(s)
-			if err != nil {
-				panic(err) // unreachable: any string can be marshalled
-			}
+			quoted, _ := json.Marshal(s) // any string can be marshalled
 			return append(b, quoted...)
 		}
 	}
@@ -261,23 +242,23 @@ func appendText(b []byte, s string) []byte {
 // SignRefresh signs a refresh token. The store keeps only the generation. So nothing in
 // a store can be used as a token, the same generation always gives the same token, and
 // a forged token is refused without a look at the store.
-func (t *Tokens) SignRefresh(r RefreshToken) string {
-	return t.sign(refreshing, r.SessionID, r.UserID, r.Generation)
+func (t *Tokens) SignRefresh(c Claims) string {
+	return t.sign(refreshing, c.SessionID, c.UserID, c.Generation)
 }
 
-// VerifyRefresh returns the contents of a refresh token, or ErrToken if this server did
-// not sign it. [Session.Rotate] decides whether it is the current one.
-func (t *Tokens) VerifyRefresh(token string) (r RefreshToken, err error) {
-	r.SessionID, r.UserID, r.Generation, err = t.open(refreshing, token)
-	return r, err
+// VerifyRefresh returns the claims of a refresh token, or ErrToken if this server did not
+// sign it. [Session.Rotate] decides whether it is the current one.
+func (t *Tokens) VerifyRefresh(token string) (c Claims, err error) {
+	c.SessionID, c.UserID, c.Generation, err = t.open(refreshing, token)
+	return c, err
 }
 
 // sign returns an opaque token: a word, an account and a number in clear, and a MAC over
 // them.
 func (t *Tokens) sign(p purpose, word string, userID, number int64) string {
-	m := t.opaque[p][0].get()
-	defer t.opaque[p][0].put(m)
-	m.text = fmt.Appendf(m.text, "%s.%d.%d", word, userID, number)
+	m := t.opaque[p][0].Get().(*mac)
+	defer t.opaque[p][0].Put(m)
+	m.text = fmt.Appendf(m.text[:0], "%s.%d.%d", word, userID, number)
 	return string(m.sign())
 }
 
@@ -308,10 +289,10 @@ func authentic(keys []*hs256, token string) (signed string, ok bool) {
 	}
 	match := 0
 	for _, k := range keys {
-		m := k.get()
-		m.text = append(m.text, token[:dot]...)
+		m := k.Get().(*mac)
+		m.text = append(m.text[:0], token[:dot]...)
 		match |= subtle.ConstantTimeCompare(m.sign()[dot:], []byte(token[dot:]))
-		k.put(m)
+		k.Put(m)
 	}
 	return token[:dot], match == 1
 }

@@ -325,7 +325,7 @@ func TestPreviousKeyVerifiesAndNeverSigns(t *testing.T) {
 	before := NewTokens("stdauth", testSecret, "")
 	during := NewTokens("stdauth", newSecret, testSecret)
 	after := NewTokens("stdauth", newSecret, "")
-	r := RefreshToken{UserID: 1, SessionID: "S", Generation: 1}
+	r := Claims{UserID: 1, SessionID: "S", Generation: 1}
 
 	for _, test := range []struct {
 		name             string
@@ -356,7 +356,7 @@ func TestPreviousKeyVerifiesAndNeverSigns(t *testing.T) {
 }
 
 func TestRefreshTokenReturnsWhatWasSigned(t *testing.T) {
-	for _, want := range []RefreshToken{
+	for _, want := range []Claims{
 		{UserID: 1, SessionID: "QDZ6NYXK3JLHVZ7GF5VTMX2RWA", Generation: 1},
 		{UserID: 2, SessionID: "QDZ6NYXK3JLHVZ7GF5VTMX2RWA", Generation: 1},
 		{UserID: 1, SessionID: "QDZ6NYXK3JLHVZ7GF5VTMX2RWA", Generation: 2},
@@ -372,12 +372,12 @@ func TestRefreshTokenReturnsWhatWasSigned(t *testing.T) {
 // TestSameGenerationIsTheSameToken: a refresh token is not stored. It is computed from
 // the generation in the store, also by another copy of the server or after a restart.
 func TestSameGenerationIsTheSameToken(t *testing.T) {
-	r := RefreshToken{UserID: 1, SessionID: "S", Generation: 7}
+	r := Claims{UserID: 1, SessionID: "S", Generation: 7}
 	token := testTokens().SignRefresh(r)
 	if again := testTokens().SignRefresh(r); again != token {
 		t.Errorf("Refresh(%+v) = %q, then %q", r, token, again)
 	}
-	for _, other := range []RefreshToken{
+	for _, other := range []Claims{
 		{UserID: 1, SessionID: "S", Generation: 8},
 		{UserID: 2, SessionID: "S", Generation: 7},
 		{UserID: 1, SessionID: "T", Generation: 7},
@@ -399,7 +399,7 @@ func TestRefreshTokenIsTextAndMAC(t *testing.T) {
 	extracted := hmacSHA256(string(make([]byte, sha256.Size)), testSecret)
 	derived := hmacSHA256(extracted, "stdauth refresh token\x01")
 
-	got := testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: 7})
+	got := testTokens().SignRefresh(Claims{UserID: 1, SessionID: "S", Generation: 7})
 	if want := "S.1.7." + macOf(derived, "S.1.7"); got != want {
 		t.Errorf("Refresh() = %q, want %q", got, want)
 	}
@@ -430,8 +430,8 @@ func TestOpaqueTokenHasOneSpelling(t *testing.T) {
 		"", ".", "..", "S", "S.1", "S.1.", "S..7", "S.1.7.", "S.1.7.8", "S.01.7", "S.1.07", "S.+1.7", "S.1.-0", "S.1.7 ", "S. 1.7", "S.1.0x7",
 		"S.1.9223372036854775808", "S.9223372036854775808.7", "S.1.7\n", "S.1.1e1", "S.1_0.7", "S.\u0661.7",
 	} {
-		m := testTokens().opaque[resetting][0].get()
-		m.text = append(m.text, text...)
+		m := testTokens().opaque[resetting][0].Get().(*mac)
+		m.text = append(m.text[:0], text...)
 		if word, user, number, err := testTokens().open(resetting, string(m.sign())); err != ErrToken || word != "" || user != 0 || number != 0 {
 			t.Errorf("open() of the text %q = %q, %d, %d, %v; want ErrToken", text, word, user, number, err)
 		}
@@ -515,10 +515,10 @@ func TestVectorsRFC4231(t *testing.T) {
 	} {
 		key := newHS256([]byte(test.key))
 		for range 2 { // the second use reuses the buffer
-			m := key.get()
-			m.text = append(m.text, test.data...)
+			m := key.Get().(*mac)
+			m.text = append(m.text[:0], test.data...)
 			text, ok := strings.CutPrefix(string(m.sign()), test.data+".")
-			key.put(m)
+			key.Put(m)
 			if got := fmt.Sprintf("%x", decode(t, text)); got != test.want || !ok {
 				t.Errorf("RFC 4231, %s: HMAC = %s, want %s", test.section, got, test.want)
 			}

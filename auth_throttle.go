@@ -15,15 +15,12 @@ import (
 // Checking a password is expensive on purpose. This file protects the server from too
 // many checks at once, and its users from repeated guesses.
 
-// ErrBusy means that too many passwords are waiting to be hashed.
-var ErrBusy = errors.New("too many passwords are being checked")
-
-// ErrPassword means that a password is wrong.
-var ErrPassword = errors.New("incorrect password")
-
-// ErrThrottled means that a password was not checked, because too many before it were
-// wrong. A LaterError wraps it.
-var ErrThrottled = errors.New("too many failed logins")
+// The reasons why a password does not count as right.
+var (
+	ErrPassword  = errors.New("incorrect password")
+	ErrBusy      = errors.New("too many passwords are being checked") // so it was not checked
+	ErrThrottled = errors.New("too many failed logins")               // wrapped in a LaterError; it was not checked
+)
 
 // Passwords checks and hashes passwords. Its methods may be called concurrently.
 type Passwords struct {
@@ -43,40 +40,35 @@ func NewPasswords(iterations int) *Passwords {
 }
 
 // Check tries a password for an account. It returns ErrPassword if the hash that lookUp
-// returns was not made from it, and otherwise whether that hash is weaker than a new
-// one. Every try goes through Check. One that comes during a delay is refused at once,
+// returns was not made from it, and otherwise a better hash, if that one is weaker than
+// a new one. Every try goes through Check. One that comes during a delay is refused at once,
 // without calling lookUp or entering the queue. lookUp also returns whether the account
 // knows the client, who then goes first.
-func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr, password string, lookUp func() (phc string, known bool, err error)) (weak bool, err error) {
+func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr, password string, lookUp func() (phc string, known bool, err error)) (better string, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, maxQueueTime, ErrBusy)
+	defer cancel()
 	keys := throttleKeys(username, from)
-	if err := p.throttle.check(keys); err != nil {
-		return false, err
+	if err := p.throttle.take(ctx, keys); err != nil {
+		return "", err
 	}
+	defer p.throttle.end(keys)
 	phc, known, err := lookUp()
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	place, err := p.queue.enter(ctx, from, known)
-	if err != nil {
-		return false, err
-	}
-	defer place.leave()
-	if err := p.throttle.take(place.ctx, keys); err != nil {
-		return false, err // one of many sent at once, which all passed the first check
-	}
-	result := untried
-	defer func() { p.throttle.end(keys, result) }()
-	err = place.run(func() {
-		result = wrong
-		if ok, isWeak := p.hasher.Check(password, phc); ok {
-			result, weak = right, isWeak
-		}
+	ok, weak := false, false
+	err = p.inTurn(ctx, from, known, func() {
+		ok, weak = p.hasher.Check(password, phc)
 		p.pad(password, phc)
+		p.throttle.count(keys, ok)
+		if weak {
+			better = p.hasher.Hash(password)
+		}
 	})
-	if err == nil && result == wrong {
-		return false, ErrPassword
+	if err == nil && !ok {
+		err = ErrPassword
 	}
-	return weak, err
+	return better, err
 }
 
 // Meet takes note of a hash in the store. From then on every check takes as long as one
@@ -100,13 +92,18 @@ func (p *Passwords) pad(password, phc string) {
 
 // Hash returns the PHC string of a new password.
 func (p *Passwords) Hash(ctx context.Context, from netip.Addr, known bool, password string) (phc string, err error) {
+	err = p.inTurn(ctx, from, known, func() { phc = p.hasher.Hash(password) })
+	return phc, err
+}
+
+// inTurn waits in the queue and calls hash.
+func (p *Passwords) inTurn(ctx context.Context, from netip.Addr, known bool, hash func()) error {
 	place, err := p.queue.enter(ctx, from, known)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer place.leave()
-	err = place.run(func() { phc = p.hasher.Hash(password) })
-	return phc, err
+	return place.run(hash)
 }
 
 // Crowded reports whether hashes wait, so that it matters who is known.
@@ -128,7 +125,7 @@ func (p *Passwords) Forget(username string) { p.throttle.forgetName(nameSum(user
 type throttle struct {
 	mu           sync.Mutex
 	newer, older map[throttleKey]failures
-	flying       map[throttleKey]int // tries whose result is not known yet
+	flying       map[throttleKey]int // tries under way
 	landed       chan struct{}       // closed and replaced when one of them ends
 }
 
@@ -136,14 +133,6 @@ type throttle struct {
 type throttleKey struct {
 	name [16]byte // see nameSum; zero for an address alone
 	from netip.Prefix
-}
-
-// free is how many failures in a row cause no delay.
-func (k throttleKey) free() int {
-	if k.name == [16]byte{} {
-		return freeAddressTries
-	}
-	return freeTries
 }
 
 // failures counts failed tries in a row.
@@ -159,6 +148,9 @@ const (
 	throttleHalf     = 1 << 15
 )
 
+// harmless is how many failures in a row cause no delay, for each of throttleKeys.
+var harmless = [2]int{freeTries, freeAddressTries}
+
 func throttleKeys(username string, from netip.Addr) [2]throttleKey {
 	return [2]throttleKey{{nameSum(username), network(from)}, {from: network(from)}}
 }
@@ -172,31 +164,13 @@ func nameSum(username string) [16]byte {
 // network returns the network that one client is assumed to have: an IPv4 address, or
 // an IPv6 /64 (RFC 6177).
 func network(from netip.Addr) netip.Prefix {
-	bits := from.BitLen()
-	if from.Is6() {
-		bits = 64
-	}
-	return netip.PrefixFrom(from, bits).Masked()
+	prefix, _ := from.Prefix(min(64, from.BitLen())) // no error: it has that many bits
+	return prefix
 }
 
-// check returns a LaterError during a delay.
-func (t *throttle) check(keys [2]throttleKey) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.checkLocked(keys)
-}
-
-func (t *throttle) checkLocked(keys [2]throttleKey) error {
-	now := time.Now()
-	if after := max(t.get(keys[0]).until.Sub(now), t.get(keys[1]).until.Sub(now)); after > 0 {
-		return LaterError{ErrThrottled, after}
-	}
-	return nil
-}
-
-// take is like check, but it also begins a try, which must end. There are never more
-// under way than may fail without a delay, so guesses sent at once gain nothing. A try
-// beyond that is no failure: it waits for another one to end.
+// take begins a try, which must end. It returns a LaterError during a delay. There are
+// never more tries under way than may fail without a delay, so guesses sent at once gain
+// nothing. A try beyond that is no failure: it waits for another one to end.
 func (t *throttle) take(ctx context.Context, keys [2]throttleKey) error {
 	for {
 		landed, err := t.begin(keys)
@@ -215,11 +189,11 @@ func (t *throttle) take(ctx context.Context, keys [2]throttleKey) error {
 func (t *throttle) begin(keys [2]throttleKey) (landed <-chan struct{}, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.checkLocked(keys); err != nil {
+	if err := t.check(keys); err != nil {
 		return nil, err
 	}
-	for _, key := range keys {
-		if t.flying[key] >= max(1, key.free()-t.get(key).count) {
+	for i, key := range keys {
+		if t.flying[key] >= max(1, harmless[i]-t.get(key).count) {
 			return t.landed, nil
 		}
 	}
@@ -229,46 +203,50 @@ func (t *throttle) begin(keys [2]throttleKey) (landed <-chan struct{}, err error
 	return nil, nil
 }
 
-// A result is what became of a try.
-type result int
+// check returns a LaterError during a delay.
+func (t *throttle) check(keys [2]throttleKey) error {
+	now := time.Now()
+	if after := max(t.get(keys[0]).until.Sub(now), t.get(keys[1]).until.Sub(now)); after > 0 {
+		return LaterError{ErrThrottled, after}
+	}
+	return nil
+}
 
-const (
-	untried result = iota // its client has gone, or it waited for too long
-	wrong
-	right
-)
+// count counts a try whose outcome is known. A success forgets all failures, and a
+// failure may start a delay.
+func (t *throttle) count(keys [2]throttleKey, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, key := range keys {
+		f := t.get(key)
+		delete(t.newer, key)
+		delete(t.older, key)
+		if ok {
+			continue
+		}
+		f.count++
+		if over := f.count - harmless[i]; over >= 0 {
+			f.until = time.Now().Add(min(time.Second<<min(over, 20), maxDelay))
+		}
+		if len(t.newer) >= throttleHalf {
+			t.newer, t.older = map[throttleKey]failures{}, t.newer
+		}
+		t.newer[key] = f
+	}
+}
 
-// end ends a try. A failure starts a delay, and a success forgets all failures.
-func (t *throttle) end(keys [2]throttleKey, was result) {
+// end ends a try. One that was not counted has no outcome: its client has gone, or it
+// waited for too long.
+func (t *throttle) end(keys [2]throttleKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, key := range keys {
 		if t.flying[key]--; t.flying[key] == 0 {
 			delete(t.flying, key)
 		}
-		switch was {
-		case wrong:
-			t.failed(key)
-		case right:
-			delete(t.newer, key)
-			delete(t.older, key)
-		}
 	}
 	close(t.landed)
 	t.landed = make(chan struct{})
-}
-
-// failed counts a failure. The delay begins with the response.
-func (t *throttle) failed(key throttleKey) {
-	f := t.get(key)
-	f.count++
-	if over := f.count - key.free(); over >= 0 {
-		f.until = time.Now().Add(min(time.Second<<min(over, 20), maxDelay))
-	}
-	if len(t.newer) >= throttleHalf {
-		t.newer, t.older = map[throttleKey]failures{}, t.newer
-	}
-	t.newer[key] = f
 }
 
 func (t *throttle) get(key throttleKey) failures {

@@ -103,10 +103,10 @@ func TestTryWhoseClientHasGone(t *testing.T) {
 		wantErr(t, "take of a client that has gone", <-errs, context.Canceled)
 		go func() { errs <- p.throttle.take(t.Context(), keys) }()
 		synctest.Wait()
-		p.throttle.end(keys, untried)
+		p.throttle.end(keys)
 		wantErr(t, "take after another one has ended", <-errs, nil)
 		for range freeTries {
-			p.throttle.end(keys, untried)
+			p.throttle.end(keys)
 		}
 		if len(p.throttle.newer) != 0 || len(p.throttle.flying) != 0 {
 			t.Errorf("the throttle holds %v and %v, want nothing", p.throttle.newer, p.throttle.flying)
@@ -124,7 +124,8 @@ func TestDelayBeginsWithTheResponse(t *testing.T) {
 		}
 		time.Sleep(3 * time.Second)
 		for range freeTries {
-			p.throttle.end(keys, wrong)
+			p.throttle.count(keys, false)
+			p.throttle.end(keys)
 		}
 		wantLater(t, "a try after a fifth failure that took 3 s", p.throttle.check(keys), ErrThrottled, time.Second)
 		time.Sleep(time.Second)
@@ -160,7 +161,7 @@ func TestSuccessForgetsFailuresAmongTheOlderOnes(t *testing.T) {
 		throttle.fail(throttleKeys("another", addr))
 	}
 	wantErr(t, "a try before the success", throttle.check(keys), ErrThrottled)
-	throttle.end(keys, right)
+	throttle.count(keys, true)
 	wantErr(t, "a try after the success", throttle.check(keys), nil)
 }
 
@@ -199,6 +200,7 @@ func wantLater(t *testing.T, what string, got error, want error, after time.Dura
 // fail makes a try fail.
 func (t *throttle) fail(keys [2]throttleKey) {
 	if t.take(context.Background(), keys) == nil {
-		t.end(keys, wrong)
+		t.count(keys, false)
+		t.end(keys)
 	}
 }

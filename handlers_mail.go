@@ -106,7 +106,7 @@ func (s *server) confirmEmail(c *call, in *object, id int64) error {
 	if err := in.err(); err != nil || !given {
 		return err
 	}
-	return s.confirm(c, in.text("current_password"))
+	return s.confirm(c, in, "current_password")
 }
 
 // useLink makes the change that a link is for, in the step of the store that finds the

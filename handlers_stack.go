@@ -117,7 +117,7 @@ func (s *server) introspect(c *call) (reply, error) {
 	now := time.Now()
 	usable := g.Generation == session.Generation || session.Superseded(g.Generation, now)
 	if g.Generation == 0 {
-		usable = g.access.ValidAt(now)
+		usable = g.ValidAt(now)
 	}
 	if !usable {
 		return replyJSON(http.StatusOK, introspection{})
@@ -127,7 +127,7 @@ func (s *server) introspect(c *call) (reply, error) {
 		Username: u.Username, Role: u.Role, IssuedAt: session.LastUsedAt.Unix(), ExpiresAt: session.ExpiresAt.Unix(),
 	}
 	if g.Generation == 0 {
-		active.TokenType, active.IssuedAt, active.ExpiresAt = "bearer", g.access.IssuedAt, g.access.ExpiresAt
+		active.TokenType, active.IssuedAt, active.ExpiresAt = "bearer", g.IssuedAt, g.ExpiresAt
 	}
 	return replyJSON(http.StatusOK, active)
 }
@@ -167,12 +167,12 @@ func (p *Passwords) countGuess(ctx context.Context, name string, from netip.Addr
 	if err := p.throttle.take(ctx, keys); err != nil {
 		return err
 	}
-	result, err := wrong, errClient
-	if isRight {
-		result, err = right, nil
+	defer p.throttle.end(keys)
+	p.throttle.count(keys, isRight)
+	if !isRight {
+		return errClient
 	}
-	p.throttle.end(keys, result)
-	return err
+	return nil
 }
 
 // changePasswordPage is where a password manager sends its user (W3C, "A Well-Known URL

@@ -59,8 +59,7 @@ func (s *server) login(c *call, ttl time.Duration) (reply, error) {
 	}
 	name, password := c.form["username"], c.form["password"]
 	var u User
-	var known bool
-	weak, err := s.passwords.Check(c.Context(), name, c.from, password, func() (_ string, _ bool, err error) {
+	better, err := s.passwords.Check(c.Context(), name, c.from, password, func() (_ string, known bool, err error) {
 		u, err = s.store.UserByName(c.Context(), name)
 		c.account = u.ID
 		if err == nil || errors.Is(err, ErrNotFound) { // an empty hash takes as long to check
@@ -78,8 +77,8 @@ func (s *server) login(c *call, ttl time.Duration) (reply, error) {
 	case s.Demo && c.fromAfar():
 		return reply{}, errCrossOrigin
 	}
-	if weak {
-		s.rehash(c, u, known, password)
+	if better != "" {
+		s.rehash(c, u, better)
 	}
 	out, err := s.startSession(c, u, ttl)
 	if errors.Is(err, ErrStale) || errors.Is(err, ErrNotFound) {
@@ -118,16 +117,13 @@ func (s *server) meetHashes(ctx context.Context) {
 }
 
 // rehash replaces a hash that is weaker than new ones. If it cannot, the next login will.
-func (s *server) rehash(c *call, u User, known bool, password string) {
-	hash, err := s.passwords.Hash(c.Context(), c.from, known, password)
-	if err == nil {
-		_, err = s.store.UpdateUser(c.Context(), Caller{}, u.ID, func(current *User) error {
-			if current.Epoch == u.Epoch {
-				current.PasswordHash = hash
-			}
-			return nil
-		})
-	}
+func (s *server) rehash(c *call, u User, hash string) {
+	_, err := s.store.UpdateUser(c.Context(), Caller{}, u.ID, func(current *User) error {
+		if current.Epoch == u.Epoch {
+			current.PasswordHash = hash
+		}
+		return nil
+	})
 	if err != nil {
 		s.log.Warn("could not replace a weak password hash", "user", u.ID, "error", err)
 	}
@@ -154,13 +150,12 @@ func (s *server) startSession(c *call, u User, ttl time.Duration) (reply, error)
 // plain returns the first 256 bytes of a header with a question mark for each character
 // that could change how a list of sessions is displayed.
 func plain(header string) string {
-	text := strings.ToValidUTF8(header[:min(len(header), 256)], "?")
 	return strings.Map(func(c rune) rune {
 		if !printable(string(c)) {
 			return '?'
 		}
 		return c
-	}, text)
+	}, strings.ToValidUTF8(header[:min(len(header), 256)], "?"))
 }
 
 func (s *server) refresh(c *call, ttl time.Duration) (reply, error) {
@@ -185,16 +180,15 @@ func (s *server) refresh(c *call, ttl time.Duration) (reply, error) {
 		}
 		return nil
 	})
-	if errors.Is(err, ErrReplayed) {
+	switch {
+	case errors.Is(err, ErrReplayed):
 		s.metrics.count("stdauth_replays_total")
 		s.metrics.count("stdauth_sessions_ended_total")
 		s.log.Warn("a refresh token was used again: its session has ended", "user", token.UserID, "ip", c.from)
 		return reply{}, errRefresh
-	}
-	if errors.Is(err, ErrNotFound) {
+	case errors.Is(err, ErrNotFound):
 		return reply{}, errRefresh
-	}
-	if err != nil {
+	case err != nil:
 		return reply{}, err
 	}
 	s.metrics.count("stdauth_refreshes_total")
@@ -204,47 +198,36 @@ func (s *server) refresh(c *call, ttl time.Duration) (reply, error) {
 // replyToken returns the reply to a login or a refresh (RFC 6749, section 5.1).
 func (s *server) replyToken(u User, session Session, now time.Time, ttl time.Duration) (reply, error) {
 	// An access token does not outlive its session.
-	issued, expires := now.Unix(), min(now.Add(ttl).Unix(), session.ExpiresAt.Unix())
-	access := s.tokens.SignAccess(Claims{
-		UserID: u.ID, SessionID: session.ID, Username: u.Username, Role: u.Role, IssuedAt: issued, ExpiresAt: expires,
-	})
-	refresh := s.tokens.SignRefresh(RefreshToken{UserID: u.ID, SessionID: session.ID, Generation: session.Generation})
+	expires := min(now.Add(ttl).Unix(), session.ExpiresAt.Unix())
+	claims := Claims{u.ID, session.ID, session.Generation, u.Username, u.Role, now.Unix(), expires}
 	out, err := replyJSON(http.StatusOK, struct {
 		AccessToken  string `json:"access_token"`
 		TokenType    string `json:"token_type"`
 		ExpiresIn    int64  `json:"expires_in"` // seconds
 		RefreshToken string `json:"refresh_token"`
-	}{access, "bearer", expires - issued, refresh})
+	}{s.tokens.SignAccess(claims), "bearer", expires - now.Unix(), s.tokens.SignRefresh(claims)})
 	out.header = map[string]string{"Pragma": "no-cache"}
 	return out, err
 }
 
-// An anyToken holds the contents of a token of either kind that this server signed.
-type anyToken struct {
-	RefreshToken        // its Generation is 0 for an access token
-	access       Claims // of an access token
-}
-
-// readToken returns the contents of the token in the form, expired or not.
-func (s *server) readToken(f form) (g anyToken, err error) {
+// readToken returns the claims of the token in the form, of either kind, expired or not.
+func (s *server) readToken(f form) (Claims, error) {
 	if err := f.require("token"); err != nil {
-		return g, err
+		return Claims{}, err
 	}
-	if g.access, err = s.tokens.ReadAccess(f["token"]); err == nil {
-		g.UserID, g.SessionID = g.access.UserID, g.access.SessionID
-		return g, nil
+	if claims, err := s.tokens.ReadAccess(f["token"]); err == nil {
+		return claims, nil
 	}
-	g.RefreshToken, err = s.tokens.VerifyRefresh(f["token"])
-	return g, err
+	return s.tokens.VerifyRefresh(f["token"])
 }
 
 // revoke ends the session of a token of either kind. An invalid token gets the same
 // response (RFC 7009, section 2.2).
 func (s *server) revoke(c *call) (reply, error) {
-	g, err := s.readToken(c.form)
+	claims, err := s.readToken(c.form)
 	if err == nil {
-		c.account = g.UserID
-		err = s.store.EndSession(c.Context(), Caller{}, g.UserID, g.SessionID)
+		c.account = claims.UserID
+		err = s.store.EndSession(c.Context(), Caller{}, claims.UserID, claims.SessionID)
 	}
 	if err != nil && !errors.Is(err, ErrToken) && !errors.Is(err, ErrNotFound) {
 		return reply{}, err

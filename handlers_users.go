@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -74,13 +75,10 @@ func (s *server) listUsers(c *call) (reply, error) {
 		out.header = map[string]string{"Link": "<" + next + `>; rel="next"`}
 	}
 	out.body = []byte{'['}
-	for i, u := range users {
-		if i > 0 {
-			out.body = append(out.body, ',')
-		}
-		out.body = appendUser(out.body, u)
+	for _, u := range users {
+		out.body = append(appendUser(out.body, u), ',')
 	}
-	out.body = append(out.body, "]\n"...)
+	out.body = append(bytes.TrimSuffix(out.body, []byte{','}), "]\n"...)
 	return out, nil
 }
 
@@ -114,10 +112,7 @@ func (s *server) patch(c *call, id int64, allowed fields) (reply, error) {
 
 func (s *server) deleteMe(c *call) (reply, error) {
 	in := c.object(fields{"password": passwordField}, "password")
-	if err := in.err(); err != nil {
-		return reply{}, err
-	}
-	if err := s.confirm(c, in.text("password")); err != nil {
+	if err := s.confirm(c, in, "password"); err != nil {
 		return reply{}, err
 	}
 	return s.replyEnded(s.store.DeleteUser(c.Context(), c.by, c.user.ID))
@@ -126,10 +121,7 @@ func (s *server) deleteMe(c *call) (reply, error) {
 func (s *server) changePassword(c *call) (reply, error) {
 	in := c.object(fields{"current_password": passwordField, "new_password": passwordField}, "current_password", "new_password")
 	in.check("new_password", func(password string) error { return checkPassword(password, c.user.Username) })
-	if err := in.err(); err != nil {
-		return reply{}, err
-	}
-	if err := s.confirm(c, in.text("current_password")); err != nil {
+	if err := s.confirm(c, in, "current_password"); err != nil {
 		return reply{}, err
 	}
 	u, err := s.setPassword(c, c.user.ID, in.text("new_password"))
@@ -144,11 +136,14 @@ func (s *server) changePassword(c *call) (reply, error) {
 	return out, err
 }
 
-// confirm checks the password of the calling account. If the password changes before
-// the confirmed change is made, the store refuses that change, because the calling
-// session has ended.
-func (s *server) confirm(c *call, password string) error {
-	_, err := s.passwords.Check(c.Context(), c.user.Username, c.from, password, func() (string, bool, error) {
+// confirm returns the errors of a body, or else checks the password of the calling
+// account in one of its fields. If the password changes before the confirmed change is
+// made, the store refuses that change, because the calling session has ended.
+func (s *server) confirm(c *call, in *object, field string) error {
+	if err := in.err(); err != nil {
+		return err
+	}
+	_, err := s.passwords.Check(c.Context(), c.user.Username, c.from, in.text(field), func() (string, bool, error) {
 		return c.user.PasswordHash, c.near(c.session), nil
 	})
 	return err

@@ -257,7 +257,7 @@ func TestMailTokens(t *testing.T) {
 func TestAttackMailTokenAsAnotherKind(t *testing.T) {
 	expires := testNow.Add(time.Hour)
 	reset, verify := testTokens().SignMail(resetting, mailUser, expires), testTokens().SignMail(verifying, mailUser, expires)
-	refresh := testTokens().SignRefresh(RefreshToken{UserID: 1, SessionID: "S", Generation: expires.Unix()})
+	refresh := testTokens().SignRefresh(Claims{UserID: 1, SessionID: "S", Generation: expires.Unix()})
 	for name, token := range map[string]string{"a reset token": reset, "a verify token": verify} {
 		refuseAccess(t, name, token)
 		refuseRefresh(t, name, token)
