@@ -17,45 +17,45 @@ func (s *server) routes() []route {
 		registrar = admin
 	}
 	return []route{
-		{"POST /token", anyone, formBody, s.token, "log in, or refresh"},
-		{"POST /revoke", anyone, formBody, s.revoke, "log out"},
-		{"POST /introspect", inspector, formBody, s.introspect, "introspect a token"},
+		{"POST /token", anyone, formBody, s.token},              // log in, or refresh
+		{"POST /revoke", anyone, formBody, s.revoke},            // log out
+		{"POST /introspect", inspector, formBody, s.introspect}, // introspect a token
 
-		{"POST /users/{$}", registrar, jsonBody, s.createUser, "register"},
-		{"GET /users/{$}", admin, noBody, s.listUsers, "list the accounts"},
+		{"POST /users/{$}", registrar, jsonBody, s.createUser}, // register
+		{"GET /users/{$}", admin, noBody, s.listUsers},         // list the accounts
 
-		{"GET /users/me/{$}", activeUser, noBody, s.readMe, "who am I"},
-		{"PATCH /users/me/{$}", activeUser, patchBody, s.patchMe, "change email or full name"},
-		{"DELETE /users/me/{$}", activeUser, jsonBody, s.deleteMe, "delete my account"},
-		{"PUT /users/me/password", activeUser, jsonBody, s.changePassword, "change my password"},
-		{"GET /users/me/sessions", activeUser, noBody, s.listMySessions, "where am I logged in"},
-		{"DELETE /users/me/sessions", activeUser, noBody, s.endMyOtherSessions, "log out everywhere else"},
-		{"DELETE /users/me/sessions/{sid}", activeUser, noBody, s.endMySession, "log out there"},
+		{"GET /users/me/{$}", activeUser, noBody, s.readMe},                     // who am I
+		{"PATCH /users/me/{$}", activeUser, patchBody, s.patchMe},               // change email or full name
+		{"DELETE /users/me/{$}", activeUser, jsonBody, s.deleteMe},              // delete my account
+		{"PUT /users/me/password", activeUser, jsonBody, s.changePassword},      // change my password
+		{"GET /users/me/sessions", activeUser, noBody, s.listMySessions},        // where am I logged in
+		{"DELETE /users/me/sessions", activeUser, noBody, s.endMyOtherSessions}, // log out everywhere else
+		{"DELETE /users/me/sessions/{sid}", activeUser, noBody, s.endMySession}, // log out there
 
-		{"GET /users/{id}", activeUser, noBody, s.readUser, "read your own account, or any as an admin"},
-		{"PATCH /users/{id}", admin, patchBody, s.patchUser, "change, disable or promote an account"},
-		{"DELETE /users/{id}", admin, noBody, s.deleteUser, "delete an account"},
-		{"PUT /users/{id}/password", admin, jsonBody, s.resetPassword, "set the password of an account"},
-		{"GET /users/{id}/sessions", admin, noBody, s.listSessions, "where is an account logged in"},
-		{"DELETE /users/{id}/sessions", admin, noBody, s.endSessions, "log an account out everywhere"},
+		{"GET /users/{id}", activeUser, noBody, s.readUser},            // read your own account, or any as an admin
+		{"PATCH /users/{id}", admin, patchBody, s.patchUser},           // change, disable or promote an account
+		{"DELETE /users/{id}", admin, noBody, s.deleteUser},            // delete an account
+		{"PUT /users/{id}/password", admin, jsonBody, s.resetPassword}, // set the password of an account
+		{"GET /users/{id}/sessions", admin, noBody, s.listSessions},    // where is an account logged in
+		{"DELETE /users/{id}/sessions", admin, noBody, s.endSessions},  // log an account out everywhere
 
-		{"POST /forgot-password", anyone, jsonBody, s.forgotPassword, "ask for a link to set a new password"},
-		{"POST /reset-password", anyone, jsonBody, s.resetByMail, "set a new password with it"},
-		{"POST /request-verify-token", activeUser, noBody, s.requestVerifyToken, "ask for a link to verify my address"},
-		{"POST /verify", anyone, jsonBody, s.verifyEmail, "verify the address with it"},
-		{"POST /users/{id}/reset-link", admin, noBody, s.makeResetLink, "make a link to set a new password"},
+		{"POST /forgot-password", anyone, jsonBody, s.forgotPassword},            // ask for a link to set a new password
+		{"POST /reset-password", anyone, jsonBody, s.resetByMail},                // set a new password with it
+		{"POST /request-verify-token", activeUser, noBody, s.requestVerifyToken}, // ask for a link to verify my address
+		{"POST /verify", anyone, jsonBody, s.verifyEmail},                        // verify the address with it
+		{"POST /users/{id}/reset-link", admin, noBody, s.makeResetLink},          // make a link to set a new password
 
-		{"GET /forward-auth", activeUser, noBody, s.forwardAuth, "may a proxy's client pass, and who is it"},
-		{"GET /.well-known/oauth-authorization-server", anyone, noBody, s.metadata, "where are the endpoints"},
-		{"GET /.well-known/change-password", anyone, noBody, s.changePasswordPage, "redirects to the form of the page"},
+		{"GET /forward-auth", activeUser, noBody, s.forwardAuth},                    // may a proxy's client pass, and who is it
+		{"GET /.well-known/oauth-authorization-server", anyone, noBody, s.metadata}, // where are the endpoints
+		{"GET /.well-known/change-password", anyone, noBody, s.changePasswordPage},  // redirects to the form of the page
 
-		{"GET /healthz", anyone, noBody, s.healthz, "is the process alive"},
-		{"GET /readyz", anyone, noBody, s.readyz, "does the store work"},
-		{"GET /openapi.json", anyone, noBody, s.openAPI, "this table, for programs"},
-		{"GET /docs", anyone, noBody, s.docs, "the interactive page"},
-		{"GET /docs/{file}", anyone, noBody, s.docs, "its parts"},
-		{"GET /docs/source/{file}", anyone, noBody, s.source, "the code of this server"},
-		{"GET /{$}", anyone, noBody, s.home, "redirects to the page"},
+		{"GET /healthz", anyone, noBody, s.healthz},           // is the process alive
+		{"GET /readyz", anyone, noBody, s.readyz},             // does the store work
+		{"GET /openapi.json", anyone, noBody, s.openAPI},      // this table, for programs
+		{"GET /docs", anyone, noBody, s.docs},                 // the interactive page
+		{"GET /docs/{file}", anyone, noBody, s.docs},          // its parts
+		{"GET /docs/source/{file}", anyone, noBody, s.source}, // the code of this server
+		{"GET /{$}", anyone, noBody, s.home},                  // redirects to the page
 	}
 }
 
@@ -83,7 +83,7 @@ func (s *server) endpoint(route route) http.Handler {
 func (s *server) serve(c *call, route route) (out reply, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("panic", "id", c.id, "route", c.routeName(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			s.log.Error("panic", "id", c.id, "route", routeName(c.route), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			err = errInternal
 		}
 	}()
@@ -98,7 +98,7 @@ func (s *server) serve(c *call, route route) (out reply, err error) {
 	if err := s.occupy(c, route.body); err != nil {
 		return reply{}, err
 	}
-	unread := c.readBody(route.body)
+	unread := c.body.read(c.w, c.Request, route.body)
 	if err := s.admit(c, route.who); err != nil {
 		return reply{}, err
 	}
@@ -124,8 +124,8 @@ func (s *server) admit(c *call, who who) error {
 			return err
 		}
 	}
-	token, ok := bearerToken(c.Request)
-	if !ok {
+	token := bearerToken(c.Request)
+	if token == "" {
 		return errNoCredentials
 	}
 	claims, err := s.tokens.VerifyAccess(token, time.Now())
@@ -147,16 +147,14 @@ func (s *server) admit(c *call, who who) error {
 	return c.by.Allowed(c.user)
 }
 
-// bearerToken returns the token of an Authorization header (RFC 6750, section 2.1).
+// bearerToken returns the token of an Authorization header (RFC 6750, section 2.1), or "".
 // The scheme may be in any case (RFC 9110, section 11.1).
-func bearerToken(r *http.Request) (token string, ok bool) {
-	const scheme = "Bearer "
-	h := r.Header.Get("Authorization")
-	if len(h) < len(scheme) || !strings.EqualFold(h[:len(scheme)], scheme) {
-		return "", false
+func bearerToken(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
 	}
-	token = strings.TrimLeft(h[len(scheme):], " ")
-	return token, token != ""
+	return strings.TrimLeft(token, " ")
 }
 
 func (s *server) healthz(c *call) (reply, error) {

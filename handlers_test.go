@@ -429,7 +429,7 @@ func TestRegister(t *testing.T) {
 		{"username and password are required", `POST /users/ {}`, invalidFields("username is required", "password is required")},
 		{"a response lists at most 20 invalid fields", `POST /users/ {` + manyFields(25) + `}`, invalidFields(manyRefusals(20)...)},
 		{"a response lists all invalid fields", `POST /users/ {"username":"a b","password":"short","email":"x","full_name":"\u0007","role":"admin","disabled":1}`,
-			invalidFields("role "+unknown, "disabled "+unknown, "username "+badName, "email "+badEmail, "full_name "+badFullName, "password "+badPassword)},
+			invalidFields("username "+badName, "email "+badEmail, "full_name "+badFullName, "role "+unknown, "disabled "+unknown, "password "+badPassword)},
 		{"a registration cannot set the role", with(`"role":"admin"`), invalidFields("role " + unknown)},
 		{"a registration cannot set the ID", with(`"id":1`), invalidFields("id " + unknown)},
 		{"disabled is refused, even if it is false", with(`"disabled":false`), invalidFields("disabled " + unknown)},
@@ -1322,7 +1322,7 @@ func TestCounters(t *testing.T) {
 // refresh tokens issued since. They are refused, but they are not a replay.
 func TestTokenFromTheFuture(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
-		w.vars["future"] = w.server.tokens.SignRefresh(RefreshToken{UserID: 1, SessionID: w.vars["john.sid"], Generation: 7})
+		w.vars["future"] = w.server.tokens.SignRefresh(Claims{UserID: 1, SessionID: w.vars["john.sid"], Generation: 7})
 		w.note(w.vars["future"])
 		w.want("a refresh token of a later generation", "POST /token grant_type=refresh_token&refresh_token=$future", wrongRefresh)
 		w.want("GET /users/me/ after a refresh token of a later generation", "GET /users/me/ as john", "200\n"+john)

@@ -37,15 +37,21 @@ var (
 	patchBody = bodyType{[]string{"application/merge-patch+json", "application/json"}, maxBody}
 )
 
-// readBody reads the whole body of a request and parses it.
-func (c *call) readBody(accepted bodyType) error {
+// A body is the parsed body of a request.
+type body struct {
+	form    form     // of a formBody
+	members []member // of a jsonBody or a patchBody
+}
+
+// read reads the whole body of a request and parses it.
+func (b *body) read(w http.ResponseWriter, r *http.Request, accepted bodyType) error {
 	if accepted.limit == 0 {
 		return nil
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.Body, accepted.limit))
-	given, _, _ := strings.Cut(c.Header.Get("Content-Type"), ";") // a parameter changes nothing
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, accepted.limit))
+	given, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";") // a parameter changes nothing
 	given = strings.ToLower(strings.TrimSpace(given))
-	if !slices.Contains(accepted.types, given) || len(c.Header["Content-Type"]) > 1 {
+	if !slices.Contains(accepted.types, given) || len(r.Header["Content-Type"]) > 1 {
 		return detailed(errMediaType, "The Content-Type must be "+strings.Join(accepted.types, " or "))
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -58,9 +64,9 @@ func (c *call) readBody(accepted bodyType) error {
 		return detailed(errInvalidRequest, "The body could not be read")
 	}
 	if given == formType {
-		c.form, err = parseForm(string(body))
+		b.form, err = parseForm(string(text))
 	} else {
-		c.members, err = parseObject(body)
+		b.members, err = parseObject(text)
 	}
 	return err
 }
@@ -113,27 +119,18 @@ func parseObject(body []byte) ([]member, error) {
 		}
 	}
 	var whole json.RawMessage
-	err := json.Unmarshal(body, &whole)
-	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+	if syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(body, &whole)); ok { // no other error
 		return nil, detailed(errNotJSON, fmt.Sprintf("The body is not JSON: %v (byte %d)", syntax, syntax.Offset))
 	}
-	if err != nil {
-		return nil, detailed(errNotJSON, "The body is not JSON: "+err.Error())
-	}
-	d := json.NewDecoder(bytes.NewReader(whole))
-	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+	d := json.NewDecoder(bytes.NewReader(whole)) // it finds no error, because Unmarshal found none
+	if open, _ := d.Token(); open != json.Delim('{') {
 		return nil, invalid{{"", "must be a JSON object"}}
 	}
 	var members []member
 	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return nil, err // unreachable: Unmarshal found no error
-		}
+		name, _ := d.Token()
 		m := member{name: name.(string)}
-		if err := d.Decode(&m.value); err != nil {
-			return nil, err // unreachable as well
-		}
+		d.Decode(&m.value)
 		members = append(members, m)
 	}
 	return members, nil
@@ -149,24 +146,23 @@ const (
 	boolKind       kind = "must be true or false"
 )
 
-// read returns the value as a string, a bool or nil. It refuses a string with U+FFFD:
-// encoding/json replaces half of a surrogate pair with that character, so two passwords
-// could become one.
-func (k kind) read(value json.RawMessage) (v any, err error) {
-	if json.Unmarshal(value, &v) != nil {
-		v = 0 // a number that is out of range
+// read returns the text of a value: a string, "true" or "false", or "" for null. It
+// refuses a string with U+FFFD: encoding/json replaces half of a surrogate pair with
+// that character, so two passwords could become one.
+func (k kind) read(value json.RawMessage) (text string, err error) {
+	switch first := value[0]; {
+	case first == '"' && k != boolKind:
+		err = json.Unmarshal(value, &text)
+		if strings.ContainsRune(text, utf8.RuneError) {
+			return "", errors.New("must not contain U+FFFD or half of a surrogate pair")
+		}
+		return text, err
+	case first == 'n' && k == textOrNullKind:
+		return "", nil
+	case (first == 't' || first == 'f') && k == boolKind:
+		return string(value), nil
 	}
-	s, isText := v.(string)
-	_, isBool := v.(bool)
-	switch {
-	case isText && k != boolKind && strings.ContainsRune(s, utf8.RuneError):
-		return nil, errors.New("must not contain U+FFFD or half of a surrogate pair")
-	case s == "" && k == textOrNullKind && (isText || v == nil):
-		return nil, nil // as empty fields of a form are sent
-	case isText && k != boolKind, isBool && k == boolKind:
-		return v, nil
-	}
-	return nil, errors.New(string(k))
+	return "", errors.New(string(k))
 }
 
 // A field is the type of a member and a rule for its text.
@@ -185,18 +181,18 @@ var fullNameField = field{textOrNullKind, checkFullName}
 var disabledField = field{boolKind, nil}
 var roleField = field{textKind, func(role string) error { return checkRole(Role(role)) }}
 
-// An object is a JSON body: its values, and the errors found so far.
+// An object is a JSON body: the texts of its values, and the errors found so far.
 type object struct {
-	values map[string]any
+	values map[string]string
 	invalid
 }
 
-// object decodes the body. It records unknown, repeated and mistyped fields, missing
-// ones, and those that break their rule.
-func (c *call) object(allowed fields, required ...string) *object {
-	o := &object{values: map[string]any{}}
-	for _, m := range c.members {
-		field, known := allowed[m.name]
+// object decodes the body. It records unknown, repeated and mistyped fields, those that
+// break their rule, and missing ones.
+func (b body) object(allowed fields, required ...string) *object {
+	o := &object{values: map[string]string{}}
+	for _, m := range b.members {
+		f, known := allowed[m.name]
 		if !known {
 			o.add(m.name, "is not a field of this request")
 			continue
@@ -205,55 +201,49 @@ func (c *call) object(allowed fields, required ...string) *object {
 			o.add(m.name, "is given more than once")
 			continue
 		}
-		value, err := field.kind.read(m.value)
+		text, err := f.kind.read(m.value)
+		if m.name == "username" {
+			text = trimName(text)
+		}
+		if err == nil && f.rule != nil && (text != "" || f.kind == textKind) { // an empty one may count as null
+			err = f.rule(text)
+		}
 		if err != nil {
 			o.add(m.name, err.Error())
 		}
-		if name, ok := value.(string); ok && m.name == "username" {
-			value = trimName(name)
-		}
-		o.values[m.name] = value
+		o.values[m.name] = text
 	}
 	for _, name := range required {
 		if _, given := o.values[name]; !given {
 			o.add(name, "is required")
 		}
 	}
-	for _, m := range c.members {
-		if rule := allowed[m.name].rule; rule != nil {
-			o.check(m.name, rule)
-		}
-	}
 	return o
 }
 
-// check applies a rule to a field, if it is a string and nothing is wrong with it yet. So
-// a rule runs once, however often a field is repeated.
+// check applies a rule to a field, if it is given and nothing is wrong with it yet.
 func (o *object) check(name string, rule func(string) error) {
-	if s, ok := o.values[name].(string); ok && !o.has(name) {
-		if err := rule(s); err != nil {
+	if text, given := o.values[name]; given && !o.has(name) {
+		if err := rule(text); err != nil {
 			o.add(name, err.Error())
 		}
 	}
 }
 
-func (o *object) text(name string) string {
-	s, _ := o.values[name].(string)
-	return s
-}
+func (o *object) text(name string) string { return o.values[name] }
 
 // patch applies the given fields to u. A null removes a value (RFC 7396).
 func (o *object) patch(u *User) {
-	for name, value := range o.values {
+	for name, text := range o.values {
 		switch name {
 		case "email":
-			u.Email, _ = value.(string)
+			u.Email = text
 		case "full_name":
-			u.FullName, _ = value.(string)
+			u.FullName = text
 		case "disabled":
-			u.Disabled = value.(bool)
+			u.Disabled = text == "true"
 		case "role":
-			u.Role = Role(value.(string))
+			u.Role = Role(text)
 		}
 	}
 }

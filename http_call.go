@@ -51,7 +51,6 @@ type route struct {
 	who     who
 	body    bodyType
 	handle  func(*call) (reply, error)
-	what    string
 }
 
 // who says who may call a route.
@@ -74,8 +73,7 @@ type call struct {
 	from  netip.Addr          // the client
 	start time.Time
 
-	form    form     // of a formBody
-	members []member // of a jsonBody or a patchBody
+	body
 
 	// The caller, unless the route is for anyone. A registration may have one without by.
 	user    User
@@ -99,9 +97,7 @@ func (c *call) near(v Session) bool {
 
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 
-// routeName returns the route without its method and "{$}".
-func (c *call) routeName() string { return routeName(c.route) }
-
+// routeName returns a pattern without its method and "{$}".
 func routeName(pattern string) string {
 	return strings.TrimSuffix(pattern[strings.IndexByte(pattern, ' ')+1:], "{$}")
 }

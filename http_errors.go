@@ -29,8 +29,7 @@ var (
 	errNotJSON        = errors.New("not JSON")
 	errInvalidFields  = errors.New("invalid fields")
 	errGrantType      = errors.New("unsupported grant type")
-	errTwoCredentials = errors.New("two Authorization headers")
-	errSecretInQuery  = errors.New("a secret in the query string")
+	errCredentials    = errors.New("credentials where they must not be")
 	errCrossOrigin    = errors.New("cross-origin request")
 	errOwnAccount     = errors.New("an admin's own account")
 	errMediaType      = errors.New("wrong content type")
@@ -73,8 +72,7 @@ var problems = []problem{
 	{ErrMailToken, 400, "invalid_mail_token", "", "", 0, "The link is not valid: it was used, has expired or is broken"},
 	{errMediaType, 415, "unsupported_media_type", "invalid_request", "", 0, ""},
 	{errTooLarge, 413, "too_large", "invalid_request", "", 0, ""},
-	{errTwoCredentials, 400, "invalid_request", "invalid_request", invalidRequest, 0, "More than one Authorization header"},
-	{errSecretInQuery, 400, "invalid_request", "invalid_request", invalidRequest, 0, "A name or a secret must not be sent in the query string"},
+	{errCredentials, 400, "invalid_request", "invalid_request", invalidRequest, 0, ""},
 	{ErrUnavailable, 503, "store_unavailable", "temporarily_unavailable", "", 5 * time.Second, "The store cannot be used at the moment"},
 	{ErrThrottled, 429, "too_many_failed_logins", "temporarily_unavailable", "", 0, "Too many failed logins"},
 	{ErrRegistrations, 429, "too_many_registrations", "", "", 0, "Too many accounts were registered from this network"},
@@ -173,9 +171,9 @@ func (s *server) refusal(c *call, err error) reply {
 		return reply{status: statusClientGone}
 	case err == errInternal, err == errOpening: // the log has the panic or the progress
 	case p.err == errInternal, p.err == ErrUnavailable && !gone:
-		s.log.Error("request failed", "id", c.id, "route", c.routeName(), "error", err)
+		s.log.Error("request failed", "id", c.id, "route", routeName(c.route), "error", err)
 	}
-	if p.status == http.StatusBadRequest && c.routeName() == "/forward-auth" {
+	if p.status == http.StatusBadRequest && routeName(c.route) == "/forward-auth" {
 		p.status = http.StatusForbidden // the other refusal that proxies know
 	}
 	s.metrics.count(errorSample(p.code))
@@ -186,23 +184,20 @@ func (s *server) refusal(c *call, err error) reply {
 	if p.retry > 0 {
 		header["Retry-After"] = strconv.Itoa(int((p.retry + time.Second - 1) / time.Second))
 	}
-	var body any
+	body := struct {
+		Title       string       `json:"title,omitempty"`
+		Status      int          `json:"status,omitempty"`
+		Error       string       `json:"error,omitempty"`
+		Description string       `json:"error_description,omitempty"`
+		Detail      string       `json:"detail"`
+		Code        string       `json:"code"`
+		Errors      []fieldError `json:"errors,omitempty"`
+	}{Detail: p.detail, Code: p.code, Errors: fields}
 	if p.oauth != "" && (c.URL.Path == "/token" || c.URL.Path == "/revoke" || c.URL.Path == "/introspect") {
-		body = struct {
-			Error       string `json:"error"`
-			Description string `json:"error_description"`
-			Detail      string `json:"detail"`
-			Code        string `json:"code"`
-		}{p.oauth, p.detail, p.detail, p.code}
+		body.Error, body.Description = p.oauth, p.detail
 	} else {
 		header["Content-Type"] = "application/problem+json"
-		body = struct {
-			Title  string       `json:"title"`
-			Status int          `json:"status"`
-			Detail string       `json:"detail"`
-			Code   string       `json:"code"`
-			Errors []fieldError `json:"errors,omitempty"`
-		}{http.StatusText(p.status), p.status, p.detail, p.code, fields}
+		body.Title, body.Status = http.StatusText(p.status), p.status
 	}
 	out, _ := replyJSON(p.status, body) // these values can be marshalled
 	out.header = header

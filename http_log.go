@@ -22,7 +22,7 @@ func (s *server) observe(c *call) {
 	}
 	attrs := []slog.Attr{
 		slog.String("id", c.id), slog.String("ip", c.from.String()), slog.String("method", method),
-		slog.String("route", c.routeName()), slog.Int("status", c.status), slog.Int64("user", c.account),
+		slog.String("route", routeName(c.route)), slog.Int("status", c.status), slog.Int64("user", c.account),
 		slog.Int64("target", c.target), slog.String("login", c.login), slog.Int64("bytes", c.bytes),
 		slog.Float64("took", float64(took.Microseconds())/1000), // in milliseconds
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/rand"
-	"maps"
 	"net/http"
 	"net/url"
 	"path"
@@ -26,7 +25,7 @@ func (s *server) handler() http.Handler {
 	other := s.endpoint(route{who: anyone, handle: func(c *call) (reply, error) { return s.noRoute(c, mux) }})
 	mux.Handle("/", other)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !canonical(r.URL.Path) || slices.Contains(unslashed, r.URL.Path) {
+		if !direct(r.URL.Path) {
 			other.ServeHTTP(w, r)
 			return
 		}
@@ -34,16 +33,12 @@ func (s *server) handler() http.Handler {
 	})
 }
 
-// canonical reports whether ServeMux takes a path as it is. "OPTIONS *" and "CONNECT
-// host:port" have none.
-func canonical(p string) bool {
+// direct reports whether ServeMux takes a path as it is: without cleaning it, adding a
+// slash, or taking it for an {id}. "OPTIONS *" and "CONNECT host:port" have no path.
+func direct(p string) bool {
 	clean := path.Clean(p)
-	return strings.HasPrefix(p, "/") && (p == clean || clean != "/" && strings.TrimSuffix(p, "/") == clean)
+	return strings.HasPrefix(p, "/") && (p == clean || p == clean+"/") && p != "//" && p != "/users" && p != "/users/me"
 }
-
-// unslashed are the paths to which ServeMux would add a slash, or which it would take for
-// an {id}.
-var unslashed = []string{"/users", "/users/me"}
 
 // newCall returns the call of a request and sets the headers of every response.
 func (s *server) newCall(w http.ResponseWriter, r *http.Request, pattern string) *call {
@@ -100,7 +95,7 @@ func (s *server) storeIsOpen(c *call) error {
 // oneCredential refuses two Authorization headers: a proxy may have checked the other one.
 func (s *server) oneCredential(c *call) error {
 	if len(c.Header["Authorization"]) > 1 {
-		return errTwoCredentials
+		return detailed(errCredentials, "More than one Authorization header")
 	}
 	return nil
 }
@@ -118,7 +113,7 @@ func (s *server) noSecretInQuery(c *call) error {
 		return detailed(errInvalidRequest, "The query string is not valid")
 	}
 	if slices.ContainsFunc(secretNames, query.Has) {
-		return errSecretInQuery
+		return detailed(errCredentials, "A name or a secret must not be sent in the query string")
 	}
 	return nil
 }
@@ -131,11 +126,10 @@ func (s *server) noRoute(c *call, mux *http.ServeMux) (reply, error) {
 	if allow == nil {
 		return otherSlash(c, mux)
 	}
-	out := noContent
+	out := reply{status: http.StatusNoContent, header: map[string]string{}}
 	if c.Method != http.MethodOptions {
 		out = s.refusal(c, errMethod)
 	}
-	out.header = maps.Collect(maps.All(out.header)) // noContent has none
 	out.header["Allow"] = strings.Join(allow, ", ")
 	return out, nil
 }
@@ -155,7 +149,7 @@ func otherSlash(c *call, mux *http.ServeMux) (reply, error) {
 
 // allowedMethods returns the methods that have a route for a path.
 func allowedMethods(mux *http.ServeMux, u *url.URL) (allow []string) {
-	if !canonical(u.Path) || slices.Contains(unslashed, u.Path) {
+	if !direct(u.Path) {
 		return nil
 	}
 	for _, method := range methods {

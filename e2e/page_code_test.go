@@ -155,7 +155,7 @@ func TestCodeOfRefusals(t *testing.T) {
 		send("createToken", map[string]string{"createToken-body": "username=nobody&password=wrong"})
 	}
 	b.openCode("#op-createToken")
-	if got := b.lines("refusing"); b.hop() != "throttle.checkLocked" || len(got) != 1 {
+	if got := b.lines("refusing"); b.hop() != "throttle.check" || len(got) != 1 {
 		t.Errorf("429: the panel shows %s with %q", b.hop(), got)
 	}
 }
