@@ -22,15 +22,10 @@ import (
 //go:embed web
 var web embed.FS
 
-// code is the server's own source. go:embed has no pattern that leaves out the
-// tests, so a test sees to it that no file is missing.
+// code is the server's own source. Together, these patterns leave out the tests alone:
+// all names but those that end in t.go, and of these all but those that end in st.go.
 //
-//go:embed auth.go auth_throttle.go handlers.go handlers_mail.go handlers_stack.go handlers_token.go handlers_users.go
-//go:embed http_body.go http_browser.go http_call.go http_connections.go http_errors.go http_log.go http_metrics.go http_middleware.go http_page.go http_proxy.go
-//go:embed mail.go mail_delivery.go main.go main_limits_unix.go main_limits_windows.go main_offline.go main_secrets.go main_settings.go main_terminal.go main_tls.go
-//go:embed sessions.go shares.go store.go store_change.go store_etcd.go store_etcd_client.go store_etcd_txn.go
-//go:embed store_file.go store_file_compact.go store_file_folder.go store_file_lines.go store_file_lock_unix.go store_file_lock_windows.go
-//go:embed store_memory.go users.go
+//go:embed *[^t].go *[^s]t.go
 var code embed.FS
 
 // contentPolicy lets the page use its own files and this server, and lets
@@ -43,25 +38,19 @@ func (s *server) openAPI(c *call) (reply, error) { return replyFile(c, "openapi.
 // source serves one Go file of this server, as text.
 func (s *server) source(c *call) (reply, error) { return replyFile(c, "source/"+c.PathValue("file")) }
 
-func (s *server) docs(c *call) (out reply, err error) {
+func (s *server) docs(c *call) (reply, error) {
 	switch file := c.PathValue("file"); {
 	case file == "":
-		out, err = replyFile(c, "index.html")
+		return replyFile(c, "index.html")
 	case file == "settings.json":
-		out, err = replyJSON(http.StatusOK, s.pageSettings())
+		return replyJSON(http.StatusOK, s.pageSettings())
 	case file == "mail.json" && s.Demo && !c.fromAfar():
-		out, err = replyJSON(http.StatusOK, s.mailer.shown())
+		return replyJSON(http.StatusOK, s.mailer.shown())
 	case file == "index.html", file == "openapi.json", strings.Contains(file, "/"):
-		err = ErrNotFound // each file has one address
+		return reply{}, ErrNotFound // each file has one address
 	default:
-		out, err = replyFile(c, file)
+		return replyFile(c, file)
 	}
-	if out.header == nil {
-		out.header = map[string]string{}
-	}
-	out.header["Content-Security-Policy"] = contentPolicy
-	out.header["Referrer-Policy"] = "no-referrer"
-	return out, err
 }
 
 // startID differs in each process, so the page notices a restart.
@@ -77,15 +66,10 @@ func (s *server) pageSettings() any {
 	for _, route := range s.routes() {
 		callers[strings.TrimSuffix(route.pattern, "{$}")] = route.who
 	}
-	return struct {
-		Demo         bool           `json:"demo"`
-		Issuer       string         `json:"issuer"`
-		AccessTTL    int64          `json:"access_ttl"` // seconds
-		Registration string         `json:"registration"`
-		Start        string         `json:"start"`
-		Mail         bool           `json:"mail"`
-		Callers      map[string]who `json:"callers"` // by route
-	}{s.Demo, s.Issuer, int64(s.AccessTTL.Seconds()), registration, startID, s.mailer != nil, callers}
+	return map[string]any{
+		"demo": s.Demo, "issuer": s.Issuer, "access_ttl": int64(s.AccessTTL.Seconds()), "registration": registration,
+		"mail": s.mailer != nil, "callers": callers, "start": startID,
+	}
 }
 
 // mediaTypes are those of the files. The mime package would ask the machine, and
@@ -102,26 +86,19 @@ var mediaTypes = map[string]string{
 // A pageFile is one of the files, as it is and compressed. The hash tells its
 // versions apart.
 type pageFile struct {
-	content []byte
-	zipped  func() []byte
-	hash    string
+	content, zipped []byte
+	hash            string
 }
 
 // pageFiles returns the files by name. They never change, so once is enough.
 var pageFiles = sync.OnceValue(func() map[string]pageFile {
 	files := map[string]pageFile{}
-	for prefix, from := range map[string]embed.FS{"": web, "source/": code} {
-		err := fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			content, err := from.ReadFile(name)
-			zipped := sync.OnceValue(func() []byte { return zip(content) })
-			files[prefix+path.Base(name)] = pageFile{content, zipped, fmt.Sprintf("%.8x", sha256.Sum256(content))}
-			return err
-		})
-		if err != nil {
-			panic(err) // unreachable: what was embedded can be read
+	page, _ := fs.Sub(web, "web") // no error: what was embedded can be read
+	for prefix, folder := range map[string]fs.FS{"": page, "source/": code} {
+		names, _ := fs.Glob(folder, "*")
+		for _, name := range names {
+			content, _ := fs.ReadFile(folder, name)
+			files[prefix+name] = pageFile{content, zip(content), fmt.Sprintf("%.8x", sha256.Sum256(content))}
 		}
 	}
 	return files
@@ -145,21 +122,20 @@ func replyFile(c *call, name string) (reply, error) {
 	if !ok {
 		return reply{}, ErrNotFound
 	}
-	out, etag := reply{body: file.content}, `"`+file.hash+`"`
-	accepted := c.Header.Get("Accept-Encoding")
-	zipped := strings.Contains(accepted, "gzip") && !refusesGzip.MatchString(accepted)
-	if zipped {
-		out.body, etag = file.zipped(), `"`+file.hash+`-gzip"`
+	header := map[string]string{
+		"Cache-Control": "no-cache", "Vary": "Accept-Encoding, Origin", "Content-Type": mediaTypes[path.Ext(name)],
+		"Content-Security-Policy": contentPolicy, "Referrer-Policy": "no-referrer",
 	}
-	out.header = map[string]string{"Cache-Control": "no-cache", "Vary": "Accept-Encoding, Origin", "Etag": etag, "Content-Type": mediaTypes[path.Ext(name)]}
+	body, etag := file.content, `"`+file.hash+`"`
+	if accepted := c.Header.Get("Accept-Encoding"); strings.Contains(accepted, "gzip") && !refusesGzip.MatchString(accepted) {
+		body, etag = file.zipped, `"`+file.hash+`-gzip"`
+		header["Content-Encoding"] = "gzip"
+	}
+	header["Etag"] = etag
 	// Compared weakly, that is, by what is in the quotes (RFC 9110, section 13.1.2).
 	if strings.Contains(c.Header.Get("If-None-Match"), etag) {
-		out.status, out.body = http.StatusNotModified, nil
-		return out, nil
+		return reply{status: http.StatusNotModified, header: header}, nil
 	}
-	if zipped {
-		out.header["Content-Encoding"] = "gzip"
-	}
-	out.header["Content-Length"] = strconv.Itoa(len(out.body))
-	return out, nil
+	header["Content-Length"] = strconv.Itoa(len(body))
+	return reply{header: header, body: body}, nil
 }
