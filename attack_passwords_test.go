@@ -245,8 +245,8 @@ func TestAttackLoginStorm(t *testing.T) {
 	if count[401] > maxWaiting/2+cap(w.server.passwords.queue.running) {
 		t.Errorf("%d logins whose clients have gone have the statuses %v\n  want the waiting ones out of the queue", storm, count)
 	}
-	if got, want := w.server.metrics.counts[errorSample("too_busy")], int64(count[503]); got != want {
-		t.Errorf("the metric of refused hashes is %d, want %d, the number of 503", got, want)
+	if got, want := w.server.metrics.samples.Get(errorSample("too_busy")).String(), fmt.Sprint(count[503]); got != want {
+		t.Errorf("the metric of refused hashes is %s, want %s, the number of 503", got, want)
 	}
 	w.want("a login after the storm", "POST /token username=johndoe&password=secret", "200...")
 }

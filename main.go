@@ -221,7 +221,17 @@ func shutDown(server *http.Server, mailer *Mailer) {
 
 func newServer(config Config, store Store, tokens *Tokens, log *slog.Logger) *server {
 	s := &server{Config: config, store: store, tokens: tokens, passwords: NewPasswords(config.Iterations), shares: newShares(), log: log}
-	s.metrics = newMetrics(s.routes(), s.gauges)
+	s.metrics = newMetrics(s.routes())
+	s.metrics.gauge("stdauth_mail_queue_length", func() any { return s.mailer.Waiting() })
+	s.metrics.gauge("stdauth_hash_queue_length", func() any { return s.passwords.queue.waiting() })
+	for _, name := range []string{"stdauth_store_file_bytes", "stdauth_store_compactions_total", "stdauth_etcd_failovers_total"} {
+		s.metrics.gauge(name, func() any {
+			if store, ok := s.store.(interface{ Metrics() map[string]float64 }); ok {
+				return store.Metrics()[name]
+			}
+			return 0
+		})
+	}
 	return s
 }
 
