@@ -413,7 +413,7 @@ func TestAuditLog(t *testing.T) {
 func onTheWire(t *testing.T, send, want string) (responses []string) {
 	const patience = 200 * time.Millisecond
 	w := newWorld(t)
-	srv := new(settings).httpServer(w.handler, slog.New(slog.DiscardHandler))
+	srv := newHTTPServer(w.handler, slog.New(slog.DiscardHandler))
 	if srv.ReadHeaderTimeout != 10*time.Second || srv.ReadTimeout != 30*time.Second || srv.IdleTimeout != 2*time.Minute {
 		t.Errorf("the server waits %v for headers, %v for a request, %v between requests; want 10s, 30s, 2m", srv.ReadHeaderTimeout, srv.ReadTimeout, srv.IdleTimeout)
 	}

@@ -152,7 +152,7 @@ func BenchmarkWorstBody(b *testing.B) {
 
 // httpServer returns a server with the configuration of main.
 func httpServer(b *testing.B, w *world) *http.Server {
-	return new(settings).httpServer(w.handler, w.server.log)
+	return newHTTPServer(w.handler, w.server.log)
 }
 
 // sideBySide measures ours and bare in turns, in the same run.

@@ -9,14 +9,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"expvar"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
+	_ "net/http/pprof" // adds to http.DefaultServeMux, as does expvar
 	"os"
 	"os/signal"
 	"runtime"
@@ -63,21 +62,14 @@ func main() {
 // for an invalid setting, 1 for any other error.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	set, err := parseSettings(args, getenv)
+	if err == nil {
+		err = set.start(ctx, stdout, set.newLog(stderr))
+	}
+	stopped := ctx.Err() != nil && errors.Is(err, context.Canceled)
 	switch {
 	case err == errHelp:
 		fmt.Fprint(stdout, help)
 		return 0
-	case err == nil && set.version:
-		version, commit := build()
-		fmt.Fprintf(stdout, "stdauth %s, %s, commit %s\n", version, runtime.Version(), commit)
-		return 0
-	case err == nil && set.askReady:
-		err = set.ask(ctx)
-	case err == nil:
-		err = set.start(ctx, stdout, set.newLog(stderr, getenv))
-	}
-	stopped := ctx.Err() != nil && errors.Is(err, context.Canceled)
-	switch {
 	case err == nil, stopped && set.serves():
 		return 0
 	case stopped:
@@ -93,17 +85,17 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 // serves reports whether a signal is what should end the process.
 func (set *settings) serves() bool { return !set.offline() && !set.askReady }
 
-// start runs one of the offline commands, or serve.
+// start does what the settings ask for.
 func (set *settings) start(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
-	if set.TLS {
-		var err error
-		if set.keyPair, err = loadCertificate(set.certFile, set.keyFile, log); err != nil {
-			return set.bad("-tls-cert, -tls-key", err)
-		}
-	}
 	switch {
+	case set.version:
+		version, commit := build()
+		fmt.Fprintf(stdout, "stdauth %s, %s, commit %s\n", version, runtime.Version(), commit)
+		return nil
+	case set.askReady:
+		return set.ask(ctx)
 	case set.importFile != "":
-		return set.importAccounts(ctx, stdout, log)
+		return set.withStore(ctx, log, func(store Store) error { return set.importAccounts(ctx, store, stdout) })
 	case set.resetName != "":
 		return set.withStore(ctx, log, func(store Store) error { return set.resetPassword(ctx, store, stdout) })
 	}
@@ -132,10 +124,6 @@ func (set *settings) openStore(ctx context.Context, log *slog.Logger) (Store, er
 		return NewMemoryStore(set.Sessions), nil
 	case strings.Contains(set.store, "://"): // an address, not a path
 		return OpenEtcdStore(ctx, set.store, set.etcdUsername, set.etcdPassword, set.Sessions, log)
-	case set.resetName != "": // a new file would have no accounts
-		if _, err := os.Stat(set.store); err != nil {
-			return nil, err
-		}
 	}
 	return OpenFileStore(ctx, set.store, set.Sessions, log)
 }
@@ -143,19 +131,20 @@ func (set *settings) openStore(ctx context.Context, log *slog.Logger) (Store, er
 // serve listens, opens the store and handles requests until ctx is done. It listens first:
 // a large store takes a while, and meanwhile /healthz says that the process is alive.
 func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
-	api, err := set.listen("-addr", set.addr)
+	listener, err := set.listen("-addr", set.addr)
 	if err != nil {
 		return err
 	}
-	defer api.Close()
+	defer listener.Close()
 	debug := &http.Server{ReadHeaderTimeout: headerTimeout}
 	defer debug.Close() // without waiting for profiles
 	profiles, err := set.listen("-debug-addr", set.debugAddr)
 	if err != nil {
 		return err
 	}
-	if set.PublicURL == "" && isLoopback(api.Addr().String()) {
-		set.PublicURL = set.url(api.Addr())
+	addr := listener.Addr()
+	if set.PublicURL == "" && isLoopback(addr.String()) {
+		set.PublicURL = set.url(addr)
 	}
 	if set.Mail.Link == "" && set.PublicURL != "" {
 		set.Mail.Link = set.PublicURL + "/docs"
@@ -163,50 +152,40 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 	s := newServer(set.Config, nil, NewTokens(set.Issuer, set.secret, set.previous), log)
 	s.mailer = startMail(set.Mail, stdout, log, s.metrics.count)
 	s.opening.Store(true)
-	server := set.httpServer(s.handler(), log)
-	api = newConnections(api, maxConnections(), s.trusted)
+	server := newHTTPServer(s.handler(), log)
+	listener = newConnections(listener, maxConnections(), s.trusted)
+	if set.TLS {
+		if listener, err = listenTLS(listener, set.certFile, set.keyFile, log); err != nil {
+			return set.bad("-tls-cert, -tls-key", err)
+		}
+	}
+	serving, fail := context.WithCancelCause(ctx)
+	go func() { fail(server.Serve(listener)) }()
 	defer shutDown(server, s.mailer)
-	failed := make(chan error, 2)
-	go func() { failed <- serveOn(api, server) }()
 	return set.withStore(ctx, log, func(store Store) error {
 		if err := set.createAccounts(ctx, store, stdout, log); err != nil {
 			return err
 		}
-		defer s.use(ctx, store)()
+		s.store = store
+		s.opening.Store(false)
+		var reading sync.WaitGroup
+		reading.Go(func() { s.meetHashes(serving) })
 		if profiles != nil {
 			debug.Handler = debugHandler(s.metrics)
-			go func() { failed <- debug.Serve(profiles) }()
+			go func() { fail(debug.Serve(profiles)) }()
 			log.Info("debugging", "metrics", "http://"+profiles.Addr().String()+"/metrics")
 		}
-		for _, text := range set.warnings {
-			log.Warn(text)
-		}
-		set.greet(api.Addr(), stdout, log)
-		select {
-		case err = <-failed:
-		case <-ctx.Done():
-		}
+		set.warn(log)
+		set.greet(addr, stdout, log)
+		<-serving.Done()
 		log.Info("stopping")
 		shutDown(server, s.mailer)
-		return err
+		reading.Wait()
+		if ctx.Err() != nil {
+			return nil
+		}
+		return context.Cause(serving)
 	})
-}
-
-// use lets requests use the store. The caller must call stop before it closes the store.
-func (s *server) use(ctx context.Context, store Store) (stop func()) {
-	s.store = store
-	s.opening.Store(false)
-	ctx, cancel := context.WithCancel(ctx)
-	var read sync.WaitGroup
-	read.Go(func() { s.meetHashes(ctx) })
-	return func() { cancel(); read.Wait() }
-}
-
-func serveOn(l net.Listener, server *http.Server) error {
-	if server.TLSConfig != nil {
-		return server.ServeTLS(l, "", "")
-	}
-	return server.Serve(l)
 }
 
 // shutDown stops accepting connections and lets requests and mails under way finish.
@@ -235,8 +214,8 @@ func newServer(config Config, store Store, tokens *Tokens, log *slog.Logger) *se
 	return s
 }
 
-func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Server {
-	server := &http.Server{
+func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       requestTimeout,
@@ -249,11 +228,11 @@ func (set *settings) httpServer(handler http.Handler, log *slog.Logger) *http.Se
 
 		DisableGeneralOptionsHandler: true, // "OPTIONS *" passes the middleware too
 	}
-	if set.TLS {
-		server.TLSConfig = set.keyPair.config()
-	}
-	return server
 }
+
+// maxConnections returns how many connections the server may have: three quarters of the
+// descriptors, which leaves some for the store and for proxies of the operator.
+func maxConnections() int { return int(min(descriptors()/4*3, mostConnections)) }
 
 // listen returns nil for an empty address.
 func (set *settings) listen(name, addr string) (net.Listener, error) {
@@ -300,12 +279,7 @@ func debugHandler(m *metrics) http.Handler {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		m.write(w)
 	})
-	mux.Handle("GET /debug/vars", expvar.Handler())
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.Handle("/debug/", http.DefaultServeMux) // nothing else serves it
 	protection := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Check accepts every GET, so it is asked about a POST.

@@ -307,7 +307,7 @@ func TestTerminalSession(t *testing.T) {
 	defer cancel()
 	status := make(chan int, 1)
 	go func() {
-		status <- run(ctx, []string{"-addr=127.0.0.1:0"}, envOf("NO_COLOR=1", "ADMIN_PASSWORD=correct-horse"), slave, slave)
+		status <- run(ctx, []string{"-addr=127.0.0.1:0"}, envOf("ADMIN_PASSWORD=correct-horse"), slave, slave)
 		slave.Close() // ends the reader below
 	}()
 	var screen []string
@@ -350,55 +350,33 @@ Try it from another terminal:
 	}
 }
 
-func TestLogAtATerminal(t *testing.T) {
-	_, terminal := openPTY(t)
-	for _, test := range []struct {
-		level  slog.Level
-		env    string
-		colour bool
-	}{
-		{slog.LevelInfo, "", true},
-		{slog.LevelWarn, "NO_COLOR=1", false},
-	} {
-		set := &settings{logFormat: "text", logLevel: test.level}
-		h, ok := set.newLog(terminal, envOf(test.env)).Handler().(*terminalHandler)
-		if !ok || h.level != test.level || h.colour != test.colour {
-			t.Errorf("the log at a terminal with -log-level %v and %q is %+v, want that level, and colour: %t", test.level, test.env, h, test.colour)
-		}
-	}
-}
-
 func TestTerminalLines(t *testing.T) {
 	for _, test := range []struct {
-		name   string
-		level  slog.Level
-		colour bool
-		log    func(*slog.Logger)
-		want   string
+		name  string
+		level slog.Level
+		log   func(*slog.Logger)
+		want  string
 	}{
-		{"a status is coloured by its class", slog.LevelInfo, true, func(l *slog.Logger) {
-			l.Info("request", "method", "POST", "route", "/token", "status", 401, "took", 128.4)
-		}, "POST /token \x1b[33m401\x1b[0m 128ms\n"},
-		{"a request of an admin has the IDs of the admin and of the account", slog.LevelInfo, false, func(l *slog.Logger) {
+		{"a request of an admin has the IDs of the admin and of the account", slog.LevelInfo, func(l *slog.Logger) {
 			l.Info("request", "method", "DELETE", "route", "/users/{id}", "status", 204, "took", 0.2, "user", int64(2), "target", int64(7))
 		}, "DELETE /users/{id} 204 0ms user 2 target 7\n"},
-		{"a request without a token has no user", slog.LevelInfo, false, func(l *slog.Logger) {
+		{"a request without a token has no user", slog.LevelInfo, func(l *slog.Logger) {
 			l.Info("request", "method", "GET", "route", "/healthz", "status", 200, "took", 1.6, "user", int64(0))
 		}, "GET /healthz 200 2ms\n"},
-		{"a file of the page is not shown", slog.LevelInfo, false, func(l *slog.Logger) {
+		{"a file of the page is not shown", slog.LevelInfo, func(l *slog.Logger) {
 			l.Info("request", "method", "GET", "route", "/docs/{file}", "status", 200, "took", 0.1)
 		}, ""},
-		{"a file of the page is shown at the level debug", slog.LevelDebug, false, func(l *slog.Logger) {
+		{"a file of the page is shown at the level debug", slog.LevelDebug, func(l *slog.Logger) {
 			l.Info("request", "method", "GET", "route", "/docs/{file}", "status", 200, "took", 0.1)
 		}, "GET /docs/{file} 200 0ms\n"},
-		{"a warning has its level and its attributes", slog.LevelInfo, true, func(l *slog.Logger) { l.Warn("the disk is full", "file", "users.jsonl") }, "WARN the disk is full file=users.jsonl\n"},
-		{"text that a terminal would not show as it is gets quoted", slog.LevelInfo, false, func(l *slog.Logger) {
+		{"a warning has its level and its attributes", slog.LevelInfo, func(l *slog.Logger) { l.Warn("the disk is full", "file", "users.jsonl") }, "WARN the disk is full file=users.jsonl\n"},
+		{"text that a terminal would not show as it is gets quoted", slog.LevelInfo, func(l *slog.Logger) {
 			l.Error("request failed", "error", "\x1b]0;title\anext\nline", "stack", "a\nb")
 		}, `ERROR request failed error="\x1b]0;title\anext\nline" stack=a` + "\nb\n"},
-		{"a message below the level is not shown", slog.LevelWarn, false, func(l *slog.Logger) { l.Info("stopping") }, ""},
+		{"a message below the level is not shown", slog.LevelWarn, func(l *slog.Logger) { l.Info("stopping") }, ""},
 	} {
 		var out strings.Builder
-		test.log(slog.New(&terminalHandler{w: &out, level: test.level, colour: test.colour}))
+		test.log(slog.New(terminalHandler{slog.NewTextHandler(nil, &slog.HandlerOptions{Level: test.level}), &out}))
 		if _, got, _ := strings.Cut(out.String(), " "); got != test.want {
 			t.Errorf("%s: %q, want the time and %q", test.name, &out, test.want)
 		}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -15,23 +16,18 @@ import (
 // the demo accounts.
 
 // importAccounts copies the accounts of the file in -import into an empty store.
-func (set *settings) importAccounts(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
+func (set *settings) importAccounts(ctx context.Context, store Store, stdout io.Writer) error {
 	source, err := ReadFileStore(ctx, set.importFile)
 	if err != nil {
 		return set.bad("-import", err)
 	}
-	users, err := source.Users(ctx, UserFilter{}, 0, math.MaxInt)
-	if err != nil {
-		return err
+	users, _ := source.Users(ctx, UserFilter{}, 0, math.MaxInt) // from memory
+	set.left = "the store may have a part of the accounts"
+	if err := store.Import(ctx, users, source.lastID); err != nil {
+		return set.bad("-import", err)
 	}
-	return set.withStore(ctx, log, func(store Store) error {
-		set.left = "the store may have a part of the accounts"
-		if err := store.Import(ctx, users, source.lastID); err != nil {
-			return set.bad("-import", err)
-		}
-		fmt.Fprintf(stdout, "imported %d accounts\n", len(users))
-		return nil
-	})
+	fmt.Fprintf(stdout, "imported %d accounts\n", len(users))
+	return nil
 }
 
 // resetPassword sets the password of the account in -reset-password, which ends its
@@ -39,7 +35,7 @@ func (set *settings) importAccounts(ctx context.Context, stdout io.Writer, log *
 func (set *settings) resetPassword(ctx context.Context, store Store, stdout io.Writer) error {
 	u, err := store.UserByName(ctx, set.resetName)
 	if err != nil {
-		return set.bad("-reset-password", fmt.Errorf("%s: %w", set.resetName, err))
+		return set.bad("-reset-password", fmt.Errorf("%s in %s: %w", set.resetName, set.store, err))
 	}
 	hash, err := hashGiven(set.newPassword, u.Username, stdout)
 	if err != nil {
@@ -89,11 +85,7 @@ func (set *settings) createAccounts(ctx context.Context, store Store, stdout io.
 			return err
 		}
 	}
-	exists, err := activeAdminExists(ctx, store)
-	if err == nil && !exists {
-		set.warnings = append(set.warnings, "there is no active admin; -admin NAME creates one, -reset-password NAME enables one")
-	}
-	return err
+	return warnWithoutAdmin(ctx, store, log)
 }
 
 // demoUsers are the article's accounts. Their password is "secret", which is too short
@@ -130,17 +122,15 @@ func (set *settings) createAdmin(ctx context.Context, store Store, stdout io.Wri
 	return err
 }
 
-func activeAdminExists(ctx context.Context, store Store) (bool, error) {
+func warnWithoutAdmin(ctx context.Context, store Store, log *slog.Logger) error {
 	for after := int64(0); ; {
 		page, err := store.Users(ctx, UserFilter{}, after, 1000)
-		if err != nil || len(page) == 0 {
-			return false, err
+		if err == nil && len(page) == 0 {
+			log.Warn("there is no active admin; -admin NAME creates one, -reset-password NAME enables one")
 		}
-		for _, u := range page {
-			if u.ActiveAdmin() {
-				return true, nil
-			}
-			after = u.ID
+		if err != nil || len(page) == 0 || slices.ContainsFunc(page, func(u User) bool { return u.ActiveAdmin() }) {
+			return err
 		}
+		after = page[len(page)-1].ID
 	}
 }

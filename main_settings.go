@@ -21,7 +21,6 @@ type settings struct {
 	Config
 	addr, store, debugAddr           string
 	certFile, keyFile                string
-	keyPair                          *certificate // what start has read from these files
 	registration, logFormat          string
 	logLevel                         slog.Level
 	adminName, resetName, importFile string
@@ -30,17 +29,18 @@ type settings struct {
 	secret, previous           string // SECRET_KEY and SECRET_KEY_PREVIOUS
 	randomKey                  bool   // secret was generated for this process
 	adminPassword, newPassword string
-	introspectClient           string // INTROSPECT_CLIENT
+	introspectClient           string // INTROSPECT_CLIENT, id:secret
 	etcdUsername, etcdPassword string
 
-	left     string            // what an offline command has changed so far, if anything
-	given    map[string]string // flags that were set, with their names in errors
-	warnings []string          // about settings that are valid but probably a mistake
+	given map[string]string // flags that were set, with their names in errors
+	left  string            // what an offline command has changed so far, if anything
 }
 
 const (
 	memory       = "memory"   // the -store that ends with the process
 	mailTerminal = "terminal" // the -mail that is only printed
+
+	minClientSecret = 16 // bytes
 )
 
 var errHelp = flag.ErrHelp
@@ -68,7 +68,7 @@ func (set *settings) flags() *flag.FlagSet {
 	f.DurationVar(&set.Sessions.Idle, "refresh-ttl", 30*24*time.Hour, "")
 	f.DurationVar(&set.Sessions.Max, "session-ttl", 90*24*time.Hour, "")
 	f.StringVar(&set.Issuer, "issuer", "stdauth", "")
-	f.StringVar(&set.adminName, "admin", "", "")
+	f.Func("admin", "", func(name string) error { set.adminName = name; return checkUsername(name) })
 	f.StringVar(&set.resetName, "reset-password", "", "")
 	f.StringVar(&set.importFile, "import", "", "")
 	f.StringVar(&set.certFile, "tls-cert", "", "")
@@ -98,10 +98,30 @@ func parseSettings(args []string, getenv func(string) string) (*settings, error)
 	if err != nil || set.version || set.askReady {
 		return set, err
 	}
-	if err := set.readSecrets(getenv); err != nil {
-		return set, err
+	for _, secret := range []struct {
+		name string
+		to   *string
+		rule func(string) error
+	}{
+		{"SECRET_KEY", &set.secret, checkSecret},
+		{"SECRET_KEY_PREVIOUS", &set.previous, checkSecret},
+		{"ADMIN_PASSWORD", &set.adminPassword, func(s string) error { return checkPassword(s, set.adminName) }},
+		{"NEW_PASSWORD", &set.newPassword, func(s string) error { return checkPassword(s, set.resetName) }},
+		{"MAIL_PASSWORD", &set.Mail.Password, checkText},
+		{"INTROSPECT_CLIENT", &set.introspectClient, checkText},
+		{"STDAUTH_ETCD_USERNAME", &set.etcdUsername, checkText},
+		{"STDAUTH_ETCD_PASSWORD", &set.etcdPassword, checkText},
+	} {
+		from := ""
+		if *secret.to, from, err = readSecret(secret.name, getenv); err == nil && *secret.to != "" {
+			err = secret.rule(*secret.to)
+		}
+		if err != nil {
+			return set, set.bad(from, err)
+		}
 	}
-	return set, set.complete(getenv)
+	set.complete()
+	return set, set.check(getenv)
 }
 
 // parseFlags reads the flags, and the environment for flags that were not set.
@@ -145,68 +165,56 @@ func parseFlags(args []string, getenv func(string) string) (*settings, error) {
 }
 
 // complete derives the settings that depend on others.
-func (set *settings) complete(getenv func(string) string) error {
-	set.etcdUsername = getenv("STDAUTH_ETCD_USERNAME")
+func (set *settings) complete() {
 	set.PublicURL = strings.TrimSuffix(strings.ToLower(set.PublicURL), "/")
 	set.Closed = set.registration == "closed"
 	set.TLS = set.certFile != ""
-	if set.given["-demo"] == "" {
-		set.Demo = set.reachable() == "" && set.adminName == "" && !set.offline()
-	}
 	set.IntrospectID, set.IntrospectSecret, _ = strings.Cut(set.introspectClient, ":")
+	if set.given["-demo"] == "" {
+		set.Demo = set.private() && set.adminName == "" && !set.offline()
+	}
+	if set.Demo {
+		set.Mail.Target = cmp.Or(set.Mail.Target, mailTerminal)
+	}
 	for _, host := range []string{"localhost", "*.localhost", "127.0.0.1", "[::1]"} {
 		if set.Demo && set.given["-cors-origin"] == "" {
 			set.CORSOrigins = append(set.CORSOrigins, "http://"+host+":*", "https://"+host+":*")
 		}
 	}
-	if set.Demo {
-		set.Mail.Target = cmp.Or(set.Mail.Target, mailTerminal)
-	}
-	misnamed := ""
-	if getenv("STDAUTH_SECRET_KEY") != "" {
-		misnamed = "; STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"
-	}
-	if err := set.check(misnamed); err != nil {
-		return err
-	}
-	set.warn(misnamed)
 	if set.secret == "" {
 		set.secret, set.randomKey = rand.Text()+rand.Text(), true
 	}
-	return nil
 }
 
 // check returns an error for the first rule that is broken.
-func (set *settings) check(misnamed string) error {
-	adminPassword := func(s string) error { return checkPassword(s, set.adminName) }
-	newPassword := func(s string) error { return checkPassword(s, set.resetName) }
-	keep := set.store != memory // it outlives the process
+func (set *settings) check(getenv func(string) string) error {
+	const outlive, lifetime = "requires a -store that outlives the process", "must be from 1s to 876000h"
+	lasts := func(d time.Duration) bool { return time.Second <= d && d <= 876000*time.Hour }
+	keep := set.store != memory
+	web := strings.HasPrefix(set.PublicURL, "http://") || strings.HasPrefix(set.PublicURL, "https://")
 	mailSetting, badMail := checkMail(set.Mail)
 	for _, rule := range []struct {
 		name string
 		err  error // nil if the rule is kept
 	}{
-		{"SECRET_KEY", checkIf(set.secret, checkKey)},
-		{"SECRET_KEY", must(set.secret != "" || !keep || set.offline(), "is required with a -store that outlives the process"+misnamed+makeKey)},
-		{"SECRET_KEY_PREVIOUS", checkIf(set.previous, checkKey)},
-		{"SECRET_KEY_PREVIOUS", must(set.secret != "" || set.previous == "", "is useless without SECRET_KEY"+misnamed)},
-		{"ADMIN_PASSWORD", checkIf(set.adminPassword, adminPassword)},
-		{"NEW_PASSWORD", checkIf(set.newPassword, newPassword)},
-		{"INTROSPECT_CLIENT", checkIf(set.introspectClient, checkClient)},
-		{"STDAUTH_ETCD_USERNAME", checkText(set.etcdUsername)},
+		{"SECRET_KEY", must(!set.randomKey || getenv("STDAUTH_SECRET_KEY") == "", "is not set; STDAUTH_SECRET_KEY is, but the variable is SECRET_KEY")},
+		{"SECRET_KEY", must(!set.randomKey || !keep || set.offline(), "is required with a -store that outlives the process; make one with: openssl rand -hex 32")},
+		{"SECRET_KEY_PREVIOUS", must(!set.randomKey || set.previous == "", "is useless without SECRET_KEY")},
+		{"INTROSPECT_CLIENT", must(set.introspectClient == "" || set.IntrospectID != "" && len(set.IntrospectSecret) >= minClientSecret,
+			fmt.Sprintf("must be id:secret, with a secret of %d bytes or more", minClientSecret))},
 		{"STDAUTH_ETCD_USERNAME", must(set.etcdUsername != "" || set.etcdPassword == "", "is required with STDAUTH_ETCD_PASSWORD")},
-		{"-demo", must(!set.Demo || set.reachable() == "", "cannot be set with "+set.reachable()+": everybody knows the demo passwords")},
+		{"-demo", must(!set.Demo || set.private(), "requires the memory store and a loopback -addr, without -tls-cert and -trusted-proxy: everybody knows the demo passwords")},
 		{"-registration", must(set.Closed || set.registration == "open", "must be open or closed")},
-		{"-access-ttl", checkLifetime(set.AccessTTL)},
-		{"-refresh-ttl", checkLifetime(set.Sessions.Idle)},
-		{"-session-ttl", checkLifetime(set.Sessions.Max)},
+		{"-access-ttl", must(lasts(set.AccessTTL), lifetime)},
+		{"-refresh-ttl", must(lasts(set.Sessions.Idle), lifetime)},
+		{"-session-ttl", must(lasts(set.Sessions.Max), lifetime)},
 		{"-issuer", must(len(set.Issuer) <= 200 && printable(set.Issuer), "must be 1 to 200 bytes without control characters")},
-		{"-public-url", checkIf(set.PublicURL, checkPublicURL)},
+		// Without a path, as clients expect of an issuer (RFC 8414, section 3).
+		{"-public-url", must(set.PublicURL == "" || web && isOrigin(set.PublicURL), "must be a URL without a path, such as https://id.example.com")},
 		{mailSetting, badMail},
 		{"-mail-link", must(set.Mail.Target != mailTerminal || set.Mail.Link != "" || set.PublicURL != "" || isLoopback(set.addr), "is required with -mail terminal on this -addr, unless -public-url is set")},
-		{"-admin", checkIf(set.adminName, checkUsername)},
-		{"-reset-password", must(keep || set.resetName == "", "requires a -store that outlives the process")},
-		{"-import", must(keep || set.importFile == "", "requires a -store that outlives the process")},
+		{"-reset-password", must(keep || set.resetName == "", outlive)},
+		{"-import", must(keep || set.importFile == "", outlive)},
 		{"-import", must(set.resetName == "" || set.importFile == "", "cannot be set with -reset-password")},
 		{"-tls-cert", must(set.certFile != "" || set.keyFile == "", "is required with -tls-key")},
 		{"-tls-key", must(set.keyFile != "" || set.certFile == "", "is required with -tls-cert")},
@@ -220,40 +228,28 @@ func (set *settings) check(misnamed string) error {
 	return nil
 }
 
-// warn collects the warnings.
-func (set *settings) warn(misnamed string) {
-	for _, w := range []struct {
-		when bool
-		text string
-	}{
-		{set.secret == "" && misnamed != "", "the key is random" + misnamed},
-		{!set.offline() && !set.TLS && !isLoopback(set.addr), "-addr: passwords and tokens are sent in clear; use -tls-cert and -tls-key, or a proxy that serves HTTPS"},
-		{set.Sessions.Max < set.Sessions.Idle, "-session-ttl is below -refresh-ttl, so every session ends by its age"},
-		{set.adminPassword != "" && set.adminName == "", "ADMIN_PASSWORD is set, but -admin is not"},
-		{set.newPassword != "" && set.resetName == "", "NEW_PASSWORD is set, but -reset-password is not"},
-	} {
-		if w.when {
-			set.warnings = append(set.warnings, w.text)
-		}
+// warn logs what is valid but probably a mistake.
+func (set *settings) warn(log *slog.Logger) {
+	if !set.TLS && !isLoopback(set.addr) {
+		log.Warn("-addr: passwords and tokens are sent in clear; use -tls-cert and -tls-key, or a proxy that serves HTTPS")
+	}
+	if set.Sessions.Max < set.Sessions.Idle {
+		log.Warn("-session-ttl is below -refresh-ttl, so every session ends by its age")
+	}
+	if set.adminPassword != "" && set.adminName == "" {
+		log.Warn("ADMIN_PASSWORD is set, but -admin is not")
+	}
+	if set.newPassword != "" { // with -reset-password, nothing is served
+		log.Warn("NEW_PASSWORD is set, but -reset-password is not")
 	}
 }
 
 func (set *settings) offline() bool { return set.resetName != "" || set.importFile != "" }
 
-// reachable returns the setting, if any, by which the accounts outlive the process or
-// can be reached from other machines.
-func (set *settings) reachable() string {
-	switch {
-	case set.store != memory:
-		return "-store " + set.store
-	case !isLoopback(set.addr):
-		return "-addr " + set.addr
-	case set.TLS:
-		return "-tls-cert"
-	case len(set.TrustedProxies) > 0:
-		return "-trusted-proxy"
-	}
-	return ""
+// private reports whether accounts that everybody knows do no harm: they end with the
+// process, and only this machine can reach them.
+func (set *settings) private() bool {
+	return set.store == memory && isLoopback(set.addr) && !set.TLS && len(set.TrustedProxies) == 0
 }
 
 // must returns the rule as an error, or nil if it is kept.
@@ -262,42 +258,6 @@ func must(ok bool, rule string) error {
 		return errors.New(rule)
 	}
 	return nil
-}
-
-// checkIf applies a rule to a value, unless it is empty.
-func checkIf(value string, rule func(string) error) error {
-	if value == "" {
-		return nil
-	}
-	return rule(value)
-}
-
-func checkLifetime(d time.Duration) error {
-	return must(time.Second <= d && d <= 100*365*24*time.Hour, "must be from 1s to 876000h")
-}
-
-const (
-	makeKey         = "; make one with: openssl rand -hex 32"
-	minClientSecret = 16 // bytes
-)
-
-func checkKey(key string) error {
-	if err := checkSecret(key); err != nil {
-		return fmt.Errorf("%w%s", err, makeKey)
-	}
-	return nil
-}
-
-func checkClient(client string) error {
-	id, secret, _ := strings.Cut(client, ":")
-	return must(id != "" && len(secret) >= minClientSecret, fmt.Sprintf("must be id:secret, with a secret of %d bytes or more", minClientSecret))
-}
-
-// checkPublicURL allows no path: the server is at the root of its host, as clients expect
-// of an issuer whose metadata has no path (RFC 8414, section 3).
-func checkPublicURL(text string) error {
-	http := strings.HasPrefix(text, "http://") || strings.HasPrefix(text, "https://")
-	return must(http && isOrigin(text), "must be a URL without a path, such as https://id.example.com")
 }
 
 // list returns the Set function of a repeatable flag, whose values may be separated by
@@ -316,11 +276,8 @@ func list(add func(string) error) func(string) error {
 // addOrigin adds a pattern for matchOrigin.
 func (set *settings) addOrigin(origin string) error {
 	origin = strings.ToLower(origin)
-	if base, _ := strings.CutSuffix(origin, ":*"); !isOrigin(base) {
-		return errors.New("must be an origin as browsers send it, such as https://app.example.com or http://localhost:*")
-	}
 	set.CORSOrigins = append(set.CORSOrigins, origin)
-	return nil
+	return must(isOrigin(strings.TrimSuffix(origin, ":*")), "must be an origin as browsers send it, such as https://app.example.com or http://localhost:*")
 }
 
 // isOrigin reports whether text is an origin as browsers write it: a scheme, a host and
@@ -343,9 +300,6 @@ func (set *settings) addProxy(cidr string) error {
 	if err == nil && prefix.Addr().Is4In6() { // clients are compared as IPv4
 		prefix, err = prefix.Addr().Unmap().Prefix(prefix.Bits() - 96)
 	}
-	if err != nil {
-		return errors.New("must be a CIDR, such as 10.0.0.0/8 or ::1/128")
-	}
 	set.TrustedProxies = append(set.TrustedProxies, prefix.Masked())
-	return nil
+	return must(err == nil, "must be a CIDR, such as 10.0.0.0/8 or ::1/128")
 }

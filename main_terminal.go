@@ -9,9 +9,9 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -43,27 +43,26 @@ func discards(w io.Writer) bool {
 // greet says what to do next: in words at a terminal, else in the log.
 func (set *settings) greet(addr net.Addr, stdout io.Writer, log *slog.Logger) {
 	url := set.url(addr)
-	curl := "curl -d username=johndoe -d password=secret " + url + "/token"
-	const random = "random: all tokens end with this process (set SECRET_KEY to keep them)"
-	if !isTerminal(stdout) {
-		log.Info("listening", "url", url, "page", url+"/docs")
-		if set.Demo {
-			log.Info("demo accounts", "user", "johndoe / secret", "admin", "admin / secret", "try", curl)
-		}
-		if set.randomKey {
-			log.Info("signing key", "key", random)
-		}
-		return
-	}
-	fmt.Fprintf(stdout, "stdauth listens on %s\n\n  page      %s/docs\n", url, url)
+	facts, try := []any{"page", url + "/docs"}, "curl -d username=johndoe -d password=secret "+url+"/token"
 	if set.Demo {
-		fmt.Fprintf(stdout, "  accounts  johndoe / secret (user) and admin / secret (admin)\n")
+		facts = append(facts, "accounts", "johndoe / secret (user) and admin / secret (admin)")
 	}
 	if set.randomKey {
-		fmt.Fprintf(stdout, "  key       %s\n", random)
+		facts = append(facts, "key", "random: all tokens end with this process (set SECRET_KEY to keep them)")
+	}
+	if !isTerminal(stdout) {
+		if set.Demo {
+			facts = append(facts, "try", try)
+		}
+		log.Info("listening", append([]any{"url", url}, facts...)...)
+		return
+	}
+	fmt.Fprintf(stdout, "stdauth listens on %s\n\n", url)
+	for fact := range slices.Chunk(facts, 2) {
+		fmt.Fprintf(stdout, "  %-9s %s\n", fact...)
 	}
 	if set.Demo {
-		fmt.Fprintf(stdout, "\nTry it from another terminal:\n\n  %s\n", curl)
+		fmt.Fprintf(stdout, "\nTry it from another terminal:\n\n  %s\n", try)
 	}
 	fmt.Fprintln(stdout)
 }
@@ -81,15 +80,16 @@ func (set *settings) url(addr net.Addr) string {
 }
 
 // newLog returns the log that the settings ask for.
-func (set *settings) newLog(w io.Writer, getenv func(string) string) *slog.Logger {
+func (set *settings) newLog(w io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: set.logLevel}
-	switch {
-	case set.logFormat == "json":
-		return slog.New(slog.NewJSONHandler(w, options))
-	case isTerminal(w):
-		return slog.New(&terminalHandler{w: w, level: set.logLevel, colour: getenv("NO_COLOR") == "" && runtime.GOOS != "windows"})
+	handler := slog.Handler(slog.NewTextHandler(w, options))
+	if isTerminal(w) {
+		handler = terminalHandler{handler, w}
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	if set.logFormat == "json" {
+		handler = slog.NewJSONHandler(w, options)
+	}
+	return slog.New(handler)
 }
 
 // quoted quotes text that a terminal would not show as it is. Another program may have
@@ -101,22 +101,16 @@ func quoted(text string) string {
 	return strconv.Quote(text)
 }
 
-// A terminalHandler writes short lines, such as
+// A terminalHandler writes short lines, each at once, such as
 //
 //	06:51:39 POST /token 200 128ms user 1
 //	06:51:40 WARN the store is slow file=users.jsonl
 type terminalHandler struct {
-	mu     sync.Mutex
-	w      io.Writer
-	level  slog.Level
-	colour bool
+	slog.Handler // knows the level
+	w            io.Writer
 }
 
-func (h *terminalHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
-func (h *terminalHandler) WithAttrs([]slog.Attr) slog.Handler               { return h } // not used
-func (h *terminalHandler) WithGroup(string) slog.Handler                    { return h } // not used
-
-func (h *terminalHandler) Handle(_ context.Context, r slog.Record) error {
+func (h terminalHandler) Handle(ctx context.Context, r slog.Record) error {
 	attrs, rest := map[string]slog.Value{}, ""
 	r.Attrs(func(a slog.Attr) bool {
 		attrs[a.Key] = a.Value
@@ -129,25 +123,19 @@ func (h *terminalHandler) Handle(_ context.Context, r slog.Record) error {
 	})
 	line := r.Message + rest
 	switch {
-	case r.Message == "request" && strings.HasPrefix(attrs["route"].String(), "/docs/") && h.level > slog.LevelDebug:
+	case r.Message == "request" && strings.HasPrefix(attrs["route"].String(), "/docs/") && !h.Enabled(ctx, slog.LevelDebug):
 		return nil // the page's own files
 	case r.Message == "request":
-		line = h.request(attrs)
+		line = requestLine(attrs)
 	case r.Level != slog.LevelInfo:
 		line = r.Level.String() + " " + line
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	_, err := fmt.Fprintf(h.w, "%s %s\n", r.Time.Format(time.TimeOnly), line)
 	return err
 }
 
-func (h *terminalHandler) request(attrs map[string]slog.Value) string {
-	status := attrs["status"].String()
-	if colours := map[byte]int{'2': 32, '3': 36, '4': 33, '5': 31}; h.colour {
-		status = fmt.Sprintf("\x1b[%dm%s\x1b[0m", colours[status[0]], status)
-	}
-	line := fmt.Sprintf("%s %s %s %.0fms", attrs["method"], cmp.Or(attrs["route"].String(), "-"), status, attrs["took"].Float64())
+func requestLine(attrs map[string]slog.Value) string {
+	line := fmt.Sprintf("%s %s %s %.0fms", attrs["method"], cmp.Or(attrs["route"].String(), "-"), attrs["status"], attrs["took"].Float64())
 	for _, account := range []string{"user", "target"} {
 		if id := attrs[account]; id.Kind() == slog.KindInt64 && id.Int64() != 0 {
 			line = fmt.Sprintf("%s %s %v", line, account, id)

@@ -171,6 +171,7 @@ func TestSecrets(t *testing.T) {
 		{"ADMIN_PASSWORD", "staple battery", "", func(s *settings) string { return s.adminPassword }},
 		{"NEW_PASSWORD", "staple battery", "", func(s *settings) string { return s.newPassword }},
 		{"MAIL_PASSWORD", "hunter2", "", func(s *settings) string { return s.Mail.Password }},
+		{"STDAUTH_ETCD_USERNAME", "stdauth", "", func(s *settings) string { return s.etcdUsername }},
 		{"STDAUTH_ETCD_PASSWORD", "hunter2", "STDAUTH_ETCD_USERNAME=alice", func(s *settings) string { return s.etcdPassword }},
 		{"INTROSPECT_CLIENT", "api:sixteen:bytes---", "", func(s *settings) string { return s.IntrospectID + ":" + s.IntrospectSecret }},
 	} {
@@ -289,10 +290,9 @@ func TestRefusedSettings(t *testing.T) {
 
 		{"an address of etcd without a port is refused", "-store etcd://localhost", secret, `-store: "localhost" in an etcd address is not host:port`},
 		{"a store in a file without a key is refused", "-store users.jsonl", "", "SECRET_KEY: is required with a -store that outlives the process; make one with: openssl rand -hex 32"},
-		{"an error about a missing SECRET_KEY mentions STDAUTH_SECRET_KEY if that is set", "-store users.jsonl", "STDAUTH_SECRET_KEY=" + settingsKey,
-			"SECRET_KEY: is required with a -store that outlives the process; STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"},
+		{"STDAUTH_SECRET_KEY in place of SECRET_KEY is refused", "", "STDAUTH_SECRET_KEY=" + settingsKey, "SECRET_KEY: is not set; STDAUTH_SECRET_KEY is, but the variable is SECRET_KEY"},
 		{"a key of one repeated byte is refused", "", "SECRET_KEY=" + strings.Repeat("k", 64), "SECRET_KEY: must have at least 8 different bytes"},
-		{"a key of 31 bytes is refused", "", "SECRET_KEY=" + settingsKey[:31], "SECRET_KEY: must be at least 32 bytes long; make one with: openssl"},
+		{"a key of 31 bytes is refused", "", "SECRET_KEY=" + settingsKey[:31], "SECRET_KEY: must be at least 32 bytes long"},
 		{"the key of the article is refused", "", "SECRET_KEY=your-secret-key-keep-it-safe-and-dont-share-it-with-anyone", "SECRET_KEY: is a published example"},
 		{"the key of the FastAPI tutorial is refused", "", "SECRET_KEY=09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "SECRET_KEY: is a published example"},
 		{"the key of jwt.io is refused", "", "SECRET_KEY=a-string-secret-at-least-256-bits-long", "SECRET_KEY: is a published example"},
@@ -301,24 +301,24 @@ func TestRefusedSettings(t *testing.T) {
 		{"a previous key without a key is refused", "", "SECRET_KEY_PREVIOUS=" + settingsKey, "SECRET_KEY_PREVIOUS: is useless without SECRET_KEY"},
 		{"an error about two invalid keys names SECRET_KEY", "", "SECRET_KEY=x SECRET_KEY_PREVIOUS=y", "SECRET_KEY: must be at least"},
 
-		{"demo accounts in a file are refused", "-demo -store users.jsonl", secret, "-demo: cannot be set with"},
-		{"demo accounts on every address are refused", "-demo -addr :0", "", "-demo: cannot be set with"},
-		{"demo accounts set by the variable are refused on every address", "-addr :0", "STDAUTH_DEMO=1", "-demo (STDAUTH_DEMO): cannot be set with"},
-		{"demo accounts with TLS are refused", "-demo -tls-cert " + cert + " -tls-key " + key, "", "-demo: cannot be set with -tls-cert: everybody knows"},
-		{"demo accounts behind a proxy are refused", "-demo -trusted-proxy 10.0.0.0/8", "", "-demo: cannot be set with -trusted-proxy: everybody knows"},
+		{"demo accounts in a file are refused", "-demo -store users.jsonl", secret, "-demo: requires the memory store"},
+		{"demo accounts on every address are refused", "-demo -addr :0", "", "-demo: requires the memory store"},
+		{"demo accounts set by the variable are refused on every address", "-addr :0", "STDAUTH_DEMO=1", "-demo (STDAUTH_DEMO): requires the memory store"},
+		{"demo accounts with TLS are refused", "-demo -tls-cert " + cert + " -tls-key " + key, "", "-demo: requires the memory store and a loopback -addr, without -tls-cert"},
+		{"demo accounts behind a proxy are refused", "-demo -trusted-proxy 10.0.0.0/8", "", "-demo: requires the memory store and a loopback -addr, without -tls-cert and -trusted-proxy: everybody knows"},
 		{"an error about two invalid variables names the flag that comes first", "", "STDAUTH_DEMO=perhaps STDAUTH_ACCESS_TTL=soon", "-access-ttl (STDAUTH_ACCESS_TTL): "},
 		{"a variable that is neither true nor false is refused", "", "STDAUTH_DEMO=perhaps", "-demo (STDAUTH_DEMO): "},
 		{"a flag that is neither true nor false is refused", "-demo=perhaps", "", "-demo: parse error"},
 
 		{"an admin with a slash in the username is refused", "-admin=a/b", "", "-admin: must be 1 to 64 of ASCII letters"},
-		{"an admin with an empty username is refused", "-admin=", "", "-admin: must not be empty"},
+		{"an admin with an empty username is refused", "-admin=", "", "-admin: must be 1 to 64 of ASCII letters"},
 		{"a short password of the admin is refused", "-admin root", "ADMIN_PASSWORD=short", "ADMIN_PASSWORD: must be at least 8 characters long"},
 		{"a password that contains the username of the admin is refused", "-admin administratrix", "ADMIN_PASSWORD=Administratrix", "ADMIN_PASSWORD: must not contain the username"},
 		{"a common password of the admin is refused", "-admin root", "ADMIN_PASSWORD=password123", "ADMIN_PASSWORD: is one of the most common"},
 
 		{"a password reset in memory is refused", "-reset-password ada", "", "-reset-password: requires a -store that outlives"},
 		{"a password reset of an empty username is refused", "-reset-password=", "", "-reset-password: must not be empty"},
-		{"a password reset of an unknown username is refused", "-reset-password nobody -store " + full, "", "-reset-password: nobody: not found"},
+		{"a password reset of an unknown username is refused", "-reset-password nobody -store " + full, "", "-reset-password: nobody in " + full + ": not found"},
 		{"a password reset to a short password is refused", "-reset-password ada -store " + full, "NEW_PASSWORD=short", "NEW_PASSWORD: must be at least 8 characters long"},
 
 		{"an import into memory is refused", "-import " + full, "", "-import: requires a -store that outlives"},
@@ -605,7 +605,6 @@ func TestWarningsAtTheStart(t *testing.T) {
 		{"a -session-ttl below -refresh-ttl causes a warning", "-addr 127.0.0.1:0 -session-ttl 1h", "", "-session-ttl is below -refresh-ttl"},
 		{"ADMIN_PASSWORD without -admin causes a warning", "-addr 127.0.0.1:0", "ADMIN_PASSWORD=correct-horse", "ADMIN_PASSWORD is set, but -admin is not"},
 		{"NEW_PASSWORD without -reset-password causes a warning", "-addr 127.0.0.1:0", "NEW_PASSWORD=correct-horse", "NEW_PASSWORD is set, but -reset-password is not"},
-		{"STDAUTH_SECRET_KEY causes a warning", "-addr 127.0.0.1:0", "STDAUTH_SECRET_KEY=" + settingsKey, "STDAUTH_SECRET_KEY is set, but the variable is SECRET_KEY"},
 	} {
 		s := launch(t, strings.Fields(test.args), strings.Fields(test.env)...)
 		s.stop()
@@ -854,8 +853,8 @@ func TestResetPassword(t *testing.T) {
 
 	absent := filepath.Join(t.TempDir(), "absent.jsonl")
 	status, _, stderr = runFor(t, 20*time.Second, []string{"-store", absent, "-reset-password", "ada"})
-	if _, err := os.Stat(absent); status != 2 || !strings.HasPrefix(stderr, "stdauth: -store: ") || err == nil {
-		t.Errorf("-reset-password in a file that does not exist = %d, %q, and the file exists then: %t; want 2, -store, false", status, stderr, err == nil)
+	if _, err := os.Stat(absent); status != 2 || !strings.Contains(stderr, "-reset-password: ada in "+absent+": not found") || err == nil {
+		t.Errorf("-reset-password in a file that does not exist = %d, %q, and the file exists then: %t; want 2, the path, false", status, stderr, err == nil)
 	}
 }
 
@@ -1202,10 +1201,10 @@ func TestLog(t *testing.T) {
 		args      string
 		want, not []string
 	}{
-		{"", []string{"level=INFO msg=listening url=http://127.0.0.1:", `msg="demo accounts" user="johndoe / secret" admin="admin / secret" try="curl -d username=johndoe`,
-			`msg="signing key" key="random`, "msg=request", "route=/healthz", "msg=stopping"}, nil},
+		{"", []string{"level=INFO msg=listening url=http://127.0.0.1:", `accounts="johndoe / secret (user) and admin / secret (admin)"`, `try="curl -d username=johndoe`,
+			`key="random`, "msg=request", "route=/healthz", "msg=stopping"}, nil},
 		{"-log-format json", []string{`"msg":"listening","url":"http://127.0.0.1:`, `"msg":"request"`}, []string{"msg="}},
-		{"-demo=false", []string{"msg=listening", `msg="signing key"`}, []string{"demo accounts"}},
+		{"-demo=false", []string{"msg=listening", `key="random`}, []string{"accounts=", "try="}},
 	} {
 		s := launch(t, strings.Fields(test.args))
 		s.do("GET", "/healthz", "", "")
@@ -1230,6 +1229,10 @@ func TestLog(t *testing.T) {
 		t.Errorf("run(-log-level=warn) = %d, %q, %q; want 0, nothing, nothing", status, stdout, stderr)
 	}
 }
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // TestTheEndWaitsForItsLog: the last lines of the log are not lost if its reader is slow.
 func TestTheEndWaitsForItsLog(t *testing.T) {
@@ -1358,11 +1361,7 @@ func TestSlowClients(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
-			set, err := parseSettings(nil, envOf())
-			if err != nil {
-				t.Fatal(err)
-			}
-			server := set.httpServer(handler, slog.New(slog.DiscardHandler))
+			server := newHTTPServer(handler, slog.New(slog.DiscardHandler))
 			l := newPipeListener()
 			go server.Serve(l)
 			client := l.dial()

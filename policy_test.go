@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -272,7 +271,6 @@ func TestReadmeSettings(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|").FindAllStringSubmatch(readme, -1) {
 		variables = append(variables, m[1], m[1]+"_FILE") // each row is a secret
 	}
-	variables = append(variables, "STDAUTH_ETCD_USERNAME") // which has no row
 	var asked []string
 	parseSettings(nil, func(name string) string { asked = append(asked, name); return "" })
 	asked = slices.DeleteFunc(asked, func(name string) bool { return name == "STDAUTH_SECRET_KEY" }) // read only to report the mistake
@@ -372,7 +370,7 @@ func TestPagesNumbersInProse(t *testing.T) {
 
 		fmt.Sprintf("It needs Go %s and downloads nothing", goVersion),
 		fmt.Sprintf("needs only Go %s,", goVersion),
-		fmt.Sprintf("uses %s or later", tls.VersionName(new(certificate).config().MinVersion)),
+		"uses TLS 1.2 or later", // TestTLS
 		fmt.Sprintf("runs as user ID %s.", imageUser),
 		"only its owner can read it (mode 0600)", // TestFileIsForItsOwnerOnly
 		"a start reads about 30 MB of it a second",
