@@ -53,9 +53,6 @@ func newMetrics(routes []route) *metrics {
 	} {
 		m.samples.Add(sample, 0)
 	}
-	for _, p := range problems {
-		m.samples.Add(errorSample(p.code), 0)
-	}
 	for _, r := range append(routes, route{}) { // and requests without a route
 		for class := 1; class <= 5; class++ {
 			m.samples.Add(requestSample(r.pattern, class), 0)

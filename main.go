@@ -201,6 +201,9 @@ func shutDown(server *http.Server, mailer *Mailer) {
 func newServer(config Config, store Store, tokens *Tokens, log *slog.Logger) *server {
 	s := &server{Config: config, store: store, tokens: tokens, passwords: NewPasswords(config.Iterations), shares: newShares(), log: log}
 	s.metrics = newMetrics(s.routes())
+	for _, p := range problems {
+		s.metrics.samples.Add(errorSample(p.code), 0)
+	}
 	s.metrics.gauge("stdauth_mail_queue_length", func() any { return s.mailer.Waiting() })
 	s.metrics.gauge("stdauth_hash_queue_length", func() any { return s.passwords.queue.waiting() })
 	for _, name := range []string{"stdauth_store_file_bytes", "stdauth_store_compactions_total", "stdauth_etcd_failovers_total"} {
