@@ -9,16 +9,17 @@ export const canSign = Boolean(globalThis.crypto?.subtle);
 const bytesOf = (text) => new TextEncoder().encode(text);
 const fromBase64 = (text) => Uint8Array.from(atob(text.replace(/\s/g, "").replaceAll("-", "+").replaceAll("_", "/")), (c) => c.charCodeAt(0));
 
-// algorithmOf is an alg of RFC 7518 or 8037 in the words of WebCrypto: for importing a
-// key, and for using it.
+// algorithmOf is an alg of RFC 7518, 8037 or 9864, or ML-DSA, in the words of WebCrypto: for
+// importing a key, for using it, and the kty of its JWK.
 function algorithmOf(alg) {
   const [, family, bits] = /^(HS|RS|PS|ES)(256|384|512)$/.exec(alg) ?? [];
   const hash = `SHA-${bits}`;
   if (family === "HS") return [{name: "HMAC", hash}, "HMAC"];
-  if (family === "RS") return [{name: "RSASSA-PKCS1-v1_5", hash}, "RSASSA-PKCS1-v1_5"];
-  if (family === "PS") return [{name: "RSA-PSS", hash}, {name: "RSA-PSS", saltLength: bits / 8}];
-  if (family === "ES") return [{name: "ECDSA", namedCurve: {256: "P-256", 384: "P-384", 512: "P-521"}[bits]}, {name: "ECDSA", hash}];
-  return alg === "EdDSA" ? [{name: "Ed25519"}, "Ed25519"] : [];
+  if (family === "RS") return [{name: "RSASSA-PKCS1-v1_5", hash}, "RSASSA-PKCS1-v1_5", "RSA"];
+  if (family === "PS") return [{name: "RSA-PSS", hash}, {name: "RSA-PSS", saltLength: bits / 8}, "RSA"];
+  if (family === "ES") return [{name: "ECDSA", namedCurve: {256: "P-256", 384: "P-384", 512: "P-521"}[bits]}, {name: "ECDSA", hash}, "EC"];
+  if (/^ML-DSA-(44|65|87)$/.test(alg)) return [{name: alg}, alg, "AKP"];
+  return alg === "EdDSA" || alg === "Ed25519" ? [{name: "Ed25519"}, "Ed25519", "OKP"] : [];
 }
 
 // secretsOf are the bytes that the text of an HMAC key can mean, each with how it was read.
@@ -33,7 +34,7 @@ function secretsOf(text) {
 }
 
 // keyPair imports a key of PEM or JWK. What has the private part can verify, too.
-async function keyPair(text, algorithm, usage) {
+async function keyPair(text, [algorithm, , kty], usage) {
   let jwk;
   const [, kind, body] = text.match(/-----BEGIN (PUBLIC|PRIVATE) KEY-----([^-]+)-----END/) ?? [];
   if (kind) {
@@ -41,10 +42,11 @@ async function keyPair(text, algorithm, usage) {
     jwk = await crypto.subtle.exportKey("jwk", key);
   } else {
     jwk = JSON.parse(text);
-    jwk = jwk.keys?.find(({kty}) => kty === {E: "EC", R: "RSA"}[algorithm.name[0]] || kty === "OKP") ?? jwk;
+    jwk = jwk.keys?.find((key) => key.kty === kty) ?? jwk;
   }
-  const {kty, crv, x, y, n, e, d, p, q, dp, dq, qi} = jwk;
-  return crypto.subtle.importKey("jwk", usage === "sign" ? {kty, crv, x, y, n, e, d, p, q, dp, dq, qi} : {kty, crv, x, y, n, e}, algorithm, false, [usage]);
+  const {crv, x, y, n, e, pub, d, p, q, dp, dq, qi, priv} = jwk;
+  const publicPart = {kty: jwk.kty, crv, x, y, n, e, pub, alg: kty === "AKP" ? algorithm.name : undefined};
+  return crypto.subtle.importKey("jwk", usage === "sign" ? {...publicPart, d, p, q, dp, dq, qi, priv} : publicPart, algorithm, false, [usage]);
 }
 
 // verify says whether a key makes the signature of a token: fits is true, false, or null
@@ -52,18 +54,20 @@ async function keyPair(text, algorithm, usage) {
 export async function verify(token, key) {
   const [header, payload, signature] = token.split(".");
   const alg = objectOf(header)?.alg;
-  const [algorithm, use] = algorithmOf(alg);
+  const way = algorithmOf(alg);
+  const [algorithm, use] = way;
   const refuse = (says) => ({fits: null, says});
   if (!canSign) return refuse("Browsers verify and sign only over HTTPS or on localhost.");
   if (!algorithm) return refuse(alg === "none" ? "“none” means that there is no signature to verify." : "No algorithm that this page knows.");
   try {
     const [text, mac] = [bytesOf(`${header}.${payload}`), fromBase64(signature)];
     const strict = encodeBytes(mac) === signature; // no padding or stray bits
-    const keys = algorithm.name !== "HMAC" ? [[await keyPair(key, algorithm, "verify"), ""]] :
+    const keys = algorithm.name !== "HMAC" ? [[await keyPair(key, way, "verify"), ""]] :
       await Promise.all(secretsOf(key).map(async ([bytes, how]) => [await crypto.subtle.importKey("raw", bytes, algorithm, false, ["verify"]), how]));
     for (const [it, how] of keys) if (strict && await crypto.subtle.verify(use, it, mac, text)) return {fits: true, says: `✓ The signature matches this key${how}.`};
     return {fits: false, says: "✗ The signature does not match this key."};
-  } catch {
+  } catch (error) {
+    if (error.name === "NotSupportedError") return refuse(`This browser cannot verify ${alg}.`);
     return refuse(algorithm.name === "HMAC" ? "This is not a key for HMAC." : `This is not a key for ${alg}: it takes a public key, as PEM (PUBLIC KEY) or JWK.`);
   }
 }
@@ -71,9 +75,10 @@ export async function verify(token, key) {
 // sign returns the token with the signature that a key makes.
 export async function sign(token, key) {
   const [header, payload] = token.split(".");
-  const [algorithm, use] = algorithmOf(objectOf(header)?.alg);
+  const way = algorithmOf(objectOf(header)?.alg);
+  const [algorithm, use] = way;
   if (!algorithm) throw new Error("no algorithm");
-  const it = algorithm.name === "HMAC" ? await crypto.subtle.importKey("raw", secretsOf(key)[0][0], algorithm, false, ["sign"]) : await keyPair(key, algorithm, "sign");
+  const it = algorithm.name === "HMAC" ? await crypto.subtle.importKey("raw", secretsOf(key)[0][0], algorithm, false, ["sign"]) : await keyPair(key, way, "sign");
   return `${header}.${payload}.${encodeBytes(new Uint8Array(await crypto.subtle.sign(use, it, bytesOf(`${header}.${payload}`))))}`;
 }
 
@@ -82,7 +87,7 @@ export function whyNot(alg) {
   if (alg === "HS256") return "The only algorithm that this server accepts: it makes and checks its tokens itself, so one secret is enough.";
   if (/^HS/.test(alg)) return `This server refuses ${alg}. It is no weaker than HS256, but a server that accepts one algorithm leaves nothing to choose for an attacker.`;
   if (/^[RP]S/.test(alg)) return `This server refuses ${alg}. Where it stands beside HS256, a forger can use the public key as an HMAC secret, if the server believes the header.`;
-  if (/^ES|^EdDSA$/.test(alg)) return `This server refuses ${alg}. Public keys are for tokens that others verify; here, others can ask the server (/introspect).`;
+  if (/^ES|^Ed|^ML-DSA/.test(alg)) return `This server refuses ${alg}. Public keys are for tokens that others verify; here, others can ask the server (/introspect).`;
   return alg === "none" ? "This server refuses “none”: there is no signature, so anybody can write the token." : "This server accepts HS256 only.";
 }
 
