@@ -3,7 +3,6 @@
 
 import {el, svg} from "/docs/dom.js";
 
-// inWords describes a session.
 function inWords({username, refresh, again, replayed, ended}) {
   return [`The session of ${username}: refresh token${refresh.length === 1 ? " 1." : `s 1 to ${refresh.length}, each replaced by the next.`}`,
     ...again.map((at) => `A retry of ${at + 1}, just after it was replaced, got ${at + 2} again.`),
