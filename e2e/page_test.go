@@ -154,7 +154,7 @@ func TestEndOfTheOwnSession(t *testing.T) {
 				}
 				return
 			}
-			if name := b.text("chip-name"); name != "Not signed in" {
+			if name := b.text("chip-name"); name != "Sign in" {
 				t.Errorf("the chip says %q", name)
 			}
 			for id, want := range map[string]string{
@@ -208,7 +208,7 @@ func TestWalkthroughWithoutJohndoe(t *testing.T) {
 	b.write("deleteMe", `{"password":"secret"}`)
 	b.click("#op-deleteMe button[type=submit]")
 	b.click("#op-deleteMe .ask .primary")
-	b.until(`document.getElementById("chip-name").textContent === "Not signed in"`)
+	b.until(`document.getElementById("chip-name").textContent === "Sign in"`)
 	b.click("[data-demo=johndoe]")
 	b.until(`document.getElementById("sign-in-message").textContent.includes("The demo account johndoe was deleted")`)
 	b.click("[data-step=me] > button")
@@ -461,6 +461,23 @@ func TestButtonsWaitForTheirScripts(t *testing.T) {
 	b.forgive()
 }
 
+// What is loaded when it is first opened says so until it is there, and is asked for
+// again when it could not be read.
+func TestOperationOnASlowLine(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	call(b, network.SetBlockedURLs, network.SetBlockedURLsParams{URLPatterns: []*network.BlockPattern{{URLPattern: s.URL + "/docs/operation.js", Block: true}}})
+	b.do(js(`document.querySelector("#op-readMe > summary").click()`))
+	b.until(`document.querySelector("#op-readMe > .empty")?.textContent.startsWith("This could not be read.")`)
+	call(b, network.SetBlockedURLs, network.SetBlockedURLsParams{})
+	b.do(js(`document.querySelector("#op-readMe > summary").click()`))
+	b.until(`!document.querySelector("#op-readMe > .empty")`)
+	b.do(js(`document.querySelector("#op-readMe > summary").click()`))
+	b.until(`document.querySelector("#op-readMe form")`)
+	b.forgive()
+}
+
 // Nothing that can be clicked is lower than 24 pixels, but a link in a sentence.
 func TestTargetsAreLargeEnough(t *testing.T) {
 	s := startServer(t)
@@ -521,11 +538,12 @@ func TestFiveTasksByKeyboard(t *testing.T) {
 	}
 
 	// A fetch call that changes a password.
-	b.do(js(`document.querySelector("#reference").querySelector("a").focus()`))
-	to("#filter", "")
-	b.do(chromedp.KeyEvent("password"))
-	press("#op-changeMyPassword > summary")
-	b.until(`document.querySelector("#op-changeMyPassword form")`)
+	b.do(chromedp.KeyEvent("/"))
+	b.until(`document.querySelector("#search[open]")`)
+	b.do(js(`document.querySelector("#search input").value = ""`), chromedp.KeyEvent("change my password"))
+	b.until(`document.querySelector(".found")?.textContent.includes("/users/me/password")`)
+	b.do(chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(kb.Enter))
+	b.until(`document.querySelector("#op-changeMyPassword form") && document.activeElement.matches("#op-changeMyPassword > summary")`)
 	to("#op-changeMyPassword .snippet button:nth-child(2)", "fetch")
 	b.do(js(`navigator.clipboard.writeText = async (text) => { window.copied = text; }`), chromedp.KeyEvent(kb.Enter))
 	press("#op-changeMyPassword .snippet .head > :last-child > :last-child")
@@ -557,7 +575,7 @@ func TestSignIn(t *testing.T) {
 	}
 	access := eval[string](b, `document.getElementById("raw").textContent`)
 	b.do(chromedp.KeyEvent(kb.Tab+kb.Tab), chromedp.KeyEvent(kb.Enter)) // over Refresh, to Sign out
-	b.until(`document.activeElement.id === "username" && document.getElementById("chip").innerText.includes("Not signed in")`)
+	b.until(`document.activeElement.id === "username" && document.getElementById("chip").innerText.includes("Sign in")`)
 	req, err := http.NewRequest("GET", s.URL+"/users/me/", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -600,15 +618,14 @@ func TestServerGone(t *testing.T) {
 	b.click("#sign-out")
 	b.until(`document.getElementById("sign-in-message").textContent.startsWith("The server did not respond")`)
 	again := startServer(t, "-addr", s.Addr)
-	b.click("#gone-retry")
-	b.until(`document.getElementById("gone").hidden`)
+	b.until(`document.getElementById("gone").hidden`) // it asks every few seconds
 	b.click("#ask")
 	b.until(`document.getElementById("token-source").textContent === "From before the restart: refused"`)
 	checks := eval[string](b, `document.getElementById("check-mac").className + document.getElementById("check-session").className + document.getElementById("check-mac").innerText`)
 	if strings.Contains(checks, "pass") || strings.Contains(checks, "fail") || !strings.Contains(checks, "unless SECRET_KEY is set, it is signed with a key this server does not have any more") {
 		t.Errorf("after a restart, the checks say: %s", checks)
 	}
-	b.until(`document.getElementById("chip-name").textContent === "Not signed in" && document.getElementById("sign-in-message").textContent.startsWith("The server was restarted")`)
+	b.until(`document.getElementById("chip-name").textContent === "Sign in" && document.getElementById("sign-in-message").textContent.startsWith("The server was restarted")`)
 	b.signIn("johndoe")
 	if source := eval[string](b, `document.getElementById("token-source").textContent`); source != "Your access token" {
 		t.Errorf("after signing in again, the panel shows: %s", source)
@@ -643,11 +660,16 @@ func TestFirstView(t *testing.T) {
 	for _, size := range [][2]int64{{1440, 900}, {768, 1024}, {360, 740}} {
 		b := openTab(t, size[0], size[1], "light")
 		b.open(s)
+		// What opens the search and what leads to signing in can be told at each width.
+		const shown = `(it => it.checkVisibility() && it.getBoundingClientRect().width >= 24 && it.getBoundingClientRect().right <= innerWidth)(document.querySelector("%s"))`
+		if !eval[bool](b, fmt.Sprintf(shown, "#search-open")) || !eval[bool](b, fmt.Sprintf(shown, "#chip-name")) {
+			t.Errorf("at %d, the search or the chip is not to be seen", size[0])
+		}
 		const primary = `[...document.querySelectorAll("button.primary")].filter((it) => it.checkVisibility({visibilityProperty: true}) && it.getBoundingClientRect().top < innerHeight).map((it) => it.textContent).join(" ")`
 		if got := eval[string](b, primary); got != "Sign in" {
 			t.Errorf("at %d, the primary buttons of the first view are %q", size[0], got)
 		}
-		if bars := eval[float64](b, `document.querySelector(".bar").offsetHeight + document.querySelector("#mini a").offsetHeight`); bars > 90 && size[0] == 360 {
+		if bars := eval[float64](b, `document.querySelector(".bar").offsetHeight + document.querySelector("#mini a").offsetHeight`); bars > 90 && size[0] < 1440 {
 			t.Errorf("at %d, the bars take %.0f px", size[0], bars)
 		}
 		b.signIn("johndoe")
@@ -776,6 +798,35 @@ func TestForgottenPassword(t *testing.T) {
 	}
 }
 
+// The addresses of the demo accounts are not verified, so they get no mail. The page says
+// why, and leads to what helps.
+func TestForgottenPasswordWithoutAVerifiedAddress(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.click("a[href='#forgot']")
+	b.do(chromedp.SendKeys(chromedp.CSS("#account-username"), "johndoe"+kb.Enter))
+	b.until(`document.querySelector("#account .note")?.textContent.startsWith("No mail has come. Mail about a password goes only to an address that is verified")`)
+	b.click("#account .note a[href='#request-verify']")
+	b.until(`document.getElementById("account-title").textContent === "Verify my address"`)
+}
+
+// Two refreshes in one second give the same token, and the page says why.
+func TestRefreshTwiceInOneSecond(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	b.signIn("johndoe")
+	const message = `document.getElementById("sign-in-message").textContent`
+	// Two responses are of one second more often than not: it is tried until they are.
+	b.until(`(() => {
+		if (` + message + `.startsWith("The same token again: in the same second, the same claims")) return true;
+		document.getElementById("refresh").click();
+		return false;
+	})()`)
+	b.until(`(document.getElementById("refresh").click(), ` + message + ` === "A new pair of tokens.")`)
+}
+
 // Without mail, nothing about it is offered.
 func TestWithoutMail(t *testing.T) {
 	s := startServer(t, "ADMIN_PASSWORD=staple battery", "-demo=false", "-admin", "root")
@@ -817,7 +868,7 @@ func TestSmallToken(t *testing.T) {
 	}
 }
 
-// Small and quick: at most 70 KB come over the wire before anything is opened.
+// Small and quick: at most 66,000 bytes come over the wire before anything is opened.
 func TestPageWeight(t *testing.T) {
 	s := startServer(t)
 	b := openTab(t, 1280, 900, "light")
@@ -831,8 +882,8 @@ func TestPageWeight(t *testing.T) {
 		}
 	}
 	t.Logf("%d files, %d bytes", len(sizes), sum)
-	if sum > 70_000 || sum < 20_000 {
-		t.Errorf("the first load is %d bytes, want at most 70,000: %v", sum, sizes)
+	if sum > 66_000 || sum < 20_000 {
+		t.Errorf("the first load is %d bytes, want at most 66,000: %v", sum, sizes)
 	}
 	b.open(s) // the first includes the start of the browser's renderer
 	const paint = `performance.getEntriesByName("first-contentful-paint")[0]`

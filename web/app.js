@@ -4,29 +4,32 @@
 import {isFromBefore, loadSettings, send, settings, wire} from "/docs/api.js";
 import {$, action, duration, el, say} from "/docs/dom.js";
 import {exchangeView} from "/docs/exchange.js";
-import * as account from "/docs/account.js";
 import * as reference from "/docs/reference.js";
-import * as rules from "/docs/rules.js";
-import {refresh, secondsLeft, session, signedIn, signIn, signOut, whyEnded} from "/docs/sessions.js";
+import {adopt, forget, secondsLeft, session, signedIn, whyEnded} from "/docs/sessions.js";
 import * as token from "/docs/token.js";
 import * as walkthrough from "/docs/walkthrough.js";
 
-// load asks the server what the page must know about it.
 async function load() {
   await loadSettings();
   $("demo").classList.toggle("away", !settings.demo);
   $("no-demo").classList.toggle("away", settings.demo);
   $("no-demo").replaceChildren(...settings.registration === "closed" ? ["Registration is closed: an admin creates the accounts."] :
     ["No account yet? ", el("a", {href: "#op-createUser"}, "Register one"), "."]);
+  for (const part of document.querySelectorAll("[data-mail]")) {
+    part.hidden = !settings.mail || part.matches(".card") && !settings.demo; // whose mails the page can read
+    part.classList.remove("away");
+  }
   reference.start();
 }
 
 // submit signs in, and asks the server who that is.
 async function submit(username, password, demo = false) {
   tell("Signing in …");
-  const login = await signIn(username, password.normalize("NFC")); // one password, however it is typed
+  const login = await send("POST", "/token", {form: {username, password: password.normalize("NFC")}}); // one password, however it is typed
+  if (login.status === 200) adopt(login.json);
+  const wait = login.responseHeaders["retry-after"];
   const unseen = {...login, body: login.body.replace(/password=.*/, "password=••••••••")};
-  $("sign-in-out").replaceChildren(exchangeView(unseen, {note: login.status === 200 ? "The password became two tokens." : waitWords(login)}));
+  $("sign-in-out").replaceChildren(exchangeView(unseen, {note: login.status === 200 ? "The password became two tokens." : wait ? `Try again in ${wait} s.` : ""}));
   if (login.status !== 200) {
     tell(login.gone ? "The server did not respond." : demo && login.status === 401 ?
       `The demo account ${username} was deleted, or has another password now. A restart of the server brings it back.` : login.json?.detail ?? `${login.status}`, true);
@@ -39,9 +42,6 @@ async function submit(username, password, demo = false) {
   $("signed-in-title").focus({preventScroll: true});
 }
 
-const waitWords = ({responseHeaders}) => responseHeaders["retry-after"] ? `Try again in ${responseHeaders["retry-after"]} s.` : "";
-
-// tell says how signing in or out went.
 function tell(text, bad = false) {
   $("sign-in-message").textContent = text;
   $("sign-in-message").classList.toggle("bad", bad);
@@ -51,12 +51,13 @@ action($("sign-in-button"), () => submit($("username").value, $("password").valu
 for (const button of document.querySelectorAll("[data-demo]")) action(button, () => submit(button.dataset.demo, "secret", true));
 
 action($("refresh"), async () => {
-  const {status, gone, json} = await refresh();
-  tell(status === 200 ? "Refreshed: a new pair of tokens." : gone ? "The server did not respond." : whyEnded() ? ended() : json?.detail ?? `${status}`, status !== 200);
+  const {status, gone, json} = await send("POST", "/token", {form: {grant_type: "refresh_token", refresh_token: session.refresh}});
+  tell(status === 200 ? adopt(json) : gone ? "The server did not respond." : whyEnded() ? ended() : json?.detail ?? `${status}`, status !== 200);
 });
 
 action($("sign-out"), async () => {
-  const {status, gone} = await signOut();
+  const {status, gone} = await send("POST", "/revoke", {form: {token: session.refresh}}); // so that both tokens end there, too
+  if (status === 200) forget();
   $("sign-in-out").replaceChildren();
   tell(status === 200 ? "Signed out. Both tokens are refused from now on." : gone ? "The server did not respond, so the tokens are still valid." : `${status}`, status !== 200);
   if (status === 200) $("username").focus({preventScroll: true});
@@ -65,13 +66,12 @@ action($("sign-out"), async () => {
 const ended = () => isFromBefore(session.access) ?
   "The server was restarted and does not know that session any more. Sign in again." : `That session has ended: ${whyEnded()}. Sign in again.`;
 
-// showSession says who is signed in.
 function showSession() {
   const inside = signedIn();
   document.body.classList.toggle("inside", inside);
   $("run-all").classList.toggle("primary", inside); // one primary button at a time
   $("chip").classList.toggle("on", inside);
-  $("chip-name").textContent = inside ? session.claims.username : "Not signed in";
+  $("chip-name").textContent = inside ? session.claims.username : "Sign in";
   if (inside) {
     $("who").textContent = session.claims.username;
     $("role").textContent = session.role;
@@ -105,7 +105,6 @@ wire.addEventListener("back", () => {
   say("The server is back.");
   load();
 });
-$("gone-retry").addEventListener("click", () => send("GET", "/healthz"));
 
 // The small token at the foot of a narrow screen makes way for the large one.
 new IntersectionObserver(([entry]) => $("mini").classList.toggle("away", entry.isIntersecting)).observe($("token"));
@@ -119,10 +118,16 @@ addEventListener("keydown", (event) => {
   openSearch();
 });
 
+// The rules and the forms about an account are loaded with the first that is wanted.
+const filter = async () => (await import("/docs/rules.js")).filter();
+$("rules-filter").addEventListener("input", filter);
+action($("rules-open"), filter);
+const follow = async () => { if (/^#(forgot|reset|verify|request-verify|change-password)\b/.test(location.hash)) (await import("/docs/account.js")).follow(); };
+addEventListener("hashchange", follow);
+
 showSession();
 for (const button of document.querySelectorAll("[data-wait]")) button.disabled = false; // until now nothing would have happened
 await load();
 await token.start();
 walkthrough.start();
-account.start();
-rules.start();
+await follow();

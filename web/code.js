@@ -105,7 +105,6 @@ async function open(read) {
 
 const shown = () => (whole ? view.hops : view.decisions);
 
-// showHops lists the decisions alone, or all functions.
 function showHops() {
   const indent = (element, {depth}) => { element.style.setProperty("--depth", whole ? depth : 0); return element; };
   const items = shown().map((hop, i) => {
@@ -129,13 +128,11 @@ function toggle() {
   go(Math.max(0, shown().findIndex((hop) => hop.name === name)));
 }
 
-// locate finds the source of a hop.
 async function locate(hop) {
   const [file, sentences] = Object.entries(view.book.files).find(([, sentences]) => hop.name in sentences);
   Object.assign(hop, {file, says: sentences[hop.name], code: find(await source(file), hop.name)});
 }
 
-// go shows one hop.
 function go(to) {
   const hops = shown();
   if (hops.length === 0) return;
@@ -143,7 +140,7 @@ function go(to) {
   const hop = hops[place];
   $("code-hops").querySelectorAll(".hop").forEach((item, i) => {
     item.setAttribute("aria-current", i === place ? "step" : "false");
-    if (i === place) reveal($("code-hops"), item, .4);
+    if (i === place) item.scrollIntoView({block: "nearest"});
   });
   $("code-place").textContent = `${place + 1} of ${hops.length}`;
   $("code-previous").setAttribute("aria-disabled", String(place === 0));
@@ -159,12 +156,7 @@ function go(to) {
   $("code-hop").replaceChildren(el("h3", {}, hop.name),
     el("p", {class: "time"}, el("a", {href: `/docs/source/${hop.file}`, target: "_blank"}, hop.file), `, line ${hop.code.at}`),
     el("p", {}, hop.says), pre);
-  reveal(pre, pre.querySelector(".refusing") ?? pre.querySelector(".deciding") ?? pre.firstChild, .5);
-}
-
-// reveal scrolls within a box only.
-function reveal(box, item, part) {
-  if (item.offsetTop < box.scrollTop || item.offsetTop + item.offsetHeight > box.scrollTop + box.clientHeight) box.scrollTop = item.offsetTop - box.clientHeight * part;
+  (pre.querySelector(".refusing") ?? pre.querySelector(".deciding"))?.scrollIntoView({block: "center"});
 }
 
 // panel returns the dialog, which is made when it is first needed.

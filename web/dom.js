@@ -7,7 +7,6 @@ export const $ = (id) => document.getElementById(id);
 // An attribute that is false or null is left out, a function is an event handler.
 export const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 
-// svg is el for a picture.
 export const svg = (tag, attributes, ...children) => fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
 function fill(element, attributes = {}, children) {
@@ -19,6 +18,9 @@ function fill(element, attributes = {}, children) {
   element.append(...children.filter((child) => child != null && child !== false));
   return element;
 }
+
+// block is a text of several lines, with its name above it.
+export const block = (label, ...text) => el("div", {}, el("p", {class: "label"}, label), el("pre", {tabindex: "0", role: "group", "aria-label": label}, ...text));
 
 // action gives a button, or the form that it submits, work that takes time. The button
 // keeps the focus meanwhile: it is not disabled, it only does nothing.
@@ -44,6 +46,19 @@ export function question(place, text, yes, danger = false) {
   });
 }
 
+// later fills a fold when it is first opened: most never are. What cannot be read then
+// is asked for again the next time.
+export function later(fold, make) {
+  fold.addEventListener("toggle", async () => {
+    if (!fold.open) return fold.querySelector(":scope > .empty")?.remove();
+    if (fold.children.length > 1) return undefined;
+    const wait = el("p", {class: "empty", role: "status"}, "Reading …");
+    fold.append(wait);
+    return make().then((content) => wait.replaceWith(content), () => { wait.textContent = "This could not be read. Close it, and open it again."; });
+  });
+  return fold;
+}
+
 // say speaks to screen readers. An unchanged text would not be spoken again.
 export function say(text) {
   $("live").textContent = "";
@@ -59,20 +74,21 @@ export function rfcLinks(text) {
   return number ? el("a", {href: `https://www.rfc-editor.org/rfc/rfc${number}#section-${section}`, rel: "noreferrer"}, text) : text;
 }
 
-// tokenText shows text in which tokens have their three colours.
-export function tokenText(text) {
+// marked shows text in which whatever a pattern finds becomes elements.
+export function marked(text, pattern, show) {
   const whole = new DocumentFragment();
   let end = 0;
-  for (const match of text.matchAll(/(eyJ[\w-]+)\.([\w-]*)\.([\w-]*)/g)) {
-    whole.append(text.slice(end, match.index),
-      el("span", {class: "t-header"}, match[1]), ".",
-      el("span", {class: "t-payload"}, match[2]), ".",
-      el("span", {class: "t-signature"}, match[3]));
+  for (const match of text.matchAll(pattern)) {
+    whole.append(text.slice(end, match.index), ...show(match));
     end = match.index + match[0].length;
   }
   whole.append(text.slice(end));
   return whole;
 }
+
+// tokenText shows text in which tokens have their three colours.
+export const tokenText = (text) => marked(text, /(eyJ[\w-]+)\.([\w-]*)\.([\w-]*)/g, ([, header, payload, signature]) =>
+  [el("span", {class: "t-header"}, header), ".", el("span", {class: "t-payload"}, payload), ".", el("span", {class: "t-signature"}, signature)]);
 
 // duration says a number of seconds in a few words.
 export function duration(seconds) {

@@ -2,7 +2,7 @@
 // and the way to the server's functions that answered.
 
 import {send} from "/docs/api.js";
-import {action, el, statusChip, tokenText} from "/docs/dom.js";
+import {action, block, el, statusChip, tokenText} from "/docs/dom.js";
 import {snippetView} from "/docs/snippets.js";
 
 const lines = (map) => Object.entries(map).map(([name, value]) => `${name}: ${value}`).join("\n");
@@ -12,14 +12,12 @@ const lines = (map) => Object.entries(map).map(([name, value]) => `${name}: ${va
 export function exchangeView(exchange, {expected = exchange.status, note = "", open = false, code = true} = {}) {
   const {method, path, status, headers, body, ms, gone} = exchange;
   const good = !gone && expected === status;
-  const block = (label, head, fields, text) => el("div", {},
-    el("p", {class: "label"}, label),
-    el("pre", {tabindex: "0", role: "group", "aria-label": label}, el("b", {}, head), "\n", tokenText(lines(fields) + (text ? `\n\n${text}` : ""))));
+  const message = (label, head, fields, text) => block(label, el("b", {}, head), "\n", tokenText(lines(fields) + (text ? `\n\n${text}` : "")));
   const chip = statusChip(gone ? 0 : status, !good);
   const content = el("div", {class: "content", hidden: !open},
     el("div", {class: "two"},
-      block("Request", `${method} ${path}`, headers, body),
-      block("Response", chip.textContent, exchange.responseHeaders, gone ? "The server did not respond." : pretty(exchange))),
+      message("Request", `${method} ${path}`, headers, body),
+      message("Response", chip.textContent, exchange.responseHeaders, gone ? "The server did not respond." : pretty(exchange))),
     code && snippetView(() => exchange).view);
   const fold = () => { content.hidden = head.getAttribute("aria-expanded") === "true"; head.setAttribute("aria-expanded", String(!content.hidden)); };
   const head = el("button", {type: "button", class: "exchange-head", "aria-expanded": String(open), click: fold},
@@ -42,11 +40,7 @@ function nextPage({method, token, headers: {Authorization: _, ...headers}, respo
   return button;
 }
 
-// unfold opens an exchange.
-export function unfold(view) {
-  const head = view?.querySelector(".exchange-head[aria-expanded=false]");
-  if (head) head.click();
-}
+export const unfold = (view) => view?.querySelector(".exchange-head[aria-expanded=false]")?.click();
 
 // reason says why the response is what it is: in the server's words, then in ours.
 function reason({json, status, gone}, note) {

@@ -1,7 +1,7 @@
 // Reading the server's own Go source: a file, a function in it, the colours of a line.
 
 import {load} from "/docs/api.js";
-import {el} from "/docs/dom.js";
+import {el, marked} from "/docs/dom.js";
 
 export const source = async (file) => (await load(`/docs/source/${file}`, "text")).split("\n");
 
@@ -21,14 +21,4 @@ const keywords = "break|case|chan|const|continue|default|defer|else|fallthrough|
 const pieces = new RegExp(`(//.*)|("(?:[^"\\\\]|\\\\.)*"|\`[^\`]*\`|'(?:[^'\\\\]|\\\\.)*')|\\b(${keywords})\\b`, "g");
 
 // colour returns a line of Go with its comments, strings and keywords.
-export function colour(line) {
-  const whole = new DocumentFragment();
-  let end = 0;
-  for (const match of line.matchAll(pieces)) {
-    const kind = match[1] ? "comment" : match[2] ? "string" : "keyword";
-    whole.append(line.slice(end, match.index), el("span", {class: `go-${kind}`}, match[0]));
-    end = match.index + match[0].length;
-  }
-  whole.append(line.slice(end));
-  return whole;
-}
+export const colour = (line) => marked(line, pieces, ([text, comment, string]) => [el("span", {class: `go-${comment ? "comment" : string ? "string" : "keyword"}`}, text)]);

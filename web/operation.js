@@ -2,9 +2,8 @@
 // it returns; and the rules that hold for it.
 
 import {send} from "/docs/api.js";
-import {action, el, question, say, statusChip, words} from "/docs/dom.js";
+import {action, block, el, later, question, say, statusChip, words} from "/docs/dom.js";
 import {exchangeView} from "/docs/exchange.js";
-import {rulesOf} from "/docs/rules.js";
 import {deref, examplesOf, limitsOf, shape, typeOf} from "/docs/schema.js";
 import {adopt, session, signedIn} from "/docs/sessions.js";
 import {snippetView} from "/docs/snippets.js";
@@ -18,7 +17,6 @@ export function operationForm({method, path, item, operation}, who) {
   const out = el("div", {class: "out", role: "group", "aria-label": "Response"});
   const button = el("button", {type: "submit", class: "primary"}, "Send");
 
-  // request is what Send would send now.
   const request = () => {
     const token = withToken.checked ? signedIn() ? session.access : "ACCESS_TOKEN" : "";
     return {method, path: fillIn(path, parameters, inputs), body: body?.text.value,
@@ -35,9 +33,9 @@ export function operationForm({method, path, item, operation}, who) {
     }
     const exchange = await send(method, path, {body: sent, headers, token: withToken.checked && signedIn() ? session.access : undefined});
     const isTokens = exchange.status === 200 && exchange.json?.refresh_token !== undefined;
-    if (isTokens) adopt(exchange.json);
-    body?.blame(exchange.json?.errors);
-    out.replaceChildren(exchangeView(exchange, {note: isTokens ? "This page uses these tokens from now on." : "", open: true, code: false}));
+    const said = isTokens ? `${adopt(exchange.json)} This page uses these tokens from now on.` : "";
+    for (const {name, blame} of [...inputs, ...body?.fields() ?? []]) blame(exchange.json?.errors?.find(({field}) => field === name)?.message);
+    out.replaceChildren(exchangeView(exchange, {note: said, open: true, code: false}));
     say(exchange.gone ? "The server did not respond." : `Response: ${exchange.status}, after ${Math.round(exchange.ms)} milliseconds.`);
   };
   const form = el("form", {class: "try", input: snippet.update, change: snippet.update, focusin: snippet.update},
@@ -48,7 +46,7 @@ export function operationForm({method, path, item, operation}, who) {
     out,
     fold("As code", snippet.view, true),
     fold(`Responses: ${Object.keys(operation.responses).join(", ")}`, el("div", {}, ...Object.entries(operation.responses).map(responseView))),
-    rulesOf(operationId));
+    later(el("details", {class: "fold rules"}, el("summary", {}, "Its rules, which are the server's own tests")), async () => (await import("/docs/rules.js")).rulesOf(operationId)));
   action(button, submit, form);
   return form;
 }
@@ -138,7 +136,7 @@ function bodyEditor({requestBody, operationId}) {
   }}, "As text");
   let type = types[0];
   return {
-    text, type: () => type, blame: (errors = []) => { for (const {name, blame} of fields) blame(errors.find(({field}) => field === name)?.message); },
+    text, type: () => type, fields: () => fields,
     row: el("div", {},
       el("div", {class: "head"}, el("h4", {}, "Body"), el("span", {class: "buttons"},
         choice("Example", examples.map(({summary}) => summary), (i) => fill(examples[i])),
@@ -157,6 +155,5 @@ function responseView([status, response]) {
     type && el("p", {class: "because"}, el("code", {}, Object.keys(content).join(", "))),
     headers && el("dl", {class: "schema"}, ...Object.entries(headers).flatMap(([name, header]) => [el("dt", {}, el("code", {}, name)), el("dd", {}, ...words(deref(header).description))])),
     media && shape(media.schema),
-    ...examples.map(({summary, value}) => el("div", {}, el("p", {class: "label"}, summary),
-      el("pre", {tabindex: "0", role: "group", "aria-label": summary}, typeof value === "string" ? value : JSON.stringify(value, null, 2)))));
+    ...examples.map(({summary, value}) => block(summary, typeof value === "string" ? value : JSON.stringify(value, null, 2))));
 }

@@ -1,61 +1,47 @@
 // The rules of the server, which are its tests: all of them with a filter, and those
-// of one operation. run.js tries one.
+// of one operation. It is loaded when they are first asked for. run.js tries one.
 
 import {load, settings} from "/docs/api.js";
-import {$, action, el, say} from "/docs/dom.js";
+import {$, action, el, later, say} from "/docs/dom.js";
+import {run, whyNot} from "/docs/run.js";
 
 // titleOf makes words of a test's name: "Attack JSON smuggling".
 const titleOf = (test) => test.replace(/^Test/, "").replace(/([a-z])([A-Z])|([A-Z])([A-Z][a-z])/g, "$1$3 $2$4");
 
-// rulesOf is the fold with the rules of one operation. They are read when it is
-// opened.
-export function rulesOf(operationId) {
-  const list = el("div", {});
-  const fold = el("details", {class: "fold rules"}, el("summary", {}, "Its rules, which are the server's own tests"), list);
-  fold.addEventListener("toggle", async () => {
-    if (!fold.open || list.hasChildNodes()) return;
-    const count = await fill(list, (rule) => rule.operation === operationId);
-    fold.firstChild.textContent = `Its rules, which are the server's own tests: ${count}`;
-  });
-  return fold;
+// list returns the rules that are wanted, by test, and how many there are.
+async function list(wanted) {
+  const groups = (await load("/docs/rules.json")).map(({test, rules}) => ({test, rules: rules.filter((rule) => wanted(rule, test))})).filter(({rules}) => rules.length > 0);
+  const count = groups.reduce((sum, {rules}) => sum + rules.length, 0);
+  return {count, views: groups.map((group) => groupView(group, groups.length === 1 || count <= page))};
 }
 
-// fill lists the rules that are wanted, by test. It returns how many there are.
-async function fill(list, wanted) {
-  let sections, runner;
-  try {
-    [sections, runner] = await Promise.all([load("/docs/rules.json"), import("/docs/run.js")]);
-  } catch {
-    list.replaceChildren(el("p", {class: "empty"}, "The rules could not be read. Is the server running?"));
-    return 0;
-  }
-  const groups = sections.map(({test, rules}) => ({test, rules: rules.filter((rule) => wanted(rule, test))})).filter(({rules}) => rules.length > 0);
-  const count = groups.reduce((sum, {rules}) => sum + rules.length, 0);
-  list.replaceChildren(...groups.map((group) => groupView(group, runner, groups.length === 1 || count <= page)));
-  return count;
+export async function rulesOf(operationId) {
+  const {count, views} = await list((rule) => rule.operation === operationId);
+  return el("div", {}, el("p", {class: "because"}, `${count} rules`), ...views);
 }
 
 const page = 20; // how many rules are shown at a time
 
 // groupView is the rules of one test. Those that can be run here come first.
-function groupView({test, rules}, runner, open) {
-  const runs = rules.filter((rule) => !runner.whyNot(rule, settings));
+function groupView({test, rules}, open) {
+  const runs = rules.filter((rule) => !whyNot(rule, settings));
   const all = [...runs, ...rules.filter((rule) => !runs.includes(rule))];
   const items = el("ul", {role: "list"});
   const more = el("button", {type: "button", class: "small", click: () => show()});
   function show() {
-    items.append(...all.slice(items.children.length, items.children.length + page).map((rule) => ruleView(rule, runner)));
+    items.append(...all.slice(items.children.length, items.children.length + page).map(ruleView));
     const left = all.length - items.children.length;
     more.hidden = left === 0;
     more.textContent = `Show ${Math.min(left, page)} more`;
   }
-  const group = el("details", {class: "fold rule-group", open}, el("summary", {}, `${titleOf(test)} `, el("span", {class: "because"}, `${all.length} rules, ${runs.length} can be run here`)), items, more);
-  group.addEventListener("toggle", () => { if (group.open && !items.hasChildNodes()) show(); });
-  if (open) show();
-  return group;
+  const title = el("summary", {}, `${titleOf(test)} `, el("span", {class: "because"}, `${all.length} rules, ${runs.length} can be run here`));
+  return later(el("details", {class: "fold rule-group", open}, title), async () => {
+    show();
+    return el("div", {}, items, more);
+  });
 }
 
-function ruleView(rule, {run, whyNot}) {
+function ruleView(rule) {
   const {status, said} = summary(rule.want);
   const because = whyNot(rule, settings);
   const verdict = el("p", {class: "verdict", role: "status"});
@@ -90,15 +76,16 @@ async function judge(verdict, run) {
 }
 
 // filter shows the rules that have all the words, in their sentence, request or response.
-async function filter() {
-  const value = $("rules-filter").value;
+export async function filter() {
+  const {value} = $("rules-filter");
   const words = value.toLowerCase().split(/\s+/);
-  const count = await fill($("rules-list"), (rule, test) => {
+  const found = await list((rule, test) => {
     const text = `${titleOf(test)} ${rule.rule} ${rule.do} ${rule.want} ${rule.operation ?? ""}`.toLowerCase();
     return words.every((word) => text.includes(word));
-  });
+  }).catch(() => ({count: 0, views: [el("p", {class: "empty"}, "The rules could not be read. Is the server running?")]}));
   if (value !== $("rules-filter").value) return;
-  $("rules-count").textContent = count === 0 ? "No rule matches." : count === 1 ? "1 rule" : `${count} rules`;
+  $("rules-list").replaceChildren(...found.views);
+  $("rules-count").textContent = found.count === 0 ? "No rule matches." : found.count === 1 ? "1 rule" : `${found.count} rules`;
 }
 
 // filterRules shows the rules with some words, from elsewhere on the page.
@@ -107,9 +94,4 @@ export function filterRules(words) {
   filter();
   $("rules").scrollIntoView();
   $("rules-filter").focus({preventScroll: true});
-}
-
-export function start() {
-  $("rules-filter").addEventListener("input", filter);
-  action($("rules-open"), filter);
 }

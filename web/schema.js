@@ -10,7 +10,6 @@ export async function load() {
   return description;
 }
 
-// describe lists the operations.
 export function describe() {
   return Object.entries(description.paths).flatMap(([path, item]) => ["get", "post", "put", "patch", "delete"].filter((method) => item[method])
     .map((method) => ({method: method.toUpperCase(), path, item, operation: item[method]})));
@@ -32,7 +31,6 @@ export function typeOf(schema) {
 
 const nameOf = (schema) => schema.$ref?.split("/").at(-1) ?? typeOf(schema);
 
-// limitsOf says what else holds for a value.
 export function limitsOf(schema) {
   const {enum: values, minimum, maximum, minLength, maxLength, maxItems, pattern, default: absent} = deref(schema);
   const range = (from, to, unit) => from === undefined && to === undefined ? [] :

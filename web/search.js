@@ -1,6 +1,6 @@
 // Search over operations, rules, steps and checks at once.
 
-import {load} from "/docs/api.js";
+import {load, settings} from "/docs/api.js";
 import {$, el} from "/docs/dom.js";
 import {checks} from "/docs/jwt.js";
 import {filterRules} from "/docs/rules.js";
@@ -17,7 +17,7 @@ const everyday = {
 async function all() {
   const hash = (to) => () => { location.hash = ""; location.hash = to; };
   const operations = describe().map(({method, path, operation}) => ({kind: "Operations", title: `${method} ${path}`, said: operation.summary, go: hash(`#op-${operation.operationId}`),
-    words: JSON.stringify([operation.operationId, operation.description, Object.entries(operation.responses).map(([status, it]) => [status, deref(it)])])}));
+    words: JSON.stringify([operation.operationId, operation.description, settings.callers[`${method} ${path}`], Object.entries(operation.responses).map(([status, it]) => [status, deref(it)])])}));
   const steps = [...document.querySelectorAll(".card")].map((card) => ({kind: "Steps", title: card.querySelector("h3").textContent, said: card.querySelector("p").textContent, words: "", go: hash(`#${card.id}`)}));
   const tests = checks.map(({id, title, why}) => ({kind: "Checks of a token", title, said: why, words: "", go() { $(`check-${id}`)?.querySelector("details").setAttribute("open", ""); hash("#checks-title")(); }}));
   const rules = (await load("/docs/rules.json")).flatMap(({rules}) => rules).map(({rule, do: request, want}) => ({kind: "Rules", title: rule, said: request, words: want, go: () => filterRules(rule)}));

@@ -6,7 +6,6 @@ import {payloadOf} from "/docs/jwt.js";
 
 const sessions = new Map(); // by sid
 
-// sessionOf returns the session of an access token, or undefined.
 export const sessionOf = (access) => sessions.get(payloadOf(access)?.sid);
 
 // The session that is signed in lives here, in a variable: not in localStorage or a
@@ -19,11 +18,13 @@ export const signedIn = () => session.access !== "" && whyEnded() === "";
 export const isAdmin = () => signedIn() && session.role === "admin";
 export const secondsLeft = (claims = session.claims) => claims.exp - Date.now() / 1000;
 
-// adopt makes the tokens of a response the current ones.
+// adopt makes the tokens of a response the current ones. It returns what is new.
 export function adopt(json) {
+  const same = json.access_token === session.access;
   note(json);
   const claims = payloadOf(json.access_token);
   resume({access: json.access_token, refresh: json.refresh_token, claims, role: claims.role});
+  return same ? "The same token again: in the same second, the same claims are signed, which gives the same bytes." : "A new pair of tokens.";
 }
 
 // resume makes an earlier session the current one again.
@@ -33,25 +34,6 @@ export function resume(earlier) {
 }
 
 export const forget = () => resume({access: "", refresh: "", claims: null, role: ""});
-
-export async function signIn(username, password) {
-  const login = await send("POST", "/token", {form: {username, password}});
-  if (login.status === 200) adopt(login.json);
-  return login;
-}
-
-export async function refresh() {
-  const response = await send("POST", "/token", {form: {grant_type: "refresh_token", refresh_token: session.refresh}});
-  if (response.status === 200) adopt(response.json);
-  return response;
-}
-
-// signOut tells the server, so that the tokens end there too.
-export async function signOut() {
-  const response = await send("POST", "/revoke", {form: {token: session.refresh}});
-  if (response.status === 200) forget();
-  return response;
-}
 
 // findRefresh returns the session of a refresh token, and its place among them.
 function findRefresh(token) {

@@ -1,7 +1,6 @@
 // The ten steps of the walkthrough. Each is a function that sends requests and says
 // which status is expected, and why.
 
-import {mailView} from "/docs/account.js";
 import {note, settings, wire} from "/docs/api.js";
 import {encode, payloadOf} from "/docs/jwt.js";
 import {adopt, forget, isAdmin, secondsLeft, session, sessionOf, signedIn} from "/docs/sessions.js";
@@ -54,9 +53,9 @@ const logIn = async (step) => adopt(await grant(step));
 
 // mailed waits for a mail with a link of a kind to an account, and returns its token.
 async function mailed(step, {username}, kind) {
+  const {mails, mailView} = await import("/docs/account.js");
   for (let left = 20; left > 0; left--) {
-    const mails = await (await fetch("/docs/mail.json")).json();
-    const mail = mails.findLast(({to, text}) => to === `${username}@example.com` && text.includes(`#${kind}=`));
+    const mail = (await mails()).findLast(({to, text}) => to === `${username}@example.com` && text.includes(`#${kind}=`));
     const [, token] = mail?.text.match(/#\w+=(\S+)/) ?? [];
     if (token && token !== used) {
       step.show(mailView(mail));
@@ -84,7 +83,6 @@ async function token(step) {
   return session.access;
 }
 
-// userToken is token for an account that is no admin.
 async function userToken(step) {
   if (isAdmin()) await logIn(step);
   return token(step);
@@ -183,7 +181,6 @@ export const steps = {
   },
 };
 
-// cleanUp deletes the accounts that the steps have made.
 export async function cleanUp(step) {
   for (; registered.length > 0; registered.pop()) {
     const {username, password} = registered.at(-1);

@@ -16,6 +16,7 @@ let keyFits = null; // whether the typed key makes its signature; null without a
 const verdicts = new Map(); // token -> whether the server took it, when last asked
 const made = new Map(); // tokens made here: token -> "edited", "signed" or "example"
 const raw = $("raw");
+const names = ["header", "payload", "signature"];
 const exampleKey = "a-string-secret-at-least-256-bits-long"; // jwt.io's
 
 // whose says where a token is from. Only what this server has issued, or what was
@@ -52,7 +53,6 @@ function edit(parts) {
 // clean takes a token out of what was pasted: a header, a quoted text, broken lines.
 const clean = (text) => text.replace(/^\s*(authorization:)?\s*bearer\s+/i, "").replace(/[\s"'`]/g, "");
 
-// show puts a token into the panel.
 export function show(text) {
   token = text;
   raw.textContent = token;
@@ -96,7 +96,7 @@ async function update() {
   $("ask").disabled = from === "none" || from === "foreign" || !/^[\x21-\x7e]*$/.test(token);
   $("sign").disabled = !canSign || parts.length !== 3 || $("key").value === "";
   $("mini-token").replaceChildren(...parts.slice(0, 3).flatMap((part, i) => [i > 0 ? "." : "",
-    el("span", {class: `t-${["header", "payload", "signature"][i]}`}, part.length > 8 ? `${part.slice(0, 4)}…${part.slice(-2)}` : part)]));
+    el("span", {class: `t-${names[i]}`}, part.length > 8 ? `${part.slice(0, 4)}…${part.slice(-2)}` : part)]));
   $("mini-source").textContent = $("token-source").textContent;
   const life = sessionOf(token) ?? sessionOf(session.access);
   $("session").replaceChildren(life ? picture(life) : el("p", {class: "because"}, "Sign in to see a picture of your session here: its refresh tokens, and what ends it."));
@@ -111,19 +111,14 @@ async function update() {
 function colour() {
   if (!globalThis.CSS?.highlights) return;
   raw.normalize();
-  const node = raw.firstChild;
-  const text = node?.nodeType === Node.TEXT_NODE ? node.data : "";
+  const [header, payload = "", ...rest] = (raw.firstChild?.data ?? "").split(".");
   let from = 0;
-  for (const [i, name] of ["header", "payload", "signature"].entries()) {
-    const dot = i < 2 ? text.indexOf(".", from) : -1;
-    const to = dot < 0 ? text.length : dot;
+  for (const [name, {length}] of Object.entries({header, payload, signature: rest.join(".")})) {
     const range = new Range();
-    if (from < to) {
-      range.setStart(node, from);
-      range.setEnd(node, to);
-    }
+    range.setStart(raw.firstChild ?? raw, length && from);
+    range.setEnd(raw.firstChild ?? raw, length && from + length);
     CSS.highlights.set(name, new Highlight(range));
-    from = dot < 0 ? text.length : dot + 1;
+    from += length + 1;
   }
 }
 
@@ -183,8 +178,6 @@ export function tick() {
     const isTime = ["iat", "exp", "nbf"].includes(cell.dataset.claim) && typeof at === "number";
     cell.textContent = isTime ? ` ${at <= now ? `${duration(now - at)} ago` : `In ${duration(at - now)}`}, ${clock(at)}.` : "";
   }
-  const {iat, exp} = claims;
-  $("life-left").value = exp > iat ? Math.min(1, Math.max(0, (exp - now) / (exp - iat))) : 0;
   showChecks(results(token));
 }
 
@@ -251,11 +244,9 @@ function showChecks(results) {
     row.querySelector(".mark").textContent = mark;
     row.querySelector(".unseen").textContent = ` ${words}${after ? ", but the server stopped at an earlier check" : ""}. `;
     row.querySelector(".detail").textContent = detail ? ` – ${detail}` : "";
-    const strip = $("mini-marks").querySelector(`[data-check=${id}]`);
-    strip.className = row.className;
-    strip.firstChild.textContent = mark;
     count[result]++;
   }
+  $("mini-marks").replaceChildren(...results.map(({result, after}) => el("span", {class: `${result} ${after ? "after" : ""}`}, el("span", {class: "mark"}, marks[result][0]))));
   [$("verdict").className, $("verdict").textContent] = verdictOf(results);
   $("mini-words").textContent = `The checks: ${count.pass} pass, ${count.fail} fail`;
 }
@@ -265,10 +256,9 @@ function list(checks) {
   [listed] = checks;
   const isServers = listed.id === "size";
   $("checks-title").textContent = isServers ? "The server's checks, in order" : "What any reader of a JWT should check";
-  $("mini-marks").replaceChildren(...checks.map(({id}) => el("span", {"data-check": id}, el("span", {class: "mark"}))));
   $("checks").replaceChildren(...checks.map((check) => el("li", {id: `check-${check.id}`}, el("details", {},
     el("summary", {}, el("span", {class: "mark", "aria-hidden": "true"}), el("span", {}, el("b", {}, check.title), el("span", {class: "unseen"}), el("span", {class: "detail"}))),
-    el("p", {class: "because"}, check.why, " ", el("span", {class: "rfc"}, rfcLinks(check.rfc))),
+    el("p", {class: "because"}, check.why, " ", rfcLinks(check.rfc)),
     isServers && action(el("button", {type: "button", class: "code-link"}, "The line that checks", el("span", {class: "unseen"}, ` ${check.title}`)), async () => (await import("/docs/code.js")).openCheck(check))))));
 }
 
@@ -308,7 +298,6 @@ async function example() {
 // start makes the panel work, and shows the example.
 export async function start() {
   $("raw-copy").append(copyButton(() => token, "the token"));
-  for (const [i, part] of ["header", "payload", "signature"].entries()) $(`${part}-copy`).append(copyButton(() => token.split(".")[i] ?? "", `the ${part}`));
 
   raw.addEventListener("input", () => {
     token = clean(raw.textContent);
@@ -317,8 +306,9 @@ export async function start() {
     showParts();
     update();
   });
-  for (const [i, id] of ["header", "payload"].entries()) {
-    $(id).addEventListener("input", () => {
+  for (const [i, id] of names.entries()) {
+    $(`${id}-copy`).append(copyButton(() => token.split(".")[i] ?? "", `the ${id}`));
+    $(id)?.addEventListener("input", () => { // the signature has no field
       const parts = token.split(".");
       parts[i] = encode($(id).value);
       token = raw.textContent = edit(parts);

@@ -2,10 +2,9 @@
 // they do.
 
 import {send, settings} from "/docs/api.js";
-import {$, action, duration, el, question, say} from "/docs/dom.js";
+import {$, action, block, duration, el, question, say} from "/docs/dom.js";
 import {exchangeView, unfold} from "/docs/exchange.js";
 import {picture} from "/docs/picture.js";
-import {filterRules} from "/docs/rules.js";
 import {isAdmin, resume, session, sessionOf, signedIn} from "/docs/sessions.js";
 import {cleanUp, Need, steps, Stop} from "/docs/steps.js";
 
@@ -71,7 +70,6 @@ class Card {
     this.title.setAttribute("aria-expanded", String(!folded));
   }
 
-  // stop shows why a step did not come to its end.
   stop(error) {
     this.state = error instanceof Need ? "needs" : "failed";
     if (!(error instanceof Stop)) console.error(error);
@@ -104,8 +102,7 @@ class Card {
 
   // compare shows the claims of a token before and after somebody changed them.
   compare(before, after) {
-    const list = (label, claims, other) => el("div", {}, el("p", {class: "label"}, label), el("pre", {tabindex: "0", role: "group", "aria-label": label},
-      ...Object.entries(claims).map(([name, value]) => el(other[name] === value ? "span" : "mark", {}, `${name}: ${JSON.stringify(value)}\n`))));
+    const list = (label, claims, other) => block(label, ...Object.entries(claims).map(([name, value]) => el(other[name] === value ? "span" : "mark", {}, `${name}: ${JSON.stringify(value)}\n`)));
     this.out.append(el("div", {class: "two"}, list("The payload before", before, after), list("The payload after", after, before)));
   }
 
@@ -130,7 +127,7 @@ class Card {
     // Its exp is in whole seconds, so it comes up to one earlier than this.
     for (const end = Date.now() + seconds * 1000; Date.now() < end;) {
       left.textContent = duration((end - Date.now()) / 1000);
-      await new Promise((resolve) => setTimeout(resolve, Math.min(1000, end - Date.now())));
+      await this.pause(Math.min(1000, end - Date.now()));
     }
     line.remove();
   }
@@ -158,9 +155,10 @@ const lessons = [
 ];
 
 function teach() {
+  const link = (words, work) => action(el("button", {type: "button", class: "code-link"}, words), work);
   $("lessons").append(...lessons.map(([step, sentence, words]) => el("li", {}, `${sentence} `,
-    el("button", {type: "button", class: "code-link", click: () => filterRules(words)}, "Its rules"), " ",
-    action(el("button", {type: "button", class: "code-link"}, "Its code"), async () => (await import("/docs/code.js")).openExchange(cards.find(({element}) => element.dataset.step === step).exchange)))));
+    link("Its rules", async () => (await import("/docs/rules.js")).filterRules(words)), " ",
+    link("Its code", async () => (await import("/docs/code.js")).openExchange(cards.find(({element}) => element.dataset.step === step).exchange)))));
 }
 
 // runAll runs the steps until one fails. Afterwards, whoever was signed in before is
