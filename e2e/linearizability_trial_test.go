@@ -121,7 +121,7 @@ func (tr *trial) startCopies(stores ...string) {
 func (tr *trial) startCopy(n int) {
 	tr.t.Helper()
 	env := []string{"ADMIN_PASSWORD=" + passwordText(rootPassword)}
-	tr.copies[n].Store(startCopy(tr.t, env, "-store", tr.stores[n], "-admin", "root", "-trusted-proxy", "127.0.0.1/32", "-access-ttl", "24h"))
+	tr.copies[n].Store(startCopy(tr.t, env, "-store", tr.stores[n], "-admin", "root", "-trusted-proxy", "127.0.0.1/32", "-access-ttl", "24h", "-debug-addr", "127.0.0.1:0"))
 }
 
 // run makes a number of clients use an account for each plan, one account after the other,

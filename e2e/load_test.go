@@ -436,12 +436,12 @@ func bindTo(t testing.TB, pid int, cores string) {
 }
 
 // debugURL returns the URL of the debug listener.
-func debugURL(t testing.TB, s *server) string {
+func debugURL(t testing.TB, log *output) string {
 	t.Helper()
-	_, rest, found := strings.Cut(s.log.String(), "msg=debugging metrics=")
+	_, rest, found := strings.Cut(log.String(), "msg=debugging metrics=")
 	at, _, ok := strings.Cut(rest, "/metrics")
 	if !found || !ok {
-		t.Fatalf("the server has no debug listener\n%s", s.log)
+		t.Fatalf("the server has no debug listener\n%s", log)
 	}
 	return at
 }
@@ -449,7 +449,7 @@ func debugURL(t testing.TB, s *server) string {
 // metric returns the value of a sample of /metrics. Its name includes the labels.
 func metric(t testing.TB, s *server, sample string) float64 {
 	t.Helper()
-	resp, err := http.Get(debugURL(t, s) + "/metrics")
+	resp, err := http.Get(debugURL(t, s.log) + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ import (
 // labels.
 func scrape(t testing.TB, s *server) (families map[string]*dto.MetricFamily, samples map[string]float64) {
 	t.Helper()
-	resp, err := http.Get(debugURL(t, s) + "/metrics")
+	resp, err := http.Get(debugURL(t, s.log) + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func TestMetrics(t *testing.T) {
 func TestPromtool(t *testing.T) {
 	promtool := find(t, "apt-get install prometheus", "promtool")
 	s := startServer(t, "-debug-addr", "127.0.0.1:0")
-	resp, err := http.Get(debugURL(t, s) + "/metrics")
+	resp, err := http.Get(debugURL(t, s.log) + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
