@@ -236,6 +236,13 @@ func TestConnectionsMakeRoom(t *testing.T) {
 		{"a client with few connections takes the place of one with many", 6, []step{
 			{"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.2", ""}, {"open 192.0.2.2", ""}, {"open 192.0.2.3", ""}, {"open 192.0.2.4", "a"},
 		}},
+		{"the client with the most makes room, though others have been idle longer", 8, []step{
+			{"open 192.0.2.1", ""}, {"open 192.0.2.2", ""}, {"open 192.0.2.3", ""}, {"open 192.0.2.4", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.1", ""},
+			{"busy a", ""}, {"idle a", ""}, {"open 192.0.2.5", ""}, {"open 192.0.2.6", ""}, {"open 192.0.2.7", "e"},
+		}},
+		{"of clients with equally many, the one that has been idle longest makes room", 4, []step{
+			{"open 192.0.2.1", ""}, {"open 192.0.2.2", ""}, {"open 192.0.2.3", ""}, {"busy a", ""}, {"idle a", ""}, {"open 192.0.2.4", ""}, {"open 192.0.2.5", "b"},
+		}},
 		{"an IPv6 /48 is one client", 4, []step{
 			{"open 2001:db8:1::1", ""}, {"open 2001:db8:1:2::1", ""}, {"open 2001:db8:1:3::1", "a"}, {"open 2001:db8:2::1", ""},
 		}},
