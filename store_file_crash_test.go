@@ -35,20 +35,20 @@ var (
 // TestNoCrashStateLosesWhatWasAcknowledged plays random histories on a disk that keeps
 // the promises of POSIX.
 func TestNoCrashStateLosesWhatWasAcknowledged(t *testing.T) {
-	var all history
+	all := map[string]int{}
 	for seed := range uint64(*crashHistories) {
 		h, err := playHistory(t, seed, faults{})
 		if err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
-		all.add(h)
+		h.count["batches of more than one change"] = h.disk.shared
+		for what, n := range h.count {
+			all[what] += n
+		}
 	}
-	t.Logf("%d histories of %v", *crashHistories, &all)
-	for what, n := range map[string]int{
-		"compactions": all.compactions, "power cuts": all.cuts, "kills": all.kills, "restarts": all.restarts,
-		"failed steps": all.failures, "batches of more than one change": all.shared, "refusals": all.refusals,
-	} {
-		if n == 0 {
+	t.Logf("%d histories: %v", *crashHistories, all)
+	for _, what := range []string{"compactions", "power cuts", "kills", "restarts", "failed steps", "batches of more than one change", "refusals"} {
+		if all[what] == 0 {
 			t.Errorf("the histories have no %s, want some", what)
 		}
 	}
@@ -69,7 +69,7 @@ func TestCrashStatesFindAFaultyDisk(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			for seed := range uint64(50) {
 				if h, err := playHistory(t, seed, row.faults); err != nil {
-					t.Logf("history %d, of %v: %v", seed, h, err)
+					t.Logf("history %d, of %v: %v", seed, h.count, err)
 					return
 				}
 			}
@@ -92,9 +92,8 @@ type history struct {
 	clients  []*client // with changes under way
 	seen     map[uint64]string
 
-	changes, refusals, shared, compactions, restarts, kills, cuts, failures int
-	steps, states, opened                                                   int
-	last                                                                    string // step of the disk
+	count map[string]int // what happened
+	last  string         // step of the disk
 }
 
 // A version is the model after a change, with its contents as text.
@@ -120,13 +119,13 @@ const (
 // playHistory returns an error if a power cut breaks a promise.
 func playHistory(t *testing.T, seed uint64, f faults) (h *history, err error) {
 	synctest.Test(t, func(t *testing.T) {
-		h = &history{t: t, rng: rand.New(rand.NewPCG(seed, 0)), disk: newDisk(nil), seen: map[uint64]string{}}
+		h = &history{t: t, rng: rand.New(rand.NewPCG(seed, 0)), disk: newDisk(nil), seen: map[uint64]string{}, count: map[string]int{}}
 		h.disk.faults, h.disk.stepped = f, true
 		h.versions = []version{{model: newModelStore(), text: contentsText(newModelStore(), 0)}}
 		err = h.play()
 		h.kill()
 		if err != nil {
-			err = fmt.Errorf("step %d (%s): %w", h.steps, h.last, err)
+			err = fmt.Errorf("step %d (%s): %w", h.count["steps"], h.last, err)
 		}
 	})
 	return h, err
@@ -136,7 +135,7 @@ func (h *history) play() error {
 	if err := h.open(); err != nil {
 		return err
 	}
-	for h.changes < historyLength {
+	for h.count["changes"] < historyLength {
 		if err := h.next(); err != nil {
 			return err
 		}
@@ -151,7 +150,7 @@ func (h *history) next() error {
 	case h.store.Ready(h.t.Context()) != nil:
 		return h.restart()
 	case n < 5:
-		h.kills++
+		h.count["kills"]++
 		h.kill()
 		return h.open()
 	case n < 45:
@@ -214,10 +213,10 @@ func (h *history) step() error {
 	}
 	var failure error
 	if h.rng.IntN(150) == 0 {
-		h.failures++
+		h.count["failed steps"]++
 		failure = syscall.EIO
 	}
-	h.steps++
+	h.count["steps"]++
 	h.last = h.disk.let(h.rng.IntN(n), failure)
 	synctest.Wait()
 	return h.check()
@@ -246,14 +245,14 @@ func (h *history) open() error {
 	for {
 		h.as = &process{disk: h.disk}
 		done := make(chan error, 1)
-		failures := h.failures
+		failures := h.count["failed steps"]
 		go func() {
 			var err error
 			h.store, err = openInMemory(h.t, h.as)
 			done <- err
 		}()
 		err := h.until(done)
-		if err != nil && h.failures > failures && errors.Is(err, syscall.EIO) {
+		if err != nil && h.count["failed steps"] > failures && errors.Is(err, syscall.EIO) {
 			continue // the disk failed; try again
 		}
 		if err != nil {
@@ -271,8 +270,8 @@ func (h *history) open() error {
 
 // restart closes the store and opens it again.
 func (h *history) restart() error {
-	h.restarts++
-	h.compactions += int(h.store.Metrics()["stdauth_store_compactions_total"])
+	h.count["restarts"]++
+	h.count["compactions"] += int(h.store.Metrics()["stdauth_store_compactions_total"])
 	done := make(chan error, 1)
 	go func() { done <- h.store.Close() }()
 	if err := h.until(done); err != nil && !errors.Is(err, syscall.EIO) {
@@ -292,7 +291,7 @@ func (h *history) restart() error {
 func (h *history) kill() {
 	h.disk.kill(h.as)
 	if h.store != nil {
-		h.compactions += int(h.store.Metrics()["stdauth_store_compactions_total"])
+		h.count["compactions"] += int(h.store.Metrics()["stdauth_store_compactions_total"])
 		go h.store.Close()
 	}
 	synctest.Wait()
@@ -305,7 +304,7 @@ func (h *history) cutPower() error {
 	if len(left) == 1 {
 		return h.step() // until a power cut could lose something
 	}
-	h.cuts++
+	h.count["power cuts"]++
 	h.kill()
 	after := newDisk(left[h.rng.IntN(len(left))])
 	after.faults, after.stepped, after.shared = h.disk.faults, true, h.disk.shared
@@ -335,11 +334,11 @@ func (h *history) check() error {
 		h.acknowledged(h.versions[i].number)
 	}
 	for _, files := range h.disk.leftovers(*crashBytes) {
-		h.states++
+		h.count["states"]++
 		key := maphash.String(hashSeed, files[crashFile])
 		text, ok := h.seen[key]
 		if !ok {
-			h.opened++
+			h.count["states that differ"]++
 			var err error
 			if text, err = openLeftovers(h.t, files); err != nil {
 				return fmt.Errorf("after a power cut: %w\n%s", err, showTail(files[crashFile]))
@@ -364,9 +363,9 @@ func (h *history) finished(c *client, err error) error {
 		return fmt.Errorf("%s: got error %v, want %v", c.call, err, c.want)
 	}
 	if err == nil {
-		h.changes++
+		h.count["changes"]++
 	} else {
-		h.refusals++
+		h.count["refusals"]++
 	}
 	h.acknowledged(c.version)
 	return nil
@@ -384,25 +383,6 @@ func (h *history) version(text string) int {
 
 func (h *history) unexpected(what, text string) error {
 	return fmt.Errorf("%s has none of the %d states since the last acknowledged change\n  got %s\n  acknowledged: %s", what, len(h.versions), text, h.versions[0].text)
-}
-
-func (h *history) add(other *history) {
-	h.changes += other.changes
-	h.refusals += other.refusals
-	h.shared += other.disk.shared
-	h.compactions += other.compactions
-	h.restarts += other.restarts
-	h.kills += other.kills
-	h.cuts += other.cuts
-	h.failures += other.failures
-	h.steps += other.steps
-	h.states += other.states
-	h.opened += other.opened
-}
-
-func (h *history) String() string {
-	return fmt.Sprintf("%d changes and %d refusals, with %d compactions, %d restarts, %d kills, %d power cuts and %d failures in %d steps of the disk: %d states, of which %d differ",
-		h.changes, h.refusals, h.compactions, h.restarts, h.kills, h.cuts, h.failures, h.steps, h.states, h.opened)
 }
 
 func (m *modelStore) clone() *modelStore {

@@ -3,13 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,16 +28,6 @@ func TestFileStore(t *testing.T) {
 	open := func(t *testing.T) Store { return openFile(t, storePath(t)).file }
 	testStore(t, open)
 	testStoreClock(t, open)
-}
-
-func TestFileStoreIsTheSameAfterReopening(t *testing.T) {
-	f := filledStore(t)
-	want := f.contents()
-	f = f.reopen()
-	wantEqual(t, "the store opened again", f.contents(), want)
-	if got := f.create(newUser("next")).ID; got != 6 {
-		t.Errorf("CreateUser = ID %d, want 6: the deleted account had 5", got)
-	}
 }
 
 // TestFileStoreRandomOperations makes random calls to the store and to a model, with
@@ -102,10 +89,7 @@ func TestFileOfTheFirstVersion(t *testing.T) {
 
 func TestFileWrittenByHandNeedsNoChecksums(t *testing.T) {
 	path := storePath(t)
-	write(t, path, fileHeader+`
-{"id":3,"user":{"id":3,"username":"anna","role":"admin","created_at":"2026-01-02T03:04:05Z","password_hash":"x"}}
-{"last_id": 8}
-`[1:])
+	write(t, path, fileHeader+strings.NewReplacer(`"id":1`, `"id":3`, `"role":"user"`, `"role":"admin"`).Replace(annaLine)+`{"last_id": 8}`+"\n")
 	f := openFile(t, path)
 	want := User{ID: 3, Username: "anna", Role: RoleAdmin, CreatedAt: longAgo, PasswordHash: "x"}
 	wantEqual(t, "Users", f.users(0, 10), []User{want})
@@ -167,6 +151,7 @@ func TestTornLastLineIsDropped(t *testing.T) {
 	check("zero bytes in the middle of a line without its end", zeros[:len(zeros)-1])
 	clear(zeros[:len(zeros)-1])
 	check("zero bytes up to the line end", zeros)
+	check("zero bytes in place of a whole buffer", []byte(strings.Repeat("\x00", maxLine)+"the end of a line\"}\n"))
 
 	f = openFile(t, f.path)
 	if got := f.create(newUser("next")).ID; got != 6 {
@@ -176,43 +161,35 @@ func TestTornLastLineIsDropped(t *testing.T) {
 	wantEqual(t, "the store with a new line in place of the torn one", f.reopen().contents(), want)
 }
 
+const (
+	annaLine  = `{"id":1,"user":{"id":1,"username":"anna","role":"user","created_at":"2026-01-02T03:04:05Z","password_hash":"x"}}` + "\n"
+	loginLine = `{"id":1,"session":{"id":"S1","user_id":1,"generation":1,"created_at":"2026-01-02T03:04:05Z",` +
+		`"last_used_at":"2026-01-02T03:04:05Z","expires_at":"9999-01-02T03:04:05Z"}}` + "\n"
+)
+
 // TestLastLineWithoutItsEndIsKept: a text editor may leave out the end of the last line.
 func TestLastLineWithoutItsEndIsKept(t *testing.T) {
-	anna := `{"id":1,"user":{"id":1,"username":"anna","role":"user","created_at":"2026-01-02T03:04:05Z","password_hash":"x"}}`
-	var u User
-	wantErr(t, "Unmarshal", json.Unmarshal([]byte(anna[len(`{"id":1,"user":`):len(anna)-1]), &u), nil)
-	ours, err := appendLine(nil, change{ID: 1, User: &u}, false)
-	wantErr(t, "appendLine", err, nil)
+	anna, ours := strings.TrimSuffix(annaLine, "\n"), strings.TrimSuffix(checkedLine(t, "anna", 1, false), "\n")
 	ben := strings.NewReplacer(`"id":1`, `"id":2`, "anna", "ben").Replace(anna)
 	for _, row := range []struct {
 		name, file string
-		want       int // accounts, or -1 if the file is refused
+		want       int // accounts
 		after      string
 	}{
-		{"a last line with a checksum is kept", fileHeader + strings.TrimSpace(string(ours)), 1, fileHeader + string(ours)},
+		{"a last line with a checksum is kept", fileHeader + ours, 1, fileHeader + ours + "\n"},
 		{"a last line without a checksum is kept", fileHeader + anna, 1, fileHeader + anna + "\n"},
 		{"a last line after others is kept", fileHeader + anna + "\n" + ben, 2, fileHeader + anna + "\n" + ben + "\n"},
 		{"a last line with half of a CRLF is kept", fileHeader + anna + "\r", 1, fileHeader + anna + "\r\n"},
 		{"a last line followed by spaces is kept", fileHeader + anna + "  ", 1, fileHeader + anna + "  \n"},
 		{"a last line without its last byte is dropped", fileHeader + anna[:len(anna)-1], 0, fileHeader},
-		{"a last line with a wrong checksum is dropped", fileHeader + strings.Replace(strings.TrimSpace(string(ours)), "anna", "Anna", 1), 0, fileHeader},
-		{"a last line that is no change is refused", fileHeader + anna + "\n" + anna + "\n" + `{"id":9,"ended":"S1"}`, -1, ""},
+		{"a last line with a wrong checksum is dropped", fileHeader + strings.Replace(ours, "anna", "Anna", 1), 0, fileHeader},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			path := storePath(t)
 			write(t, path, row.file)
 			imported, importErr := ReadFileStore(t.Context(), path)
-			f, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
-			if row.want < 0 {
-				if err == nil || importErr == nil || !strings.Contains(err.Error(), "line 4: no account has the ID 9") {
-					t.Errorf("OpenFileStore: got error %v, and ReadFileStore %v", err, importErr)
-				}
-				wantEqual(t, "the file", read(t, path), row.file)
-				return
-			}
-			wantErr(t, "OpenFileStore", err, nil)
-			wantEqual(t, "accounts", len(testedStore{f, t}.users(0, 10)), row.want)
-			wantErr(t, "Close", f.Close(), nil)
+			f := openFile(t, path)
+			wantEqual(t, "accounts", len(f.users(0, 10)), row.want)
 			wantEqual(t, "the file", read(t, path), row.after)
 			if row.want == 0 {
 				if importErr == nil {
@@ -222,19 +199,27 @@ func TestLastLineWithoutItsEndIsKept(t *testing.T) {
 			}
 			wantErr(t, "ReadFileStore", importErr, nil)
 			wantEqual(t, "imported accounts", len(testedStore{imported, t}.users(0, 10)), row.want)
-			again := openFile(t, path)
-			again.create(newUser("next"))
-			want := again.contents()
-			wantEqual(t, "the store with another line, opened again", again.reopen().contents(), want)
+			f.create(newUser("next"))
+			want := f.contents()
+			wantEqual(t, "the store with another line, opened again", f.reopen().contents(), want)
 		})
 	}
+}
+
+// checkedLine returns the line of a new account, as the store writes it.
+func checkedLine(t testing.TB, name string, id int64, shared bool) string {
+	t.Helper()
+	u := newUser(name)
+	u.ID = id
+	b, err := appendLine(nil, change{ID: id, User: &u}, shared)
+	wantErr(t, "appendLine", err, nil)
+	return string(b)
 }
 
 // TestFileThatAnEditorSaved: line ends and byte order marks of other systems, at every
 // place of a file.
 func TestFileThatAnEditorSaved(t *testing.T) {
 	const (
-		anna = `{"id":1,"user":{"id":1,"username":"anna","role":"user","created_at":"2026-01-02T03:04:05Z","password_hash":"x"}}` + "\n"
 		mark = "begins with a byte order mark; save the file as UTF-8 without one"
 		crlf = "ends in CRLF; save the file with LF as line ends"
 	)
@@ -251,10 +236,10 @@ func TestFileThatAnEditorSaved(t *testing.T) {
 		"a file of ours with CRLF is refused":                   {strings.ReplaceAll(ours, "\n", "\r\n"), "line 2: an editor has changed it: it " + crlf},
 		"a file of ours with a byte order mark is refused":      {"\ufeff" + ours, "line 1: an editor has changed it: it " + mark},
 		"a file in UTF-16 is refused":                           {utf16.String(), "line 1: an editor has changed it: it " + mark},
-		"a file written by hand with CRLF is read":              {strings.ReplaceAll(fileHeader+anna+`{"last_id":8}`+"\n", "\n", "\r\n"), ""},
-		"a file written by hand with CRLF and no end is read":   {strings.ReplaceAll(fileHeader+anna+`{"last_id":8}`, "\n", "\r\n"), ""},
-		"a header with CRLF is read":                            {strings.ReplaceAll(fileHeader, "\n", "\r\n") + anna, ""},
-		"a hand-written line with a byte order mark is refused": {fileHeader + "\ufeff" + anna, "line 2: an editor has changed it: it " + mark},
+		"a file written by hand with CRLF is read":              {strings.ReplaceAll(fileHeader+annaLine+`{"last_id":8}`+"\n", "\n", "\r\n"), ""},
+		"a file written by hand with CRLF and no end is read":   {strings.ReplaceAll(fileHeader+annaLine+`{"last_id":8}`, "\n", "\r\n"), ""},
+		"a header with CRLF is read":                            {strings.ReplaceAll(fileHeader, "\n", "\r\n") + annaLine, ""},
+		"a hand-written line with a byte order mark is refused": {fileHeader + "\ufeff" + annaLine, "line 2: an editor has changed it: it " + mark},
 	} {
 		t.Run(name, func(t *testing.T) { wantStart(t, row.file, row.want) })
 	}
@@ -273,41 +258,37 @@ func TestFileThatAnEditorSaved(t *testing.T) {
 	}
 }
 
-// wantStart opens a store on a file. It wants an error and an unchanged file, or no error.
+// wantStart opens a store on a file. It wants no error, or an error and an unchanged file,
+// and a file that is not the store's beside it.
 func wantStart(t *testing.T, file, want string) {
 	t.Helper()
 	path := storePath(t)
 	write(t, path, file)
-	f, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
 	if want == "" {
-		wantErr(t, "OpenFileStore", err, nil)
-		before := testedStore{f, t}.contents()
-		wantErr(t, "Close", f.Close(), nil)
-		wantEqual(t, "the store opened again", openFile(t, path).contents(), before)
+		f := openFile(t, path)
+		before := f.contents()
+		wantEqual(t, "the store opened again", f.reopen().contents(), before)
 		return
 	}
+	write(t, path+".new", "somebody else's")
+	f, err := openQuietly(t, path)
 	if err == nil {
 		f.Close()
 	}
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("OpenFileStore: got error %v, want %q", err, want)
 	}
-	wantEqual(t, "the file", read(t, path), file)
 	if _, err := ReadFileStore(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("ReadFileStore: got error %v, want %q", err, want)
 	}
+	wantEqual(t, "the file", read(t, path), file)
+	wantEqual(t, "the file beside it", read(t, path+".new"), "somebody else's")
 }
 
 // TestTornLinesThatSharedASync: the sectors of a write reach the disk in any order. Of
 // lines that were written together, the first may be missing and the others complete.
 func TestTornLinesThatSharedASync(t *testing.T) {
-	line := func(name string, id int64, shared bool) string {
-		u := newUser(name)
-		u.ID = id
-		b, err := appendLine(nil, change{ID: id, User: &u}, shared)
-		wantErr(t, "appendLine", err, nil)
-		return string(b)
-	}
+	line := func(name string, id int64, shared bool) string { return checkedLine(t, name, id, shared) }
 	zeros := func(text string, from, to int) string {
 		return text[:from] + strings.Repeat("\x00", to-from) + text[to:]
 	}
@@ -329,16 +310,12 @@ func TestTornLinesThatSharedASync(t *testing.T) {
 		{"a damaged first line without zero bytes is refused", strings.Replace(first, "ben", "Ben", 1) + second + third, 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			path := storePath(t)
-			write(t, path, before+row.tail)
 			if row.want == 0 {
-				_, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
-				if err == nil || !strings.Contains(err.Error(), "line 3: ") {
-					t.Errorf("OpenFileStore: got error %v, want one about line 3", err)
-				}
-				wantEqual(t, "the file", read(t, path), before+row.tail)
+				wantStart(t, before+row.tail, "line 3: ")
 				return
 			}
+			path := storePath(t)
+			write(t, path, before+row.tail)
 			f := openFile(t, path)
 			wantEqual(t, "accounts", len(f.users(0, 10)), row.want)
 			f.create(newUser("next"))
@@ -378,7 +355,7 @@ func TestDamageStopsTheStart(t *testing.T) {
 		damaged[i] ^= 0x01
 		call := fmt.Sprintf("line %d, byte %d damaged: %q", line, i-start, damaged[start:i+1])
 		write(t, f.path, string(damaged))
-		again, err := OpenFileStore(t.Context(), f.path, testLife, slog.New(slog.DiscardHandler))
+		again, err := openQuietly(t, f.path)
 		switch {
 		case err == nil && line > 1 && i-start >= 2 && i-start <= 4:
 			// Only the name "crc" is outside of the checksum. A line without it
@@ -405,11 +382,9 @@ func TestDamageStopsTheStart(t *testing.T) {
 }
 
 func TestUnusableFilesAreRefusedAndLeftAlone(t *testing.T) {
-	const (
-		anna  = `{"id":1,"user":{"id":1,"username":"anna","role":"user","created_at":"2026-01-02T03:04:05Z","password_hash":"x"}}` + "\n"
-		login = `{"id":1,"session":{"id":"S1","user_id":1,"generation":1,"created_at":"2026-01-02T03:04:05Z","last_used_at":"2026-01-02T03:04:05Z","expires_at":"2026-01-02T03:04:05Z"}}` + "\n"
-	)
-	more := func(old, new string) string { return fileHeader + anna + strings.Replace(anna, old, new, 1) + login }
+	more := func(old, new string) string {
+		return fileHeader + annaLine + strings.Replace(annaLine, old, new, 1) + loginLine
+	}
 	for _, row := range []struct{ name, file, want string }{
 		{"a file of a later version is refused", `{"format":"stdauth","version":2}` + "\n", "line 1: written by another version"},
 		{"a file of another program is refused", "Dear diary,\n", "line 1: not a file of stdauth"},
@@ -417,59 +392,43 @@ func TestUnusableFilesAreRefusedAndLeftAlone(t *testing.T) {
 		{"a file of another program of one long line is refused", strings.Repeat("x", 2*maxLine), "line 1: not a file of stdauth"},
 		{"a file of zero bytes is refused", strings.Repeat("\x00", 2*maxLine), "line 1: not a file of stdauth"},
 		{"a header with a trailing space is refused", strings.TrimSpace(fileHeader) + " \n", "line 1: "},
-		{"a file without a header is refused", anna + login, "line 1: not a file of stdauth"},
+		{"a file without a header is refused", annaLine + loginLine, "line 1: not a file of stdauth"},
 
-		{"an empty line is refused", fileHeader + anna + "\n" + login, "line 3: "},
-		{"a line that is not JSON is refused", fileHeader + anna + "johndoe\n" + login, "line 3: "},
-		{"a line without a change is refused", fileHeader + anna + "{}\n" + login, "line 3: "},
-		{"a line of more than 64 KiB is refused", fileHeader + anna + strings.Repeat(" ", maxLine) + login, "line 3: "},
-		{"zero bytes in the middle of the file are refused", fileHeader + anna + "\x00\x00\x00\n" + login, "line 3: "},
-		{"a complete last line that is not JSON is refused", fileHeader + anna + "johndoe\n", "line 3: "},
+		{"an empty line is refused", fileHeader + annaLine + "\n" + loginLine, "line 3: "},
+		{"a line that is not JSON is refused", fileHeader + annaLine + "johndoe\n" + loginLine, "line 3: "},
+		{"a line without a change is refused", fileHeader + annaLine + "{}\n" + loginLine, "line 3: "},
+		{"a line of more than 64 KiB is refused", fileHeader + annaLine + strings.Repeat(" ", maxLine) + loginLine, "line 3: "},
+		{"zero bytes in the middle of the file are refused", fileHeader + annaLine + "\x00\x00\x00\n" + loginLine, "line 3: "},
+		{"a last line without an end that is no change is refused", fileHeader + annaLine + annaLine + `{"id":9,"ended":"S1"}`, "line 4: no account has the ID 9"},
+		{"a checksum of nine digits is refused", fileHeader + strings.Replace(checkedLine(t, "anna", 1, false), crcOpening, crcOpening+"1", 1), "line 2: the checksum"},
+		{"a complete last line that is not JSON is refused", fileHeader + annaLine + "johndoe\n", "line 3: "},
 
-		{"an account without an ID is refused", fileHeader + strings.ReplaceAll(anna, `"id":1,`, "") + anna + login, "line 2: not a change"},
-		{"a line of an ID alone is refused", fileHeader + anna + `{"id":1}` + "\n" + login, "line 3: not a change"},
-		{"a last line that is too long and has no end is refused", fileHeader + anna + strings.Repeat(" ", 2*maxLine), "line 3: "},
+		{"an account without an ID is refused", fileHeader + strings.ReplaceAll(annaLine, `"id":1,`, "") + annaLine + loginLine, "line 2: not a change"},
+		{"a line of an ID alone is refused", fileHeader + annaLine + `{"id":1}` + "\n" + loginLine, "line 3: not a change"},
+		{"a last line that is too long and has no end is refused", fileHeader + annaLine + strings.Repeat(" ", 2*maxLine), "line 3: "},
 
-		{"an ID not above the last one is refused", fileHeader + `{"last_id":1}` + "\n" + anna + login, "line 3: the ID 1 is not above"},
-		{"an ID below 1 is refused", fileHeader + strings.ReplaceAll(anna, `"id":1`, `"id":-1`) + login, "line 2: not a change"},
-		{"a username of two accounts is refused", fileHeader + anna + strings.ReplaceAll(anna, `"id":1`, `"id":2`) + login, "line 3: username already registered"},
+		{"an ID not above the last one is refused", fileHeader + `{"last_id":1}` + "\n" + annaLine + loginLine, "line 3: the ID 1 is not above"},
+		{"an ID below 1 is refused", fileHeader + strings.ReplaceAll(annaLine, `"id":1`, `"id":-1`) + loginLine, "line 2: not a change"},
+		{"a username of two accounts is refused", fileHeader + annaLine + strings.ReplaceAll(annaLine, `"id":1`, `"id":2`) + loginLine, "line 3: username already registered"},
 		{"a line that changes a username is refused", more("anna", "ben"), "line 3: an account does not change its name"},
-		{"an invalid username is refused", fileHeader + strings.Replace(anna, "anna", "an na", 1) + login, "line 2: not an account"},
+		{"an invalid username is refused", fileHeader + strings.Replace(annaLine, "anna", "an na", 1) + loginLine, "line 2: not an account"},
 		{"an unknown role is refused", more(`"role":"user"`, `"role":"root"`), "line 3: not an account"},
 		{"a line with two different IDs is refused", more(`"id":1,"username"`, `"id":2,"username"`), "line 3: not an account"},
-		{"a session without an account is refused", fileHeader + login + anna, "line 2: no account has the ID 1"},
-		{"a session with the ID of another account is refused", fileHeader + anna + strings.Replace(login, `"user_id":1`, `"user_id":2`, 1) + login, "line 3: not a session"},
-		{"a session without an ID is refused", fileHeader + anna + strings.Replace(login, "S1", "", 1) + login, "line 3: not a session"},
+		{"a session without an account is refused", fileHeader + loginLine + annaLine, "line 2: no account has the ID 1"},
+		{"a session with the ID of another account is refused", fileHeader + annaLine + strings.Replace(loginLine, `"user_id":1`, `"user_id":2`, 1) + loginLine, "line 3: not a session"},
+		{"a session without an ID is refused", fileHeader + annaLine + strings.Replace(loginLine, "S1", "", 1) + loginLine, "line 3: not a session"},
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			path := storePath(t)
-			write(t, path, row.file)
-			write(t, path+".new", "somebody else's")
-			f, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
-			if err == nil {
-				f.Close()
-			}
-			if err == nil || !strings.Contains(err.Error(), row.want) {
-				t.Errorf("OpenFileStore: got error %v, want %q", err, row.want)
-			}
-			_, err = ReadFileStore(t.Context(), path)
-			if err == nil || !strings.Contains(err.Error(), row.want) {
-				t.Errorf("ReadFileStore: got error %v, want %q", err, row.want)
-			}
-			wantEqual(t, "the file", read(t, path), row.file)
-			wantEqual(t, "the file beside it", read(t, path+".new"), "somebody else's")
-		})
+		t.Run(row.name, func(t *testing.T) { wantStart(t, row.file, row.want) })
 	}
-	t.Run("a directory is refused", func(t *testing.T) {
-		if f, err := OpenFileStore(t.Context(), t.TempDir(), testLife, slog.New(slog.DiscardHandler)); err == nil {
+	for name, path := range map[string]string{
+		"a directory is refused":                               t.TempDir(),
+		"a file in a directory that does not exist is refused": filepath.Join(t.TempDir(), "none", "users.jsonl"),
+	} {
+		if f, err := openQuietly(t, path); err == nil {
 			f.Close()
-			t.Error("OpenFileStore of a directory succeeded")
+			t.Errorf("%s: OpenFileStore succeeded", name)
 		}
-	})
-	t.Run("a file in a directory that does not exist is refused", func(t *testing.T) {
-		_, err := OpenFileStore(t.Context(), filepath.Join(t.TempDir(), "none", "users.jsonl"), testLife, slog.New(slog.DiscardHandler))
-		wantErr(t, "OpenFileStore", err, os.ErrNotExist)
-	})
+	}
 }
 
 // TestFileStoreRefusesWhatItCouldNotReplay: a change that could not be read again is not
@@ -481,17 +440,14 @@ func TestFileStoreRefusesWhatItCouldNotReplay(t *testing.T) {
 		name   string
 		change func() error
 	}{
-		{"an account without a username is refused", func() error { _, err := f.CreateUser(t.Context(), Caller{}, newUser("")); return err }},
+		{"an account without a username is refused", func() error { return f.tryCreate("") }},
 		{"an account without a role is refused", func() error {
 			u := newUser("norole")
 			u.Role = ""
 			_, err := f.CreateUser(t.Context(), Caller{}, u)
 			return err
 		}},
-		{"a full name over 64 KiB is refused", func() error {
-			_, err := f.UpdateUser(t.Context(), Caller{}, 1, func(u *User) error { u.FullName = strings.Repeat("x", maxLine); return nil })
-			return err
-		}},
+		{"a full name over 64 KiB is refused", func() error { return f.tryUpdate(1, func(u *User) { u.FullName = strings.Repeat("x", maxLine) }) }},
 		{"a user agent over 64 KiB is refused", func() error {
 			s := newSession(f.user(1))
 			s.UserAgent = strings.Repeat("x", maxLine)
@@ -536,6 +492,10 @@ func TestLongestLine(t *testing.T) {
 	if err == nil || !bytes.Equal(after, lines) {
 		t.Errorf("appendLine of %d bytes: error %v and %d bytes, want an error and the %d before it", maxLine+1, err, len(after), len(lines))
 	}
+	after, err = appendLine(lines, change{ID: 1, User: &User{CreatedAt: longAgo.AddDate(8000, 0, 0)}}, false)
+	if err == nil || !bytes.Equal(after, lines) {
+		t.Errorf("appendLine of the year 10026: error %v and %d bytes, want an error and the %d before it", err, len(after), len(lines))
+	}
 }
 
 func TestOneFileHasOneStore(t *testing.T) {
@@ -546,7 +506,7 @@ func TestOneFileHasOneStore(t *testing.T) {
 		link = f.path
 	}
 	for _, path := range []string{f.path, link} {
-		_, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
+		_, err := openQuietly(t, path)
 		wantErr(t, "OpenFileStore of a file in use, by "+filepath.Base(path), err, errLocked)
 	}
 	f.create(newUser("johndoe2")) // the open store still works
@@ -570,7 +530,7 @@ const childOpens = "STDAUTH_TEST_CHILD_OPENS"
 
 func TestOneFileHasOneProcess(t *testing.T) {
 	if path := os.Getenv(childOpens); path != "" {
-		f, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
+		f, err := openQuietly(t, path)
 		fmt.Printf("the child got: %v\n", err)
 		if err == nil {
 			f.Close()
@@ -592,82 +552,53 @@ func TestOneFileHasOneProcess(t *testing.T) {
 	child("<nil>")
 }
 
-// TestClockSetBackBetweenStarts: the clock was ahead when a token was replaced, so how long ago that was is unknown.
-// The token is refused, and its session goes on, but not for longer than one of now.
+// TestClockSetBackBetweenStarts: the clock was ahead when a session was refreshed. A start
+// ends no session that is live by the clock of now, and lets none last for longer.
 func TestClockSetBackBetweenStarts(t *testing.T) {
-	path := storePath(t)
-	f := openFile(t, path)
-	u := f.create(newUser("johndoe"))
-	s := f.login(u)
-	s.Generation, s.LastUsedAt, s.ExpiresAt = 2, s.LastUsedAt.Add(40*time.Hour), s.ExpiresAt.Add(40*time.Hour)
-	_, _, err := f.UpdateSession(t.Context(), u.ID, s.ID, func(session *Session, _ User) error { *session = s; return nil })
+	f := openFile(t, storePath(t))
+	john, jane := f.create(newUser("john")), f.create(newUser("jane"))
+	ahead, live := f.login(john), f.login(jane)
+	_, _, err := f.UpdateSession(t.Context(), john.ID, ahead.ID, func(s *Session, _ User) error {
+		s.LastUsedAt, s.ExpiresAt = s.LastUsedAt.Add(40*time.Hour), s.ExpiresAt.Add(40*time.Hour)
+		return nil
+	})
 	wantErr(t, "UpdateSession", err, nil)
-	f.close()
-
-	f = openFile(t, path)
-	_, _, err = f.UpdateSession(t.Context(), u.ID, s.ID, func(s *Session, _ User) error { return s.Rotate(1, time.Now(), testLife) })
-	wantErr(t, "a refresh with a token that was replaced in 40 hours", err, ErrNotFound)
-	got := f.sessions(u.ID)
-	if len(got) != 1 || time.Until(got[0].ExpiresAt) > testLife.Idle {
+	f = f.reopen()
+	wantEqual(t, "the other sessions", f.sessions(jane.ID), []Session{live})
+	if got := f.sessions(john.ID); len(got) != 1 || time.Until(got[0].ExpiresAt) > testLife.Idle {
 		t.Errorf("the sessions are %v, want one that lasts for %v at most", got, testLife.Idle)
 	}
 }
 
 func TestFailedDiskEndsAllChanges(t *testing.T) {
-	broken := errors.New("input/output error")
-	rows := []struct {
+	type row struct {
 		name string
-		disk func(file) file
+		fail func(f openedFile)
 		want error
-	}{
-		{"a failed write ends all changes", func(a file) file { return failingDisk{a, broken, nil} }, broken},
-		{"a failed sync ends all changes", func(a file) file { return failingDisk{a, nil, broken} }, broken},
+	}
+	rows := []row{
+		{"a failed write ends all changes", func(f openedFile) { f.watch(failing("write")) }, errFaulty},
+		{"a failed sync ends all changes", func(f openedFile) { f.watch(failing("sync")) }, errFaulty},
 	}
 	for _, room := range []int{0, 1, 40, 200} {
-		rows = append(rows, struct {
-			name string
-			disk func(file) file
-			want error
-		}{
-			fmt.Sprintf("a disk that is full after %d bytes ends all changes", room),
-			func(a file) file { return &fullDisk{a, room} },
-			syscall.ENOSPC,
-		})
+		full := func(f openedFile) { f.file.file = &fullDisk{f.file.file, room} }
+		rows = append(rows, row{fmt.Sprintf("a disk that is full after %d bytes ends all changes", room), full, syscall.ENOSPC})
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			f := filledStore(t)
 			before := f.contents()
 			u, session := f.user(2), f.sessions(2)[0]
-			f.file.file = row.disk(f.file.file)
+			row.fail(f)
 
-			_, err := f.CreateUser(t.Context(), Caller{}, newUser("unlucky"))
-			wantErr(t, "the first change after the disk failed", err, row.want)
-			for call, change := range map[string]func() error{
-				"CreateUser": func() error { _, err := f.CreateUser(t.Context(), Caller{}, newUser("later")); return err },
-				"UpdateUser": func() error {
-					_, err := f.UpdateUser(t.Context(), Caller{}, 2, func(u *User) error { u.Epoch++; return nil })
-					return err
-				},
-				"DeleteUser":    func() error { return f.DeleteUser(t.Context(), Caller{}, 3) },
-				"CreateSession": func() error { return errOf(f.CreateSession(t.Context(), newSession(u))) },
-				"EndSession":    func() error { return f.EndSession(t.Context(), Caller{}, 2, session.ID) },
-				"EndSessions":   func() error { return f.EndSessions(t.Context(), Caller{}, 2, "") },
-				"UpdateSession": func() error {
-					_, _, err := f.UpdateSession(t.Context(), 2, session.ID, func(s *Session, _ User) error { s.Generation++; return nil })
-					return err
-				},
-				"UpdateSession that changes nothing": func() error {
-					_, _, err := f.UpdateSession(t.Context(), 2, session.ID, func(*Session, User) error { return nil })
-					return err
-				},
-				"Ready": func() error { return f.Ready(t.Context()) },
-			} {
-				wantErr(t, call+" after the failure", change(), ErrUnavailable)
+			wantErr(t, "the first change after the disk failed", f.tryCreate("unlucky"), row.want)
+			for _, way := range changesOfAll {
+				wantErr(t, way.name+" after the failure", way.change(f.Store, Caller{}, u, session), ErrUnavailable)
 			}
+			_, _, err := f.UpdateSession(t.Context(), 2, session.ID, func(*Session, User) error { return nil })
+			wantErr(t, "UpdateSession that changes nothing after the failure", err, ErrUnavailable)
+			wantErr(t, "Ready after the failure", f.Ready(t.Context()), ErrUnavailable)
 			wantEqual(t, "the contents for readers after the failure", f.contents(), before)
-			_, err = f.UserByName(t.Context(), "unlucky")
-			wantErr(t, "UserByName of the account that was not acknowledged", err, ErrNotFound)
 			wantErr(t, "Close after the failure was returned", f.file.Close(), nil)
 			wantEqual(t, "compactions after the failure", f.file.Metrics()["stdauth_store_compactions_total"], 0)
 
@@ -686,7 +617,7 @@ func TestFailedDiskEndsAllChanges(t *testing.T) {
 }
 
 func TestDiskThatFailsWhileOpeningStopsTheStart(t *testing.T) {
-	for _, op := range []string{"stat", "second stat", "truncate", "chmod", "write", "sync", "sync of the folder"} {
+	for _, op := range []string{"stat", "second stat", "truncate", "chmod", "write", "sync", "folder sync"} {
 		for _, name := range []string{"new.jsonl", "old.jsonl"} {
 			dir := t.TempDir()
 			disk, err := openFolder(dir)
@@ -697,7 +628,16 @@ func TestDiskThatFailsWhileOpeningStopsTheStart(t *testing.T) {
 			old := openFile(t, filepath.Join(dir, "old.jsonl"))
 			old.create(newUser("johndoe"))
 			old.close()
-			_, err = openFileStore(t.Context(), faultyFolder{disk, op}, name, testLife, slog.New(slog.DiscardHandler))
+			stats := 0
+			faulty := watchedFolder{disk, func(now string) error {
+				if now == "stat" {
+					if stats++; stats == 2 {
+						now = "second stat"
+					}
+				}
+				return failing(op)(now)
+			}}
+			_, err = openFileStore(t.Context(), faulty, name, testLife, slog.New(slog.DiscardHandler))
 			wantErr(t, "openFileStore of "+name+" with a "+op+" that fails", err, errFaulty)
 			_, err = os.Stat(filepath.Join(dir, name))
 			if exists := err == nil; exists != (name == "old.jsonl") {
@@ -707,107 +647,22 @@ func TestDiskThatFailsWhileOpeningStopsTheStart(t *testing.T) {
 	}
 }
 
-var errFaulty = errors.New("input/output error")
-
-// A faultyFolder fails at one operation, on all its files.
-type faultyFolder struct {
-	folder
-	fails string
-}
-
-func (d faultyFolder) Sync() error {
-	if d.fails == "sync of the folder" {
-		return errFaulty
-	}
-	return d.folder.Sync()
-}
-
-func (d faultyFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
-	f, err := d.folder.OpenFile(name, flag, perm)
-	return &faultyFile{file: f, fails: d.fails}, err
-}
-
-type faultyFile struct {
-	file
-	fails string
-	stats int
-}
-
-func (f *faultyFile) at(op string) error {
-	if op == f.fails {
-		return errFaulty
-	}
-	return nil
-}
-
-func (f *faultyFile) Stat() (fs.FileInfo, error) {
-	f.stats++
-	if err := f.at("stat"); err != nil {
-		return nil, err
-	}
-	if err := f.at("second stat"); err != nil && f.stats == 2 {
-		return nil, err
-	}
-	return f.file.Stat()
-}
-
-func (f *faultyFile) WriteAt(b []byte, offset int64) (int, error) {
-	if err := f.at("write"); err != nil {
-		return 0, err
-	}
-	return f.file.WriteAt(b, offset)
-}
-
-func (f *faultyFile) Truncate(size int64) error {
-	return errors.Join(f.at("truncate"), f.file.Truncate(size))
-}
-func (f *faultyFile) Chmod(mode fs.FileMode) error {
-	return errors.Join(f.at("chmod"), f.file.Chmod(mode))
-}
-func (f *faultyFile) Sync() error { return errors.Join(f.at("sync"), f.file.Sync()) }
-
 func TestChangeThatWaitsForAFailingSyncFailsToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := filledStore(t)
 		disk := f.slowDown()
 		errs := make(chan error, 2)
 		for _, name := range []string{"first", "second"} {
-			go func() {
-				_, err := f.CreateUser(t.Context(), Caller{}, newUser(name))
-				errs <- err
-			}()
+			go func() { errs <- f.tryCreate(name) }()
 			synctest.Wait()
 		}
-		disk.finish(errors.New("input/output error"))
+		disk.finish(errFaulty)
 		wantErr(t, "the change that is being synced", <-errs, ErrUnavailable)
 		wantErr(t, "the change that waits for the next sync", <-errs, ErrUnavailable)
 		f.file.Close()
 		wantEqual(t, "syncs", disk.syncs.Load(), 1)
 		wantEqual(t, "compactions", f.file.Metrics()["stdauth_store_compactions_total"], 0)
 	})
-}
-
-func TestZeroBytesOfAWholeBufferAreTorn(t *testing.T) {
-	path := storePath(t)
-	f := openFile(t, path)
-	f.create(newUser("johndoe"))
-	f.close()
-	sound := read(t, path)
-	write(t, path, sound+strings.Repeat("\x00", maxLine)+`the end of a line"}`+"\n")
-	openFile(t, path)
-	wantEqual(t, "the file", read(t, path), sound)
-}
-
-func TestChecksumHasEightDigits(t *testing.T) {
-	path := storePath(t)
-	f := openFile(t, path)
-	f.create(newUser("johndoe"))
-	f.close()
-	write(t, path, strings.Replace(read(t, path), crcOpening, crcOpening+"1", 1))
-	if f, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler)); err == nil {
-		f.Close()
-		t.Error("OpenFileStore accepts a checksum of nine digits")
-	}
 }
 
 // TestReplacedFolderIsNoticed: an operator moves the folder away and puts a copy in its place.
@@ -823,8 +678,7 @@ func TestReplacedFolderIsNoticed(t *testing.T) {
 	if err := errors.Join(os.Rename(folder, folder+".old"), os.CopyFS(folder, os.DirFS(folder+".old"))); err != nil {
 		t.Fatal(err)
 	}
-	_, err := f.CreateUser(t.Context(), Caller{}, newUser("jane"))
-	wantErr(t, "CreateUser after the folder was replaced", err, ErrUnavailable)
+	wantErr(t, "CreateUser after the folder was replaced", f.tryCreate("jane"), ErrUnavailable)
 	wantErr(t, "Ready after the folder was replaced", f.Ready(t.Context()), ErrUnavailable)
 }
 
@@ -870,16 +724,10 @@ func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
 				disk := f.slowDown()
 				done := make(chan error, 7)
 				for _, change := range []func() error{
-					func() error { _, err := f.CreateUser(t.Context(), Caller{}, newUser("new")); return err },
-					func() error {
-						_, err := f.UpdateUser(t.Context(), Caller{}, 1, func(u *User) error { u.Email = ""; return nil })
-						return err
-					},
+					func() error { return f.tryCreate("new") },
+					func() error { return f.tryUpdate(1, func(u *User) { u.Email = "" }) },
 					func() error { return f.DeleteUser(t.Context(), Caller{}, 3) },
-					func() error {
-						_, err := f.CreateUser(t.Context(), Caller{}, newUser(before["User(3)"].(User).Username))
-						return err
-					},
+					func() error { return f.tryCreate(before["User(3)"].(User).Username) },
 					func() error { return errOf(f.CreateSession(t.Context(), newSession(before["User(1)"].(User)))) },
 					func() error { return f.EndSessions(t.Context(), Caller{}, 2, session.ID) },
 					func() error {
@@ -908,11 +756,7 @@ func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
 					return
 				}
 				after := f.contents()
-				wantEqual(t, "the accounts after the sync", slices.Collect(func(yield func(int64) bool) {
-					for _, u := range f.users(0, 10) {
-						yield(u.ID)
-					}
-				}), []int64{1, 2, 4, 6, 7})
+				wantEqual(t, "the accounts after the sync", idsOf(f.users(0, 10)), []int64{1, 2, 4, 6, 7})
 				wantEqual(t, "the store opened again", f.reopen().contents(), after)
 			})
 		})
@@ -925,10 +769,7 @@ func TestChangesThatWaitShareASync(t *testing.T) {
 		disk := f.slowDown()
 		done := make(chan error, 64)
 		register := func(n int) {
-			go func() {
-				_, err := f.CreateUser(t.Context(), Caller{}, newUser(fmt.Sprintf("user%d", n)))
-				done <- err
-			}()
+			go func() { done <- f.tryCreate(fmt.Sprintf("user%d", n)) }()
 		}
 		register(0)
 		synctest.Wait() // until the sync of the first has begun
@@ -1012,10 +853,7 @@ func TestCloseWaitsForChangesUnderWay(t *testing.T) {
 		disk := f.slowDown()
 		done, closed := make(chan error, 3), make(chan error, 1)
 		for n := range 3 { // one being synced, two waiting for the next
-			go func() {
-				_, err := f.CreateUser(t.Context(), Caller{}, newUser(fmt.Sprintf("user%d", n)))
-				done <- err
-			}()
+			go func() { done <- f.tryCreate(fmt.Sprintf("user%d", n)) }()
 			synctest.Wait()
 		}
 		go func() { closed <- f.file.Close() }()
@@ -1024,10 +862,7 @@ func TestCloseWaitsForChangesUnderWay(t *testing.T) {
 			t.Fatalf("before the sync returned, %d Close and %d changes returned, want none", len(closed), len(done))
 		}
 		late := make(chan error, 1)
-		go func() {
-			_, err := f.CreateUser(t.Context(), Caller{}, newUser("late"))
-			late <- err
-		}()
+		go func() { late <- f.tryCreate("late") }()
 		synctest.Wait()
 		disk.finish(nil)
 		wantErr(t, "a change after Close began", <-late, ErrUnavailable)
@@ -1043,7 +878,6 @@ func TestCompactionKeepsEverythingThatCounts(t *testing.T) {
 	f := filledStore(t)
 	want, before := f.contents(), len(f.bytes())
 	f.compactNow()
-	wantEqual(t, "the store", f.contents(), want)
 	lines := strings.Count(string(f.bytes()), "\n")
 	if want := 1 + 4 + 5 + 1; lines != want || len(f.bytes()) >= before {
 		t.Errorf("the file has %d lines, %d bytes; want %d lines (header, accounts, sessions, last ID) and less than %d bytes", lines, len(f.bytes()), want, before)
@@ -1074,7 +908,7 @@ func TestFileStoreCountsItsBytesAndCompactions(t *testing.T) {
 
 func TestFailedCompactionIsNotTriedAgainAtOnce(t *testing.T) {
 	f := filledStore(t)
-	f.file.folder = brokenFolder{f.file.folder, "write"}
+	f.watch(failing("new write"))
 	f.compactSoon()
 	for i := range 5 {
 		f.create(newUser(fmt.Sprint("later", i)))
@@ -1082,18 +916,6 @@ func TestFailedCompactionIsNotTriedAgainAtOnce(t *testing.T) {
 	f.file.Close()
 	if got := f.logs.count("could not compact the store"); got != 1 {
 		t.Errorf("there were %d tries, want 1", got)
-	}
-}
-
-func TestFailedCompactionLeavesNoNewFileBehind(t *testing.T) {
-	for _, op := range []string{"write", "sync"} {
-		f := filledStore(t)
-		f.file.folder = brokenFolder{f.file.folder, op}
-		f.compact()
-		f.logs.await("could not compact the store")
-		if _, err := os.Stat(f.path + ".new"); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("after a %s of the new file failed, Stat of it = %v, want none: a full disk would stay full", op, err)
-		}
 	}
 }
 
@@ -1140,28 +962,12 @@ func TestCompactionLeavesExpiredSessionsBehind(t *testing.T) {
 	})
 }
 
-// TestCompactionKeepsChangesMadeMeanwhile: changes during a compaction are in the new file.
-func TestCompactionKeepsChangesMadeMeanwhile(t *testing.T) {
-	f := filledStore(t)
-	for n := range 3 {
-		f.compactSoon()
-		errs := atOnce(20, func(i int) error {
-			_, err := f.CreateUser(t.Context(), Caller{}, newUser(fmt.Sprintf("meanwhile%d.%d", n, i)))
-			return err
-		})
-		wantErr(t, "CreateUser", errors.Join(errs...), nil)
-		f.logs.await("compacted the store")
-	}
-	want := f.contents()
-	wantEqual(t, "the store opened again", f.reopen().contents(), want)
-}
-
 // TestChangesDuringACompaction: a compaction is held at its first sync of the new file.
 func TestChangesDuringACompaction(t *testing.T) {
-	held := func(t *testing.T) (openedFile, *heldFolder) {
+	held := func(t *testing.T) (openedFile, *heldDisk) {
 		f := filledStore(t)
-		d := &heldFolder{folder: f.file.folder, began: make(chan struct{}), goOn: make(chan struct{})}
-		f.file.folder, f.file.file = d, heldFile{f.file.file, d, false}
+		d := &heldDisk{began: make(chan struct{}), goOn: make(chan struct{})}
+		f.watch(d.before)
 		f.compact()
 		<-d.began
 		return f, d
@@ -1218,67 +1024,42 @@ func TestChangesDuringACompaction(t *testing.T) {
 		f, d := held(t)
 		d.broken.Store(true)
 		time.AfterFunc(10*time.Millisecond, d.release)
-		_, err := f.CreateUser(t.Context(), Caller{}, newUser("unlucky"))
-		wantErr(t, "CreateUser", err, ErrUnavailable)
+		wantErr(t, "CreateUser", f.tryCreate("unlucky"), ErrUnavailable)
 		noNewFile(t, f)
 		wantEqual(t, "new files that were created", d.created.Load(), 1)
 	})
 }
 
-// A heldFolder holds a compaction at the first sync of the new file until goOn is closed.
-type heldFolder struct {
-	folder
+// A heldDisk holds a compaction at the first sync of the new file until goOn is closed.
+type heldDisk struct {
 	began, goOn  chan struct{}
 	once         sync.Once
 	created      atomic.Int64
 	full, broken atomic.Bool
 }
 
-func (d *heldFolder) release() { d.once.Do(func() { close(d.goOn) }) }
+func (d *heldDisk) release() { d.once.Do(func() { close(d.goOn) }) }
 
-func (d *heldFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
-	d.created.Add(1)
-	f, err := d.folder.OpenFile(name, flag, perm)
-	return heldFile{f, d, true}, err
-}
-
-func (d *heldFolder) Holds(name string, f file) (bool, error) {
-	return d.folder.Holds(name, f.(heldFile).file)
-}
-
-// Remove makes room.
-func (d *heldFolder) Remove(name string) error {
-	d.full.Store(false)
-	return d.folder.Remove(name)
-}
-
-type heldFile struct {
-	file
-	in  *heldFolder
-	new bool
-}
-
-func (f heldFile) WriteAt(b []byte, offset int64) (int, error) {
-	if !f.new && f.in.full.Load() {
-		f.in.release()
-		return 0, syscall.ENOSPC
-	}
-	return f.file.WriteAt(b, offset)
-}
-
-func (f heldFile) Sync() error {
-	select {
-	case <-f.in.goOn:
-	default:
-		if f.new {
-			close(f.in.began)
-			<-f.in.goOn
+func (d *heldDisk) before(op string) error {
+	switch {
+	case op == "new open":
+		d.created.Add(1)
+	case op == "new sync":
+		select {
+		case <-d.goOn:
+		default:
+			close(d.began)
+			<-d.goOn
 		}
+	case op == "new remove":
+		d.full.Store(false) // which makes room
+	case op == "write" && d.full.Load():
+		d.release()
+		return syscall.ENOSPC
+	case op == "sync" && d.broken.Load():
+		return errFaulty
 	}
-	if !f.new && f.in.broken.Load() {
-		return errors.New("input/output error")
-	}
-	return f.file.Sync()
+	return nil
 }
 
 // TestCompactionWaitsUntilItPays: a compaction writes everything live again. It waits
@@ -1288,8 +1069,8 @@ func TestCompactionWaitsUntilItPays(t *testing.T) {
 	var file strings.Builder
 	file.WriteString(fileHeader)
 	for id := 1; file.Len() <= 2*compactSlack; id++ {
-		fmt.Fprintf(&file, `{"id":%d,"user":{"id":%d,"username":"u%d","role":"user","created_at":"2026-01-02T03:04:05Z","password_hash":"x"}}`+"\n", id, id, id)
-		fmt.Fprintf(&file, `{"id":%d,"session":{"id":"S%d","user_id":%d,"generation":1,"created_at":"2026-01-02T03:04:05Z","last_used_at":"2026-01-02T03:04:05Z","expires_at":"9999-01-02T03:04:05Z"}}`+"\n", id, id, id)
+		next := fmt.Sprint(id)
+		file.WriteString(strings.NewReplacer(`id":1`, `id":`+next, "S1", "S"+next, "anna", "u"+next).Replace(annaLine + loginLine))
 	}
 	write(t, path, file.String())
 	f := openFile(t, path)
@@ -1309,11 +1090,7 @@ func TestCompactionWaitsUntilItPays(t *testing.T) {
 // first change after it is opened.
 func TestCompactionComesAlsoAfterReopening(t *testing.T) {
 	path := storePath(t)
-	const (
-		anna  = `{"id":1,"user":{"id":1,"username":"anna","role":"user","created_at":"2026-01-02T03:04:05Z","password_hash":"x"}}` + "\n"
-		renew = `{"id":1,"session":{"id":"S1","user_id":1,"generation":1,"created_at":"2026-01-02T03:04:05Z","last_used_at":"2026-01-02T03:04:05Z","expires_at":"9999-01-02T03:04:05Z"}}` + "\n"
-	)
-	write(t, path, fileHeader+anna+strings.Repeat(renew, 2*compactSlack/len(renew)))
+	write(t, path, fileHeader+annaLine+strings.Repeat(loginLine, 2*compactSlack/len(loginLine)))
 	f := openFile(t, path)
 	f.create(newUser("next"))
 	f.logs.await("compacted the store")
@@ -1359,13 +1136,13 @@ func TestFailedCompactionLeavesTheOldFileInUse(t *testing.T) {
 			}
 		}},
 		{"a compaction that cannot write the new file leaves the old one", func(t *testing.T, f openedFile) {
-			f.file.folder = brokenFolder{f.file.folder, "write"}
+			f.watch(failing("new write"))
 		}},
 		{"a compaction that cannot sync the new file leaves the old one", func(t *testing.T, f openedFile) {
-			f.file.folder = brokenFolder{f.file.folder, "sync"}
+			f.watch(failing("new sync"))
 		}},
 		{"a compaction that cannot rename the new file leaves the old one", func(t *testing.T, f openedFile) {
-			f.file.folder = brokenFolder{f.file.folder, "rename"}
+			f.watch(failing("rename"))
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -1374,6 +1151,9 @@ func TestFailedCompactionLeavesTheOldFileInUse(t *testing.T) {
 			row.fail(t, f)
 			f.compact()
 			f.logs.await("could not compact the store")
+			if info, err := os.Stat(f.path + ".new"); err == nil && !info.IsDir() {
+				t.Error("the new file is left behind: a full disk would stay full")
+			}
 			f.file.folder = sound
 			f.create(newUser("afterwards"))
 			wantErr(t, "Ready", f.Ready(t.Context()), nil)
@@ -1416,39 +1196,24 @@ func TestReadingALargeFileCanBeStopped(t *testing.T) {
 	openFile(t, path) // the file is not locked either
 }
 
-func TestFileStoreIsImportedFromAnother(t *testing.T) {
-	source := filledStore(t)
-	m, err := ReadFileStore(t.Context(), source.path)
-	wantErr(t, "ReadFileStore", err, nil)
-	target := openFile(t, storePath(t))
-	wantErr(t, "Import", target.Import(t.Context(), testedStore{m, t}.users(0, 100), m.lastID), nil)
-	want := source.users(0, 100)
-	wantEqual(t, "Users", target.users(0, 100), want)
-	target = target.reopen()
-	wantEqual(t, "Users of the store opened again", target.users(0, 100), want)
-	if got := target.create(newUser("next")).ID; got != 6 {
-		t.Errorf("CreateUser = ID %d, want 6: the deleted account had 5", got)
+func TestUnfinishedFileIsNotImported(t *testing.T) {
+	path := storePath(t)
+	for text, want := range map[string]string{fileHeader + annaLine[:10]: "line 2: it is incomplete", "": "the file is empty"} {
+		write(t, path, text)
+		if _, err := ReadFileStore(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("ReadFileStore of %q: got error %v, want %q", text, err, want)
+		}
 	}
-	cut := storePath(t)
-	write(t, cut, read(t, source.path)[:len(fileHeader)+10])
-	if _, err = ReadFileStore(t.Context(), cut); err == nil || !strings.Contains(err.Error(), "line 2: it is incomplete") {
-		t.Errorf("ReadFileStore of a file that was cut off: got error %v, want one that names line 2", err)
-	}
-	_, err = ReadFileStore(t.Context(), filepath.Join(t.TempDir(), "none"))
+	_, err := ReadFileStore(t.Context(), path+".none")
 	wantErr(t, "ReadFileStore of no file", err, os.ErrNotExist)
-	empty := storePath(t)
-	write(t, empty, "")
-	if _, err := ReadFileStore(t.Context(), empty); err == nil {
-		t.Error("ReadFileStore of an empty file succeeded, want an error, as its name may be mistyped")
-	}
 }
 
 func TestInterruptedImportLeavesAnEmptyStore(t *testing.T) {
 	users := numberedUsers(1000)
-	for _, fails := range []string{"write", "sync", "rename"} {
+	for _, fails := range []string{"new write", "new sync", "rename"} {
 		t.Run("an import that fails at a "+fails, func(t *testing.T) {
 			f := openFile(t, storePath(t))
-			f.file.folder = brokenFolder{f.file.folder, fails}
+			f.watch(failing(fails))
 			if err := f.Import(t.Context(), users, 2000); err == nil {
 				t.Fatal("Import succeeded, want an error")
 			}
@@ -1467,10 +1232,9 @@ func TestInterruptedImportLeavesAnEmptyStore(t *testing.T) {
 
 func TestImportThatMayNotBeDurableEndsTheChanges(t *testing.T) {
 	f := openFile(t, storePath(t))
-	f.file.folder = faultyFolder{f.file.folder, "sync of the folder"}
+	f.watch(failing("folder sync"))
 	wantErr(t, "Import", f.Import(t.Context(), numberedUsers(3), 0), errFaulty)
-	_, err := f.CreateUser(t.Context(), Caller{}, newUser("late"))
-	wantErr(t, "CreateUser", err, ErrUnavailable)
+	wantErr(t, "CreateUser", f.tryCreate("late"), ErrUnavailable)
 	wantErr(t, "Ready", f.Ready(t.Context()), ErrUnavailable)
 	f = f.reopen()
 	if got := f.create(newUser("next")).ID; got != 4 {
@@ -1483,7 +1247,7 @@ func TestLinkToAnAbsentFileIsRefused(t *testing.T) {
 	if err := os.Symlink(absent, path); err != nil {
 		t.Skip("no symbolic links here:", err)
 	}
-	_, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
+	_, err := openQuietly(t, path)
 	wantErr(t, "OpenFileStore", err, os.ErrNotExist)
 	if _, err := os.Lstat(absent); err == nil {
 		t.Error("OpenFileStore created the file behind the link")
@@ -1504,6 +1268,11 @@ func openFile(t testing.TB, path string) openedFile {
 	t.Helper()
 	f, _ := openFileLog(t, path)
 	return f
+}
+
+// openQuietly is OpenFileStore for files that may be refused.
+func openQuietly(t testing.TB, path string) (*FileStore, error) {
+	return OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
 }
 
 func openFileLog(t testing.TB, path string) (openedFile, logLines) {
@@ -1564,45 +1333,82 @@ func (f openedFile) reopen() openedFile {
 
 func (f openedFile) bytes() []byte { return []byte(read(f.t, f.path)) }
 
-// A brokenFolder fails at one operation on new files.
-type brokenFolder struct {
+// A watchedFolder calls before with each operation of its own and of its files, as in
+// "folder sync" and "sync", or "new sync" for the new file of a compaction. If before
+// returns an error, so does the operation.
+type watchedFolder struct {
 	folder
-	fails string
+	before func(op string) error
 }
 
-func (d brokenFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
-	f, err := d.folder.OpenFile(name, flag, perm)
-	if err == nil && flag&os.O_EXCL != 0 {
-		return brokenFile{f, d.fails}, nil
+type watchedFile struct {
+	file
+	of     string // "" or "new "
+	before func(op string) error
+}
+
+func (f openedFile) watch(before func(op string) error) {
+	f.file.folder, f.file.file = watchedFolder{f.file.folder, before}, watchedFile{f.file.file, "", before}
+}
+
+// failing makes one operation fail.
+func failing(fails string) func(op string) error {
+	return func(op string) error {
+		if op == fails {
+			return errFaulty
+		}
+		return nil
 	}
-	return f, err
 }
 
-func (d brokenFolder) Rename(from, to string) error {
-	if d.fails == "rename" {
-		return errors.New("rename: input/output error")
+var errFaulty = errors.New("input/output error")
+
+func newOr(name string) string {
+	if strings.HasSuffix(name, ".new") {
+		return "new "
+	}
+	return ""
+}
+
+func (d watchedFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	f, err := d.folder.OpenFile(name, flag, perm)
+	return watchedFile{f, newOr(name), d.before}, errors.Join(d.before(newOr(name)+"open"), err)
+}
+
+func (d watchedFolder) Rename(from, to string) error {
+	if err := d.before("rename"); err != nil {
+		return err
 	}
 	return d.folder.Rename(from, to)
 }
 
-type brokenFile struct {
-	file
-	fails string
+func (d watchedFolder) Remove(name string) error {
+	return errors.Join(d.before(newOr(name)+"remove"), d.folder.Remove(name))
 }
 
-func (f brokenFile) WriteAt(b []byte, offset int64) (int, error) {
-	if f.fails == "write" {
-		return 0, errors.New("write: input/output error")
+func (d watchedFolder) Sync() error { return errors.Join(d.before("folder sync"), d.folder.Sync()) }
+
+func (f watchedFile) Stat() (fs.FileInfo, error) {
+	info, err := f.file.Stat()
+	return info, errors.Join(f.before(f.of+"stat"), err)
+}
+
+func (f watchedFile) WriteAt(b []byte, offset int64) (int, error) {
+	if err := f.before(f.of + "write"); err != nil {
+		return 0, err
 	}
 	return f.file.WriteAt(b, offset)
 }
 
-func (f brokenFile) Sync() error {
-	if f.fails == "sync" {
-		return errors.New("sync: input/output error")
-	}
-	return f.file.Sync()
+func (f watchedFile) Truncate(size int64) error {
+	return errors.Join(f.before(f.of+"truncate"), f.file.Truncate(size))
 }
+
+func (f watchedFile) Chmod(mode fs.FileMode) error {
+	return errors.Join(f.before(f.of+"chmod"), f.file.Chmod(mode))
+}
+
+func (f watchedFile) Sync() error { return errors.Join(f.before(f.of+"sync"), f.file.Sync()) }
 
 // compactSoon makes the next change start a compaction.
 func (f openedFile) compactSoon() { f.file.live = -compactSlack }
@@ -1623,50 +1429,32 @@ func (f openedFile) compactNow() {
 
 // slowDown puts the file on a disk whose syncs block until they get a result.
 func (f openedFile) slowDown() *slowDisk {
-	disk := &slowDisk{file: f.file.file, results: make(chan error)}
-	f.file.file = disk
-	return disk
+	d := &slowDisk{results: make(chan error)}
+	f.watch(func(op string) error {
+		if op != "sync" {
+			return nil
+		}
+		d.syncs.Add(1)
+		if err, one := <-d.results; one {
+			return err
+		}
+		return d.last
+	})
+	return d
 }
 
 // Each sync of a slowDisk waits for a result. After results is closed, all syncs return
 // last.
 type slowDisk struct {
-	file
 	syncs   atomic.Int64
 	results chan error
 	last    error
-}
-
-func (d *slowDisk) Sync() error {
-	d.syncs.Add(1)
-	err, one := <-d.results
-	if !one {
-		err = d.last
-	}
-	if err != nil {
-		return err
-	}
-	return d.file.Sync()
 }
 
 func (d *slowDisk) finish(err error) {
 	d.last = err
 	close(d.results)
 }
-
-type failingDisk struct {
-	file
-	write, sync error
-}
-
-func (d failingDisk) WriteAt(p []byte, off int64) (int, error) {
-	if d.write != nil {
-		return 0, d.write
-	}
-	return d.file.WriteAt(p, off)
-}
-
-func (d failingDisk) Sync() error { return d.sync }
 
 // A fullDisk writes only the bytes that it has room for, as a real disk does.
 type fullDisk struct {
@@ -1739,233 +1527,4 @@ func read(t testing.TB, path string) string {
 		t.Fatal(err)
 	}
 	return string(text)
-}
-
-func TestLineThatCannotBeIsNotBegun(t *testing.T) {
-	t.Parallel()
-	for name, c := range map[string]change{
-		"a session of the year 10000 is refused":  {ID: 1, Session: &Session{ExpiresAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}},
-		"an account of the year 10000 is refused": {ID: 1, User: &User{CreatedAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}},
-		"a session of 64 KiB is refused":          {ID: 1, Session: &Session{UserAgent: strings.Repeat("x", maxLine)}},
-	} {
-		if got, err := appendLine([]byte("a line\n"), c, false); string(got) != "a line\n" || err == nil {
-			t.Errorf("%s: appendLine = %.100q, %v, want the line before and an error", name, got, err)
-		}
-	}
-}
-
-var crashCycles = flag.Int("crashcycles", 3, "how often the crash test kills the process that writes")
-
-// crashingChild, in the environment, makes the test below run as the process that is
-// killed.
-const crashingChild = "STDAUTH_TEST_CRASHING_CHILD"
-
-// TestNoAcknowledgedChangeIsLostInACrash: a process writes as fast as it can and prints
-// each acknowledged change. It is killed (kill -9) again and again on the same file,
-// and after each time every printed change is in the file.
-func TestNoAcknowledgedChangeIsLostInACrash(t *testing.T) {
-	if path := os.Getenv(crashingChild); path != "" {
-		writeUntilKilled(t, path)
-		return
-	}
-	if testing.Short() {
-		t.Skip("kills and starts processes")
-	}
-	seed := rand.Uint64()
-	rng := rand.New(rand.NewPCG(seed, 0))
-	path := storePath(t)
-	books := newBookkeeper()
-	for cycle := range *crashCycles {
-		// The moment is counted in printed lines, which suits a slow machine too.
-		killAfter := 1 + rng.IntN(4000)
-		if err := runAndKill(path, killAfter, books); err != nil {
-			t.Fatalf("seed %d, cycle %d: %v", seed, cycle, err)
-		}
-		f := openFile(t, path)
-		books.check(f.testedStore)
-		if id := f.create(newUser(fmt.Sprintf("after.%d", cycle))).ID; id <= books.lastID {
-			t.Errorf("CreateUser = ID %d, want more than %d, which was used before the crash", id, books.lastID)
-		}
-		f.close()
-		if t.Failed() {
-			t.Fatalf("seed %d, cycle %d, killed after %d lines", seed, cycle, killAfter)
-		}
-	}
-	if len(books.live) == 0 || len(books.gone) == 0 {
-		t.Errorf("the test has %d live and %d deleted accounts and sessions, want some of each", len(books.live), len(books.gone))
-	}
-}
-
-// A deed is a line of the writing process: an account or a session was created or
-// refreshed (acknowledged), is about to be deleted, or was deleted (acknowledged).
-// Session is empty for an account.
-type deed struct {
-	Verb       string // "made", "going", "gone"
-	UserID     int64
-	Name       string // of the account
-	Session    string
-	Generation int64
-}
-
-// writeUntilKilled registers, logs in, refreshes, logs out and deletes from
-// several goroutines, and never returns.
-func writeUntilKilled(t *testing.T, path string) {
-	ctx := t.Context()
-	must := func(err error) {
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "the writing process:", err)
-			os.Exit(1) // the other process reports the early end
-		}
-	}
-	say := func(d deed) { must(json.NewEncoder(os.Stdout).Encode(d)) }
-	disk, err := openFolder(filepath.Dir(path))
-	must(err)
-	restless := &restlessFolder{folder: disk}
-	s, err := openFileStore(ctx, restless, filepath.Base(path), testLife, slog.New(slog.DiscardHandler))
-	must(err)
-	s.live, s.piece = -compactSlack, 1<<12 // the first change starts a compaction, which takes many steps
-	restless.store = s
-
-	atOnce(8, func(n int) error {
-		for i := 0; ; i++ {
-			u, err := s.CreateUser(ctx, Caller{}, newUser(fmt.Sprintf("user.%d.%d.%d", os.Getpid(), n, i)))
-			must(err)
-			account := deed{UserID: u.ID, Name: u.Username}
-			account.Verb = "made"
-			say(account)
-			var logins [2]deed
-			for i := range logins {
-				made := newSession(u)
-				must(errOf(s.CreateSession(ctx, made)))
-				logins[i] = deed{"made", u.ID, u.Username, made.ID, 1}
-				say(logins[i])
-			}
-			for range 20 {
-				renewed, _, err := s.UpdateSession(ctx, u.ID, logins[0].Session, func(s *Session, _ User) error {
-					return rotateSoon(s)
-				})
-				must(err)
-				logins[0].Generation = renewed.Generation
-				say(logins[0])
-			}
-			logins[1].Verb = "going"
-			say(logins[1])
-			must(s.EndSession(ctx, Caller{}, u.ID, logins[1].Session))
-			logins[1].Verb = "gone"
-			say(logins[1])
-			if i%4 == 0 {
-				continue
-			}
-			account.Verb = "going"
-			say(account)
-			must(s.DeleteUser(ctx, Caller{}, u.ID))
-			account.Verb = "gone"
-			say(account)
-		}
-	})
-}
-
-// runAndKill starts the writing process, kills it after a number of deeds, and records
-// everything that it has printed.
-// A restlessFolder makes a compaction start when another has ended.
-type restlessFolder struct {
-	folder
-	store *FileStore
-}
-
-// Sync is called by the writer when the new file has its name.
-func (d *restlessFolder) Sync() error {
-	if d.store != nil {
-		d.store.live = -compactSlack
-	}
-	return d.folder.Sync()
-}
-
-func runAndKill(path string, deeds int, books *bookkeeper) error {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestNoAcknowledgedChangeIsLostInACrash$")
-	cmd.Env = append(os.Environ(), crashingChild+"="+path)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	defer cmd.Wait() // its error is that it was killed
-	said := json.NewDecoder(out)
-	for n := 0; ; n++ {
-		if n == deeds {
-			if err := cmd.Process.Kill(); err != nil {
-				return err
-			}
-		}
-		var d deed
-		switch err := said.Decode(&d); {
-		case err == nil:
-			books.note(d)
-		case n < deeds:
-			cmd.Process.Kill()
-			return fmt.Errorf("the writing process ended after %d deeds: %w", n, err)
-		default:
-			return nil // the last line may be incomplete, and then it is not acknowledged
-		}
-	}
-}
-
-// A bookkeeper records the changes that the store must have and those it must not have.
-type bookkeeper struct {
-	live   map[key]deed
-	gone   map[key]deed
-	lastID int64 // the greatest one printed
-}
-
-type key struct {
-	userID  int64
-	session string
-}
-
-func newBookkeeper() *bookkeeper { return &bookkeeper{live: map[key]deed{}, gone: map[key]deed{}} }
-
-func (b *bookkeeper) note(d deed) {
-	k := key{d.UserID, d.Session}
-	b.lastID = max(b.lastID, d.UserID)
-	switch d.Verb {
-	case "made":
-		b.live[k] = d
-	case "going":
-		for other := range b.live { // an account is deleted with its sessions
-			if other == k || d.Session == "" && other.userID == d.UserID {
-				delete(b.live, other)
-			}
-		}
-	case "gone":
-		b.gone[k] = d
-	}
-}
-
-func (b *bookkeeper) check(s testedStore) {
-	s.t.Helper()
-	for _, d := range b.live {
-		if d.Session == "" {
-			u, err := s.UserByName(s.t.Context(), d.Name)
-			if err != nil || u.ID != d.UserID {
-				s.t.Errorf("acknowledged: %+v; UserByName = ID %d, %v", d, u.ID, err)
-			}
-			continue
-		}
-		// One more refresh may have been under way.
-		got, _, err := s.Session(s.t.Context(), d.UserID, d.Session)
-		if err != nil || got.Generation != d.Generation && got.Generation != d.Generation+1 {
-			s.t.Errorf("acknowledged: %+v; Session = generation %d, %v", d, got.Generation, err)
-		}
-	}
-	for _, d := range b.gone {
-		if d.Session == "" {
-			_, err := s.UserByName(s.t.Context(), d.Name)
-			wantErr(s.t, "UserByName of an account whose deletion was acknowledged", err, ErrNotFound)
-		}
-		_, _, err := s.Session(s.t.Context(), d.UserID, d.Session)
-		wantErr(s.t, "Session whose end was acknowledged", err, ErrNotFound)
-	}
 }
