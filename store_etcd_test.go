@@ -201,20 +201,10 @@ func TestEtcdStoreIsNotOpened(t *testing.T) {
 	}
 }
 
-func TestEtcdStoreOpensWithAUser(t *testing.T) {
-	c := newFakeEtcd()
-	c.user, c.password, c.given = "alice", "secret", "alice:secret"
-	testedStore{c.open(t), t}.create(newUser("johndoe"))
-}
-
 // TestEtcdTokenIsRenewedOnce: a member may forget the tokens of etcd. Of many requests
 // that are then refused, one fetches a new token for all.
 func TestEtcdTokenIsRenewedOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newFakeEtcd()
-		c.user, c.password, c.given = "alice", "secret", "alice:secret"
-		s := testedStore{c.open(t), t}
-		made := s.login(s.create(newUser("johndoe")))
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		c.fails(func(*fakeEtcd, string, string, []byte) error {
 			for range 100 { // all requests are refused before one has a new token
 				runtime.Gosched()
@@ -228,7 +218,7 @@ func TestEtcdTokenIsRenewedOnce(t *testing.T) {
 			c.forget(forgotten)
 			before := c.count("/v3/auth/authenticate")
 			errs := atOnce(20, func(n int) error {
-				_, _, err := s.Session(t.Context(), made.UserID, made.ID)
+				_, _, err := s.Session(t.Context(), s.u.ID, s.made.ID)
 				return err
 			})
 			wantErr(t, "Session with a token that "+forgotten.Message, errors.Join(errs...), nil)
@@ -236,53 +226,45 @@ func TestEtcdTokenIsRenewedOnce(t *testing.T) {
 				t.Errorf("%d new tokens were fetched, want 1", got)
 			}
 		}
-	})
+	}, withUser)
 }
 
 // TestEtcdMemberRefusesEveryToken: a member that has not yet heard of a token, or of its
 // user, is left for the next one, also by a write.
 func TestEtcdMemberRefusesEveryToken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newFakeEtcd()
-		c.user, c.password, c.given = "alice", "secret", "alice:secret"
-		s := testedStore{c.open(t), t}
-		g := s.Store.(*EtcdStore).gateway
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		for _, refusal := range []etcdRefusal{
 			{401, 16, "etcdserver: invalid auth token"},
 			{400, 3, "etcdserver: revision of auth store is old"},
 		} {
-			bad := g.endpoint(g.failOvers.Load())
-			c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-				if "http://"+host == bad && path == "/v3/kv/txn" {
+			c.fails(at(s.member(), func(c *fakeEtcd, host, path string, body []byte) error {
+				if path == "/v3/kv/txn" {
 					return refusal
 				}
 				return nil
-			})
-			done, err := s.Store.(*EtcdStore).commit(t.Context(), etcdTxn{Success: []etcdOp{putKey("/stdauth/x", "x")}})
+			}))
+			done, err := s.e.commit(t.Context(), etcdTxn{Success: []etcdOp{putKey("/stdauth/x", "x")}})
 			if !done || err != nil {
 				t.Errorf("a write while a member says %q: %v, %v; want it made at the next", refusal.Message, done, err)
 			}
 		}
-	})
+	}, withUser)
 }
 
 // TestEtcdLogsThatTheClusterIsLostOnce: while the whole cluster is away, the log has one
 // line for that, and no fail-overs.
 func TestEtcdLogsThatTheClusterIsLostOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newFakeEtcd()
-		e := c.open(t)
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		c.fails(refused)
-		read := func() { e.User(t.Context(), 1) }
+		read := func() { s.e.User(t.Context(), 1) }
 		read()
-		var log bytes.Buffer
-		e.gateway.log = slog.New(slog.NewTextHandler(&log, nil))
+		s.log.Reset()
 		for range 10 {
 			read()
 		}
 		c.fails(nil)
 		read()
-		if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "the etcd cluster responds again") {
+		if got := s.log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "the etcd cluster responds again") {
 			t.Errorf("the log from when the cluster is lost until it is back:\n%s", got)
 		}
 	})
@@ -291,11 +273,7 @@ func TestEtcdLogsThatTheClusterIsLostOnce(t *testing.T) {
 // TestEtcdWarnsOfClocks: clocks that differ make tokens fail in ways that are hard to
 // explain, so the log has one line when they differ too much.
 func TestEtcdWarnsOfClocks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newFakeEtcd()
-		e := c.open(t)
-		var log bytes.Buffer
-		e.gateway.log = slog.New(slog.NewTextHandler(&log, nil))
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		for _, test := range []struct {
 			behind time.Duration
 			want   string
@@ -304,13 +282,13 @@ func TestEtcdWarnsOfClocks(t *testing.T) {
 			{10 * time.Minute, "ahead=10m0s"},
 			{-10 * time.Minute, "ahead=-10m0s"},
 		} {
-			log.Reset()
-			e.gateway.skewed.Store(false)
+			s.log.Reset()
+			s.e.gateway.skewed.Store(false)
 			c.date = time.Now().Add(-test.behind).UTC().Format(http.TimeFormat)
 			for range 2 {
-				e.User(t.Context(), 1)
+				s.e.User(t.Context(), 1)
 			}
-			if got := log.String(); strings.Count(got, "\n") > 1 || !strings.Contains(got, test.want) || test.want == "" && got != "" {
+			if got := s.log.String(); strings.Count(got, "\n") > 1 || !strings.Contains(got, test.want) || test.want == "" && got != "" {
 				t.Errorf("the log when a member is %v behind: %q, want %q", test.behind, got, test.want)
 			}
 		}
@@ -378,12 +356,8 @@ func TestEtcdFindsAnAddressAmongThousands(t *testing.T) {
 			before := c.count("/v3/kv/txn")
 			users, err := s.Users(t.Context(), test.filter, 0, test.limit)
 			wantErr(t, "Users", err, nil)
-			var got []int64
-			for _, u := range users {
-				got = append(got, u.ID)
-			}
 			call := fmt.Sprintf("of %d accounts, Users(%v, limit %d)", accounts, test.filter, test.limit)
-			wantEqual(t, call, got, test.want)
+			wantEqual(t, call, idsOf(users), test.want)
 			wantEqual(t, "the reads for it: "+call, int64(c.count("/v3/kv/txn")-before), test.reads)
 		}
 	}
@@ -392,75 +366,35 @@ func TestEtcdFindsAnAddressAmongThousands(t *testing.T) {
 // TestEtcdSessionIsOneRoundTrip: Session reads the session and its account in one round
 // trip, as every request with an access token waits for it.
 func TestEtcdSessionIsOneRoundTrip(t *testing.T) {
-	c := newFakeEtcd()
-	s := testedStore{c.open(t), t}
-	made := s.login(s.create(newUser("johndoe")))
-	before := len(c.requests)
-	_, _, err := s.Session(t.Context(), made.UserID, made.ID)
-	wantErr(t, "Session", err, nil)
-	wantEqual(t, "requests of Session", c.requests[before:], []string{"/v3/kv/txn"})
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+		before := len(c.requests)
+		_, _, err := s.Session(t.Context(), s.u.ID, s.made.ID)
+		wantErr(t, "Session", err, nil)
+		wantEqual(t, "requests of Session", c.requests[before:], []string{"/v3/kv/txn"})
+	})
 }
 
-// etcdChanges are all changes of a store, with what each requires in the store.
-var etcdChanges = []struct {
-	name   string
-	before func(s testedStore, u User, made Session)
-	change func(s Store, u User, made Session) error
-}{
-	{"CreateUser", nothing, func(s Store, u User, made Session) error {
-		_, err := s.CreateUser(context.Background(), Caller{}, newUser("another"))
+// etcdChanges are all changes of a store.
+var etcdChanges = append(changesOfAll[:len(changesOfAll):len(changesOfAll)],
+	storeChange{"UpdateUser that changes the password", func(s Store, by Caller, u User, _ Session) error {
+		_, err := s.UpdateUser(context.Background(), by, u.ID, func(u *User) error { u.Epoch++; return nil })
 		return err
 	}},
-	{"UpdateUser", nothing, func(s Store, u User, made Session) error {
-		_, err := s.UpdateUser(context.Background(), Caller{}, u.ID, func(u *User) error { u.FullName += "!"; return nil })
+	storeChange{"UpdateUser that demotes an admin", func(s Store, by Caller, u User, _ Session) error {
+		_, err := s.UpdateUser(context.Background(), by, u.ID, func(u *User) error { u.Role = RoleUser; return nil })
 		return err
 	}},
-	{"UpdateUser that changes the password", nothing, func(s Store, u User, made Session) error {
-		_, err := s.UpdateUser(context.Background(), Caller{}, u.ID, func(u *User) error { u.Epoch++; return nil })
-		return err
-	}},
-	{"UpdateUser that demotes an admin", anotherAdmin, func(s Store, u User, made Session) error {
-		_, err := s.UpdateUser(context.Background(), Caller{}, u.ID, func(u *User) error { u.Role = RoleUser; return nil })
-		return err
-	}},
-	{"DeleteUser", anotherAdmin, func(s Store, u User, made Session) error {
-		return s.DeleteUser(context.Background(), Caller{}, u.ID)
-	}},
-	{"CreateSession", nothing, func(s Store, u User, made Session) error {
-		return errOf(s.CreateSession(context.Background(), newSession(u)))
-	}},
-	{"UpdateSession", nothing, func(s Store, u User, made Session) error {
-		_, _, err := s.UpdateSession(context.Background(), u.ID, made.ID, func(s *Session, _ User) error { s.Generation++; return nil })
-		return err
-	}},
-	{"EndSession", nothing, func(s Store, u User, made Session) error {
-		return s.EndSession(context.Background(), Caller{}, u.ID, made.ID)
-	}},
-	{"EndSessions", nothing, func(s Store, u User, made Session) error {
-		return s.EndSessions(context.Background(), Caller{}, u.ID, "")
-	}},
-}
+)
 
-func etcdAdmin(name string) User {
-	u := newUser(name)
-	u.Role = RoleAdmin
-	return u
-}
-
-func nothing(testedStore, User, Session)            {}
-func anotherAdmin(s testedStore, _ User, _ Session) { s.create(etcdAdmin("another")) }
-
-// eachEtcdChange runs a test for each of etcdChanges, with an account and a session.
-func eachEtcdChange(t *testing.T, outcome string, test func(t *testing.T, c *fakeEtcd, s testedStore, change func() error)) {
+// eachEtcdChange runs a test for each of etcdChanges, with one of two admins.
+func eachEtcdChange(t *testing.T, outcome string, test func(t *testing.T, c *fakeEtcd, change func() error)) {
 	for _, way := range etcdChanges {
 		t.Run(way.name+" "+outcome, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newFakeEtcd()
-				s := testedStore{c.open(t), t}
-				u := s.create(etcdAdmin("root"))
-				made := s.login(u)
-				way.before(s, u, made)
-				test(t, c, s, func() error { return way.change(s.Store, u, made) })
+			onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+				s.create(newAdmin("another"))
+				root := s.create(newAdmin("root"))
+				made := s.login(root)
+				test(t, c, func() error { return way.change(s.Store, Caller{}, root, made) })
 			})
 		})
 	}
@@ -469,7 +403,7 @@ func eachEtcdChange(t *testing.T, outcome string, test func(t *testing.T, c *fak
 // TestEtcdResponseLost: a member makes the change, but its response is lost. The outcome
 // is unknown, which is ErrUnavailable, and the change is not sent again.
 func TestEtcdResponseLost(t *testing.T) {
-	eachEtcdChange(t, "is not sent again if its response is lost", func(t *testing.T, c *fakeEtcd, s testedStore, change func() error) {
+	eachEtcdChange(t, "is not sent again if its response is lost", func(t *testing.T, c *fakeEtcd, change func() error) {
 		before, writes := c.revision, 0
 		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
 			if isWrite(path, body) {
@@ -487,27 +421,25 @@ func TestEtcdResponseLost(t *testing.T) {
 
 // TestEtcdClientHangsUp: a change is made even if the client has gone.
 func TestEtcdClientHangsUp(t *testing.T) {
-	c := newFakeEtcd()
-	s := testedStore{c.open(t), t}
-	made := s.login(s.create(newUser("johndoe")))
-	gone, cancel := context.WithCancel(t.Context())
-	cancel()
-	wantErr(t, "EndSession for a client that has gone", s.EndSession(gone, Caller{}, made.UserID, made.ID), nil)
-	s.wantGone(made)
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		wantErr(t, "EndSession for a client that has gone", s.EndSession(gone, Caller{}, s.u.ID, s.made.ID), nil)
+		s.wantGone(s.made)
+	})
 }
 
 // TestEtcdClientHangsUpWhileReading: a canceled read does not count as a failure of the member.
 func TestEtcdClientHangsUpWhileReading(t *testing.T) {
-	c := newFakeEtcd()
-	s := testedStore{c.open(t), t}
-	made := s.login(s.create(newUser("johndoe")))
-	gone, cancel := context.WithCancel(t.Context())
-	c.fails(func(*fakeEtcd, string, string, []byte) error { cancel(); return context.Canceled })
-	_, _, err := s.Session(gone, made.UserID, made.ID)
-	wantErr(t, "Session for a client that goes", err, context.Canceled)
-	if n := s.Store.(*EtcdStore).gateway.failOvers.Load(); n != 0 {
-		t.Errorf("a canceled read caused %d fail-overs, want none", n)
-	}
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+		gone, cancel := context.WithCancel(t.Context())
+		c.fails(func(*fakeEtcd, string, string, []byte) error { cancel(); return context.Canceled })
+		_, _, err := s.Session(gone, s.u.ID, s.made.ID)
+		wantErr(t, "Session for a client that goes", err, context.Canceled)
+		if n := s.e.gateway.failOvers.Load(); n != 0 {
+			t.Errorf("a canceled read caused %d fail-overs, want none", n)
+		}
+	})
 }
 
 // TestAttackSessionThatExpiresWithinAChange: whatever takes its time, from the decision on
@@ -545,8 +477,8 @@ func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
 		{name: "is not made if no member accepts it in time", fault: func(c *fakeEtcd) {
 			over := time.Now().Add(late)
 			c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-				if isWrite(path, body) && time.Now().Before(over) {
-					return noLeader(c, host, path, body)
+				if isWrite(path, body) {
+					return until(over, noLeader)(c, host, path, body)
 				}
 				return nil
 			})
@@ -561,14 +493,11 @@ func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
 	} {
 		for _, way := range changes {
 			t.Run(way.name+" "+test.name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					c := newFakeEtcd()
-					s := testedStore{c.open(t), t}
-					made := s.login(s.create(newUser("johndoe")))
-					time.Sleep(time.Until(made.ExpiresAt) - late/2)
+				onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+					time.Sleep(time.Until(s.made.ExpiresAt) - late/2)
 					test.fault(c)
-					before, start, failOvers := c.revision, time.Now(), s.Store.(*EtcdStore).gateway.failOvers.Load()
-					err := way.change(s, made, func() { time.Sleep(test.decide) })
+					before, start, failOvers := c.revision, time.Now(), s.e.gateway.failOvers.Load()
+					err := way.change(s.testedStore, s.made, func() { time.Sleep(test.decide) })
 					want := test.want
 					if want == errSessionEnded {
 						want = way.ended
@@ -581,7 +510,7 @@ func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
 						t.Errorf("the change took %v, want %v", took, test.took)
 					}
 					wantEqual(t, "the changes in the cluster", int(c.revision-before), test.writes)
-					if got := s.Store.(*EtcdStore).gateway.failOvers.Load(); test.want != ErrUnavailable && got != failOvers {
+					if got := s.e.gateway.failOvers.Load(); test.want != ErrUnavailable && got != failOvers {
 						t.Errorf("%d fail-overs, want none", got-failOvers)
 					}
 				})
@@ -614,12 +543,9 @@ func TestEtcdWriteIsSentAgainOnlyIfItHadNoEffect(t *testing.T) {
 		{"a write whose response is not JSON is not sent again", says(200, "<html>"), ErrUnavailable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newFakeEtcd()
-				s := testedStore{c.open(t), t}
-				u := s.create(newUser("johndoe"))
+			onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 				c.fails(once(isWrite, test.fault))
-				wantErr(t, "CreateSession", errOf(s.CreateSession(t.Context(), newSession(u))), test.want)
+				wantErr(t, "CreateSession", s.tryLogin(s.u), test.want)
 			})
 		})
 	}
@@ -678,34 +604,24 @@ func changed(change func(response []byte) []byte) fault {
 func TestAttackOneBadMember(t *testing.T) {
 	for _, test := range notEtcd {
 		t.Run(test.name+" moves on to the next member", func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newFakeEtcd()
-				s := testedStore{c.open(t), t}
-				u := s.create(newUser("johndoe"))
-				made := s.login(u)
-				g := s.Store.(*EtcdStore).gateway
-				bad := g.endpoint(g.failOvers.Load())
-				c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-					if "http://"+host == bad {
-						return test.response(c, host, path, body)
-					}
-					return nil
-				})
+			onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+				bad := s.member()
+				c.fails(at(bad, test.response))
 				before, start := len(c.asked), time.Now()
-				_, _, err := s.Session(t.Context(), made.UserID, made.ID)
+				_, _, err := s.Session(t.Context(), s.u.ID, s.made.ID)
 				wantErr(t, "Session", err, nil)
-				wantEqual(t, "the account in a list", s.users(0, 10), []User{u})
-				s.rotate(made)
-				g.failOvers.Add(2) // back to the bad member
-				_, err = s.Store.(*EtcdStore).commit(t.Context(), etcdTxn{Success: []etcdOp{putKey("/stdauth/x", "x"), getKey("/stdauth/format")}})
+				wantEqual(t, "the account in a list", s.users(0, 10), []User{s.u})
+				s.rotate(s.made)
+				s.e.gateway.failOvers.Add(2) // back to the bad member
+				_, err = s.e.commit(t.Context(), etcdTxn{Success: []etcdOp{putKey("/stdauth/x", "x"), getKey("/stdauth/format")}})
 				wantErr(t, "a write", err, ErrUnavailable)
-				s.login(u)
+				s.login(s.u)
 				if took := time.Since(start); took > 50*time.Millisecond {
 					t.Errorf("five calls took %v, want no time but that between two tries", took)
 				}
 				asked := map[string]int{}
 				for _, host := range c.asked[before:] {
-					asked["http://"+host]++
+					asked[host]++
 				}
 				if len(asked) > 3 || asked[bad] != 2 {
 					t.Errorf("the requests to each address are %v, want 2 to %s, and none where a redirect leads", asked, bad)
@@ -719,41 +635,33 @@ func TestAttackOneBadMember(t *testing.T) {
 // token, and the log does not repeat what it responds, as that may be the
 // password of etcd.
 func TestAttackBadMemberRepeatsThePassword(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newFakeEtcd()
-		c.user, c.password, c.given = "alice", "secret", "alice:secret"
-		s := testedStore{c.open(t), t}
-		var log bytes.Buffer
-		g := s.Store.(*EtcdStore).gateway
-		g.log = slog.New(slog.NewTextHandler(&log, nil))
-		bad := g.endpoint(g.failOvers.Load())
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+		bad := s.member()
 		for _, status := range []int{200, 400} {
 			c.forget(etcdRefusal{401, 16, "etcdserver: invalid auth token"})
-			c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-				if "http://"+host == bad && path == "/v3/auth/authenticate" {
+			c.fails(at(bad, func(c *fakeEtcd, host, path string, body []byte) error {
+				if path == "/v3/auth/authenticate" {
 					return etcdRefusal{status: status, Message: string(body)}
 				}
 				return nil
-			})
-			wantEqual(t, "the accounts", s.users(0, 10), nil)
-			g.failOvers.Add(2) // back to the bad member
+			}))
+			wantEqual(t, "the accounts", s.users(0, 10), []User{s.u})
+			s.e.gateway.failOvers.Add(2) // back to the bad member
 		}
-		if text := log.String(); strings.Contains(text, "secret") || strings.Count(text, "a member of the etcd cluster failed") != 2 {
+		if text := s.log.String(); strings.Contains(text, "secret") || strings.Count(text, "a member of the etcd cluster failed") != 2 {
 			t.Errorf("the log has the password, or not two fail-overs:\n%s", text)
 		}
-	})
+	}, withUser)
 }
 
 // TestEtcdLongWait: a call with a later deadline than usual waits until then.
 func TestEtcdLongWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newFakeEtcd()
-		e := c.open(t)
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		c.fails(noLeader)
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		start := time.Now()
-		err := e.gateway.call(ctx, "/v3/kv/txn", etcdTxn{}, false, nil)
+		err := s.e.gateway.call(ctx, "/v3/kv/txn", etcdTxn{}, false, nil)
 		if took := time.Since(start); err == nil || took < 4*time.Minute {
 			t.Errorf("a call with a deadline of 5 minutes returned %v after %v, want an error after 4 minutes or more", err, took)
 		}
@@ -783,60 +691,49 @@ func TestEtcdFailOver(t *testing.T) {
 		{"the client leaves a member with an internal error", says(500, `{"code":13,"message":"internal"}`), 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newFakeEtcd()
-				s := testedStore{c.open(t), t}
-				u := s.create(newUser("johndoe"))
-				made := s.login(u)
-				bad := c.asked[len(c.asked)-1]
-				c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-					if host == bad {
-						return test.fault(c, host, path, body)
-					}
-					return nil
-				})
+			onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+				bad := s.member()
+				c.fails(at(bad, test.fault))
 				before, start := len(c.asked), time.Now()
-				s.rotate(made)
+				s.rotate(s.made)
 				if took := time.Since(start); took != test.most {
 					t.Errorf("a refresh took %v, want %v", took, test.most)
 				}
-				s.rotate(made)
+				s.rotate(s.made)
 				asked := slices.DeleteFunc(c.asked[before:], func(host string) bool { return host != bad })
 				wantEqual(t, "requests to the failing member", asked, []string{bad})
-				wantEqual(t, "the generation", s.sessions(u.ID)[0].Generation, 3)
+				wantEqual(t, "the generation", s.sessions(s.u.ID)[0].Generation, 3)
 			})
 		})
 	}
 }
 
 func TestEtcdOfOneMemberLogsNoFailOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newFakeEtcd()
-		e := c.open(t)
-		var log bytes.Buffer
-		e.gateway.endpoints, e.gateway.log = e.gateway.endpoints[:1], slog.New(slog.NewTextHandler(&log, nil))
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+		s.e.gateway.endpoints = s.e.gateway.endpoints[:1]
 		c.fails(refused)
-		_, err := e.User(t.Context(), 1)
+		_, err := s.User(t.Context(), 1)
 		wantErr(t, "User", err, ErrUnavailable)
-		if got := log.String(); strings.Contains(got, "going on with the next") || strings.Count(got, "the etcd cluster does not respond") != 1 {
+		if got := s.log.String(); strings.Contains(got, "going on with the next") || strings.Count(got, "the etcd cluster does not respond") != 1 {
 			t.Errorf("the log of a cluster of one member that is away: %s", got)
 		}
 	})
 }
 
+// etcdReads are all reads of a store, of the account 1 of johndoe and a session.
+var etcdReads = map[string]func(s Store) error{
+	"User":       func(s Store) error { _, err := s.User(context.Background(), 1); return err },
+	"UserByName": func(s Store) error { _, err := s.UserByName(context.Background(), "johndoe"); return err },
+	"Users":      func(s Store) error { _, err := s.Users(context.Background(), UserFilter{}, 0, 10); return err },
+	"Session":    func(s Store) error { _, _, err := s.Session(context.Background(), 1, "x"); return err },
+	"Sessions":   func(s Store) error { _, err := s.Sessions(context.Background(), 1); return err },
+}
+
 func TestEtcdReadsFailWithoutTheCluster(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newFakeEtcd()
-		s := c.open(t)
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		c.fails(refused)
-		for name, read := range map[string]func() error{
-			"User":       func() error { _, err := s.User(t.Context(), 1); return err },
-			"UserByName": func() error { _, err := s.UserByName(t.Context(), "johndoe"); return err },
-			"Users":      func() error { _, err := s.Users(t.Context(), UserFilter{}, 0, 10); return err },
-			"Session":    func() error { _, _, err := s.Session(t.Context(), 1, "x"); return err },
-			"Sessions":   func() error { _, err := s.Sessions(t.Context(), 1); return err },
-		} {
-			wantErr(t, name, read(), ErrUnavailable)
+		for name, read := range etcdReads {
+			wantErr(t, name, read(s), ErrUnavailable)
 		}
 	})
 }
@@ -845,20 +742,20 @@ func TestEtcdReadsFailWithoutTheCluster(t *testing.T) {
 // soon be elected, and later ones are refused at once. When the majority is back, all
 // requests succeed.
 func TestEtcdWithoutMajority(t *testing.T) {
-	for name, fault := range map[string]fault{"requests without a leader are refused": noLeader, "requests that no member accepts are refused": refused, "requests without a response are refused": hang} {
+	for name, fault := range map[string]fault{
+		"requests without a leader are refused":       noLeader,
+		"requests that no member accepts are refused": refused,
+		"requests without a response are refused":     hang,
+	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newFakeEtcd()
-				s := testedStore{c.open(t), t}
-				made := s.login(s.create(newUser("johndoe")))
+			onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 				time.Sleep(2 * time.Second) // Ready caches its result for one
 				c.fails(fault)
 				for range 3 {
 					start := time.Now()
-					_, _, err := s.Session(t.Context(), made.UserID, made.ID)
+					_, _, err := s.Session(t.Context(), s.u.ID, s.made.ID)
 					wantErr(t, "Session", err, ErrUnavailable)
-					_, err = s.CreateUser(t.Context(), Caller{}, newUser("another"))
-					wantErr(t, "CreateUser", err, ErrUnavailable)
+					wantErr(t, "CreateUser", s.tryCreate("another"), ErrUnavailable)
 					if took := time.Since(start); took > 2*etcdPatience {
 						t.Errorf("two calls took %v, want at most %v", took, 2*etcdPatience)
 					}
@@ -869,16 +766,10 @@ func TestEtcdWithoutMajority(t *testing.T) {
 					t.Errorf("Ready took %v, want it refused at once", took)
 				}
 				c.fails(nil)
-				_, _, err := s.Session(t.Context(), made.UserID, made.ID)
+				_, _, err := s.Session(t.Context(), s.u.ID, s.made.ID)
 				wantErr(t, "Session when the majority is back", err, nil)
-				over := time.Now().Add(time.Second)
-				c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-					if time.Now().Before(over) {
-						return noLeader(c, host, path, body)
-					}
-					return nil
-				})
-				_, _, err = s.Session(t.Context(), made.UserID, made.ID)
+				c.fails(until(time.Now().Add(time.Second), noLeader))
+				_, _, err = s.Session(t.Context(), s.u.ID, s.made.ID)
 				wantErr(t, "Session during a later election", err, nil)
 				s.create(newUser("another"))
 				time.Sleep(time.Second + 1)
@@ -890,22 +781,14 @@ func TestEtcdWithoutMajority(t *testing.T) {
 
 // TestEtcdElection: an election takes a second or two, and a request during it waits.
 func TestEtcdElection(t *testing.T) {
-	eachEtcdChange(t, "waits for the end of an election", func(t *testing.T, c *fakeEtcd, s testedStore, change func() error) {
-		over := time.Now().Add(2 * time.Second)
-		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-			if time.Now().Before(over) {
-				return noLeader(c, host, path, body)
-			}
-			return nil
-		})
+	eachEtcdChange(t, "waits for the end of an election", func(t *testing.T, c *fakeEtcd, change func() error) {
+		c.fails(until(time.Now().Add(2*time.Second), noLeader))
 		wantErr(t, "a change during an election", change(), nil)
 	})
 }
 
 func TestEtcdReady(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newFakeEtcd()
-		s := c.open(t)
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		before := len(c.requests)
 		for range 10 {
 			wantErr(t, "Ready", s.Ready(t.Context()), nil)
@@ -928,39 +811,17 @@ func TestEtcdReady(t *testing.T) {
 	})
 }
 
-// TestEtcdLastAdminAcrossCopies: two copies of the server demote and delete two admins
-// at once. In whatever order that happens, one admin stays.
-func TestEtcdLastAdminAcrossCopies(t *testing.T) {
-	for range 50 {
-		c := newFakeEtcd()
-		one, two := testedStore{c.open(t), t}, testedStore{c.open(t), t}
-		a, b := one.create(etcdAdmin("anna")), one.create(etcdAdmin("ben"))
-		errs := atOnce(2, func(n int) (err error) {
-			if n == 0 {
-				_, err = one.UpdateUser(t.Context(), Caller{}, a.ID, func(u *User) error { u.Role = RoleUser; return nil })
-			} else {
-				err = two.DeleteUser(t.Context(), Caller{}, b.ID)
-			}
-			return err
-		})
-		if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs...), ErrLastAdmin) {
-			t.Fatalf("two admins are removed at once: %v and %v, want nil once and ErrLastAdmin once", errs[0], errs[1])
-		}
-	}
-}
-
 // TestEtcdLastAdminInBetween makes the second change between the read and the write of
 // the first.
 func TestEtcdLastAdminInBetween(t *testing.T) {
 	c := newFakeEtcd()
 	one, two := testedStore{c.open(t), t}, testedStore{c.open(t), t}
-	a, b := one.create(etcdAdmin("anna")), one.create(etcdAdmin("ben"))
+	a, b := one.create(newAdmin("anna")), one.create(newAdmin("ben"))
 	c.fails(once(isWrite, func(*fakeEtcd, string, string, []byte) error {
 		two.update(b.ID, func(u *User) { u.Disabled = true })
 		return nil
 	}))
-	_, err := one.UpdateUser(t.Context(), Caller{}, a.ID, func(u *User) error { u.Role = RoleUser; return nil })
-	wantErr(t, "UpdateUser", err, ErrLastAdmin)
+	wantErr(t, "UpdateUser", one.tryUpdate(a.ID, func(u *User) { u.Role = RoleUser }), ErrLastAdmin)
 }
 
 // TestEtcdChangedInBetween: a change is decided again if what it has read changes before
@@ -999,10 +860,9 @@ func TestEtcdChangedInBetween(t *testing.T) {
 	wantEqual(t, "Sessions", one.sessions(u.ID), nil)
 
 	meanwhile(func() { two.update(u.ID, func(u *User) { u.Epoch++ }) })
-	wantErr(t, "CreateSession", errOf(one.CreateSession(t.Context(), newSession(u))), ErrStale)
+	wantErr(t, "CreateSession", one.tryLogin(u), ErrStale)
 	meanwhile(func() { two.create(newUser("Anna")) })
-	_, err = one.CreateUser(t.Context(), Caller{}, newUser("anna"))
-	wantErr(t, "CreateUser", err, ErrUsernameTaken)
+	wantErr(t, "CreateUser", one.tryCreate("anna"), ErrUsernameTaken)
 	meanwhile(func() { two.create(newUser("ben")) })
 	cleo := one.create(newUser("cleo"))
 	if cleo.ID != 5 {
@@ -1043,10 +903,7 @@ func TestEtcdChangedInBetween(t *testing.T) {
 
 // TestEtcdRetriesAreBounded: a change that always conflicts with others fails in the end.
 func TestEtcdRetriesAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newFakeEtcd()
-		s := testedStore{c.open(t), t}
-		u := s.create(newUser("johndoe"))
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		var writes int
 		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
 			if isWrite(path, body) {
@@ -1055,8 +912,7 @@ func TestEtcdRetriesAreBounded(t *testing.T) {
 			}
 			return nil
 		})
-		_, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(u *User) error { u.FullName += "!"; return nil })
-		wantErr(t, "UpdateUser", err, ErrUnavailable)
+		wantErr(t, "UpdateUser", s.tryUpdate(s.u.ID, func(u *User) { u.FullName += "!" }), ErrUnavailable)
 		if writes < 100 {
 			t.Errorf("UpdateUser made %d tries, want 100 or more, as only the pauses between them take time here", writes)
 		}
@@ -1066,14 +922,14 @@ func TestEtcdRetriesAreBounded(t *testing.T) {
 func TestEtcdKeys(t *testing.T) {
 	c := newFakeEtcd()
 	s := testedStore{c.open(t), t}
-	u := s.create(etcdAdmin("Anna"))
+	u := s.create(newAdmin("Anna"))
 	made := s.login(u)
 	keys := []string{
 		"/stdauth/admins/0000000000000000001", "/stdauth/format", "/stdauth/last_id", "/stdauth/names/anna",
 		"/stdauth/sessions/0000000000000000001/" + made.ID, "/stdauth/users/0000000000000000001",
 	}
 	wantEqual(t, "the keys", slices.Sorted(maps.Keys(c.keys())), keys)
-	s.login(s.create(etcdAdmin("ben")))
+	s.login(s.create(newAdmin("ben")))
 	s.remove(2)
 	wantEqual(t, "the keys after another account was created and deleted", slices.Sorted(maps.Keys(c.keys())), keys)
 	s.update(1, func(u *User) { u.Epoch++ })
@@ -1164,11 +1020,9 @@ func TestEtcdKeysOfTheFirstVersion(t *testing.T) {
 // TestEtcdImport: an import is several transactions. Until the last one, the store
 // cannot be used.
 func TestEtcdImport(t *testing.T) {
-	var users []User
-	for i := range 100 {
-		u := etcdAdmin(fmt.Sprint("user", i))
-		u.ID = int64(i + 1)
-		users = append(users, u)
+	users := numberedUsers(100)
+	for i := range users {
+		users[i].Role = RoleAdmin
 	}
 	c := newFakeEtcd()
 	s := testedStore{c.open(t), t}
@@ -1213,12 +1067,7 @@ func TestEtcdImport(t *testing.T) {
 func TestEtcdImportStops(t *testing.T) {
 	c := newFakeEtcd()
 	s := testedStore{c.open(t), t}
-	var users []User
-	for id := range int64(200) {
-		u := newUser(fmt.Sprint("user", id))
-		u.ID = id + 1
-		users = append(users, u)
-	}
+	users := numberedUsers(200)
 	ctx, stop := context.WithCancel(t.Context())
 	writes := 0
 	c.fails(func(_ *fakeEtcd, _, path string, body []byte) error {
@@ -1235,38 +1084,31 @@ func TestEtcdImportStops(t *testing.T) {
 
 // TestEtcdDamagedValue: a value that is not an account is an error and is not overwritten.
 func TestEtcdDamagedValue(t *testing.T) {
-	c := newFakeEtcd()
-	s := testedStore{c.open(t), t}
-	u := s.create(newUser("johndoe"))
-	c.put("/stdauth/sessions/0000000000000000001/x", "{")
-	if _, err := s.Sessions(t.Context(), u.ID); err == nil || !strings.Contains(err.Error(), "the value of etcd's key /stdauth/sessions/0000000000000000001/x") {
-		t.Errorf("Sessions of an account with a damaged one = %v, want something about its key", err)
-	}
-	c.put("/stdauth/users/0000000000000000001", "{")
-	_, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(*User) error { return nil })
-	const want = "the value of etcd's key /stdauth/users/0000000000000000001"
-	if err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("UpdateUser = %v, want an error with %s", err, want)
-	}
-	for name, read := range map[string]func() error{
-		"CreateUser": func() error {
-			_, err := s.CreateUser(t.Context(), Caller{UserID: u.ID, SessionID: "x"}, newUser("another"))
-			return err
-		},
-		"User":       func() error { _, err := s.User(t.Context(), u.ID); return err },
-		"UserByName": func() error { _, err := s.UserByName(t.Context(), u.Username); return err },
-		"Users":      func() error { _, err := s.Users(t.Context(), UserFilter{}, 0, 10); return err },
-		"Session":    func() error { _, _, err := s.Session(t.Context(), u.ID, "x"); return err },
-		"Sessions":   func() error { _, err := s.Sessions(t.Context(), u.ID); return err },
-	} {
-		if err := read(); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s for a damaged account = %v, want something about %s", name, err, want)
+	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+		c.put("/stdauth/sessions/0000000000000000001/x", "{")
+		if _, err := s.Sessions(t.Context(), s.u.ID); err == nil || !strings.Contains(err.Error(), "the value of etcd's key /stdauth/sessions/0000000000000000001/x") {
+			t.Errorf("Sessions of an account with a damaged one = %v, want something about its key", err)
 		}
-	}
-	c.put("/stdauth/names/johndoe", "x")
-	if _, err := s.UserByName(t.Context(), u.Username); err == nil || errors.Is(err, ErrNotFound) {
-		t.Errorf("UserByName of a damaged name = %v, want an error that is not ErrNotFound", err)
-	}
+		c.put("/stdauth/users/0000000000000000001", "{")
+		_, err := s.UpdateUser(t.Context(), Caller{}, s.u.ID, func(*User) error { return nil })
+		const want = "the value of etcd's key /stdauth/users/0000000000000000001"
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("UpdateUser = %v, want an error with %s", err, want)
+		}
+		_, err = s.CreateUser(t.Context(), Caller{UserID: s.u.ID, SessionID: "x"}, newUser("another"))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("CreateUser by a damaged account = %v, want something about %s", err, want)
+		}
+		for name, read := range etcdReads {
+			if err := read(s); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s for a damaged account = %v, want something about %s", name, err, want)
+			}
+		}
+		c.put("/stdauth/names/johndoe", "x")
+		if _, err := s.UserByName(t.Context(), s.u.Username); err == nil || errors.Is(err, ErrNotFound) {
+			t.Errorf("UserByName of a damaged name = %v, want an error that is not ErrNotFound", err)
+		}
+	})
 }
 
 // TestEtcdOverHTTP runs the store over sockets, with two members, one of them down.
@@ -1448,23 +1290,14 @@ func (c *fakeEtcd) handle(path string, body []byte, token string) (response any,
 	case c.user != "" && token != c.token:
 		return nil, cmp.Or(c.forgotten, etcdRefusal{401, 16, "etcdserver: invalid auth token"})
 	}
-	switch path {
-	case "/v3/kv/txn":
-		var in fakeTxn
-		if err := strict(body, &in); err != nil {
-			return nil, err
-		}
-		return c.txn(in)
-	case "/v3/lease/grant", "/v3/lease/revoke", "/v3/lease/leases":
-		var in struct {
-			ID, TTL int64 `json:",string"`
-		}
-		if err := strict(body, &in); err != nil {
-			return nil, err
-		}
-		return c.lease(path, in.ID, in.TTL)
+	if path != "/v3/kv/txn" {
+		return nil, etcdRefusal{404, 0, "404 page not found"}
 	}
-	return nil, etcdRefusal{404, 0, "404 page not found"}
+	var in fakeTxn
+	if err := strict(body, &in); err != nil {
+		return nil, err
+	}
+	return c.txn(in)
 }
 
 func strict(body []byte, into any) error {
@@ -1474,29 +1307,6 @@ func strict(body []byte, into any) error {
 		return etcdRefusal{400, 3, err.Error()}
 	}
 	return nil
-}
-
-func (c *fakeEtcd) lease(path string, id, ttl int64) (any, error) {
-	_, there := c.leases[id]
-	switch {
-	case path == "/v3/lease/leases":
-		list := []map[string]string{}
-		for id := range c.leases {
-			list = append(list, map[string]string{"ID": fmt.Sprint(id)})
-		}
-		return map[string]any{"leases": list}, nil
-	case path == "/v3/lease/revoke" && !there:
-		return nil, etcdRefusal{404, 5, "etcdserver: requested lease not found"}
-	case path == "/v3/lease/revoke":
-		c.revoke(id)
-	case there:
-		return nil, etcdRefusal{400, 9, "etcdserver: lease already exists"}
-	case id <= 0 || ttl <= 0:
-		return nil, etcdRefusal{400, 3, "etcdserver: bad lease"}
-	default:
-		c.leases[id] = time.Now().Add(time.Duration(ttl) * time.Second)
-	}
-	return map[string]any{"ID": fmt.Sprint(id), "TTL": fmt.Sprint(ttl)}, nil
 }
 
 func (c *fakeEtcd) revoke(id int64) {
@@ -1524,7 +1334,6 @@ type fakeOp struct {
 	Put   *struct {
 		Key   []byte `json:"key"`
 		Value []byte `json:"value"`
-		Lease int64  `json:"lease,string"`
 	} `json:"request_put"`
 	Delete *fakeRange `json:"request_delete_range"`
 }
@@ -1547,9 +1356,6 @@ func (c *fakeEtcd) txn(in fakeTxn) (any, error) {
 			return nil, etcdRefusal{400, 3, "etcdserver: duplicate key given in txn request"}
 		}
 		written[string(op.Put.Key)] = i < len(in.Success)
-		if op.Put.Lease != 0 && c.leases[op.Put.Lease].IsZero() {
-			return nil, etcdRefusal{404, 5, "etcdserver: requested lease not found"}
-		}
 	}
 	switch {
 	case max(len(in.Compare), len(in.Success), len(in.Failure)) > 128:
@@ -1589,7 +1395,7 @@ func (c *fakeEtcd) txn(in fakeTxn) (any, error) {
 			responses = append(responses, map[string]any{"response_range": map[string]any{"kvs": c.list(*op.Range)}})
 		case op.Put != nil:
 			old := c.kvs[string(op.Put.Key)]
-			c.kvs[string(op.Put.Key)] = fakeKV{op.Put.Value, cmp.Or(old.created, next), next, op.Put.Lease}
+			c.kvs[string(op.Put.Key)] = fakeKV{op.Put.Value, cmp.Or(old.created, next), next, 0}
 			c.revision = next
 			responses = append(responses, map[string]any{"response_put": map[string]any{}})
 		default:
@@ -1627,6 +1433,38 @@ func (c *fakeEtcd) list(r fakeRange) []map[string]any {
 		})
 	}
 	return kvs
+}
+
+// An openedEtcd is a store on a fakeEtcd, with the account u and its session made.
+type openedEtcd struct {
+	testedStore
+	e    *EtcdStore
+	u    User
+	made Session
+	log  *bytes.Buffer
+}
+
+// onEtcd runs a test in a bubble of testing/synctest.
+func onEtcd(t *testing.T, test func(t *testing.T, c *fakeEtcd, s openedEtcd), set ...func(*fakeEtcd)) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFakeEtcd()
+		for _, set := range set {
+			set(c)
+		}
+		s := openedEtcd{e: c.open(t), log: &bytes.Buffer{}}
+		s.testedStore = testedStore{s.e, t}
+		s.e.gateway.log = slog.New(slog.NewTextHandler(s.log, nil))
+		s.u = s.create(newUser("johndoe"))
+		s.made = s.login(s.u)
+		test(t, c, s)
+	})
+}
+
+func withUser(c *fakeEtcd) { c.user, c.password, c.given = "alice", "secret", "alice:secret" }
+
+// member returns the host of the member that the store asks first.
+func (s openedEtcd) member() string {
+	return strings.TrimPrefix(s.e.gateway.endpoint(s.e.gateway.failOvers.Load()), "http://")
 }
 
 // The methods below let a test change and inspect the cluster.
@@ -1720,6 +1558,26 @@ func isWrite(path string, body []byte) bool {
 	return path == "/v3/kv/txn" && (bytes.Contains(body, []byte("request_put")) || bytes.Contains(body, []byte("request_delete")))
 }
 
+// at is a fault of one member.
+func at(member string, f fault) fault {
+	return func(c *fakeEtcd, host, path string, body []byte) error {
+		if host == member {
+			return f(c, host, path, body)
+		}
+		return nil
+	}
+}
+
+// until is a fault that ends.
+func until(over time.Time, f fault) fault {
+	return func(c *fakeEtcd, host, path string, body []byte) error {
+		if time.Now().Before(over) {
+			return f(c, host, path, body)
+		}
+		return nil
+	}
+}
+
 // once is a fault of the first request of a kind.
 func once(kind func(path string, body []byte) bool, f fault) fault {
 	var done atomic.Bool
@@ -1729,33 +1587,4 @@ func once(kind func(path string, body []byte) bool, f fault) fault {
 		}
 		return nil
 	}
-}
-
-// BenchmarkEtcdSession measures Session, and the same transaction sent by hand, on the
-// cluster that STDAUTH_TEST_ETCD names.
-func BenchmarkEtcdSession(b *testing.B) {
-	e := openRealEtcd(b)
-	s := testedStore{e, b}
-	made := s.login(s.create(newUser("johndoe")))
-	b.Run("Session", func(b *testing.B) {
-		for b.Loop() {
-			if _, _, err := s.Session(b.Context(), made.UserID, made.ID); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("transaction", func(b *testing.B) {
-		body, err := json.Marshal(etcdTxn{Success: []etcdOp{getKey(e.sessionsOf(made.UserID) + made.ID), getKey(e.userKey(made.UserID))}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		for b.Loop() {
-			w, err := http.Post(e.gateway.endpoints[0]+"/v3/kv/txn", "application/json", bytes.NewReader(body))
-			if err != nil {
-				b.Fatal(err)
-			}
-			io.Copy(io.Discard, w.Body)
-			w.Body.Close()
-		}
-	})
 }
