@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -40,8 +39,8 @@ func TestSignals(t *testing.T) {
 	t.Run("a second signal stops the server at once", func(t *testing.T) { testSecondSignal(t, binary) })
 }
 
-// start starts the server with a pipe as its standard error, and returns when it
-// listens.
+// start starts the server with a key and a pipe as its standard error, and returns when
+// it listens.
 func start(t *testing.T, binary string, args ...string) (cmd *exec.Cmd, s *launched, stderr *os.File) {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -50,7 +49,7 @@ func start(t *testing.T, binary string, args ...string) (cmd *exec.Cmd, s *launc
 	}
 	t.Cleanup(func() { r.Close() })
 	cmd = exec.CommandContext(soon(t), binary, append(args, "-addr", "127.0.0.1:0")...)
-	cmd.Stderr = w
+	cmd.Env, cmd.Stderr = append(os.Environ(), "SECRET_KEY="+settingsKey), w
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +65,17 @@ func start(t *testing.T, binary string, args ...string) (cmd *exec.Cmd, s *launc
 	return cmd, s, r
 }
 
+// wantStop sends a signal to the server, which must end with exit status 0.
+func wantStop(t *testing.T, cmd *exec.Cmd, signal os.Signal) {
+	t.Helper()
+	if err := cmd.Process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the server ends on %v with %v, want exit status 0", signal, err)
+	}
+}
+
 // A log that is not read fills its pipe, and requests wait for it. A signal must stop
 // the server nevertheless.
 func testUnreadStandardError(t *testing.T, binary string) {
@@ -79,12 +89,7 @@ func testUnreadStandardError(t *testing.T, binary string) {
 		}
 	}
 	begin := time.Now()
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the server ends with %v, want exit status 0", err)
-	}
+	wantStop(t, cmd, syscall.SIGTERM)
 	if took := time.Since(begin); took > gracePeriod+5*time.Second {
 		t.Errorf("the server took %v to end, want at most %v and a little", took, gracePeriod)
 	}
@@ -100,12 +105,7 @@ func testClosedStandardError(t *testing.T, binary string) {
 			t.Errorf("GET /healthz with a closed standard error = %d, want 200", got.status)
 		}
 	}
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the server ends with %v, want exit status 0", err)
-	}
+	wantStop(t, cmd, syscall.SIGTERM)
 }
 
 // The first signal waits for requests under way, and the second does not.
@@ -142,24 +142,7 @@ func testRestart(t *testing.T, binary string) {
 
 	token, want := "", ""
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGTERM} {
-		cmd := exec.CommandContext(soon(t), binary, "-addr", "127.0.0.1:0", "-store", file)
-		cmd.Env = append(os.Environ(), "SECRET_KEY="+settingsKey)
-		log, err := cmd.StderrPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		s := &launched{t: t}
-		lines := bufio.NewScanner(log)
-		for s.url == "" && lines.Scan() {
-			_, rest, _ := strings.Cut(lines.Text(), "msg=listening url=")
-			s.url, _, _ = strings.Cut(rest, " ")
-		}
-		if s.url == "" {
-			t.Fatal("the server does not log that it listens")
-		}
+		cmd, s, _ := start(t, binary, "-store", file)
 		if token == "" {
 			token = s.login("ada")
 			s.do("PATCH", "/users/me/", token, `{"full_name":"Ada Lovelace"}`)
@@ -167,14 +150,7 @@ func testRestart(t *testing.T, binary string) {
 		} else if got := s.do("GET", "/users/", token, ""); got.status != 200 || got.body != want {
 			t.Errorf("GET /users/ after a restart = %d %s, want 200 %s", got.status, got.body, want)
 		}
-		if err := cmd.Process.Signal(signal); err != nil {
-			t.Fatal(err)
-		}
-		for lines.Scan() {
-		}
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the server ends on %v with %v, want exit status 0", signal, err)
-		}
+		wantStop(t, cmd, signal)
 	}
 	if !strings.Contains(want, "Ada Lovelace") {
 		t.Errorf("GET /users/ = %s, want the changed full name in it", want)
@@ -347,39 +323,6 @@ Try it from another terminal:
 06:51:39 stopping`
 	if diff := cmp.Diff(strings.ReplaceAll(want, "URL", s.url), text); diff != "" {
 		t.Errorf("the text on the terminal (-want +got):\n%s", diff)
-	}
-}
-
-func TestTerminalLines(t *testing.T) {
-	for _, test := range []struct {
-		name  string
-		level slog.Level
-		log   func(*slog.Logger)
-		want  string
-	}{
-		{"a request of an admin has the IDs of the admin and of the account", slog.LevelInfo, func(l *slog.Logger) {
-			l.Info("request", "method", "DELETE", "route", "/users/{id}", "status", 204, "took", 0.2, "user", int64(2), "target", int64(7))
-		}, "DELETE /users/{id} 204 0ms user 2 target 7\n"},
-		{"a request without a token has no user", slog.LevelInfo, func(l *slog.Logger) {
-			l.Info("request", "method", "GET", "route", "/healthz", "status", 200, "took", 1.6, "user", int64(0))
-		}, "GET /healthz 200 2ms\n"},
-		{"a file of the page is not shown", slog.LevelInfo, func(l *slog.Logger) {
-			l.Info("request", "method", "GET", "route", "/docs/{file}", "status", 200, "took", 0.1)
-		}, ""},
-		{"a file of the page is shown at the level debug", slog.LevelDebug, func(l *slog.Logger) {
-			l.Info("request", "method", "GET", "route", "/docs/{file}", "status", 200, "took", 0.1)
-		}, "GET /docs/{file} 200 0ms\n"},
-		{"a warning has its level and its attributes", slog.LevelInfo, func(l *slog.Logger) { l.Warn("the disk is full", "file", "users.jsonl") }, "WARN the disk is full file=users.jsonl\n"},
-		{"text that a terminal would not show as it is gets quoted", slog.LevelInfo, func(l *slog.Logger) {
-			l.Error("request failed", "error", "\x1b]0;title\anext\nline", "stack", "a\nb")
-		}, `ERROR request failed error="\x1b]0;title\anext\nline" stack=a` + "\nb\n"},
-		{"a message below the level is not shown", slog.LevelWarn, func(l *slog.Logger) { l.Info("stopping") }, ""},
-	} {
-		var out strings.Builder
-		test.log(slog.New(terminalHandler{slog.NewTextHandler(nil, &slog.HandlerOptions{Level: test.level}), &out}))
-		if _, got, _ := strings.Cut(out.String(), " "); got != test.want {
-			t.Errorf("%s: %q, want the time and %q", test.name, &out, test.want)
-		}
 	}
 }
 

@@ -31,8 +31,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // TestEachFlagAndItsVariable checks the default of each flag, and that its variable has
@@ -132,18 +130,9 @@ func TestRepeatableFlags(t *testing.T) {
 // TestLimitsOfSettings: the minimum and the maximum of a setting are valid.
 func TestLimitsOfSettings(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		arg string
-		ok  bool
-	}{
-		{"-access-ttl=1s", true},
-		{"-access-ttl=999ms", false},
-		{"-session-ttl=876000h", true},
-		{"-session-ttl=876000h1ns", false},
-		{"-issuer=" + strings.Repeat("x", 200), true},
-	} {
-		if _, err := parseSettings([]string{test.arg}, envOf()); (err == nil) != test.ok {
-			t.Errorf("parseSettings(%s) = %v, want accepted: %t", test.arg, err, test.ok)
+	for _, arg := range []string{"-access-ttl=1s", "-session-ttl=876000h", "-issuer=" + strings.Repeat("x", 200)} {
+		if _, err := parseSettings([]string{arg}, envOf()); err != nil {
+			t.Errorf("parseSettings(%s) = %v, want nil", arg, err)
 		}
 	}
 }
@@ -261,15 +250,8 @@ func TestRefusedSettings(t *testing.T) {
 	full := filepath.Join(dir, "full.jsonl")
 	writeAccounts(t, full, User{Username: "ada", Role: RoleAdmin})
 	broken := filepath.Join(dir, "broken.jsonl")
-	if err := os.WriteFile(broken, []byte(fileHeader+"{}\n{}\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	taken := filepath.Join(dir, "taken.jsonl")
-	store, err := OpenFileStore(t.Context(), taken, testLife, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	write(t, broken, fileHeader+"{}\n{}\n")
+	taken := openFile(t, filepath.Join(dir, "taken.jsonl")).path
 	secret := "SECRET_KEY=" + settingsKey
 
 	for _, test := range []struct{ name, args, env, want string }{
@@ -332,7 +314,8 @@ func TestRefusedSettings(t *testing.T) {
 
 		{"a lifetime without a unit is refused", "-access-ttl 30", "", "-access-ttl: parse error"},
 		{"a negative lifetime is refused", "-refresh-ttl -1h", "", "-refresh-ttl: must be from 1s"},
-		{"a lifetime of more than 876000 hours is refused", "-session-ttl 876001h", "", "-session-ttl: must be from 1s to 876000h"},
+		{"a lifetime below a second is refused", "-access-ttl 999ms", "", "-access-ttl: must be from 1s"},
+		{"a lifetime of more than 876000 hours is refused", "-session-ttl 876000h1ns", "", "-session-ttl: must be from 1s to 876000h"},
 		{"an empty issuer is refused", "-issuer=", "", "-issuer: must not be empty"},
 		{"an issuer of 201 bytes is refused", "-issuer=" + strings.Repeat("x", 201), "", "-issuer: must be 1 to 200 bytes"},
 
@@ -426,12 +409,10 @@ func TestPublicURLByDefault(t *testing.T) {
 	if got := s.do("GET", path, "", ""); got.status != 200 || !strings.Contains(got.body, `"issuer":"`+s.url+`"`) {
 		t.Errorf("GET %s on a loopback address = %d %s, want the issuer %s", path, got.status, got.body, s.url)
 	}
-	s.stop()
 	s = launch(t, []string{"-addr", ":0", "-admin", "root"}, "ADMIN_PASSWORD=staple battery")
 	if got := s.do("GET", path, "", ""); got.status != 404 {
 		t.Errorf("GET %s on all addresses = %d %s, want 404", path, got.status, got.body)
 	}
-	s.stop()
 }
 
 // TestErrorsAfterASignal: what fails then was interrupted, whatever the store says.
@@ -488,8 +469,6 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: run(%s -check) = %d, %q, %q; want %d and %q", test.name, test.args, status, stdout, stderr, test.status, test.want)
 		}
 	}
-	plain.stop()
-	secure.stop()
 }
 
 // TestOpening: while its store is being read, a server is alive but not ready.
@@ -688,13 +667,10 @@ func TestAdmin(t *testing.T) {
 	}
 
 	// An account that is no longer an admin is not changed either.
-	store, err := OpenFileStore(t.Context(), file, testLife, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store.CreateUser(t.Context(), Caller{}, User{Username: "boss", Role: RoleAdmin})
-	store.UpdateUser(t.Context(), Caller{}, made.ID, func(u *User) error { u.Role, u.Disabled = RoleUser, true; return nil })
-	store.Close()
+	f := openFile(t, file)
+	f.create(newAdmin("boss"))
+	f.update(made.ID, func(u *User) { u.Role, u.Disabled = RoleUser, true })
+	f.close()
 	if stdout, now := admin("-admin root"); stdout != "" || now.Role != RoleUser || !now.Disabled {
 		t.Errorf("-admin root for a disabled user prints %q and leaves %+v; want nothing printed or changed", stdout, now)
 	}
@@ -819,15 +795,9 @@ func TestResetPassword(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "users.jsonl")
 	hash := Hasher{Iterations: 1}.Hash("forgotten")
 	writeAccounts(t, file, User{Username: "Ada", Role: RoleAdmin, PasswordHash: hash}, User{Username: "bob", Role: RoleUser, PasswordHash: hash, Disabled: true})
-	store, err := OpenFileStore(t.Context(), file, testLife, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	session := NewSession(User{ID: 1}, time.Now(), Lifetimes{time.Hour, time.Hour})
-	if err := errOf(store.CreateSession(t.Context(), session)); err != nil {
-		t.Fatal(err)
-	}
-	store.Close()
+	f := openFile(t, file)
+	f.login(f.user(1))
+	f.close()
 
 	// No SECRET_KEY is required, as no token is issued.
 	status, stdout, stderr := runFor(t, 20*time.Second, []string{"-store", file, "-reset-password", "ada"}, "NEW_PASSWORD=correct horse")
@@ -863,32 +833,21 @@ func TestImport(t *testing.T) {
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "from.jsonl"), filepath.Join(dir, "to.jsonl")
 	writeAccounts(t, from, User{Username: "ada", Role: RoleAdmin}, User{Username: "bob", Role: RoleUser}, User{Username: "eve", Role: RoleUser}, User{Username: "last", Role: RoleUser})
-	store, err := OpenFileStore(t.Context(), from, testLife, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	store.DeleteUser(t.Context(), Caller{}, 2)
-	store.DeleteUser(t.Context(), Caller{}, 4)
-	want, _ := store.Users(t.Context(), UserFilter{}, 0, 10)
+	source := openFile(t, from)
+	source.remove(2)
+	source.remove(4)
+	want := source.users(0, 10)
 	// The imported file may be in use.
 	args := []string{"-store", to, "-import", from}
 	status, stdout, stderr := runFor(t, 20*time.Second, args)
 	if status != 0 || stdout != "imported 2 accounts\n" || stderr != "" {
 		t.Errorf("run(%q) = %d, %q, %q; want 0, 2 accounts, nothing", args, status, stdout, stderr)
 	}
-	store.Close()
-
-	if store, err = OpenFileStore(t.Context(), to, testLife, slog.New(slog.DiscardHandler)); err != nil {
-		t.Fatal(err)
+	target := openFile(t, to)
+	wantEqual(t, "the accounts after the import", target.users(0, 10), want)
+	if next := target.create(newUser("new")); next.ID != 5 {
+		t.Errorf("CreateUser after the import = ID %d, want 5: a deleted account had 4", next.ID)
 	}
-	got, _ := store.Users(t.Context(), UserFilter{}, 0, 10)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("the accounts before (-) and after (+) the import:\n%s", diff)
-	}
-	if next, err := store.CreateUser(t.Context(), Caller{}, User{Username: "new", Role: RoleUser}); next.ID != 5 || err != nil {
-		t.Errorf("CreateUser after the import = ID %d, %v; want 5: a deleted account had 4", next.ID, err)
-	}
-	store.Close()
 }
 
 func TestClosedRegistration(t *testing.T) {
@@ -904,7 +863,6 @@ func TestClosedRegistration(t *testing.T) {
 	if got := s.do("POST", "/users/", s.login("admin"), ada); got.status != 201 {
 		t.Errorf("POST /users/ by admin = %d %s, want 201", got.status, got.body)
 	}
-	s.stop()
 }
 
 func TestPasswordsOfTheServerCost600000Iterations(t *testing.T) {
@@ -970,13 +928,11 @@ func TestTLS(t *testing.T) {
 			conn.Close()
 		}
 	}
-	s.stop()
 
 	plain := launch(t, nil)
 	if got := plain.do("GET", "/healthz", "", ""); got.header.Get("Strict-Transport-Security") != "" {
 		t.Errorf("GET /healthz without TLS sends HSTS %q, want none (RFC 6797, section 7.2)", got.header.Get("Strict-Transport-Security"))
 	}
-	plain.stop()
 }
 
 // TestRenewedCertificate: a renewed certificate is used from the next handshake on. No
@@ -1030,7 +986,6 @@ func TestRenewedCertificate(t *testing.T) {
 	if _, err := io.ReadFull(before, line); err != nil || string(line) != "HTTP/1.1 200" {
 		t.Errorf("a request on a connection from before the renewal: %q, %v; want a 200", line, err)
 	}
-	s.stop()
 }
 
 // TestRenewalsUnderLoad: while clients connect without pause, certificates are renewed as
@@ -1089,13 +1044,13 @@ func TestRenewalsUnderLoad(t *testing.T) {
 	}
 	stop()
 	clients.Wait()
-	s.stop()
 }
 
 func TestDebugListener(t *testing.T) {
 	t.Parallel()
-	s := launch(t, []string{"-debug-addr", "127.0.0.1:0"})
-	api := s.url
+	file := filepath.Join(t.TempDir(), "users.jsonl")
+	writeAccounts(t, file, User{Username: "johndoe", Role: RoleAdmin, PasswordHash: Hasher{Iterations: 1}.Hash("secret")})
+	s := launch(t, []string{"-store", file, "-debug-addr", "127.0.0.1:0"}, "SECRET_KEY="+settingsKey)
 	if got := s.do("GET", "/debug/vars", "", ""); got.status != 404 {
 		t.Errorf("GET /debug/vars of the API = %d, want 404", got.status)
 	}
@@ -1114,7 +1069,7 @@ func TestDebugListener(t *testing.T) {
 		`stdauth_requests_total{method="",route="",class="4xx"} 1`, `stdauth_requests_total{method="GET",route="/users/",class="2xx"} 0`,
 		`stdauth_requests_total{method="GET",route="/users/",class="1xx"} 0`, `stdauth_requests_total{method="GET",route="/users/",class="5xx"} 0`,
 		"stdauth_replays_total 0", "stdauth_sessions_started_total 1", "stdauth_etcd_failovers_total 0", "stdauth_request_duration_seconds_count 3",
-		`stdauth_request_duration_seconds_bucket{le="+Inf"} 3`, "# TYPE stdauth_request_duration_seconds histogram",
+		fmt.Sprint("stdauth_store_file_bytes ", len(readText(t, file))), `stdauth_request_duration_seconds_bucket{le="+Inf"} 3`, "# TYPE stdauth_request_duration_seconds histogram",
 	} {
 		if !strings.Contains(got.body, sample+"\n") {
 			t.Errorf("GET /metrics has no %s:\n%s", sample, got.body)
@@ -1172,26 +1127,6 @@ func TestDebugListener(t *testing.T) {
 			t.Errorf("GET /debug/vars by %s = %d, want %d", test.name, resp.StatusCode, test.want)
 		}
 	}
-	s.url = api
-	s.stop()
-}
-
-func TestMetricsShowTheSizeOfTheFile(t *testing.T) {
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "users.jsonl")
-	s := launch(t, []string{"-store", file, "-debug-addr", "127.0.0.1:0"}, "SECRET_KEY="+settingsKey)
-	api := s.url
-	m := regexp.MustCompile(`msg=debugging metrics=(\S+)/metrics`).FindStringSubmatch(s.stderr.String())
-	if m == nil {
-		t.Fatalf("the log does not say where the debug listener is:\n%s", s.stderr)
-	}
-	s.url = m[1]
-	got, want := s.do("GET", "/metrics", "", ""), fmt.Sprintf("stdauth_store_file_bytes %d\n", len(fileHeader))
-	if !strings.Contains(got.body, want) {
-		t.Errorf("GET /metrics has no %s:\n%s", want, got.body)
-	}
-	s.url = api
-	s.stop()
 }
 
 // TestLog: if the output is not a terminal, the greeting is lines of the log.
@@ -1264,7 +1199,6 @@ func TestGreetingsCommandWorks(t *testing.T) {
 	if got := s.do("POST", "", "", m[1]+"&"+m[2]); got.status != 200 || !strings.Contains(got.body, "access_token") {
 		t.Errorf("POST %s with %s and %s = %d %s, want 200 and a token", m[3], m[1], m[2], got.status, got.body)
 	}
-	s.stop()
 }
 
 func TestURL(t *testing.T) {
@@ -1285,6 +1219,42 @@ func TestURL(t *testing.T) {
 		}
 		if got := (&settings{Config: Config{TLS: test.tls}}).url(addr); got != test.want {
 			t.Errorf("url(%s), TLS %t = %s, want %s", test.addr, test.tls, got, test.want)
+		}
+	}
+}
+
+func TestTerminalLines(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		level slog.Level
+		log   func(*slog.Logger)
+		want  string
+	}{
+		{"a request of an admin has the IDs of the admin and of the account", slog.LevelInfo, func(l *slog.Logger) {
+			l.Info("request", "method", "DELETE", "route", "/users/{id}", "status", 204, "took", 0.2, "user", int64(2), "target", int64(7))
+		}, "DELETE /users/{id} 204 0ms user 2 target 7\n"},
+		{"a request without a token has no user", slog.LevelInfo, func(l *slog.Logger) {
+			l.Info("request", "method", "GET", "route", "/healthz", "status", 200, "took", 1.6, "user", int64(0))
+		}, "GET /healthz 200 2ms\n"},
+		{"a file of the page is not shown", slog.LevelInfo, func(l *slog.Logger) {
+			l.Info("request", "method", "GET", "route", "/docs/{file}", "status", 200, "took", 0.1)
+		}, ""},
+		{"a file of the page is shown at the level debug", slog.LevelDebug, func(l *slog.Logger) {
+			l.Info("request", "method", "GET", "route", "/docs/{file}", "status", 200, "took", 0.1)
+		}, "GET /docs/{file} 200 0ms\n"},
+		{"a warning has its level and its attributes", slog.LevelInfo, func(l *slog.Logger) {
+			l.Warn("the disk is full", "file", "users.jsonl")
+		}, "WARN the disk is full file=users.jsonl\n"},
+		{"text that a terminal would not show as it is gets quoted", slog.LevelInfo, func(l *slog.Logger) {
+			l.Error("request failed", "error", "\x1b]0;title\anext\nline", "stack", "a\nb")
+		}, `ERROR request failed error="\x1b]0;title\anext\nline" stack=a` + "\nb\n"},
+		{"a message below the level is not shown", slog.LevelWarn, func(l *slog.Logger) { l.Info("stopping") }, ""},
+	} {
+		var out []string // one for each write, so the lines of two requests do not mix
+		w := writerFunc(func(b []byte) (int, error) { out = append(out, string(b)); return len(b), nil })
+		test.log(slog.New(terminalHandler{slog.NewTextHandler(nil, &slog.HandlerOptions{Level: test.level}), w}))
+		if _, got, _ := strings.Cut(strings.Join(out, "|"), " "); got != test.want {
+			t.Errorf("%s: %q, want one write of the time and %q", test.name, out, test.want)
 		}
 	}
 }
@@ -1323,7 +1293,6 @@ func TestGracefulStop(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(rest), "HTTP/1.1 200 ") {
 		t.Errorf("POST /revoke, under way at the signal: %q, %v; want 200", rest, err)
 	}
-	s.stop()
 }
 
 func TestAStopTakes10sAtMost(t *testing.T) {
@@ -1405,13 +1374,14 @@ type launched struct {
 	stdout, stderr *printed
 	end            func()
 	status         chan int
+	once           sync.Once // for stop
 }
 
-// launch returns when the server listens.
+// launch returns when the server listens. It stops at the end of the test.
 func launch(t *testing.T, args []string, env ...string) *launched {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &launched{t, "", &printed{}, &printed{}, cancel, make(chan int, 1)}
+	s := &launched{t: t, stdout: &printed{}, stderr: &printed{}, end: cancel, status: make(chan int, 1)}
 	t.Cleanup(cancel)
 	go func() {
 		s.status <- run(ctx, append([]string{"-addr", "127.0.0.1:0"}, args...), envOf(env...), s.stdout, s.stderr)
@@ -1420,6 +1390,7 @@ func launch(t *testing.T, args []string, env ...string) *launched {
 	for range 2000 {
 		if m := listening.FindStringSubmatch(s.stderr.String()); m != nil {
 			s.url = m[1]
+			t.Cleanup(s.stop)
 			return s
 		}
 		select {
@@ -1435,15 +1406,17 @@ func launch(t *testing.T, args []string, env ...string) *launched {
 // stop ends the server and checks that its exit status is 0.
 func (s *launched) stop() {
 	s.t.Helper()
-	s.end()
-	select {
-	case status := <-s.status:
-		if status != 0 {
-			s.t.Errorf("run = %d after its context ended, want 0\n%s", status, s.stderr)
+	s.once.Do(func() {
+		s.end()
+		select {
+		case status := <-s.status:
+			if status != 0 {
+				s.t.Errorf("run = %d after its context ended, want 0\n%s", status, s.stderr)
+			}
+		case <-time.After(20 * time.Second):
+			s.t.Fatal("run does not end with its context")
 		}
-	case <-time.After(20 * time.Second):
-		s.t.Fatal("run does not end with its context")
-	}
+	})
 }
 
 // A received has the parts of a response that tests check.
@@ -1561,19 +1534,12 @@ func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 // writeAccounts creates a file store with users, whose IDs count up from 1.
 func writeAccounts(t *testing.T, file string, users ...User) {
 	t.Helper()
-	store, err := OpenFileStore(t.Context(), file, testLife, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := openFile(t, file)
 	for _, u := range users {
-		u.CreatedAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-		if _, err := store.CreateUser(t.Context(), Caller{}, u); err != nil {
-			t.Fatal(err)
-		}
+		u.CreatedAt = longAgo
+		f.create(u)
 	}
-	if err := store.Close(); err != nil {
-		t.Fatal(err)
-	}
+	f.close()
 }
 
 func accountsOf(t *testing.T, file string) *MemoryStore {
