@@ -16,7 +16,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -44,55 +43,20 @@ func BenchmarkReadMe(b *testing.B) {
 	b.Run("handler", func(b *testing.B) {
 		sideBySide(b, serving(b, bare, r, 200), serving(b, w.handler, r, 200))
 	})
-	b.Run("handler with an access log", func(b *testing.B) {
-		w.server.log = slog.New(slog.NewTextHandler(io.Discard, nil))
-		defer func() { w.server.log = slog.New(slog.DiscardHandler) }()
-		sideBySide(b, serving(b, bare, r, 200), serving(b, w.handler, r, 200))
-	})
-	b.Run("handler with the log of a terminal", func(b *testing.B) {
-		w.server.log = slog.New(&terminalHandler{w: io.Discard})
-		defer func() { w.server.log = slog.New(slog.DiscardHandler) }()
-		sideBySide(b, serving(b, bare, r, 200), serving(b, w.handler, r, 200))
-	})
+	for name, log := range map[string]slog.Handler{
+		"handler with an access log":         slog.NewTextHandler(io.Discard, nil),
+		"handler with the log of a terminal": &terminalHandler{w: io.Discard},
+	} {
+		b.Run(name, func(b *testing.B) {
+			w.server.log = slog.New(log)
+			defer func() { w.server.log = slog.New(slog.DiscardHandler) }()
+			sideBySide(b, serving(b, bare, r, 200), serving(b, w.handler, r, 200))
+		})
+	}
 	b.Run("socket", func(b *testing.B) {
 		bare, ours := &http.Server{Handler: bare}, httpServer(b, w)
 		sideBySide(b, asking(b, bare, loopback(b), w.vars["john"]), asking(b, ours, loopback(b), w.vars["john"]))
 	})
-}
-
-// BenchmarkMetrics is the share of the metrics in a request.
-func BenchmarkMetrics(b *testing.B) {
-	m, done := benchWorld(b).server.metrics, &call{route: "GET /users/me/{$}", status: 200}
-	for b.Loop() {
-		m.observe(done, time.Millisecond)
-	}
-}
-
-// BenchmarkForwardAuth measures GET /forward-auth, and in the same run GET /users/me/. "ratio"
-// is the quotient of the times.
-func BenchmarkForwardAuth(b *testing.B) {
-	w := benchWorld(b)
-	me := w.request(b.Context(), "GET /users/me/ as john")
-	for _, path := range []string{"/forward-auth", "/forward-auth?role=user"} {
-		forward := w.request(b.Context(), "GET "+path+" as john")
-		b.Run(path[1:], func(b *testing.B) {
-			sideBySide(b, serving(b, w.handler, me, 200), serving(b, w.handler, forward, 204))
-		})
-	}
-}
-
-// BenchmarkBadToken measures a forged token. It is refused by its MAC, without a lookup.
-func BenchmarkBadToken(b *testing.B) {
-	w := benchWorld(b)
-	token := w.vars["john"]
-	w.vars["forged"] = token[:len(token)-4] + "AAAA"
-	r := w.request(b.Context(), "GET /users/me/ as forged")
-	bare := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header()["Content-Type"] = []string{"application/problem+json"}
-		w.WriteHeader(http.StatusUnauthorized)
-		w.Write([]byte(badToken[strings.LastIndexByte(badToken, '\n')+1:] + "\n"))
-	})
-	sideBySide(b, serving(b, bare, r, 401), serving(b, w.handler, r, 401))
 }
 
 // BenchmarkRefreshOverHTTP measures POST /token over a connection, with the memory store
@@ -111,43 +75,6 @@ func BenchmarkRefreshOverHTTP(b *testing.B) {
 		}
 		refresh = next
 	})
-}
-
-// BenchmarkWorstBody measures the most expensive bodies of the maximum size, which need
-// no token. "response-bytes" is the size of the response.
-func BenchmarkWorstBody(b *testing.B) {
-	w := benchWorld(b)
-	fill := func(size int, open, part, end string) string {
-		return open + strings.Repeat(part, (size-len(open)-len(end))/len(part)) + end
-	}
-	var distinct strings.Builder
-	for i := 0; distinct.Len() < maxBody-40; i++ {
-		fmt.Fprintf(&distinct, `"%x":0,`, i)
-	}
-	const form = "application/x-www-form-urlencoded"
-	for _, row := range []struct{ name, path, contentType, body string }{
-		{"a username and a password of normal size", "/users/", "application/json", `{"username":"x","password":"short"}`},
-		{"unknown fields", "/users/", "application/json", "{" + strings.TrimSuffix(distinct.String(), ",") + "}"},
-		{"a repeated field", "/users/", "application/json", fill(maxBody, "{", `"a":0,`, `"a":0}`)},
-		{"nested arrays", "/users/", "application/json", fill(maxBody, `{"email":`, "[", "")},
-		{"a string of escapes", "/users/", "application/json", fill(maxBody, `{"full_name":"`, `\u0041`, `"}`)},
-		{"an email address", "/users/", "application/json", fill(maxBody, `{"email":"`, `(`, `"}`)},
-		{"a repeated email of 32 KiB", "/users/", "application/json", `{"email":"a@b ` + strings.Repeat("x", maxBody/2) + `"` + strings.Repeat(`,"email":0`, maxBody/2/len(`,"email":0`)-10) + "}"},
-		{"fields of a form", "/token", form, fill(maxForm, "grant_type=x", "&a%20=b", "")},
-		{"distinct fields of a form", "/token", form, "grant_type=x&" + strings.ReplaceAll(strings.ReplaceAll(distinct.String()[:maxForm-100], `"`, ""), ",", "&")},
-		{"a token", "/revoke", form, fill(maxForm, "token=", "a", "")},
-	} {
-		b.Run(row.name, func(b *testing.B) {
-			var rec *httptest.ResponseRecorder
-			for b.Loop() {
-				r := httptest.NewRequest("POST", row.path, strings.NewReader(row.body))
-				r.Header.Set("Content-Type", row.contentType)
-				rec = httptest.NewRecorder()
-				w.handler.ServeHTTP(rec, r)
-			}
-			b.ReportMetric(float64(rec.Body.Len()), "response-bytes")
-		})
-	}
 }
 
 // httpServer returns a server with the configuration of main.
@@ -362,79 +289,33 @@ func BenchmarkHash(b *testing.B) {
 // The cost of a change depends on the disk. These benchmarks measure the bare writes and
 // syncs in the same run, and report the ratio.
 
-// BenchmarkCreateUser shows that the cost of a registration does not depend on the number
-// of accounts.
-func BenchmarkCreateUser(b *testing.B) {
-	for _, accounts := range []int{1_000, 100_000} {
-		b.Run(fmt.Sprintf("file/accounts=%d", accounts), func(b *testing.B) {
+// BenchmarkRefresh shows how many clients share a sync.
+func BenchmarkRefresh(b *testing.B) {
+	for _, clients := range []int{1, 64} {
+		b.Run(fmt.Sprintf("file/clients=%d", clients), func(b *testing.B) {
 			s := openFile(b, storePath(b))
-			fill(b, s, accounts)
-			n := 0
-			for b.Loop() {
-				n++
-				s.create(newUser(fmt.Sprintf("new%d", n)))
+			all := fill(b, s, 1_000)
+			b.SetParallelism(max(1, clients/runtime.GOMAXPROCS(0)))
+			var client atomic.Int64
+			b.ReportAllocs()
+			if clients == 1 {
+				for b.Loop() {
+					if err := refreshOnce(b, s, &all[0]); err != nil {
+						b.Fatal(err)
+					}
+				}
+			} else {
+				b.ResetTimer()
+				b.RunParallel(func(pb *testing.PB) {
+					mine := &all[int(client.Add(1))%len(all)]
+					for pb.Next() {
+						if err := refreshOnce(b, s, mine); err != nil {
+							b.Error(err)
+						}
+					}
+				})
 			}
 			reportRaw(b)
-		})
-	}
-}
-
-func BenchmarkRefresh(b *testing.B) {
-	for _, kind := range storeKinds {
-		for _, clients := range []int{1, 64} {
-			b.Run(fmt.Sprintf("%s/clients=%d", kind.name, clients), func(b *testing.B) {
-				s := kind.open(b)
-				all := fill(b, s, 1_000)
-				for i := range all {
-					all[i] = s.login(User{ID: all[i].UserID})
-				}
-				procs := runtime.GOMAXPROCS(0)
-				b.SetParallelism(max(1, clients/procs))
-				var client atomic.Int64
-				refresh := func(mine Session) Session {
-					renewed, _, err := s.UpdateSession(b.Context(), mine.UserID, mine.ID, func(s *Session, _ User) error {
-						return rotateSoon(s)
-					})
-					if err != nil {
-						b.Error(err)
-					}
-					return renewed
-				}
-				b.ReportAllocs()
-				if clients == 1 {
-					for b.Loop() {
-						all[0] = refresh(all[0])
-					}
-				} else {
-					b.ResetTimer()
-					b.RunParallel(func(pb *testing.PB) {
-						mine := all[int(client.Add(1))%len(all)]
-						for pb.Next() {
-							mine = refresh(mine)
-						}
-					})
-				}
-				if kind.name == "file" {
-					reportRaw(b)
-				}
-			})
-		}
-	}
-}
-
-func BenchmarkSession(b *testing.B) {
-	for _, kind := range storeKinds {
-		b.Run(kind.name+"/accounts=100000", func(b *testing.B) {
-			s := kind.open(b)
-			all := fill(b, s, 100_000)
-			rng := rand.New(rand.NewPCG(1, 2))
-			b.ReportAllocs()
-			for b.Loop() {
-				want := &all[rng.IntN(len(all))]
-				if _, u, err := s.Session(b.Context(), want.UserID, want.ID); err != nil || u.ID != want.UserID {
-					b.Fatalf("Session(%d, %s) = %d, %v", want.UserID, want.ID, u.ID, err)
-				}
-			}
 		})
 	}
 }
@@ -721,14 +602,6 @@ func BenchmarkGrowthDay(b *testing.B) {
 	})
 }
 
-var storeKinds = []struct {
-	name string
-	open func(b *testing.B) testedStore
-}{
-	{"memory", func(b *testing.B) testedStore { return testedStore{NewMemoryStore(testLife), b} }},
-	{"file", func(b *testing.B) testedStore { return openFile(b, storePath(b)).testedStore }},
-}
-
 // fill makes n accounts with a session each.
 func fill(b *testing.B, s Store, n int) []Session {
 	b.Helper()
@@ -745,10 +618,8 @@ func fill(b *testing.B, s Store, n int) []Session {
 		}
 		return nil
 	})
-	for _, err := range errs {
-		if err != nil {
-			b.Fatal(err)
-		}
+	if err := errors.Join(errs...); err != nil {
+		b.Fatal(err)
 	}
 	return all
 }
