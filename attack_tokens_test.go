@@ -22,8 +22,6 @@ import (
 	"testing/synctest"
 	"time"
 	"unicode/utf16"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // This file has the attacks with tokens: forged ones, stolen ones, and those of sessions that have ended.
@@ -158,9 +156,7 @@ func TestAttackDeadToken(t *testing.T) {
 						if got.status != want {
 							t.Errorf("got %s\n  want %d", w.show(got), want)
 						}
-						if diff := cmp.Diff(before, w.contents()); diff != "" {
-							t.Errorf("a dead token has changed the store (-before +after):\n%s", diff)
-						}
+						wantEqual(t, "a dead token has changed the store", w.contents(), before)
 					})
 				})
 			}

@@ -54,9 +54,7 @@ func TestOutsideLibraryCanVerifyOurToken(t *testing.T) {
 		"iss": "stdauth", "aud": "stdauth", "sub": "1", "sid": "QDZ6NYXK3JLHVZ7GF5VTMX2RWA",
 		"username": "johndoe", "role": "user", "iat": 1767323045.0, "exp": 1767324845.0,
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("claims (-want +got):\n%s", diff)
-	}
+	wantEqual(t, "claims", got, want)
 }
 
 func TestVerifyAccessReturnsWhatAccessSigned(t *testing.T) {

@@ -31,9 +31,7 @@ import (
 func TestOpenAPIHasEveryRoute(t *testing.T) {
 	_, operations := describedOperations(t)
 	want, got := slices.Sorted(maps.Keys(describedRoutes(Config{}))), slices.Sorted(maps.Keys(operations))
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("the routes (-), and the operations of openapi.json (+):\n%s", diff)
-	}
+	wantEqual(t, "the routes, and the operations of openapi.json", got, want)
 }
 
 func TestOpenAPISaysWhoMay(t *testing.T) {
@@ -126,9 +124,7 @@ func TestOpenAPIHasEveryStatus(t *testing.T) {
 			statuses += " 500 503"
 		}
 		want := slices.Compact(slices.Sorted(strings.FieldsSeq(statuses)))
-		if diff := cmp.Diff(want, slices.Sorted(maps.Keys(op.Responses))); diff != "" {
-			t.Errorf("the statuses of %s (-), and openapi.json's (+):\n%s", name, diff)
-		}
+		wantEqual(t, "the statuses of "+name+", and openapi.json's", slices.Sorted(maps.Keys(op.Responses)), want)
 	}
 }
 
@@ -189,17 +185,13 @@ func TestOpenAPIErrorExamples(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff(problemCodes(), slices.Sorted(maps.Keys(seen))); diff != "" {
-		t.Errorf("the codes (-), and those of openapi.json's examples (+):\n%s", diff)
-	}
+	wantEqual(t, "the codes, and those of openapi.json's examples", slices.Sorted(maps.Keys(seen)), problemCodes())
 	var listed []string
 	for _, code := range doc.Components.Schemas["ErrorCode"].Enum {
 		listed = append(listed, code.(string))
 	}
 	slices.Sort(listed)
-	if diff := cmp.Diff(problemCodes(), listed); diff != "" {
-		t.Errorf("the codes (-), and openapi.json's enum (+):\n%s", diff)
-	}
+	wantEqual(t, "the codes, and openapi.json's enum", listed, problemCodes())
 }
 
 // Everything that a client sends or gets has an example, and nothing that it sends
@@ -298,9 +290,7 @@ func TestOpenAPIFieldsOfResponses(t *testing.T) {
 				if err := json.Unmarshal(body, &object); err != nil {
 					t.Fatalf("%s = %s: %v", call, body, err)
 				}
-				if diff := cmp.Diff(slices.Sorted(maps.Keys(object)), slices.Sorted(maps.Keys(want.Properties))); diff != "" {
-					t.Errorf("the fields of the answer to %s (-), and openapi.json's (+):\n%s", call, diff)
-				}
+				wantEqual(t, "the fields of the answer to "+call+", and openapi.json's", slices.Sorted(maps.Keys(want.Properties)), slices.Sorted(maps.Keys(object)))
 			})
 		})
 	}
@@ -349,9 +339,7 @@ func TestOpenAPIFieldsOfRequests(t *testing.T) {
 					}
 				}
 				slices.Sort(known)
-				if diff := cmp.Diff(known, slices.Sorted(maps.Keys(schema.Properties))); diff != "" {
-					t.Errorf("the fields that %s takes (-), and openapi.json's (+):\n%s", name, diff)
-				}
+				wantEqual(t, "the fields that "+name+" takes, and openapi.json's", slices.Sorted(maps.Keys(schema.Properties)), known)
 				var required []string
 				for field, message := range refusals(`{"is_admin":true}`) {
 					if message == "is required" {
@@ -359,9 +347,7 @@ func TestOpenAPIFieldsOfRequests(t *testing.T) {
 					}
 				}
 				slices.Sort(required)
-				if diff := cmp.Diff(required, slices.Sorted(slices.Values(schema.Required))); diff != "" {
-					t.Errorf("the fields that %s needs (-), and openapi.json's (+):\n%s", name, diff)
-				}
+				wantEqual(t, "the fields that "+name+" needs, and openapi.json's", slices.Sorted(slices.Values(schema.Required)), required)
 			})
 		})
 	}
@@ -439,9 +425,7 @@ func TestSourceIsWhole(t *testing.T) {
 	for _, f := range files {
 		got = append(got, f.Name())
 	}
-	if diff := cmp.Diff(productionFiles(t), got); diff != "" {
-		t.Errorf("the files of the server (-), and those that it serves (+):\n%s", diff)
-	}
+	wantEqual(t, "the files of the server, and those that it serves", got, productionFiles(t))
 }
 
 // All that the page could load is its own, there is nothing inline that its
@@ -550,9 +534,7 @@ func TestWaysNameWhatIsThere(t *testing.T) {
 		writeWayFiles(t, files)
 		book.Files = files
 	}
-	if diff := cmp.Diff(files, book.Files); diff != "" {
-		t.Errorf("the functions of the ways with their comments (-), and those of ways.json (+), which go test -run Ways -update writes:\n%s", diff)
-	}
+	wantEqual(t, "the functions of the ways with their comments, and those of ways.json, which go test -run Ways -update writes", book.Files, files)
 }
 
 // Each function of a way is called by the one above it, or is handed to it by one
@@ -741,9 +723,7 @@ func TestReadingOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff(b.String(), readText(t, file)); diff != "" {
-		t.Errorf("%s is out of date; go test -run ReadingOrder -update writes it:\n%s", file, diff)
-	}
+	wantEqual(t, file+" is out of date; go test -run ReadingOrder -update writes it", readText(t, file), b.String())
 }
 
 // The rules: the rows of handlers_test.go, and of attack_*_test.go that are like them,
@@ -1158,9 +1138,7 @@ func checkPageRules(t *testing.T, rules []apiRule) {
 	if i < 0 {
 		t.Fatalf("%s has no rules of %s; go test -update writes them", rulesFile, section.Test)
 	}
-	if diff := cmp.Diff(section, sections[i]); diff != "" {
-		t.Errorf("the rules (-), and those of %s (+), which go test -update writes:\n%s", rulesFile, diff)
-	}
+	wantEqual(t, "the rules, and those of "+rulesFile+", which go test -update writes", sections[i], section)
 }
 
 // writeRules writes a rule a line.

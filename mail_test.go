@@ -504,9 +504,7 @@ func TestMailerStops(t *testing.T) {
 				synctest.Wait()
 				time.Sleep(test.after)
 				p.stop(gracePeriod)
-				if diff := cmp.Diff(test.want, p.reports()); diff != "" {
-					t.Errorf("the log (-want +got):\n%s", diff)
-				}
+				wantEqual(t, "the log", p.reports(), test.want)
 			})
 		})
 	}
@@ -543,6 +541,7 @@ func TestCheckMail(t *testing.T) {
 		{"a sender without an address", MailConfig{server, "Example", link, "secret"}, "-mail-from"},
 		{"two senders", MailConfig{server, "a@example.com, b@example.com", link, "secret"}, "-mail-from"},
 		{"a sender with a line break", MailConfig{server, "\"Example\r\nBcc: all\" <no-reply@example.com>", link, "secret"}, "-mail-from"},
+		{"a sender whose address is too long", MailConfig{server, strings.Repeat("a", 250) + "@example.com", link, "secret"}, "-mail-from"},
 		{"a sender whose address is not ASCII", MailConfig{server, "café@example.com", link, "secret"}, "-mail-from"},
 		{"a server without a link", MailConfig{server, from, "", "secret"}, "-mail-link"},
 		{"a link without a host", MailConfig{server, from, "/account", "secret"}, "-mail-link"},
@@ -575,15 +574,11 @@ func TestPrinterShowsAMailAsAPersonReadsIt(t *testing.T) {
 		const text = "Hello user24,\n\nthis address was given for your account. Open this link to confirm that it is\nyours:\n\n" +
 			"http://localhost:8000/docs#verify=x\n\nIt works for one day. If you have no such account, ignore this mail: without\nthe link, the address is not used for anything.\n"
 		line := strings.Repeat("-", 72)
-		if diff := cmp.Diff("\n"+line+"\nTo: user24@example.com\nSubject: Confirm your email address\n\n"+text+line+"\n\n", out.String()); diff != "" {
-			t.Errorf("the terminal shows (-want +got):\n%s", diff)
-		}
+		wantEqual(t, "the terminal shows", out.String(), "\n"+line+"\nTo: user24@example.com\nSubject: Confirm your email address\n\n"+text+line+"\n\n")
 		if len(p.newest) != maxPrinted || p.newest[0].To != "user5@example.com" {
 			t.Errorf("%d mails are kept, the first to %s; want the newest %d", len(p.newest), p.newest[0].To, maxPrinted)
 		}
-		if diff := cmp.Diff(shownMail{"user24@example.com", "Confirm your email address", text, time.Now().UTC()}, p.newest[maxPrinted-1]); diff != "" {
-			t.Errorf("the page shows (-want +got):\n%s", diff)
-		}
+		wantEqual(t, "the page shows", p.newest[maxPrinted-1], shownMail{"user24@example.com", "Confirm your email address", text, time.Now().UTC()})
 	})
 }
 
@@ -601,9 +596,7 @@ func TestMessage(t *testing.T) {
 			"AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00user\x00secret")),
 			"MAIL FROM:<no-reply@example.com> BODY=8BITMIME", "RCPT TO:<johndoe@example.com>", "DATA", "QUIT",
 		}
-		if diff := cmp.Diff(want, f.heard); diff != "" {
-			t.Errorf("the server hears (-want +got):\n%s", diff)
-		}
+		wantEqual(t, "the server hears", f.heard, want)
 		got, err := mail.ReadMessage(strings.NewReader(f.message))
 		if err != nil {
 			t.Fatal(err)
@@ -613,9 +606,7 @@ func TestMessage(t *testing.T) {
 			"Date": {"Sat, 01 Jan 2000 00:00:00 +0000"}, "Message-Id": {"<" + l.id + "@example.com>"}, "Mime-Version": {"1.0"},
 			"Content-Type": {"text/plain; charset=utf-8"}, "Content-Transfer-Encoding": {"8bit"}, "Auto-Submitted": {"auto-generated"},
 		}
-		if diff := cmp.Diff(wantHeader, got.Header); diff != "" {
-			t.Errorf("the header (-want +got):\n%s", diff)
-		}
+		wantEqual(t, "the header", got.Header, wantHeader)
 		body, err := io.ReadAll(got.Body)
 		if text := strings.ReplaceAll(string(body), "\r\n", "\n"); text != l.text || err != nil || strings.Contains(text, "\r") {
 			t.Errorf("the body (-want +got), %v:\n%s", err, cmp.Diff(l.text, text))

@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // TestStandardLibraryOnly: the server imports only the standard library.
@@ -39,9 +37,7 @@ func TestStandardLibraryOnly(t *testing.T) {
 	for _, m := range direct {
 		got = append(got, m[1])
 	}
-	if diff := cmp.Diff([]string{"github.com/google/go-cmp", "gotest.tools/gotestsum"}, got); diff != "" {
-		t.Errorf("the modules that go.mod requires (-want +got):\n%s", diff)
-	}
+	wantEqual(t, "the modules that go.mod requires", got, []string{"github.com/google/go-cmp", "gotest.tools/gotestsum"})
 }
 
 // TestNothingIsDownloaded: "go run ." works with an empty module cache and without a
@@ -171,9 +167,7 @@ func TestReadmeReadingOrder(t *testing.T) {
 		listed = append(listed, m[1])
 	}
 	slices.Sort(listed)
-	if diff := cmp.Diff(productionFiles(t), listed); diff != "" {
-		t.Errorf("the files of the program (-), and those in the reading order of README.md (+):\n%s", diff)
-	}
+	wantEqual(t, "the files of the program, and those in the reading order of README.md", listed, productionFiles(t))
 }
 
 // TestReadmeEndpoints: the table of endpoints lists the routes in their order.
@@ -186,9 +180,7 @@ func TestReadmeEndpoints(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z]+ /[^`]*)` \\| ([^|]+) \\|").FindAllStringSubmatch(allPages(t), -1) {
 		got = append(got, m[1]+" by "+m[2])
 	}
-	if diff := cmp.Diff(want, slices.Compact(got)); diff != "" { // POST /token has two rows
-		t.Errorf("the routes (-), and the table of endpoints in README.md (+):\n%s", diff)
-	}
+	wantEqual(t, "the routes, and the table of endpoints in README.md", slices.Compact(got), want) // POST /token has two rows
 }
 
 // TestReadmeEndpointsFitOpenAPI: the table of endpoints has the statuses and fields of
@@ -247,18 +239,14 @@ func TestReadmeSettings(t *testing.T) {
 			t.Errorf("README.md gives %s the variable %s, want %s", name, m[2], variableOf(name))
 		}
 		if value := strings.Trim(byDefault, "`"); value != byDefault {
-			if diff := cmp.Diff(absent, describeSettings(t, name+"="+value)); diff != "" {
-				t.Errorf("README.md gives %s the default %s, which changes the settings:\n%s", name, value, diff)
-			}
+			wantEqual(t, fmt.Sprintf("README.md gives %s the default %s, which changes the settings", name, value), describeSettings(t, name+"="+value), absent)
 		}
 		if want := usageDefault(name[1:]); strings.Trim(byDefault, "`") != want {
 			t.Errorf("README.md gives %s the default %q, and -help %q", name, byDefault, want)
 		}
 	}
 	slices.Sort(flags)
-	if diff := cmp.Diff(flagNames(), flags); diff != "" {
-		t.Errorf("the flags (-), and those in the pages (+):\n%s", diff)
-	}
+	wantEqual(t, "the flags, and those in the pages", flags, flagNames())
 	few := regexp.MustCompile("(?m)^\\| `(-[a-z-]+) ([^`]+)` \\|").FindAllStringSubmatch(readText(t, "README.md"), -1)
 	for _, m := range few {
 		if _, err := parseSettings(m[1:], envOf("SECRET_KEY="+settingsKey)); err != nil {
@@ -276,9 +264,7 @@ func TestReadmeSettings(t *testing.T) {
 	asked = slices.DeleteFunc(asked, func(name string) bool { return name == "STDAUTH_SECRET_KEY" }) // read only to report the mistake
 	slices.Sort(asked)
 	slices.Sort(variables)
-	if diff := cmp.Diff(asked, variables); diff != "" {
-		t.Errorf("the variables that are read (-), and those in the pages (+):\n%s", diff)
-	}
+	wantEqual(t, "the variables that are read, and those in the pages", variables, asked)
 }
 
 // TestPagesLimits: the table of limits has the values of the constants in the code.
@@ -451,9 +437,7 @@ func TestReadmeCodes(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (\\d{3}) \\|").FindAllStringSubmatch(allPages(t), -1) {
 		got = append(got, m[1]+" "+m[2])
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("the codes with their status (-), and those in the pages (+):\n%s", diff)
-	}
+	wantEqual(t, "the codes with their status, and those in the pages", got, want)
 
 	want, got = nil, nil
 	for _, p := range problems {
@@ -466,9 +450,7 @@ func TestReadmeCodes(t *testing.T) {
 	for code := range strings.SplitSeq(list, ",") {
 		got = append(got, strings.TrimSpace(code))
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("the codes (-), and those in README.md (+):\n%s", diff)
-	}
+	wantEqual(t, "the codes, and those in README.md", got, want)
 }
 
 // TestReadmeLinks: every link in a page leads to a file and a heading that exist.

@@ -285,7 +285,8 @@ func (w *world) obey(command string) {
 		if err != nil {
 			w.Fatalf("%s: %v", command, err)
 		}
-		for range n {
+		for i := range n {
+			w.vars["i"] = strconv.Itoa(i + 1)
 			w.last = w.send(w.Context(), request)
 		}
 	case "restart":

@@ -17,9 +17,7 @@ func TestNewSession(t *testing.T) {
 		ID: got.ID, UserID: 7, Epoch: 3, Generation: 1,
 		CreatedAt: testNow, LastUsedAt: testNow, ExpiresAt: testNow.Add(monthLife.Idle),
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("NewSession() (-want +got):\n%s", diff)
-	}
+	wantEqual(t, "NewSession()", got, want)
 	// A letter has 5 bits, and 26 letters have more than 128, which cannot be guessed.
 	if other := NewSession(u, testNow, monthLife); len(got.ID) < 26 || other.ID == got.ID {
 		t.Errorf("two calls of NewSession() have the IDs %q and %q, want different ones of 26 letters", got.ID, other.ID)

@@ -65,8 +65,8 @@ func TestHashQueueIsShared(t *testing.T) {
 	}{
 		{"one address gets half of the queue", []string{"192.0.2.1"}, []int{64}},
 		{"a second and a third address get less", []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}, []int{64, 22, 7}},
-		{"an IPv6 /48 is one client", []string{"2001:db8:1::1", "2001:db8:1:2::1"}, []int{64, 0}},
-		{"another IPv6 /48 is another client", []string{"2001:db8:1::1", "2001:db8:2::1"}, []int{64, 22}},
+		{"an IPv6 /48 is one client", []string{"2001:db8:1::1", "2001:db8:1:ffff::1"}, []int{64, 0}},
+		{"another IPv6 /48 is another client", []string{"2001:db8:1::1", "2001:db8::1"}, []int{64, 22}},
 		{"a known client has places besides", []string{"192.0.2.1", "known 192.0.2.2", "known 192.0.2.3"}, []int{64, 16 + 22, 8 + 7}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
