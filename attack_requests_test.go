@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -123,52 +124,24 @@ func TestAttackSecretsInLogs(t *testing.T) {
 }
 
 func TestAttackCORSOrigin(t *testing.T) {
-	for _, tt := range []struct {
-		origin  string
-		allowed bool
-	}{
-		{"http://localhost", true},
-		{"http://localhost:3000", true},
-		{"http://127.0.0.1:65535", true},
-		{"https://app.example", true},
-
-		{"null", false},
-		{"*", false},
-		{"http://localhost.evil.example", false},
-		{"http://localhost:3000.evil.example", false},
-		{"http://localhost:3000@evil.example", false},
-		{"http://localhost:evil", false},
-		{"http://localhost:", false},
-		{"http://localhost:-1", false},
-		{"http://localhost:65536", false},
-		{"http://localhost:3000/", false},
-		{"http://localhost:*", false},
-		{"https://localhost:3000", false},
-		{"http://evil-localhost:3000", false},
-		{"http://127.0.0.1.evil.example", false},
-		{"http://[::1]:3000", false},
-		{"https://app.example.evil.example", false},
-		{"https://app.example:8443", false},
-		{"http://app.example", false},
-		{"https://sub.app.example", false},
-		{"https://evilapp.example", false},
-		{"https://appXexample", false},
-		{"https://app.example, https://evil.example", false},
-		{"3000", false},
-	} {
-		verdict := "refused"
-		if tt.allowed {
-			verdict = "allowed"
+	allowed := []string{"http://localhost", "http://localhost:3000", "http://127.0.0.1:65535", "https://app.example"}
+	refused := []string{
+		"null", "*", "3000", "http://localhost.evil.example", "http://localhost:3000.evil.example", "http://localhost:3000@evil.example",
+		"http://localhost:evil", "http://localhost:", "http://localhost:-1", "http://localhost:65536", "http://localhost:3000/", "http://localhost:*",
+		"https://localhost:3000", "http://evil-localhost:3000", "http://127.0.0.1.evil.example", "http://[::1]:3000",
+		"https://app.example.evil.example", "https://app.example:8443", "http://app.example", "https://sub.app.example", "https://evilapp.example",
+		"https://appXexample", "https://app.example, https://evil.example",
+	}
+	for _, origin := range slices.Concat(allowed, refused) {
+		want, verdict := "", "refused"
+		if slices.Contains(allowed, origin) {
+			want, verdict = origin, "allowed"
 		}
-		t.Run("the origin "+tt.origin+" is "+verdict, func(t *testing.T) {
+		t.Run("the origin "+origin+" is "+verdict, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.restart("-cors-origin=http://localhost:*", "-cors-origin=http://127.0.0.1:*", "-cors-origin=https://app.example")
 				for _, call := range []string{"GET /healthz", `OPTIONS /users/me/ with "Access-Control-Request-Method: PATCH"`} {
-					a := w.send(w.Context(), call+fmt.Sprintf(" with %q", "Origin: "+tt.origin))
-					want := ""
-					if tt.allowed {
-						want = tt.origin
-					}
+					a := w.send(w.Context(), call+fmt.Sprintf(" with %q", "Origin: "+origin))
 					if got := a.header.Get("Access-Control-Allow-Origin"); got != want {
 						t.Errorf("%s\n  got Access-Control-Allow-Origin: %q\n  want %q", a.call, got, want)
 					}

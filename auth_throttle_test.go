@@ -133,20 +133,6 @@ func TestDelayBeginsWithTheResponse(t *testing.T) {
 	})
 }
 
-// TestThrottleKeysFoldASCII: only ASCII letters are folded. The failures of a name do
-// not count for another one that Unicode folds to it.
-func TestThrottleKeysFoldASCII(t *testing.T) {
-	john := throttleKeys("johndoe", clientAddr)
-	for name, want := range map[string]bool{"JohnDOE": true, "johndoe ": false, "ſohndoe": false} {
-		if got := throttleKeys(name, clientAddr) == john; got != want {
-			t.Errorf("the key of %q equals that of johndoe: %v, want %v", name, got, want)
-		}
-	}
-	if throttleKeys("admİn", clientAddr) == throttleKeys("admin", clientAddr) || throttleKeys("\u212A", clientAddr) == throttleKeys("k", clientAddr) {
-		t.Error("a name with a letter of another script has the key of an ASCII name")
-	}
-}
-
 func TestPasswordOfAnAccountThatCannotBeReadIsNotRight(t *testing.T) {
 	_, err := NewPasswords(1).Check(t.Context(), "johndoe", clientAddr, "secret", func() (string, bool, error) { return "", false, ErrUnavailable })
 	wantErr(t, "Check", err, ErrUnavailable)

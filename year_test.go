@@ -43,7 +43,9 @@ func TestAYearOfASmallCompany(t *testing.T) {
 				t.Fatalf("on day %d, after %d requests", day, c.requests)
 			}
 		}
-		c.verifyAll()
+		for _, t := range c.tokens {
+			c.verify(t)
+		}
 		t.Logf("%d days: %v", days, c)
 		for what, n := range c.happened {
 			if n == 0 && !testing.Short() {
@@ -150,10 +152,7 @@ func (c *company) String() string {
 
 func (s *companySession) expires() time.Time {
 	idle, old := s.used.Add(30*24*time.Hour), s.created.Add(90*24*time.Hour)
-	if old.Before(idle) {
-		return old
-	}
-	return idle
+	return slices.MinFunc([]time.Time{idle, old}, time.Time.Compare)
 }
 
 // isThere reports whether the session exists. One of a disabled account does, but cannot
@@ -201,11 +200,7 @@ func (c *company) sessions() (list []*companySession) {
 
 // forget is what a new password does to the throttle.
 func (c *company) forget(name string) {
-	for key := range c.failures {
-		if strings.HasSuffix(key, " "+name) {
-			delete(c.failures, key)
-		}
-	}
+	maps.DeleteFunc(c.failures, func(key string, _ wrongPasswords) bool { return strings.HasSuffix(key, " "+name) })
 }
 
 // mustWait reports whether another attempt at a password gets a 429.
@@ -582,48 +577,35 @@ func (c *company) administer() {
 		p = c.people[i]
 	}
 	t := c.admin(admin)
-	id := strconv.FormatInt(p.id, 10)
-	change := yearCall{method: "PATCH", path: "/users/" + id, route: "/users/{id}", status: 200, target: p.id}
+	account := "/users/" + strconv.FormatInt(p.id, 10)
+	change := func(what, method, below, body string, status int) {
+		c.happened[what]++
+		c.as(t, admin.ip, yearCall{method: method, path: account + below, route: "/users/{id}" + below, body: body, status: status, target: p.id})
+	}
 	switch n := c.rng.IntN(10); {
 	case p.disabled:
-		c.happened["an account enabled"]++
-		change.body = `{"disabled":false}`
-		c.as(t, admin.ip, change)
+		change("an account enabled", "PATCH", "", `{"disabled":false}`, 200)
 		p.disabled = false
 		p.endSessions()
 	case n < 3:
-		c.happened["an account disabled"]++
-		change.body = `{"disabled":true}`
-		c.as(t, admin.ip, change)
+		change("an account disabled", "PATCH", "", `{"disabled":true}`, 200)
 		p.disabled = true
 	case n < 5:
-		c.happened["a reset password"]++
 		p.password = c.newPassword()
-		change.method, change.path, change.route, change.status = "PUT", change.path+"/password", "/users/{id}/password", 204
-		change.body = fmt.Sprintf(`{"new_password":%q}`, p.password)
-		c.as(t, admin.ip, change)
+		change("a reset password", "PUT", "/password", fmt.Sprintf(`{"new_password":%q}`, p.password), 204)
 		c.forget(p.name)
 		p.endSessions()
-		maps.DeleteFunc(c.failures, func(key string, _ wrongPasswords) bool { return strings.HasSuffix(key, " "+p.name) })
 	case n < 6:
-		c.happened["an account logged out by an admin"]++
-		change.method, change.path, change.route, change.status = "DELETE", change.path+"/sessions", "/users/{id}/sessions", 204
-		c.as(t, admin.ip, change)
+		change("an account logged out by an admin", "DELETE", "/sessions", "", 204)
 		p.endSessions()
 	case n < 8 && p.admin:
-		c.happened["an admin demoted"]++
-		change.body = `{"role":"user"}`
-		c.as(t, admin.ip, change)
+		change("an admin demoted", "PATCH", "", `{"role":"user"}`, 200)
 		p.admin = false
 	case n < 8:
-		c.happened["an admin promoted"]++
-		change.body = `{"role":"admin"}`
-		c.as(t, admin.ip, change)
+		change("an admin promoted", "PATCH", "", `{"role":"admin"}`, 200)
 		p.admin = true
 	default:
-		c.happened["an account deleted"]++
-		change.method, change.status = "DELETE", 204
-		c.as(t, admin.ip, change)
+		change("an account deleted", "DELETE", "", "", 204)
 		p.left = true
 		c.hire()
 	}
@@ -813,13 +795,6 @@ func (c *company) verify(t *heldToken) {
 		c.whoAmI(t, "192.0.2.9")
 	} else {
 		c.introspect(t)
-	}
-}
-
-// verifyAll verifies every token that was ever issued.
-func (c *company) verifyAll() {
-	for _, t := range c.tokens {
-		c.verify(t)
 	}
 }
 
