@@ -191,7 +191,6 @@ func (set *settings) check(getenv func(string) string) error {
 	const outlive, lifetime = "requires a -store that outlives the process", "must be from 1s to 876000h"
 	lasts := func(d time.Duration) bool { return time.Second <= d && d <= 876000*time.Hour }
 	keep := set.store != memory
-	web := strings.HasPrefix(set.PublicURL, "http://") || strings.HasPrefix(set.PublicURL, "https://")
 	mailSetting, badMail := checkMail(set.Mail)
 	for _, rule := range []struct {
 		name string
@@ -210,7 +209,7 @@ func (set *settings) check(getenv func(string) string) error {
 		{"-session-ttl", must(lasts(set.Sessions.Max), lifetime)},
 		{"-issuer", must(len(set.Issuer) <= 200 && printable(set.Issuer), "must be 1 to 200 bytes without control characters")},
 		// Without a path, as clients expect of an issuer (RFC 8414, section 3).
-		{"-public-url", must(set.PublicURL == "" || web && isOrigin(set.PublicURL), "must be a URL without a path, such as https://id.example.com")},
+		{"-public-url", must(set.PublicURL == "" || isOrigin(set.PublicURL), "must be a URL without a path, such as https://id.example.com")},
 		{mailSetting, badMail},
 		{"-mail-link", must(set.Mail.Target != mailTerminal || set.Mail.Link != "" || set.PublicURL != "" || isLoopback(set.addr), "is required with -mail terminal on this -addr, unless -public-url is set")},
 		{"-reset-password", must(keep || set.resetName == "", outlive)},
@@ -280,15 +279,15 @@ func (set *settings) addOrigin(origin string) error {
 	return must(isOrigin(strings.TrimSuffix(origin, ":*")), "must be an origin as browsers send it, such as https://app.example.com or http://localhost:*")
 }
 
-// isOrigin reports whether text is an origin as browsers write it: a scheme, a host and
-// a port that is not the default one, in ASCII (Fetch standard, "serializing a request
-// origin").
+// isOrigin reports whether text is the origin of web pages as browsers write it: a scheme,
+// a host and a port that is not the default one, in ASCII (Fetch standard, "serializing a
+// request origin").
 func isOrigin(text string) bool {
 	u, err := url.Parse(text)
 	if err == nil && u.Port() != "" {
 		_, err = net.LookupPort("tcp", u.Port())
 	}
-	if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != text {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != text {
 		return false
 	}
 	port := u.Scheme + ":" + u.Port()

@@ -326,6 +326,7 @@ func TestRefusedSettings(t *testing.T) {
 		{"an origin with a path is refused", "-cors-origin https://a.example.com/", "", "-cors-origin: must be an origin"},
 		{"an origin with a port above 65535 is refused", "-cors-origin http://a.example.com:99999", "", "-cors-origin: must be an origin"},
 		{"an origin with a wildcard in its host is refused", "-cors-origin https://*.example.com", "", "-cors-origin: must be an origin"},
+		{"an origin that no page has is refused", "-cors-origin ftp://a.example.com", "", "-cors-origin: must be an origin as browsers send it"},
 		{"an origin without a scheme is refused", "-cors-origin a.example.com", "", "-cors-origin: must be an origin"},
 		{"an empty origin in a list is refused", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,", "-cors-origin (STDAUTH_CORS_ORIGIN): "},
 		{"an IPv6 prefix that contains all IPv4 addresses and more is refused", "-trusted-proxy ::ffff:10.0.0.0/90", "", "-trusted-proxy: must be a CIDR"},

@@ -334,7 +334,7 @@ func TestPagesNumbersInProse(t *testing.T) {
 		fmt.Sprintf("recommends at most 30 days where a password is the only factor; the default is %d", int(set.Sessions.Max.Hours()/24)),
 		fmt.Sprintf("rotation with %d s of grace", seconds(refreshGrace)),
 		fmt.Sprintf("each attempt after the %s must wait", map[int]string{5: "fifth"}[freeTries]),
-		fmt.Sprintf("the body is over %d KiB", maxBody>>10),
+		fmt.Sprintf("the body is over %d KiB, or over %d KiB for a form", maxBody>>10, maxForm>>10),
 		fmt.Sprintf("the secret has %d bytes or more", minClientSecret),
 		fmt.Sprintf("the request did not arrive within %d s", seconds(requestTimeout)),
 		fmt.Sprintf("the server finishes requests under way, for %d s at most", seconds(gracePeriod)),
