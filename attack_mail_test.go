@@ -200,7 +200,7 @@ func TestAttackHeaderInjection(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if mails := w.server.mailer.shown(); len(mails) > 0 {
-			t.Errorf("mails were sent: %q", mails)
+			t.Errorf("mails were sent: %v", mails)
 		}
 		w.wantLog("mail=dropped", 5)
 	})

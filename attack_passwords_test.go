@@ -318,10 +318,7 @@ func TestAttackStrangersFromEverywhere(t *testing.T) {
 		for range cap(q.running) {
 			q.running <- struct{}{}
 		}
-		for i := 0; ; i++ {
-			if _, err := q.enter(w.Context(), netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), false); err != nil {
-				break
-			}
+		for stranger := 0; q.places.take(stranger, 1) == nil; stranger++ {
 		}
 		calls := ""
 		w.store.stage(func(method string) error {
@@ -371,17 +368,20 @@ func (w *world) occupyHashing(queue int) (release func()) {
 	for range cap(hashes.running) {
 		hashes.running <- struct{}{}
 	}
-	var places []*place
+	pool := func(i int) *limit {
+		if i < knownWaiting {
+			return &hashes.known
+		}
+		return &hashes.places
+	}
 	for i := range queue {
-		place, err := hashes.enter(w.Context(), netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), i < knownWaiting)
-		if err != nil {
+		if err := pool(i).take(i, 1); err != nil {
 			w.Fatal(err)
 		}
-		places = append(places, place)
 	}
 	return func() {
-		for _, place := range places {
-			place.leave()
+		for i := range queue {
+			pool(i).give(i, 1)
 		}
 		for range cap(hashes.running) {
 			hashes.passOn()

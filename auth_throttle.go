@@ -18,8 +18,7 @@ import (
 // The reasons why a password does not count as right.
 var (
 	ErrPassword  = errors.New("incorrect password")
-	ErrBusy      = errors.New("too many passwords are being checked") // so it was not checked
-	ErrThrottled = errors.New("too many failed logins")               // wrapped in a LaterError; it was not checked
+	ErrThrottled = errors.New("too many failed logins") // wrapped in a LaterError; it was not checked
 )
 
 // Passwords checks and hashes passwords. Its methods may be called concurrently.
@@ -57,7 +56,7 @@ func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr,
 		return "", err
 	}
 	ok, weak := false, false
-	err = p.inTurn(ctx, from, known, func() {
+	err = p.queue.run(ctx, from, known, func() {
 		ok, weak = p.hasher.Check(password, phc)
 		p.pad(password, phc)
 		p.throttle.count(keys, ok)
@@ -92,18 +91,8 @@ func (p *Passwords) pad(password, phc string) {
 
 // Hash returns the PHC string of a new password.
 func (p *Passwords) Hash(ctx context.Context, from netip.Addr, known bool, password string) (phc string, err error) {
-	err = p.inTurn(ctx, from, known, func() { phc = p.hasher.Hash(password) })
+	err = p.queue.run(ctx, from, known, func() { phc = p.hasher.Hash(password) })
 	return phc, err
-}
-
-// inTurn waits in the queue and calls hash.
-func (p *Passwords) inTurn(ctx context.Context, from netip.Addr, known bool, hash func()) error {
-	place, err := p.queue.enter(ctx, from, known)
-	if err != nil {
-		return err
-	}
-	defer place.leave()
-	return place.run(hash)
 }
 
 // Crowded reports whether hashes wait, so that it matters who is known.

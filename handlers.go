@@ -106,7 +106,7 @@ func (s *server) serve(c *call, route route) (out reply, err error) {
 		return reply{}, unread
 	}
 	if c.user.ID != 0 && (c.Method == http.MethodPatch || c.Method == http.MethodDelete) {
-		if err := s.shares.changes.spend(changer{account: cmp.Or(pathID(c), c.user.ID), admin: c.by.Admin}); err != nil {
+		if err := s.shares.changes.take(changer{account: cmp.Or(pathID(c), c.user.ID), admin: c.by.Admin}, 1); err != nil {
 			return reply{}, err
 		}
 	}

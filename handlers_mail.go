@@ -16,6 +16,9 @@ const (
 	verifyLife     = 24 * time.Hour
 )
 
+// linkNames are what links and texts call their purposes.
+var linkNames = map[purpose]string{resetting: "reset", verifying: "verify"}
+
 // textField is a field without a rule.
 var textField = field{textKind, nil}
 
@@ -26,8 +29,11 @@ var errMailOff = errors.New("no mail")
 // no server, not even in Referer (RFC 9110, section 10.1.3). Where the link leads is a
 // setting, never the Host of a request, which a stranger may have chosen.
 func (s *server) mailLink(p purpose, u User, expires time.Time) string {
-	name := map[purpose]string{resetting: "reset", verifying: "verify"}[p]
-	return cmp.Or(s.Mail.Link, s.PublicURL+"/docs") + "#" + name + "=" + s.tokens.SignMail(p, u, expires)
+	return cmp.Or(s.Mail.Link, s.PublicURL+"/docs") + "#" + linkNames[p] + "=" + s.tokens.SignMail(p, u, expires)
+}
+
+func (s *server) sendLink(c *call, p purpose, u User, life time.Duration) {
+	s.mailer.Send(newLetter(linkNames[p], u, "{link}", s.mailLink(p, u, time.Now().Add(life))), c.from)
 }
 
 // forgotPassword sends a link for a reset, to a verified address only. The response comes
@@ -40,7 +46,7 @@ func (s *server) forgotPassword(c *call) (reply, error) {
 	return s.later(c, func(ctx context.Context) error {
 		u, err := s.store.UserByName(ctx, in.text("username"))
 		if err == nil && u.EmailVerified && !u.Disabled {
-			s.mailer.Send(newLetter("reset", u, "{link}", s.mailLink(resetting, u, time.Now().Add(resetLife))), c.from)
+			s.sendLink(c, resetting, u, resetLife)
 		}
 		return err
 	})
@@ -65,7 +71,7 @@ func (s *server) later(c *call, work func(context.Context) error) (reply, error)
 // sendVerify sends a link that proves the address of the account.
 func (s *server) sendVerify(c *call, u User) {
 	if s.mailer != nil && u.Email != "" && !u.EmailVerified {
-		s.mailer.Send(newLetter("verify", u, "{link}", s.mailLink(verifying, u, time.Now().Add(verifyLife))), c.from)
+		s.sendLink(c, verifying, u, verifyLife)
 	}
 }
 
@@ -110,20 +116,18 @@ func (s *server) confirmEmail(c *call, in *object, id int64) error {
 }
 
 // useLink makes the change that a link is for, in the step of the store that finds the
-// token good. prepare returns the change, which may take time.
-func (s *server) useLink(c *call, p purpose, token string, prepare func(User) (change func(*User), err error)) (User, error) {
+// token good. Before it calls prepare, which may take time.
+func (s *server) useLink(c *call, p purpose, token string, prepare func(User) error, change func(*User)) (u User, err error) {
 	id, check, err := s.tokens.VerifyMail(p, token)
 	if err != nil {
 		return User{}, err
 	}
 	c.account = id
-	u, err := s.store.User(c.Context(), id)
-	if err == nil {
+	if u, err = s.store.User(c.Context(), id); err == nil {
 		err = check(u)
 	}
-	var change func(*User)
 	if err == nil {
-		change, err = prepare(u)
+		err = prepare(u)
 	}
 	if err == nil {
 		u, err = s.store.UpdateUser(c.Context(), Caller{}, id, func(u *User) error {
@@ -147,14 +151,14 @@ func (s *server) resetByMail(c *call) (reply, error) {
 	if err := in.err(); err != nil {
 		return reply{}, err
 	}
-	u, err := s.useLink(c, resetting, in.text("token"), func(u User) (func(*User), error) {
+	var hash string
+	u, err := s.useLink(c, resetting, in.text("token"), func(u User) (err error) {
 		in.check("new_password", func(password string) error { return checkPassword(password, u.Username) })
-		if err := in.err(); err != nil {
-			return nil, err
+		if err = in.err(); err == nil {
+			hash, err = s.passwords.Hash(c.Context(), c.from, true, in.text("new_password"))
 		}
-		hash, err := s.passwords.Hash(c.Context(), c.from, true, in.text("new_password"))
-		return func(u *User) { u.SetPassword(hash) }, err
-	})
+		return err
+	}, func(u *User) { u.SetPassword(hash) })
 	if err == nil {
 		s.passwordChanged(c, u)
 	}
@@ -170,19 +174,17 @@ func (s *server) verifyEmail(c *call) (reply, error) {
 	if err := in.err(); err != nil {
 		return reply{}, err
 	}
-	_, err := s.useLink(c, verifying, in.text("token"), func(User) (func(*User), error) {
-		return func(u *User) { u.EmailVerified = true }, nil
-	})
+	_, err := s.useLink(c, verifying, in.text("token"), func(User) error { return nil }, func(u *User) { u.EmailVerified = true })
 	return noContent, err
 }
 
 // makeResetLink returns a link that an admin hands over. Nothing is verified by it.
 func (s *server) makeResetLink(c *call) (reply, error) {
-	if pathID(c) == c.user.ID {
+	switch {
+	case pathID(c) == c.user.ID:
 		return reply{}, detailed(errOwnAccount, "Change your own password at /users/me/password, with the current one")
-	}
-	if s.Mail.Link == "" && s.PublicURL == "" {
-		return reply{}, detailed(ErrNotFound, "The server does not know its address: it was started without -public-url")
+	case s.Mail.Link == "" && s.PublicURL == "":
+		return reply{}, errNoAddress
 	}
 	u, err := s.store.User(c.Context(), pathID(c))
 	if err != nil {

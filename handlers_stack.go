@@ -16,46 +16,29 @@ import (
 // This file is for the programs around the server: clients that look for its endpoints,
 // proxies that ask it on behalf of others, and resource servers.
 
-// errClient means that a client's ID or secret is wrong.
-var errClient = errors.New("wrong client")
+var (
+	errClient    = errors.New("wrong ID or secret of a client")
+	errNoAddress = detailed(ErrNotFound, "The server does not know its address: it was started without -public-url")
+)
 
-// metadata says where the endpoints are and what they support (RFC 8414, section 2).
+// metadata says where the endpoints are and what they support (RFC 8414, section 2). The
+// Host of a request, which a stranger may have chosen, is not in it.
 func (s *server) metadata(c *call) (reply, error) {
-	base := s.publicURL(c)
-	if base == "" {
-		return reply{}, detailed(ErrNotFound, "The server does not know its address: it was started without -public-url")
+	if s.PublicURL == "" {
+		return reply{}, errNoAddress
 	}
-	none, secret := []string{"none"}, []string{"client_secret_basic", "client_secret_post"}
-	return replyJSON(http.StatusOK, struct {
-		Issuer            string   `json:"issuer"`
-		Token             string   `json:"token_endpoint"`
-		TokenAuth         []string `json:"token_endpoint_auth_methods_supported"`
-		Grants            []string `json:"grant_types_supported"`
-		ResponseTypes     []string `json:"response_types_supported"` // of an authorization endpoint
-		Revocation        string   `json:"revocation_endpoint"`
-		RevocationAuth    []string `json:"revocation_endpoint_auth_methods_supported"`
-		Introspection     string   `json:"introspection_endpoint"`
-		IntrospectionAuth []string `json:"introspection_endpoint_auth_methods_supported"`
-		Documentation     string   `json:"service_documentation"`
-	}{base, base + "/token", none, []string{"password", "refresh_token"}, []string{},
-		base + "/revoke", none, base + "/introspect", secret, base + "/docs"})
-}
-
-// publicURL returns where clients reach the server, or "". That is -public-url, or else
-// what a trusted proxy says, or else the loopback address that the server listens on.
-// What a stranger says in Host is never part of it.
-func (s *server) publicURL(c *call) string {
-	proto, host := c.Header["X-Forwarded-Proto"], c.Header["X-Forwarded-Host"]
-	_, known, _ := strings.Cut(s.PublicURL, "://")
-	if known != "" && !isLoopback(known) || !s.trusted(peer(c.Request)) || len(proto) != 1 || len(host) != 1 {
-		return s.PublicURL
-	}
-	u := url.URL{Scheme: proto[0], Host: host[0]}
-	same, err := url.Parse(u.String())
-	if err != nil || *same != u || u.Scheme != "http" && u.Scheme != "https" || strings.Contains(u.Host, ",") {
-		return s.PublicURL
-	}
-	return u.String()
+	return replyJSON(http.StatusOK, map[string]any{
+		"issuer":                                        s.PublicURL,
+		"token_endpoint":                                s.PublicURL + "/token",
+		"token_endpoint_auth_methods_supported":         []string{"none"},
+		"grant_types_supported":                         []string{"password", "refresh_token"},
+		"response_types_supported":                      []string{}, // of an authorization endpoint
+		"revocation_endpoint":                           s.PublicURL + "/revoke",
+		"revocation_endpoint_auth_methods_supported":    []string{"none"},
+		"introspection_endpoint":                        s.PublicURL + "/introspect",
+		"introspection_endpoint_auth_methods_supported": []string{"client_secret_basic", "client_secret_post"},
+		"service_documentation":                         s.PublicURL + "/docs",
+	})
 }
 
 // forwardAuth tells a proxy whether its client may use an application, and who it is. The
@@ -83,51 +66,32 @@ func (s *server) forwardAuth(c *call) (reply, error) {
 	return out, nil
 }
 
-// introspection is the response of RFC 7662, section 2.2.
-type introspection struct {
-	Active    bool   `json:"active"`
-	TokenType string `json:"token_type,omitempty"`
-	Issuer    string `json:"iss,omitempty"`
-	Audience  string `json:"aud,omitempty"`
-	Subject   string `json:"sub,omitempty"`
-	SessionID string `json:"sid,omitempty"`
-	Username  string `json:"username,omitempty"`
-	Role      Role   `json:"role,omitempty"`
-	IssuedAt  int64  `json:"iat,omitempty"`
-	ExpiresAt int64  `json:"exp,omitempty"`
-}
-
-// introspect tells an admin about tokens of either kind. To a resource server, a refresh
-// token is not active: it must not pass for an access token.
+// introspect tells an admin about tokens of either kind (RFC 7662, section 2.2). To a
+// resource server, a refresh token is not active: it must not pass for an access token.
 func (s *server) introspect(c *call) (reply, error) {
+	var session Session
+	var u User
 	g, err := s.readToken(c.form)
-	if errors.Is(err, ErrToken) || g.Generation != 0 && c.user.ID == 0 {
-		return replyJSON(http.StatusOK, introspection{})
-	}
-	if err != nil {
-		return reply{}, err
-	}
-	session, u, err := s.store.Session(c.Context(), g.UserID, g.SessionID)
-	if errors.Is(err, ErrNotFound) || u.Disabled {
-		return replyJSON(http.StatusOK, introspection{})
-	}
-	if err != nil {
-		return reply{}, err
+	if err == nil {
+		session, u, err = s.store.Session(c.Context(), g.UserID, g.SessionID)
 	}
 	now := time.Now()
-	usable := g.Generation == session.Generation || session.Superseded(g.Generation, now)
+	usable := g.ValidAt(now)
+	if g.Generation != 0 {
+		usable = c.user.ID != 0 && (g.Generation == session.Generation || session.Superseded(g.Generation, now))
+	}
+	switch {
+	case errors.Is(err, ErrToken), errors.Is(err, ErrNotFound), err == nil && (u.Disabled || !usable):
+		return replyJSON(http.StatusOK, map[string]any{"active": false})
+	case err != nil:
+		return reply{}, err
+	}
+	active := map[string]any{
+		"active": true, "iss": s.Issuer, "aud": s.Issuer, "sub": strconv.FormatInt(u.ID, 10), "sid": session.ID,
+		"username": u.Username, "role": u.Role, "iat": session.LastUsedAt.Unix(), "exp": session.ExpiresAt.Unix(),
+	}
 	if g.Generation == 0 {
-		usable = g.ValidAt(now)
-	}
-	if !usable {
-		return replyJSON(http.StatusOK, introspection{})
-	}
-	active := introspection{
-		Active: true, Issuer: s.Issuer, Audience: s.Issuer, Subject: strconv.FormatInt(u.ID, 10), SessionID: session.ID,
-		Username: u.Username, Role: u.Role, IssuedAt: session.LastUsedAt.Unix(), ExpiresAt: session.ExpiresAt.Unix(),
-	}
-	if g.Generation == 0 {
-		active.TokenType, active.IssuedAt, active.ExpiresAt = "bearer", g.IssuedAt, g.ExpiresAt
+		active["token_type"], active["iat"], active["exp"] = "bearer", g.IssuedAt, g.ExpiresAt
 	}
 	return replyJSON(http.StatusOK, active)
 }
@@ -138,9 +102,9 @@ func (s *server) admitClient(c *call) (tried bool, err error) {
 	id, secret, basic := c.BasicAuth()
 	if !basic {
 		id, secret = c.form["client_id"], c.form["client_secret"]
-	}
-	if !basic && (secret == "" || c.Header.Get("Authorization") != "") {
-		return false, nil
+		if secret == "" || c.Header.Get("Authorization") != "" {
+			return false, nil
+		}
 	}
 	if s.IntrospectSecret == "" {
 		return true, errClient // there is nothing to guess

@@ -228,8 +228,8 @@ func TestRevoke(t *testing.T) {
 func TestIntrospect(t *testing.T) {
 	const (
 		off       = "200\n" + `{"active":false}`
-		onAccess  = "200\n" + `{"active":true,"token_type":"bearer","iss":"stdauth","aud":"stdauth","sub":"1","sid":"$john.sid","username":"johndoe","role":"user","iat":946684800,"exp":946686600}`
-		onRefresh = "200\n" + `{"active":true,"iss":"stdauth","aud":"stdauth","sub":"1","sid":"$john.sid","username":"johndoe","role":"user","iat":946684800,"exp":949276800}`
+		onAccess  = "200\n" + `{"active":true,"aud":"stdauth","exp":946686600,"iat":946684800,"iss":"stdauth","role":"user","sid":"$john.sid","sub":"1","token_type":"bearer","username":"johndoe"}`
+		onRefresh = "200\n" + `{"active":true,"aud":"stdauth","exp":949276800,"iat":946684800,"iss":"stdauth","role":"user","sid":"$john.sid","sub":"1","username":"johndoe"}`
 	)
 	checkRules(t, []apiRule{
 		{"an access token is active", "POST /introspect as admin token=$john", onAccess},
@@ -267,7 +267,7 @@ func TestIntrospect(t *testing.T) {
 func TestIntrospectClient(t *testing.T) {
 	const (
 		off      = "200\n" + `{"active":false}`
-		active   = "200\n" + `{"active":true,"token_type":"bearer","iss":"stdauth","aud":"stdauth","sub":"1","sid":"$john.sid","username":"johndoe","role":"user","iat":946684800,"exp":946686600}`
+		active   = "200\n" + `{"active":true,"aud":"stdauth","exp":946686600,"iat":946684800,"iss":"stdauth","role":"user","sid":"$john.sid","sub":"1","token_type":"bearer","username":"johndoe"}`
 		restart  = "restart INTROSPECT_CLIENT=rs0:5+5%is~a:secret! ; "
 		form     = restart + "POST /introspect client_id=rs0&client_secret=5%2B5%25is~a:secret!&token="
 		wrongKey = "POST /introspect client_id=rs0&client_secret=guess&token=$john"
@@ -351,35 +351,18 @@ func TestForwardAuthLeavesOut(t *testing.T) {
 
 func TestMetadata(t *testing.T) {
 	at := func(base string) string {
-		return "200\n" + strings.ReplaceAll(`{"issuer":"~","token_endpoint":"~/token","token_endpoint_auth_methods_supported":["none"],`+
-			`"grant_types_supported":["password","refresh_token"],"response_types_supported":[],"revocation_endpoint":"~/revoke","revocation_endpoint_auth_methods_supported":["none"],`+
-			`"introspection_endpoint":"~/introspect","introspection_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post"],"service_documentation":"~/docs"}`, "~", base)
+		return "200\n" + strings.ReplaceAll(`{"grant_types_supported":["password","refresh_token"],"introspection_endpoint":"~/introspect",`+
+			`"introspection_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post"],"issuer":"~","response_types_supported":[],"revocation_endpoint":"~/revoke",`+
+			`"revocation_endpoint_auth_methods_supported":["none"],"service_documentation":"~/docs","token_endpoint":"~/token","token_endpoint_auth_methods_supported":["none"]}`, "~", base)
 	}
-	const (
-		get     = "GET /.well-known/oauth-authorization-server "
-		public  = "restart -demo=false -public-url=https://id.example.com ; "
-		proxied = "restart -demo=false -trusted-proxy=10.0.0.0/8 ; "
-	)
+	const get = "GET /.well-known/oauth-authorization-server "
 	own := at("http://127.0.0.1:8000") // where it listens
 	checkRules(t, []apiRule{
-		{"the metadata has the endpoints under -public-url", public + get, at("https://id.example.com")},
-		{"-public-url wins over what a trusted proxy says",
-			"restart -demo=false -public-url=https://id.example.com -trusted-proxy=10.0.0.0/8 ; " + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: other.example.com"`,
-			at("https://id.example.com")},
+		{"the metadata has the endpoints under -public-url", "restart -demo=false -public-url=https://id.example.com ; " + get, at("https://id.example.com")},
 		{"without -public-url, the metadata has the loopback address that the server listens on", get, own},
-		{"a trusted proxy says where clients reach the server", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com:8443"`,
-			at("https://id.example.com:8443")},
-		{"a trusted proxy knows better than the address that the server listens on",
-			"restart -demo=false -public-url=http://127.0.0.1:8000 -trusted-proxy=10.0.0.0/8 ; " + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com"`,
-			at("https://id.example.com")},
-		{"a stranger does not say where clients reach the server", proxied + get + `from 192.0.2.7 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example.com"`, own},
-		{"the Host of a stranger is not in the metadata", proxied + get + `with "Host: evil.example.com"`, own},
-		{"a forwarded host with a path is not used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com/evil"`, own},
-		{"a forwarded host with a name before it is not used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil@id.example.com"`, own},
-		{"of two forwarded hosts none is used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example.com, id.example.com"`, own},
-		{"of two headers with forwarded hosts none is used",
-			proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example.com" with "X-Forwarded-Host: id.example.com"`, own},
-		{"a forwarded scheme other than http and https is not used", proxied + get + `from 10.0.0.1 with "X-Forwarded-Proto: javascript" with "X-Forwarded-Host: id.example.com"`, own},
+		{"the Host of a stranger is not in the metadata", get + `with "Host: evil.example.com"`, own},
+		{"the host that a proxy was asked for is not in the metadata",
+			"restart -demo=false -trusted-proxy=10.0.0.0/8 ; " + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example.com"`, own},
 		{"a password manager is sent to the form of the page", "GET /.well-known/change-password", "302\nLocation: /docs#change-password"},
 	})
 	inWorld(t, func(w *world) {

@@ -19,12 +19,12 @@ func (s *server) createUser(c *call) (out reply, err error) {
 	}
 	if !c.by.Admin && s.admit(c, admin) != nil { // an admin's do not count
 		c.by = Caller{}
-		if err := s.shares.registrations.spend(site(c.from)); err != nil {
+		if err := s.shares.registrations.take(site(c.from), 1); err != nil {
 			return reply{}, err
 		}
 		defer func() {
 			if err != nil {
-				s.shares.registrations.undo(site(c.from))
+				s.shares.registrations.give(site(c.from), 1)
 			}
 		}()
 	}
@@ -151,7 +151,7 @@ func (s *server) confirm(c *call, in *object, field string) error {
 
 // setPassword changes the password of an account, which ends its sessions.
 func (s *server) setPassword(c *call, id int64, password string) (User, error) {
-	if err := s.shares.changes.spend(changer{account: id, admin: c.by.Admin, password: true}); err != nil {
+	if err := s.shares.changes.take(changer{account: id, admin: c.by.Admin, password: true}, 1); err != nil {
 		return User{}, err
 	}
 	hash, err := s.passwords.Hash(c.Context(), c.from, c.near(c.session), password)

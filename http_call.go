@@ -86,7 +86,7 @@ type call struct {
 	login   string // the outcome of a login: "ok", "failed" or "refused"
 	status  int
 	bytes   int64 // of the body that was written
-	holds   int   // of the budget of bytes
+	holds   int   // of the limit of bytes
 }
 
 // near reports whether a session began in the client's network.

@@ -43,7 +43,7 @@ func direct(p string) bool {
 // newCall returns the call of a request and sets the headers of every response.
 func (s *server) newCall(w http.ResponseWriter, r *http.Request, pattern string) *call {
 	c := &call{Request: r, w: w, route: pattern, start: time.Now()}
-	peer := peer(r)
+	peer := peer(r.RemoteAddr)
 	trusted := s.trusted(peer)
 	c.from = s.client(r, peer, trusted)
 	if c.id = r.Header.Get("X-Request-Id"); !trusted || !isPlain(c.id) {

@@ -25,10 +25,9 @@ func (s *server) client(r *http.Request, addr netip.Addr, trusted bool) netip.Ad
 		})
 		return addr
 	}
-	hops := strings.Split(strings.Join(given, ","), ",")
-	for i := len(hops) - 1; i >= 0 && s.trusted(addr); i-- {
-		hop, err := parseHop(strings.TrimSpace(hops[i]))
-		if err != nil {
+	for _, given := range slices.Backward(strings.Split(strings.Join(given, ","), ",")) {
+		hop, err := parseHop(strings.TrimSpace(given))
+		if err != nil || !s.trusted(addr) {
 			break
 		}
 		addr = hop.Unmap().WithZone("")
@@ -48,8 +47,9 @@ func (s *server) trusted(addr netip.Addr) bool {
 	return slices.ContainsFunc(s.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-func peer(r *http.Request) netip.Addr {
-	ap, _ := netip.ParseAddrPort(r.RemoteAddr) // net/http writes it
+// peer returns the address of the other side of a connection.
+func peer(remote string) netip.Addr {
+	ap, _ := netip.ParseAddrPort(remote) // package net writes it
 	return ap.Addr().Unmap().WithZone("")
 }
 

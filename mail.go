@@ -30,7 +30,7 @@ var ErrMailToken = errors.New("invalid mail token")
 // it. check returns nil if the token is good for the account as it is now, ErrInactive if
 // the account is disabled, else ErrMailToken. No store keeps a token: the write that
 // sets a new password checks it and uses it up.
-func (t *Tokens) VerifyMail(p purpose, token string) (userID int64, check func(u User) error, err error) {
+func (t *Tokens) VerifyMail(p purpose, token string) (userID int64, check func(User) error, err error) {
 	proof, userID, expires, err := t.open(p, token)
 	if err != nil {
 		return 0, nil, ErrMailToken
@@ -52,13 +52,15 @@ func mailProof(p purpose, u User) string {
 	return base64url.EncodeToString(sum[:])
 }
 
-// A letter is a mail to an account.
+// A letter is a mail to an account. In JSON, it is what the page of a demo server shows.
 type letter struct {
-	kind              string // of text: reset, verify or notice
-	user              int64
-	to, subject, text string
-	id                string // of the message: a reader may drop copies
-	made              time.Time
+	kind    string // of text: reset, verify or notice
+	user    int64
+	id      string    // of the message: a reader may drop copies
+	To      string    `json:"to"`
+	Subject string    `json:"subject"`
+	Text    string    `json:"text"`
+	SentAt  time.Time `json:"sent_at"`
 }
 
 // mailTexts are the texts by kind. The first line is the subject.
@@ -75,7 +77,7 @@ func newLetter(kind string, u User, values ...string) *letter {
 	}
 	subject, text, _ := strings.Cut(string(file), "\n\n")
 	text = strings.NewReplacer(append(values, "{username}", u.Username)...).Replace(text)
-	return &letter{kind, u.ID, u.Email, subject, text, rand.Text(), time.Now()}
+	return &letter{kind, u.ID, rand.Text(), u.Email, subject, text, time.Now().UTC().Truncate(time.Second)}
 }
 
 const (
@@ -94,8 +96,11 @@ type mailSink interface {
 	deliver(context.Context, *letter) error
 }
 
-// ErrMailBusy means that too many mails wait.
-var ErrMailBusy = errors.New("too many mails wait")
+// The refusals of the limits.
+var (
+	ErrMailBusy    = errors.New("too many mails wait")
+	errManyLetters = errors.New("too many to one account or address")
+)
 
 // A Mailer sends mail. Its methods may be called concurrently.
 type Mailer struct {
@@ -110,17 +115,19 @@ type Mailer struct {
 
 	// Requests do not share the places of letters: the number of those left would
 	// reveal accounts.
-	requests, letters  budget[netip.Prefix]
-	perMinute, perHour rate[string]
+	requests, letters  limit // by site
+	perMinute, perHour limit // by kind with account or address
 }
 
 // NewMailer returns a Mailer, to be ended by Stop.
 func NewMailer(sink mailSink, log *slog.Logger, count func(sample string)) *Mailer {
-	m := &Mailer{mailSink: sink, log: log, count: count, sending: make(chan struct{}, 1)}
-	m.requests = budget[netip.Prefix]{total: maxMails, share: 1}
-	m.letters = budget[netip.Prefix]{total: maxMails, share: 1}
-	m.perMinute = rate[string]{budget: budget[string]{total: mailsInAll, share: 1, most: 1}, period: mailInterval}
-	m.perHour = rate[string]{budget: budget[string]{total: mailsInAll, share: 1, most: mailsAnHour}, period: time.Hour}
+	m := &Mailer{
+		mailSink: sink, log: log, count: count, sending: make(chan struct{}, 1),
+		requests:  limit{total: maxMails, refusal: ErrMailBusy},
+		letters:   limit{total: maxMails, refusal: ErrMailBusy},
+		perMinute: limit{total: mailsInAll, most: 1, period: mailInterval, refusal: errManyLetters},
+		perHour:   limit{total: mailsInAll, most: mailsAnHour, period: time.Hour, refusal: errManyLetters},
+	}
 	m.try, m.cancel = context.WithCancel(context.Background())
 	m.retry, m.stop = context.WithCancel(m.try)
 	return m
@@ -129,77 +136,79 @@ func NewMailer(sink mailSink, log *slog.Logger, count func(sample string)) *Mail
 // Later calls lookUp a moment later, when the request has been answered, so the answer
 // cannot show what was found. It returns ErrMailBusy if too many requests wait.
 func (m *Mailer) Later(from netip.Addr, lookUp func(context.Context)) error {
-	return m.begin(&m.requests, site(from), func() {
+	return m.begin(&m.requests, from, func() {
 		time.Sleep(mailDelay)
 		lookUp(m.try)
 	})
 }
 
-// Send sends a letter in the background, unless its account, its address or the network
-// that caused it has got too much.
+// Send sends a letter in the background, unless the network that caused it has too many
+// that wait.
 func (m *Mailer) Send(l *letter, from netip.Addr) {
-	var err error
-	switch {
-	case checkEmail(l.to) != nil: // a store may be older than the rule
-		err = errors.New("not an address")
-	case !m.allow(l):
-		err = errors.New("too many to one account or address")
-	default:
-		err = m.begin(&m.letters, site(from), func() { m.send(l) })
-	}
+	err := m.begin(&m.letters, from, func() {
+		outcome, err := m.send(l)
+		m.report(l, outcome, err)
+	})
 	if err != nil {
 		m.report(l, "dropped", err)
 	}
 }
 
 // begin starts work in the background, on one of the places of the client's network.
-func (m *Mailer) begin(places *budget[netip.Prefix], client netip.Prefix, work func()) error {
-	if !places.take(client, 1) {
-		return ErrMailBusy
+func (m *Mailer) begin(places *limit, from netip.Addr, work func()) error {
+	if err := places.take(site(from), 1); err != nil {
+		return err
 	}
 	m.work.Go(func() {
-		defer places.give(client, 1)
+		defer places.give(site(from), 1)
 		work()
 	})
 	return nil
 }
 
-// allow reports whether one more letter is within the limits. The address counts too,
-// because many accounts can be registered with one.
-func (m *Mailer) allow(l *letter) bool {
-	for _, key := range []string{fmt.Sprint(l.kind, l.user), l.kind + strings.ToLower(l.to)} {
-		if m.perMinute.spend(key) != nil || m.perHour.spend(key) != nil {
-			return false
+// allow returns an error if a letter is over the limits. The address counts too, because
+// many accounts can be registered with one.
+func (m *Mailer) allow(l *letter) error {
+	if checkEmail(l.To) != nil { // a store may be older than the rule
+		return errors.New("not an address")
+	}
+	for _, key := range []string{fmt.Sprint(l.kind, l.user), l.kind + strings.ToLower(l.To)} {
+		for _, often := range []*limit{&m.perMinute, &m.perHour} {
+			if err := often.take(key, 1); err != nil {
+				return err
+			}
 		}
 	}
-	return true
+	return nil
 }
 
 // send tries until the letter is delivered, refused or too old.
-func (m *Mailer) send(l *letter) {
+func (m *Mailer) send(l *letter) (outcome string, err error) {
+	if err := m.allow(l); err != nil {
+		return "dropped", err
+	}
+	ctx, cancel := context.WithTimeout(m.try, mailPatience)
+	defer cancel()
 	for pause := mailPause; ; pause *= 2 {
-		err := errors.New("it has waited for too long")
 		m.sending <- struct{}{}
-		if time.Since(l.made) <= mailPatience {
-			err = m.deliver(m.try, l)
-		}
+		err := m.deliver(ctx, l)
 		<-m.sending
-		refused, _ := errors.AsType[*textproto.Error](err)
-		left := mailPatience - time.Since(l.made)
-		switch {
-		case err == nil:
-			m.report(l, "sent", nil)
-			return
-		case refused != nil && refused.Code >= 500, left <= 0:
-			m.report(l, "failed", err)
-			return
+		if err == nil {
+			return "sent", nil
+		}
+		if refused, ok := errors.AsType[*textproto.Error](err); ok && refused.Code >= 500 {
+			return "failed", err
 		}
 		select {
-		case <-time.After(min(pause, left)):
+		case <-time.After(pause):
+			continue
+		case <-ctx.Done():
 		case <-m.retry.Done():
-			m.report(l, "dropped", err)
-			return
 		}
+		if m.retry.Err() != nil {
+			return "dropped", err
+		}
+		return "failed", err
 	}
 }
 
@@ -214,6 +223,18 @@ func (m *Mailer) report(l *letter, outcome string, err error) {
 }
 
 func mailSample(outcome string) string { return `stdauth_mails_total{outcome="` + outcome + `"}` }
+
+// mailReason is the text of an error for the log. What a server says may contain an
+// address, so only its code counts.
+func mailReason(err error) string {
+	if answer, ok := errors.AsType[*textproto.Error](err); ok {
+		return fmt.Sprintf("the server answered %d", answer.Code)
+	}
+	if _, ok := errors.AsType[textproto.ProtocolError](err); ok {
+		return "the server does not speak SMTP"
+	}
+	return err.Error()
+}
 
 // Waiting returns how many letters wait. A nil Mailer has none.
 func (m *Mailer) Waiting() int {

@@ -289,16 +289,16 @@ func TestAttackTextInHeader(t *testing.T) {
 	for _, kind := range []string{"reset", "verify", "notice"} {
 		l := newLetter(kind, u, "{link}", "https://app.example.com/#reset=x", "{what}", "password", "{time}", "{client}", "{client}", "192.0.2.1")
 		plain := newLetter(kind, mailUser)
-		if l.subject != plain.subject || strings.ContainsAny(l.subject, "{}\r\n") || l.to != u.Email {
-			t.Errorf("%s: subject %q, to %q", kind, l.subject, l.to)
+		if l.Subject != plain.Subject || strings.ContainsAny(l.Subject, "{}\r\n") || l.To != u.Email {
+			t.Errorf("%s: subject %q, to %q", kind, l.Subject, l.To)
 		}
-		if strings.Contains(l.text, "money") || strings.Contains(l.text, u.Email) {
-			t.Errorf("the text has what the user typed:\n%s", l.text)
+		if strings.Contains(l.Text, "money") || strings.Contains(l.Text, u.Email) {
+			t.Errorf("the text has what the user typed:\n%s", l.Text)
 		}
-		if !strings.Contains(l.text, "Hello {link},\n") {
-			t.Errorf("a value was replaced in a value:\n%s", l.text)
+		if !strings.Contains(l.Text, "Hello {link},\n") {
+			t.Errorf("a value was replaced in a value:\n%s", l.Text)
 		}
-		for line := range strings.Lines(plain.text) {
+		for line := range strings.Lines(plain.Text) {
 			if !isASCII(line) || len(line) > 78+1 {
 				t.Errorf("mail_%s.txt has the line %q", kind, line)
 			}
@@ -364,16 +364,15 @@ func TestMailLimits(t *testing.T) {
 		other *letter
 		want  string
 	}{
-		{"another kind of mail to the same account has a limit of its own", &letter{kind: "notice", user: 1, to: "johndoe@example.com"}, "sent"},
-		{"another account has a limit of its own", &letter{kind: "reset", user: 2, to: "jane@example.com"}, "sent"},
-		{"another account with the same address shares its limit", &letter{kind: "reset", user: 2, to: "johndoe@example.com"}, "dropped"},
-		{"so does one with the address in another case", &letter{kind: "reset", user: 2, to: "JohnDoe@Example.com"}, "dropped"},
-		{"a new address of an account shares its limit", &letter{kind: "reset", user: 1, to: "other@example.com"}, "dropped"},
-		{"an address with a line break gets no mail", &letter{kind: "reset", user: 2, to: "jane@example.com\r\nBcc: all@example.com"}, "dropped"},
+		{"another kind of mail to the same account has a limit of its own", &letter{kind: "notice", user: 1, To: "johndoe@example.com"}, "sent"},
+		{"another account has a limit of its own", &letter{kind: "reset", user: 2, To: "jane@example.com"}, "sent"},
+		{"another account with the same address shares its limit", &letter{kind: "reset", user: 2, To: "johndoe@example.com"}, "dropped"},
+		{"so does one with the address in another case", &letter{kind: "reset", user: 2, To: "JohnDoe@Example.com"}, "dropped"},
+		{"a new address of an account shares its limit", &letter{kind: "reset", user: 1, To: "other@example.com"}, "dropped"},
+		{"an address with a line break gets no mail", &letter{kind: "reset", user: 2, To: "jane@example.com\r\nBcc: all@example.com"}, "dropped"},
 		{"an account without an address gets no mail", &letter{kind: "reset", user: 2}, "dropped"},
 	} {
 		inPost(t, func(p *post) {
-			test.other.made = time.Now()
 			p.Send(first, testClient)
 			p.Send(test.other, testClient)
 			synctest.Wait()
@@ -421,6 +420,23 @@ func TestAttackMailBomb(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLetterThatFindsNoPlace: a letter that the full queue refuses does not count for its
+// account, which gets its mail when there is room again.
+func TestLetterThatFindsNoPlace(t *testing.T) {
+	inPost(t, func(p *post) {
+		p.takes = time.Millisecond
+		for i := range maxMails/2 + 1 {
+			p.Send(newLetter("reset", numberedMailUser(i)), testClient)
+		}
+		time.Sleep(time.Second)
+		p.Send(newLetter("reset", numberedMailUser(maxMails/2)), testClient)
+		time.Sleep(time.Second)
+		if got := p.reports(); len(got) != maxMails/2+2 || got[0] != "0s dropped: too many mails wait" || got[len(got)-1] != "1.001s sent" {
+			t.Errorf("the log says %q, want one mail dropped, and sent when it is asked for again", got)
+		}
+	})
 }
 
 // TestRequestsForMailAreShared: too many requests are refused, whether there are accounts
@@ -510,7 +526,7 @@ func TestMailerStops(t *testing.T) {
 	}
 }
 
-func TestCheckMail(t *testing.T) {
+func TestParseMail(t *testing.T) {
 	const server, from, link = "smtp://user@mail.example.com:587", "Example <no-reply@example.com>", "https://app.example.com/account"
 	for _, test := range []struct {
 		rule string
@@ -550,9 +566,9 @@ func TestCheckMail(t *testing.T) {
 		{"a link with a space", MailConfig{server, from, "https://app.example.com/my account", "secret"}, "-mail-link"},
 		{"a link that is not ASCII", MailConfig{server, from, "https://app.example.com/é", "secret"}, "-mail-link"},
 	} {
-		setting, err := checkMail(test.c)
+		_, setting, err := parseMail(test.c)
 		if setting != test.want || (err != nil) != (test.want != "") {
-			t.Errorf("%s: checkMail() = %q, %v; want %q", test.rule, setting, err, test.want)
+			t.Errorf("%s: parseMail() = %q, %v; want %q", test.rule, setting, err, test.want)
 		}
 		if err != nil && (strings.Contains(err.Error(), "secret") || strings.Contains(err.Error(), "%zz")) {
 			t.Errorf("%s: the error quotes the value: %v", test.rule, err)
@@ -563,7 +579,7 @@ func TestCheckMail(t *testing.T) {
 func TestPrinterShowsAMailAsAPersonReadsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		p := newMailSink(MailConfig{Target: "terminal"}, &out).(*printer)
+		p := &printer{w: &out}
 		for i := range maxPrinted + 5 {
 			out.Reset()
 			u := numberedMailUser(i)
@@ -578,7 +594,9 @@ func TestPrinterShowsAMailAsAPersonReadsIt(t *testing.T) {
 		if len(p.newest) != maxPrinted || p.newest[0].To != "user5@example.com" {
 			t.Errorf("%d mails are kept, the first to %s; want the newest %d", len(p.newest), p.newest[0].To, maxPrinted)
 		}
-		wantEqual(t, "the page shows", p.newest[maxPrinted-1], shownMail{"user24@example.com", "Confirm your email address", text, time.Now().UTC()})
+		shown, err := json.Marshal(p.newest[maxPrinted-1])
+		wantEqual(t, "the page shows", string(shown), fmt.Sprintf(`{"to":"user24@example.com","subject":"Confirm your email address","text":%q,"sent_at":"2000-01-01T00:00:00Z"}`, text))
+		wantErr(t, "the letter in JSON", err, nil)
 	})
 }
 
@@ -587,7 +605,7 @@ func TestPrinterShowsAMailAsAPersonReadsIt(t *testing.T) {
 func TestMessage(t *testing.T) {
 	atServer(t, func(t *testing.T, s *smtpServer, f *fakeSMTP) {
 		l := newLetter("reset", mailUser, "{link}", "https://app.example.com/account#reset=token")
-		l.text += ".\n..a line that begins with a dot\nGrüße\n"
+		l.Text += ".\n..a line that begins with a dot\nGrüße\n"
 		if err := s.deliver(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
@@ -608,8 +626,8 @@ func TestMessage(t *testing.T) {
 		}
 		wantEqual(t, "the header", got.Header, wantHeader)
 		body, err := io.ReadAll(got.Body)
-		if text := strings.ReplaceAll(string(body), "\r\n", "\n"); text != l.text || err != nil || strings.Contains(text, "\r") {
-			t.Errorf("the body (-want +got), %v:\n%s", err, cmp.Diff(l.text, text))
+		if text := strings.ReplaceAll(string(body), "\r\n", "\n"); text != l.Text || err != nil || strings.Contains(text, "\r") {
+			t.Errorf("the body (-want +got), %v:\n%s", err, cmp.Diff(l.Text, text))
 		}
 		name, err := new(mime.WordDecoder).DecodeHeader(got.Header.Get("From"))
 		if name != "Café <no-reply@example.com>" || err != nil {
@@ -655,22 +673,22 @@ func TestDelivery(t *testing.T) {
 		{"a refused message", func(_ *smtpServer, f *fakeSMTP) { f.answers["."] = "554 spam" }, "the server answered 554", 0},
 		{"a server that drops the connection after the message", func(_ *smtpServer, f *fakeSMTP) { f.answers["."] = "drop" }, "EOF", 0},
 		{"a server that speaks something else", func(_ *smtpServer, f *fakeSMTP) { f.answers["greeting"] = "johndoe@example.com HTTP/1.1 400" }, "the server does not speak SMTP", 0},
-		{"an endless line", func(_ *smtpServer, f *fakeSMTP) { f.answers["greeting"] = "220 " + strings.Repeat("x", 1<<20) }, "the server sends too much", 0},
-		{"a million lines", func(_ *smtpServer, f *fakeSMTP) { f.answers["greeting"] = strings.Repeat("220-x\r\n", 1<<17) }, "the server sends too much", 0},
+		{"an endless line", func(_ *smtpServer, f *fakeSMTP) { f.answers["greeting"] = "220 " + strings.Repeat("x", 1<<20) }, "EOF", 0},
+		{"a million lines", func(_ *smtpServer, f *fakeSMTP) { f.answers["greeting"] = strings.Repeat("220-x\r\n", 1<<17) }, "EOF", 0},
 		{"an address that is not ASCII, at a server that knows only ASCII", func(_ *smtpServer, f *fakeSMTP) { f.to = "jürgen@example.com" }, "the server answered 553", 0},
 		{"an address that is not ASCII, at a server that knows Unicode", func(_ *smtpServer, f *fakeSMTP) { f.to, f.unicode = "jürgen@example.com", true }, "sent", 0},
 
-		{"a server that hangs at the greeting", hangAt("greeting"), "i/o timeout", smtpPatience},
-		{"a server that hangs at EHLO", hangAt("EHLO"), "i/o timeout", smtpPatience},
-		{"a server that hangs at STARTTLS", hangAt("STARTTLS"), "i/o timeout", smtpPatience},
-		{"a server that hangs in the handshake", hangAt("TLS"), "i/o timeout", smtpPatience},
-		{"a server that hangs at AUTH", hangAt("AUTH"), "i/o timeout", smtpPatience},
-		{"a server that hangs at MAIL", hangAt("MAIL"), "i/o timeout", smtpPatience},
-		{"a server that hangs at RCPT", hangAt("RCPT"), "i/o timeout", smtpPatience},
-		{"a server that hangs at DATA", hangAt("DATA"), "i/o timeout", smtpPatience},
-		{"a server that hangs in the message", hangAt("message"), "i/o timeout", smtpPatience},
-		{"a server that hangs after the message", hangAt("."), "i/o timeout", smtpPatience},
-		{"a server that sends a byte a second", func(_ *smtpServer, f *fakeSMTP) { f.answers["greeting"] = "drip" }, "the server does not speak SMTP", smtpPatience},
+		{"a server that hangs at the greeting", hangAt("greeting"), "context deadline exceeded", smtpPatience},
+		{"a server that hangs at EHLO", hangAt("EHLO"), "context deadline exceeded", smtpPatience},
+		{"a server that hangs at STARTTLS", hangAt("STARTTLS"), "context deadline exceeded", smtpPatience},
+		{"a server that hangs in the handshake", hangAt("TLS"), "context deadline exceeded", smtpPatience},
+		{"a server that hangs at AUTH", hangAt("AUTH"), "context deadline exceeded", smtpPatience},
+		{"a server that hangs at MAIL", hangAt("MAIL"), "context deadline exceeded", smtpPatience},
+		{"a server that hangs at RCPT", hangAt("RCPT"), "context deadline exceeded", smtpPatience},
+		{"a server that hangs at DATA", hangAt("DATA"), "context deadline exceeded", smtpPatience},
+		{"a server that hangs in the message", hangAt("message"), "context deadline exceeded", smtpPatience},
+		{"a server that hangs after the message", hangAt("."), "context deadline exceeded", smtpPatience},
+		{"a server that sends a byte a second", func(_ *smtpServer, f *fakeSMTP) { f.answers["greeting"] = "drip" }, "context deadline exceeded", smtpPatience},
 		{"a server that cannot be reached", func(s *smtpServer, _ *fakeSMTP) {
 			s.dial = func(ctx context.Context, _, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
 		}, "context deadline exceeded", smtpPatience},
@@ -864,7 +882,10 @@ func atServer(t *testing.T, test func(t *testing.T, s *smtpServer, f *fakeSMTP))
 		}
 		f := &fakeSMTP{answers: map[string]string{}}
 		f.config.Certificates = []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}
-		s := newMailSink(MailConfig{Target: "smtp://user@mail.example.com", From: "Café <no-reply@example.com>", Password: "secret"}, nil).(*smtpServer)
+		s, _, err := parseMail(MailConfig{"smtp://user@mail.example.com", "Café <no-reply@example.com>", "https://app.example.com", "secret"})
+		if err != nil {
+			t.Fatal(err)
+		}
 		s.config.RootCAs = x509.NewCertPool()
 		s.config.RootCAs.AddCert(leaf)
 		s.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -153,7 +153,7 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 	s.mailer = startMail(set.Mail, stdout, log, s.metrics.count)
 	s.opening.Store(true)
 	server := newHTTPServer(s.handler(), log)
-	listener = newConnections(listener, maxConnections(), s.trusted)
+	server.ConnState = newConnections(maxConnections(), s.trusted).note
 	if set.TLS {
 		if listener, err = listenTLS(listener, set.certFile, set.keyFile, log); err != nil {
 			return set.bad("-tls-cert, -tls-key", err)
@@ -225,7 +225,6 @@ func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    8 << 10, // twice the longest token
-		ConnState:         noteState,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: maxBody, MaxReceiveBufferPerStream: maxBody},
 		ErrorLog:          newErrorLog(log),
 

@@ -37,10 +37,8 @@ type settings struct {
 }
 
 const (
-	memory       = "memory"   // the -store that ends with the process
-	mailTerminal = "terminal" // the -mail that is only printed
-
-	minClientSecret = 16 // bytes
+	memory          = "memory" // the -store that ends with the process
+	minClientSecret = 16       // bytes
 )
 
 var errHelp = flag.ErrHelp
@@ -191,7 +189,7 @@ func (set *settings) check(getenv func(string) string) error {
 	const outlive, lifetime = "requires a -store that outlives the process", "must be from 1s to 876000h"
 	lasts := func(d time.Duration) bool { return time.Second <= d && d <= 876000*time.Hour }
 	keep := set.store != memory
-	mailSetting, badMail := checkMail(set.Mail)
+	_, mailSetting, badMail := parseMail(set.Mail)
 	for _, rule := range []struct {
 		name string
 		err  error // nil if the rule is kept

@@ -53,7 +53,7 @@ var anyCertificate = &tls.Config{InsecureSkipVerify: true}
 
 // newErrorLog returns the log of net/http.
 func newErrorLog(log *slog.Logger) *stdlog.Logger {
-	return stdlog.New(&errorLog{log: log, once: rate[bool]{budget: budget[bool]{total: 1, share: 1}, period: time.Minute}}, "", 0)
+	return stdlog.New(&errorLog{log: log, once: limit{total: 1, period: time.Minute}}, "", 0)
 }
 
 // An errorLog logs what net/http writes. Most of it is about the mistakes of clients, and
@@ -61,14 +61,14 @@ func newErrorLog(log *slog.Logger) *stdlog.Logger {
 // again at least once a second.
 type errorLog struct {
 	log  *slog.Logger
-	once rate[bool] // a minute
+	once limit // a minute
 }
 
 func (l *errorLog) Write(line []byte) (int, error) {
 	text := strings.TrimSpace(string(line))
 	if !strings.Contains(text, "Accept error") {
 		l.log.Debug(text)
-	} else if l.once.spend(true) == nil {
+	} else if l.once.take(nil, 1) == nil {
 		l.log.Error("cannot accept connections", "error", text)
 	}
 	return len(line), nil

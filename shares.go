@@ -24,21 +24,117 @@ func site(from netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(from, bits).Masked()
 }
 
-// The refusals of a rate.
+// A limit bounds what clients hold. A client may hold as much as is left free: one alone
+// gets half, and many share (Choudhury and Hahne, "Dynamic Queue Length Thresholds for
+// Shared-Memory Packet Switches", 1998). So no client can use it up, and nothing is
+// reserved.
+type limit struct {
+	total   int
+	share   int           // how many times what is left free a client may hold, if not once
+	most    int           // for one client, if not 0
+	period  time.Duration // after which a part comes back by itself, if not 0
+	refusal error
+
+	mu   sync.Mutex
+	used int
+	held map[any]int // by client
+	lent []loan      // what comes back by itself, oldest first
+}
+
+// A loan is one part that a client holds until it is due.
+type loan struct {
+	client any
+	due    time.Time
+}
+
+// A LaterError says when to try again.
+type LaterError struct {
+	error
+	After time.Duration
+}
+
+func (e LaterError) Unwrap() error { return e.error }
+
+// take takes a part, or returns the refusal, in a LaterError if parts come back by
+// themselves.
+func (l *limit) take(client any, n int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	for len(l.lent) > 0 && !now.Before(l.lent[0].due) {
+		l.free(l.lent[0].client, 1)
+		l.lent = l.lent[1:]
+	}
+	holds, left := l.held[client]+n, l.total-l.used-n
+	tooMuch := holds > cmp.Or(l.share, 1)*(left+1) || l.most > 0 && holds > l.most // + 1, or the last one would stay free
+	switch {
+	case tooMuch && l.period == 0:
+		return l.refusal
+	case tooMuch:
+		// If the client holds nothing, others hold it all.
+		first := max(0, slices.IndexFunc(l.lent, func(v loan) bool { return v.client == client }))
+		return LaterError{l.refusal, l.lent[first].due.Sub(now)}
+	case l.period > 0:
+		l.lent = append(l.lent, loan{client, now.Add(l.period)})
+	}
+	if l.held == nil {
+		l.held = map[any]int{}
+	}
+	l.held[client] = holds
+	l.used += n
+	return nil
+}
+
+// give gives a part back. Of those that come back by themselves, it is the newest.
+func (l *limit) give(client any, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, v := range slices.Backward(l.lent) {
+		if v.client == client {
+			l.lent = slices.Delete(l.lent, i, i+1)
+			break
+		}
+	}
+	l.free(client, n)
+}
+
+func (l *limit) free(client any, n int) {
+	l.used -= n
+	if l.held[client] -= n; l.held[client] == 0 {
+		delete(l.held, client)
+	}
+}
+
+// holds returns what one client holds.
+func (l *limit) holds(client any) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.held[client]
+}
+
+// inUse returns what all clients hold.
+func (l *limit) inUse() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.used
+}
+
+// The refusals of limits.
 var (
+	ErrBusy          = errors.New("too many passwords are being checked")
 	ErrRegistrations = errors.New("too many registrations")
 	ErrChanges       = errors.New("too many changes")
 )
 
-// shares are the budgets of requests. Connections and hashes have their own.
+// shares are the limits of requests. Connections, hashes and mails have their own.
 type shares struct {
-	bytes         budget[netip.Prefix] // of requests under way, by site
-	registrations rate[netip.Prefix]   // by site
-	changes       rate[changer]
+	bytes         limit // of requests under way, by site
+	registrations limit // by site
+	changes       limit // by changer
 }
 
 // A changer is whoever changes an account: an admin, or its owner, and then perhaps with
-// the password. Each has a rate, so a thief with a token cannot prevent the owner from
+// the password. Each has a limit, so a thief with a token cannot prevent the owner from
 // setting a new password, or an admin from disabling the account.
 type changer struct {
 	account         int64
@@ -55,131 +151,20 @@ const (
 
 func newShares() shares {
 	return shares{
-		bytes:         budget[netip.Prefix]{total: maxBytes, share: 1},
-		registrations: rate[netip.Prefix]{budget: budget[netip.Prefix]{total: maxSpent, share: 1, most: maxRegistrations}, refusal: ErrRegistrations, period: time.Hour},
-		changes:       rate[changer]{budget: budget[changer]{total: maxSpent, share: 1, most: maxChanges}, refusal: ErrChanges, period: time.Minute},
-	}
-}
-
-// A budget is an amount that clients hold parts of. A client may hold as much as is left
-// free, or share times as much: with a share of 1, one alone gets half, and many share
-// (Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
-// Switches", 1998). So no client can use up the budget, and nothing is reserved.
-type budget[K comparable] struct {
-	total, share int
-	most         int // for one client, if not 0
-	newcomers    int // a client that holds nothing may take one until so many are used, if not 0
-
-	mu   sync.Mutex
-	used int
-	held map[K]int
-}
-
-// take takes a part of the budget, unless it is too much.
-func (b *budget[K]) take(client K, n int) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	holds, free := b.held[client]+n, b.total-b.used-n
-	if first := holds == 1 && b.used < b.newcomers; !first && holds > b.share*(free+1) {
-		return false // + 1, or the last one would stay free
-	}
-	if b.most > 0 && holds > b.most {
-		return false
-	}
-	if b.held == nil {
-		b.held = map[K]int{}
-	}
-	b.held[client] = holds
-	b.used += n
-	return true
-}
-
-// give gives a part back.
-func (b *budget[K]) give(client K, n int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.used -= n
-	if b.held[client] -= n; b.held[client] == 0 {
-		delete(b.held, client)
-	}
-}
-
-// resize changes the total. Nobody loses what it holds.
-func (b *budget[K]) resize(total int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.total = total
-}
-
-func (b *budget[K]) inUse() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.used
-}
-
-// A rate is a budget that comes back by itself: what is spent counts for a period.
-type rate[K comparable] struct {
-	budget[K]
-	refusal error
-	period  time.Duration
-
-	ledger sync.Mutex
-	spent  []spending[K] // oldest first
-}
-
-type spending[K comparable] struct {
-	client K
-	back   time.Time
-}
-
-// A LaterError says when to try again.
-type LaterError struct {
-	error
-	After time.Duration
-}
-
-func (e LaterError) Unwrap() error { return e.error }
-
-// spend spends one, or returns a LaterError.
-func (r *rate[K]) spend(client K) error {
-	r.ledger.Lock()
-	defer r.ledger.Unlock()
-	now := time.Now()
-	for len(r.spent) > 0 && !now.Before(r.spent[0].back) {
-		r.give(r.spent[0].client, 1)
-		r.spent = r.spent[1:]
-	}
-	if r.take(client, 1) {
-		r.spent = append(r.spent, spending[K]{client, now.Add(r.period)})
-		return nil
-	}
-	// If the client has spent nothing, others have spent it all.
-	oldest := max(0, slices.IndexFunc(r.spent, func(s spending[K]) bool { return s.client == client }))
-	return LaterError{r.refusal, r.spent[oldest].back.Sub(now)}
-}
-
-// undo takes back what a client has just spent.
-func (r *rate[K]) undo(client K) {
-	r.ledger.Lock()
-	defer r.ledger.Unlock()
-	for i, s := range slices.Backward(r.spent) {
-		if s.client == client {
-			r.spent = slices.Delete(r.spent, i, i+1)
-			r.give(client, 1)
-			return
-		}
+		bytes:         limit{total: maxBytes, refusal: ErrBusy},
+		registrations: limit{total: maxSpent, most: maxRegistrations, period: time.Hour, refusal: ErrRegistrations},
+		changes:       limit{total: maxSpent, most: maxChanges, period: time.Minute, refusal: ErrChanges},
 	}
 }
 
 // A hashQueue lets one hash run on each core, and a limited number wait. Known clients
 // have some places to themselves and go first, so that strangers cannot keep them out.
+// After them go clients with nothing else in the queue, which no other client can keep
+// out by filling its own places, however slow the cores are.
 type hashQueue struct {
-	running       chan struct{} // has room for one hash per core
-	next          chan struct{} // hands a core to a known client
-	places, known budget[netip.Prefix]
-
-	mu   sync.Mutex
-	took time.Duration // by a hash, lately
+	running       chan struct{}    // has room for one hash per core
+	first         [2]chan struct{} // hand a core to a known client, or else to one with nothing else in the queue
+	places, known limit
 }
 
 const (
@@ -193,127 +178,96 @@ const (
 )
 
 func newHashQueue(cores int) *hashQueue {
-	pinnedThreads()
-	q := &hashQueue{running: make(chan struct{}, cores), next: make(chan struct{})}
-	q.places = budget[netip.Prefix]{share: 2, newcomers: maxWaiting - knownWaiting} // one alone gets half of the queue
-	q.known = budget[netip.Prefix]{share: 1, newcomers: knownWaiting}
-	q.setLength(maxWaiting)
-	return q
+	return &hashQueue{
+		running: make(chan struct{}, cores),
+		first:   [2]chan struct{}{make(chan struct{}), make(chan struct{})},
+		places:  limit{total: maxWaiting - knownWaiting, share: 2, refusal: ErrBusy}, // one alone gets half of the queue
+		known:   limit{total: knownWaiting, refusal: ErrBusy},
+	}
 }
 
 // waiting returns how many hashes wait for a core.
 func (q *hashQueue) waiting() int { return q.places.inUse() + q.known.inUse() }
 
-// A place in the queue must be left. Leaving twice is harmless.
-type place struct {
-	queue *hashQueue
-	ctx   context.Context // ends when the client has gone or has waited for too long
-	next  chan struct{}   // of a known client
-	leave func()
-}
-
-// enter takes a place in the queue, or returns ErrBusy.
-func (q *hashQueue) enter(ctx context.Context, from netip.Addr, known bool) (*place, error) {
-	p, places := &place{queue: q}, &q.places
-	if known {
-		p.next = q.next
-	}
-	switch client := site(from); {
-	case known && q.known.take(client, 1):
-		places = &q.known
-	case !q.places.take(client, 1):
-		return nil, ErrBusy
-	}
+// run waits for a core and calls hash. It returns ErrBusy if too many wait or for too
+// long, or the error of ctx if the client has gone.
+func (q *hashQueue) run(ctx context.Context, from netip.Addr, known bool, hash func()) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxQueueTime, ErrBusy)
-	p.ctx, p.leave = ctx, sync.OnceFunc(func() { places.give(site(from), 1); cancel() })
-	return p, nil
-}
-
-// run waits for a core, leaves the queue and calls hash.
-func (p *place) run(hash func()) error {
-	hashBegins() // before it waits, or the last hash would end in between
-	defer hashEnds()
-	q := p.queue
+	defer cancel()
+	client, places := site(from), &q.places
+	var first chan struct{}
+	switch {
+	case known && q.known.take(client, 1) == nil:
+		places, first = &q.known, q.first[0]
+	case q.places.take(client, 1) != nil:
+		return ErrBusy
+	case known:
+		first = q.first[0]
+	case q.places.holds(client) == 1:
+		first = q.first[1]
+	}
+	countHashes(+1) // before it waits, or the last hash would end in between
+	defer countHashes(-1)
+	var err error
 	select {
 	case q.running <- struct{}{}:
-	case <-p.next:
-	case <-p.ctx.Done():
-		return context.Cause(p.ctx)
+	case <-first:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
 	}
-	p.leave()
+	if places.give(client, 1); err != nil {
+		return err
+	}
 	defer q.passOn()
-	start := time.Now()
 	hash()
-	q.measure(time.Since(start))
 	return nil
 }
 
-// passOn frees a core, for a known client if one waits.
+// passOn hands a core to a client that goes first, or frees it.
 func (q *hashQueue) passOn() {
-	select {
-	case q.next <- struct{}{}:
-	default:
-		<-q.running
+	for _, next := range q.first {
+		select {
+		case next <- struct{}{}:
+			return
+		default:
+		}
 	}
+	<-q.running
 }
 
-// measure makes the queue no longer than what can be hashed in maxQueueTime, at the
-// speed of the last hashes. A client with nothing waiting may still enter.
-func (q *hashQueue) measure(took time.Duration) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.took = cmp.Or(q.took, took)
-	if q.took += (took - q.took) / 4; q.took > 0 {
-		q.setLength(min(maxWaiting, cap(q.running)*int(maxQueueTime/q.took)))
-	}
-}
-
-func (q *hashQueue) setLength(n int) {
-	q.known.resize(n / 4)
-	q.places.resize(n - n/4)
-}
-
-// hashing counts the hashes that run in this process.
+// hashing counts the hashes of this process that run or wait.
 var hashing struct {
 	sync.Mutex
-	running int
+	count int
 }
 
-// hashBegins gives Go one thread more than there are cores, until the last hash ends. A
-// hash keeps its thread busy, and Go would let a request wait 10 ms or more for it.
-// With one more thread, the operating system shares the cores among all of them.
-// Without a hash, the extra thread would cost a fifth of the throughput.
-func hashBegins() {
+// countHashes gives Go one thread more than there are cores while there are hashes. A
+// hash keeps its thread busy, and Go would let a request wait 10 ms or more for it. With
+// one more thread, the operating system shares the cores among all of them. Without a
+// hash, the extra thread would cost a fifth of the throughput. And Go follows the CPU
+// limit of its container again, which a call of GOMAXPROCS ends.
+func countHashes(change int) {
 	hashing.Lock()
 	defer hashing.Unlock()
-	if hashing.running == 0 {
+	before := hashing.count
+	hashing.count += change
+	switch {
+	case before == 0:
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
-	}
-	hashing.running++
-}
-
-// hashEnds lets Go follow the CPU limit of its container again, which a call of
-// GOMAXPROCS ends.
-func hashEnds() {
-	hashing.Lock()
-	defer hashing.Unlock()
-	if hashing.running--; hashing.running > 0 {
-		return
-	}
-	if n := pinnedThreads(); n > 0 {
-		runtime.GOMAXPROCS(n)
-	} else {
+	case hashing.count == 0 && fixedThreads > 0:
+		runtime.GOMAXPROCS(fixedThreads)
+	case hashing.count == 0:
 		runtime.SetDefaultGOMAXPROCS()
 	}
 }
 
-// pinnedThreads returns GOMAXPROCS if the operator has set it, else 0. Go does not tell,
-// but its default differs then. The first call must come before the first hash.
-var pinnedThreads = sync.OnceValue(func() int {
+// fixedThreads is GOMAXPROCS if the operator has set it, else 0. Go does not tell, but its
+// default differs then.
+var fixedThreads = func() int {
 	n := runtime.GOMAXPROCS(0)
 	if runtime.SetDefaultGOMAXPROCS(); runtime.GOMAXPROCS(0) == n {
 		return 0
 	}
 	runtime.GOMAXPROCS(n)
 	return n
-})
+}()

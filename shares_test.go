@@ -110,30 +110,31 @@ func TestKnownClientsGoFirst(t *testing.T) {
 	})
 }
 
-// TestQueueIsBoundedInTime: the queue is only as long as its last hash may wait, which
-// the time of the last hashes tells, and nobody waits longer.
+// TestOneClientDoesNotDelayOthers: a client with nothing else in the queue goes before all
+// that one client has there, so its wait does not depend on the speed of a hash.
+func TestOneClientDoesNotDelayOthers(t *testing.T) {
+	inQueue(t, func(q *queueTest) {
+		q.occupy()
+		attacker := q.enter(q.ctx, "192.0.2.1")
+		for range 63 {
+			q.enter(q.ctx, "192.0.2.1")
+		}
+		others := []*entry{q.enter(q.ctx, "192.0.2.2"), q.enter(q.ctx, "192.0.2.3"), q.enterKnown(q.ctx, "192.0.2.4")}
+		for i, next := range []*entry{others[2], attacker, others[0], others[1]} {
+			if next.done() {
+				t.Fatalf("number %d hashes before a core is free", i+1)
+			}
+			q.entries[0].end()
+			if !next.done() || next.err != nil {
+				t.Fatalf("when a core is free, number %d still waits (%v)", i+1, next.err)
+			}
+			q.entries[0] = next
+		}
+	})
+}
+
+// TestQueueIsBoundedInTime: no hash waits for longer than maxQueueTime.
 func TestQueueIsBoundedInTime(t *testing.T) {
-	for _, test := range []struct {
-		hash time.Duration
-		want int // places for strangers
-	}{{0, 96}, {100 * time.Millisecond, 96}, {200 * time.Millisecond, 53}, {time.Second, 11}, {2 * time.Second, 6}, {time.Minute, 0}} {
-		t.Run(fmt.Sprintf("with hashes of %v, %d strangers may wait", test.hash, test.want), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				q := newHashQueue(1)
-				for range 20 {
-					q.measure(test.hash)
-				}
-				if q.places.total != test.want {
-					t.Errorf("%d places, want %d", q.places.total, test.want)
-				}
-				for i := range 96 {
-					if _, err := q.enter(t.Context(), netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), false); err != nil {
-						t.Fatalf("the first hash of client %d of 96 = %v, want a place", i+1, err)
-					}
-				}
-			})
-		})
-	}
 	inQueue(t, func(q *queueTest) {
 		q.occupy()
 		e := q.enter(q.ctx, "192.0.2.1")
@@ -153,9 +154,10 @@ func TestQueueIsBoundedInTime(t *testing.T) {
 	}
 }
 
-// TestBudget: a client may hold as much as is left free.
-func TestBudget(t *testing.T) {
-	b := budget[string]{total: 100, share: 1}
+// TestLimit: a client may hold as much as is left free.
+func TestLimit(t *testing.T) {
+	full := errors.New("full")
+	b := limit{total: 100, refusal: full}
 	for i, step := range []struct {
 		client string
 		n      int
@@ -170,7 +172,7 @@ func TestBudget(t *testing.T) {
 		if ok {
 			b.give(step.client, -step.n)
 		} else {
-			ok = b.take(step.client, step.n)
+			ok = b.take(step.client, step.n) != full
 		}
 		if ok != step.ok {
 			t.Errorf("step %d: taking %d by %s = %v with %v held, want %v", i+1, step.n, step.client, ok, b.held, step.ok)
@@ -181,32 +183,32 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// TestRate: what is spent counts for a period, exactly.
-func TestRate(t *testing.T) {
+// TestLimitOfAPeriod: what is taken counts for a period, exactly.
+func TestLimitOfAPeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		full := errors.New("full")
-		r := rate[string]{budget: budget[string]{total: 8, share: 1, most: 3}, refusal: full, period: time.Hour}
+		r := limit{total: 8, most: 3, refusal: full, period: time.Hour}
 		for range 3 {
-			wantErr(t, "spend", r.spend("a"), nil)
+			wantErr(t, "take", r.take("a", 1), nil)
 			time.Sleep(10 * time.Minute)
 		}
-		wantLater(t, "a fourth within the hour", r.spend("a"), full, 30*time.Minute)
-		wantErr(t, "another client's first", r.spend("b"), nil)
+		wantLater(t, "a fourth within the hour", r.take("a", 1), full, 30*time.Minute)
+		wantErr(t, "another client's first", r.take("b", 1), nil)
 		time.Sleep(30*time.Minute - 1)
-		wantLater(t, "a fourth just before the hour", r.spend("a"), full, 1)
+		wantLater(t, "a fourth just before the hour", r.take("a", 1), full, 1)
 		time.Sleep(time.Nanosecond)
-		wantErr(t, "a fourth after an hour", r.spend("a"), nil)
-		wantLater(t, "a fifth", r.spend("a"), full, 10*time.Minute)
-		r.undo("a")
-		wantErr(t, "a fifth after the fourth was undone", r.spend("a"), nil)
+		wantErr(t, "a fourth after an hour", r.take("a", 1), nil)
+		wantLater(t, "a fifth", r.take("a", 1), full, 10*time.Minute)
+		r.give("a", 1)
+		wantErr(t, "a fifth after the fourth was given back", r.take("a", 1), nil)
 		for i := range 8 {
-			r.spend(fmt.Sprint("c", i))
+			r.take(fmt.Sprint("c", i), 1)
 		}
-		wantLater(t, "a client's first when all is spent", r.spend("d"), full, 10*time.Minute)
+		wantLater(t, "a client's first when all is taken", r.take("d", 1), full, 10*time.Minute)
 		time.Sleep(time.Hour)
-		r.spend("e")
-		if r.used != 1 || len(r.held) != 1 || len(r.spent) != 1 {
-			t.Errorf("after an hour, %d are spent by %v (%v), want 1", r.used, r.held, r.spent)
+		r.take("e", 1)
+		if r.used != 1 || len(r.held) != 1 || len(r.lent) != 1 {
+			t.Errorf("after an hour, %d are taken by %v (%v), want 1", r.used, r.held, r.lent)
 		}
 	})
 }
@@ -255,33 +257,32 @@ func TestConnectionsMakeRoom(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := newConnections(nil, test.total, netip.MustParsePrefix("198.51.100.0/24").Contains)
-				open := map[string]*connection{}
+				l := newConnections(test.total, netip.MustParsePrefix("198.51.100.0/24").Contains)
+				open := map[string]*fakeConn{}
 				for i, s := range test.steps {
 					time.Sleep(time.Second)
 					var keyword, object, got string
 					fmt.Sscan(s.do, &keyword, &object)
 					switch keyword {
 					case "open":
-						ends := &fakeConn{addr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(object), 1234))}
-						if c := l.admit(ends); c != nil {
-							open[string(rune('a'+len(open)))] = c
-						} else {
+						c := &fakeConn{addr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(object), 1234))}
+						if l.note(c, http.StateNew); c.closed {
 							got = "refused"
-							ends.closed = true
+						} else {
+							open[string(rune('a'+len(open)))] = c
 						}
 					case "busy":
-						noteState(open[object], http.StateActive)
+						l.note(open[object], http.StateActive)
 					case "idle":
-						noteState(open[object], http.StateIdle)
+						l.note(open[object], http.StateIdle)
 					case "close":
-						open[object].Close()
-						open[object].Conn.(*fakeConn).told = true
+						l.note(open[object], http.StateClosed)
+						open[object].told = true
 					}
 					for name, c := range open {
-						if fake := c.Conn.(*fakeConn); fake.closed && !fake.told {
+						if c.closed && !c.told {
 							got += name
-							fake.told = true
+							c.told = true
 						}
 					}
 					if got != s.want {
@@ -289,10 +290,11 @@ func TestConnectionsMakeRoom(t *testing.T) {
 					}
 				}
 				for _, c := range open {
-					c.Close()
+					l.note(c, http.StateClosed)
 				}
-				if len(l.open) != 0 || l.budget.used != 0 || len(l.budget.held) != 0 {
-					t.Errorf("when all are closed, %v are open and %v held, want none", l.open, l.budget.held)
+				l.open.Range(func(conn, _ any) bool { t.Errorf("when all are closed, %v is open", conn); return true })
+				if l.limit.used != 0 || len(l.limit.held) != 0 {
+					t.Errorf("when all are closed, %v are held, want none", l.limit.held)
 				}
 			})
 		})
@@ -360,12 +362,8 @@ func (q *queueTest) start(ctx context.Context, from string, known bool) *entry {
 	e := &entry{began: make(chan struct{}), over: make(chan struct{})}
 	q.entries = append(q.entries, e)
 	go func(over <-chan struct{}) {
-		place, err := q.queue.enter(ctx, netip.MustParseAddr(from), known)
-		if err == nil {
-			defer place.leave()
-			err = place.run(func() { close(e.began); <-over })
-		}
-		if e.err = err; err != nil {
+		e.err = q.queue.run(ctx, netip.MustParseAddr(from), known, func() { close(e.began); <-over })
+		if e.err != nil {
 			close(e.began)
 		}
 	}(e.over)
