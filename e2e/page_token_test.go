@@ -243,6 +243,28 @@ func TestVerifiesEveryAlgorithm(t *testing.T) {
 	}
 }
 
+// Keys that the browser has made: Ed25519 under both of its names, and ML-DSA. Of several
+// keys, the one of the right type is taken.
+func TestVerifiesNewerAlgorithms(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t, 1280, 900, "light")
+	b.open(s)
+	for _, alg := range []string{"EdDSA", "Ed25519", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87"} {
+		said := eval[[]string](b, fmt.Sprintf(`(async (alg) => {
+			const [{sign, verify}, {encode}] = [await import("/docs/verify.js"), await import("/docs/jwt.js")];
+			const make = async (...how) => { const pair = await crypto.subtle.generateKey(...how, true, ["sign", "verify"]); return Promise.all([pair.privateKey, pair.publicKey].map((key) => crypto.subtle.exportKey("jwk", key))); };
+			const [[secret, open], [, other], [, ec]] = [await make({name: alg.replace("EdDSA", "Ed25519")}), await make({name: alg.replace("EdDSA", "Ed25519")}), await make({name: "ECDSA", namedCurve: "P-256"})];
+			const token = await sign([encode(JSON.stringify({alg})), encode("{}"), ""].join("."), JSON.stringify(secret));
+			const says = async (...keys) => (await verify(token, JSON.stringify(keys.length > 1 ? {keys} : keys[0]))).says;
+			return [await says(open), await says(ec, open), await says(other)];
+		})(%q)`, alg))
+		want := []string{"✓ The signature matches this key.", "✓ The signature matches this key.", "✗ The signature does not match this key."}
+		if !slices.Equal(said, want) {
+			t.Errorf("%s: the page says %q", alg, said)
+		}
+	}
+}
+
 // A forgery signed with a key of one's own is refused; signed with the server's key it
 // is taken, and its role is still the store's.
 func TestSignWithAKey(t *testing.T) {

@@ -8,6 +8,8 @@ import {run, whyNot} from "/docs/run.js";
 // titleOf makes words of a test's name: "Attack JSON smuggling".
 const titleOf = (test) => test.replace(/^Test/, "").replace(/([a-z])([A-Z])|([A-Z])([A-Z][a-z])/g, "$1$3 $2$4");
 
+const counted = (count) => (count === 1 ? "1 rule" : `${count} rules`);
+
 // list returns the rules that are wanted, by test, and how many there are.
 async function list(wanted) {
   const groups = (await load("/docs/rules.json")).map(({test, rules}) => ({test, rules: rules.filter((rule) => wanted(rule, test))})).filter(({rules}) => rules.length > 0);
@@ -17,7 +19,7 @@ async function list(wanted) {
 
 export async function rulesOf(operationId) {
   const {count, views} = await list((rule) => rule.operation === operationId);
-  return el("div", {}, el("p", {class: "because"}, `${count} rules`), ...views);
+  return el("div", {}, el("p", {class: "because"}, counted(count)), ...views);
 }
 
 const page = 20; // how many rules are shown at a time
@@ -34,7 +36,7 @@ function groupView({test, rules}, open) {
     more.hidden = left === 0;
     more.textContent = `Show ${Math.min(left, page)} more`;
   }
-  const title = el("summary", {}, `${titleOf(test)} `, el("span", {class: "because"}, `${all.length} rules, ${runs.length} can be run here`));
+  const title = el("summary", {}, `${titleOf(test)} `, el("span", {class: "because"}, `${counted(all.length)}, ${runs.length} can be run here`));
   return later(el("details", {class: "fold rule-group", open}, title), async () => {
     show();
     return el("div", {}, items, more);
@@ -85,7 +87,7 @@ export async function filter() {
   }).catch(() => ({count: 0, views: [el("p", {class: "empty"}, "The rules could not be read. Is the server running?")]}));
   if (value !== $("rules-filter").value) return;
   $("rules-list").replaceChildren(...found.views);
-  $("rules-count").textContent = found.count === 0 ? "No rule matches." : found.count === 1 ? "1 rule" : `${found.count} rules`;
+  $("rules-count").textContent = found.count === 0 ? "No rule matches." : counted(found.count);
 }
 
 // filterRules shows the rules with some words, from elsewhere on the page.
