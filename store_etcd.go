@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -22,9 +23,6 @@ import (
 //   - When a method returns nil, the change is on the disks of a majority of the
 //     members. Reads are linearizable: they see what a majority has, and nothing that
 //     could still be lost.
-//   - A change is one transaction, which succeeds only if the keys on which it was
-//     decided are unchanged. Otherwise the change is decided again.
-//   - A change whose response is lost returns ErrUnavailable: its outcome is unknown.
 //   - While the cluster has no majority, all methods return ErrUnavailable within a
 //     few seconds. Afterwards they work again without help.
 //
@@ -70,23 +68,20 @@ const (
 // etcd://10.0.0.1:2379,10.0.0.2:2379/prefix, or etcds:// for TLS with the system's
 // roots. An empty username is for a cluster without authentication.
 func OpenEtcdStore(ctx context.Context, address, username, password string, life Lifetimes, log *slog.Logger) (*EtcdStore, error) {
-	quiet := slog.New(slog.DiscardHandler) // the caller reports what prevents the start
-	gateway, prefix, err := newGateway(address, username, password, quiet)
+	gateway, prefix, err := newGateway(address, username, password)
 	if err != nil {
 		return nil, err
 	}
 	e := newEtcdStore(gateway, prefix, life)
-	if err := e.open(ctx); err != nil {
-		e.Close()
-		return nil, err
-	}
+	err = e.open(ctx) // quietly: the caller reports what prevents the start
 	gateway.log = log
-	return e, nil
+	return e, err
 }
 
 func newEtcdStore(g *gateway, prefix string, life Lifetimes) *EtcdStore {
 	e := &EtcdStore{gateway: g, prefix: prefix}
 	e.decisions = decisions{life, e.decide}
+	e.sweep(nil)
 	return e
 }
 
@@ -105,9 +100,6 @@ func (e *EtcdStore) open(ctx context.Context) error {
 		}
 		return t, nil
 	})
-	if refusal, ok := errors.AsType[*etcdError](err); ok && refusal.is("user name is empty") {
-		return fmt.Errorf("%w: STDAUTH_ETCD_USERNAME and STDAUTH_ETCD_PASSWORD are not set", err)
-	}
 	if err != nil {
 		return err
 	}
@@ -151,11 +143,9 @@ func (e *EtcdStore) putUser(u User) []etcdOp {
 }
 
 func (e *EtcdStore) User(ctx context.Context, id int64) (User, error) {
-	user := getKey(e.userKey(id))
-	view, err := e.read(ctx, user)
-	a, damaged := view.account(user, etcdOp{})
+	a, err := e.account(ctx, id)
 	if a == nil {
-		return User{}, cmp.Or(err, damaged, ErrNotFound)
+		return User{}, cmp.Or(err, ErrNotFound)
 	}
 	return *a.user, nil
 }
@@ -231,64 +221,122 @@ func (e *EtcdStore) decide(ctx context.Context, by Caller, id int64, d decision)
 	})
 }
 
-// transaction returns the transaction for a change of an account.
+// change makes every change. It reads, calls decide with the result, and commits the
+// transaction that decide returns. If the comparisons of the transaction fail, because
+// something has changed since, it starts again. A transaction without operations is no
+// change. decide may return both a transaction and an error, as described at
+// [decisions].
+//
+// The caller's session and account are read and compared as well, so the change is made
+// only while the caller may make it.
+//
+// A client that hangs up does not stop a change. Otherwise a thief could save the
+// session of a stolen token by hanging up in time.
+func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decide func(etcdView) (etcdTxn, error)) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), etcdPatience)
+	defer cancel()
+	user, session := e.userKey(by.UserID), e.sessionsOf(by.UserID)+by.SessionID
+	readUser, readSession := getKey(user), getKey(session)
+	if by != (Caller{}) {
+		reads = append(reads, readUser, readSession)
+	}
+	for {
+		view, err := e.read(ctx, reads...)
+		if err != nil {
+			return err
+		}
+		asking, err := view.account(readUser, readSession)
+		if err == nil && by != (Caller{}) {
+			err = asking.allow(by, e.life)
+		}
+		if err != nil {
+			return err
+		}
+		t, refusal := decide(view)
+		if len(t.Success) == 0 {
+			return refusal
+		}
+		if by != (Caller{}) {
+			s, _ := asking.session(by.SessionID, e.life)
+			t.ends = append(t.ends, s.ExpiresAt, by.Expires)
+			t.Compare = append(t.Compare, view.unchanged(user), view.unchanged(session))
+		}
+		if done, err := e.commit(ctx, t); done || err != nil {
+			return cmp.Or(err, refusal)
+		}
+		time.Sleep(rand.N(5 * time.Millisecond)) // or the changes that failed would collide again
+	}
+}
+
+// commit commits a transaction and reports whether its comparisons were true. It is
+// sent at most once: if the response is lost, the outcome is unknown.
+//
+// A transaction can compare keys but not the time. So from the first of t.ends on it is
+// neither sent nor acknowledged, and must be decided again.
+func (e *EtcdStore) commit(ctx context.Context, t etcdTxn) (done bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	for _, end := range t.ends {
+		if left := time.Until(end); left > 0 {
+			defer time.AfterFunc(left, func() { cancel(errExpired) }).Stop()
+		} else if !end.IsZero() {
+			return false, nil
+		}
+	}
+	view, err := e.gateway.txn(ctx, t, true)
+	return view.succeeded, err
+}
+
+var errExpired = errors.New("the session expired before the cluster responded")
+
+// read reads keys, all at the same revision.
+func (e *EtcdStore) read(ctx context.Context, ops ...etcdOp) (etcdView, error) {
+	return e.gateway.txn(ctx, etcdTxn{Success: ops}, false)
+}
+
+// transaction returns the transaction for a change of an account. It fails if the account
+// has changed, or has a session that is newer than the reads.
 func (e *EtcdStore) transaction(old *account, c change, view etcdView, toSweep etcdOp) (t etcdTxn) {
-	user, sessions := e.userKey(c.ID), e.sessionsOf(c.ID)
-	all := removeBetween(sessions, prefixEnd(sessions))
-	t.Compare = []etcdCompare{view.unchanged(user)}
+	user, sessions, next := e.userKey(c.ID), e.sessionsOf(c.ID), old.apply(c)
+	noneNew := etcdCompare{Key: []byte(sessions), RangeEnd: []byte(prefixEnd(sessions)), Target: "CREATE", Result: "LESS", CreateRevision: view.revision + 1}
+	t.Compare = []etcdCompare{view.unchanged(user), noneNew}
 	switch {
 	case c.Deleted:
-		t.Success = []etcdOp{removeKey(user), removeKey(e.nameKey(old.user.Username)), all}
+		t.Success, next.sessions = []etcdOp{removeKey(user), removeKey(e.nameKey(old.user.Username))}, nil
 	case c.User != nil:
 		t.Success = e.putUser(*c.User)
-		if c.User.EndsSessions(old.user) {
-			t.Success = append(t.Success, all)
-		}
 	case c.Session != nil:
-		key := sessions + c.Session.ID
-		// Without the second comparison, that no session is newer than the reads, two
-		// logins at once could leave too many sessions.
-		noneNew := etcdCompare{Key: []byte(sessions), RangeEnd: []byte(prefixEnd(sessions)), Target: "CREATE", Result: "LESS", CreateRevision: view.revision + 1}
-		t.Compare = append(t.Compare, view.unchanged(key), noneNew)
+		t.Compare = append(t.Compare, view.unchanged(sessions+c.Session.ID))
 		renewed, _ := old.session(c.Session.ID, e.life) // none if it is a new one
 		t.ends = append(t.ends, renewed.ExpiresAt)
-		t.Success = append([]etcdOp{putKey(key, c.Session)}, e.sweep(view.all(toSweep))...)
-		kept, _ := old.with(*c.Session)
-		for _, s := range old.sessions {
-			if !slices.ContainsFunc(kept, func(k Session) bool { return k.ID == s.ID }) {
-				t.Success = append(t.Success, removeKey(sessions+s.ID))
-			}
-		}
+		t.Success = append(e.sweep(view.all(toSweep)), putKey(sessions+c.Session.ID, c.Session))
 	case c.Ended != "":
 		t.Compare = append(t.Compare, view.unchanged(sessions+c.Ended))
-		t.Success = []etcdOp{removeKey(sessions + c.Ended)}
-	case c.Kept != nil:
-		kept := sessions + *c.Kept
-		t.Success = []etcdOp{removeBetween(sessions, kept), removeBetween(kept+"\x00", prefixEnd(sessions))}
+	}
+	for _, s := range old.sessions {
+		if !slices.ContainsFunc(next.sessions, func(left Session) bool { return left.ID == s.ID }) {
+			t.Success = append(t.Success, removeKey(sessions+s.ID))
+		}
 	}
 	return t
 }
 
 // sweepNext returns a read of the next few session keys.
 func (e *EtcdStore) sweepNext() etcdOp {
-	from, end := e.prefix+"sessions/", prefixEnd(e.prefix+"sessions/")
-	if swept := e.swept.Load(); swept != nil {
-		from = *swept
-	}
-	return getBetween(from, end).first(sweptKeys)
+	return getBetween(*e.swept.Load(), prefixEnd(e.prefix+"sessions/")).first(sweptKeys)
 }
 
 // sweep returns operations that remove the keys of sessions that expired long ago.
 func (e *EtcdStore) sweep(kvs []etcdKV) (ops []etcdOp) {
-	e.swept.Store(nil) // from the beginning
-	for i, kv := range kvs {
+	next := e.prefix + "sessions/" // from the beginning
+	if len(kvs) == sweptKeys {
+		next = string(kvs[sweptKeys-1].Key) + "\x00"
+	}
+	e.swept.Store(&next)
+	for _, kv := range kvs {
 		var s Session
 		if err := json.Unmarshal(kv.Value, &s); err == nil && time.Since(s.ExpiresAt) > sweepSlack {
 			ops = append(ops, removeKey(string(kv.Key)))
-		}
-		if i == sweptKeys-1 {
-			next := string(kv.Key) + "\x00"
-			e.swept.Store(&next)
 		}
 	}
 	return ops
@@ -307,12 +355,14 @@ func (e *EtcdStore) Sessions(ctx context.Context, userID int64) ([]Session, erro
 	return a.live(e.life), err
 }
 
-// account returns an account, or nil, with the sessions that a read finds.
-func (e *EtcdStore) account(ctx context.Context, id int64, sessions etcdOp) (*account, error) {
+// account returns an account, or nil, with the sessions that the reads find.
+func (e *EtcdStore) account(ctx context.Context, id int64, sessions ...etcdOp) (*account, error) {
 	user := getKey(e.userKey(id))
-	view, err := e.read(ctx, user, sessions)
-	a, damaged := view.account(user, sessions)
-	return a, cmp.Or(err, damaged)
+	view, err := e.read(ctx, append(sessions, user)...)
+	if err != nil {
+		return nil, err
+	}
+	return view.account(user, sessions...)
 }
 
 // Import marks the store while it runs, so that nobody registers meanwhile, and a store
@@ -323,19 +373,19 @@ func (e *EtcdStore) Import(ctx context.Context, users []User, lastID int64) erro
 		return err
 	}
 	counter := e.prefix + "last_id"
-	step := func(from []string, refusal error, ops ...etcdOp) error {
+	step := func(from string, refusal error, ops ...etcdOp) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		return e.change(ctx, Caller{}, []etcdOp{getKey(counter)}, func(view etcdView) (t etcdTxn, err error) {
-			if !slices.Contains(from, view.value(counter)) {
+			if cmp.Or(view.value(counter), "0") != from {
 				return t, refusal
 			}
 			return etcdTxn{Compare: []etcdCompare{view.unchanged(counter)}, Success: ops}, nil
 		})
 	}
-	underWay, taken := []string{etcdImporting}, errors.New("somebody else has changed the keys of the import")
-	if err := step([]string{"", "0"}, ErrNotEmpty, putKey(counter, json.RawMessage(etcdImporting))); err != nil {
+	taken := errors.New("somebody else has changed the keys of the import")
+	if err := step("0", ErrNotEmpty, putKey(counter, json.RawMessage(etcdImporting))); err != nil {
 		return err
 	}
 	for batch := range slices.Chunk(users, maxEtcdOps/3) { // an account has three keys at most
@@ -344,11 +394,11 @@ func (e *EtcdStore) Import(ctx context.Context, users []User, lastID int64) erro
 			lastID = max(lastID, u.ID)
 			ops = append(append(ops, e.putUser(u)...), putKey(e.nameKey(u.Username), u.ID))
 		}
-		if err := step(underWay, taken, ops...); err != nil {
+		if err := step(etcdImporting, taken, ops...); err != nil {
 			return err
 		}
 	}
-	return step(underWay, taken, putKey(counter, lastID))
+	return step(etcdImporting, taken, putKey(counter, lastID))
 }
 
 // Ready asks the cluster at most once a second, because anybody may call it and each
@@ -369,7 +419,7 @@ func (e *EtcdStore) Ready(ctx context.Context) error {
 func (e *EtcdStore) probe(ctx context.Context) error {
 	format := e.prefix + "format"
 	never := etcdCompare{Key: []byte(format), Target: "CREATE", Result: "LESS"} // than 0
-	view, err := e.txn(ctx, etcdTxn{Compare: []etcdCompare{never}, Success: []etcdOp{putKey(format, json.RawMessage(etcdFormat))}, Failure: []etcdOp{getKey(format)}}, false)
+	view, err := e.gateway.txn(ctx, etcdTxn{Compare: []etcdCompare{never}, Success: []etcdOp{putKey(format, json.RawMessage(etcdFormat))}, Failure: []etcdOp{getKey(format)}}, false)
 	if err == nil && view.value(format) != etcdFormat {
 		err = unavailable(fmt.Errorf("the key %s is gone", format))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,7 +52,7 @@ const (
 )
 
 // newGateway parses an address as in -store. It does not connect yet.
-func newGateway(address, username, password string, log *slog.Logger) (g *gateway, prefix string, err error) {
+func newGateway(address, username, password string) (g *gateway, prefix string, err error) {
 	endpoints, prefix, err := parseEtcdAddress(address)
 	if err != nil {
 		return nil, "", err
@@ -60,7 +62,6 @@ func newGateway(address, username, password string, log *slog.Logger) (g *gatewa
 		MaxIdleConnsPerHost: maxEtcdConns,
 		MaxConnsPerHost:     maxEtcdConns,
 		IdleConnTimeout:     time.Minute,
-		TLSHandshakeTimeout: time.Second,
 	}
 	// Members do not redirect. Following a redirect could send keys and etcd's password
 	// to any address.
@@ -69,7 +70,7 @@ func newGateway(address, username, password string, log *slog.Logger) (g *gatewa
 	// one when it fails.
 	rand.Shuffle(len(endpoints), func(i, j int) { endpoints[i], endpoints[j] = endpoints[j], endpoints[i] })
 	return &gateway{
-		endpoints: endpoints, username: username, password: password, log: log,
+		endpoints: endpoints, username: username, password: password, log: slog.New(slog.DiscardHandler),
 		client: &http.Client{Transport: transport, CheckRedirect: noRedirect},
 	}, prefix, nil
 }
@@ -93,9 +94,7 @@ func parseEtcdAddress(address string) (endpoints []string, prefix string, err er
 		}
 		endpoints = append(endpoints, base+hostport)
 	}
-	if path = strings.Trim(path, "/"); path == "" {
-		path = "stdauth"
-	}
+	path = cmp.Or(strings.Trim(path, "/"), "stdauth")
 	if strings.ContainsFunc(path, func(c rune) bool { return !isPlain(string(c)) && c != '/' }) {
 		return nil, "", fmt.Errorf("%q in an etcd address is not a prefix of keys: ASCII letters, digits and @ . + - _ /", path)
 	}
@@ -132,53 +131,49 @@ func (g *gateway) judge(err error) verdict {
 	return unknown
 }
 
-// call posts in to a path of a working member, and accept decodes the response. An error
-// of accept means that it is not the response of a member. The call goes from member to
-// member until ctx is done. A write is sent again only if it cannot have succeeded;
-// otherwise its outcome is unknown.
-func (g *gateway) call(ctx context.Context, path string, in any, write bool, accept func(reply []byte) error) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return err
-	}
+// txn sends a transaction to one member after the other until ctx is done, for
+// etcdPatience at most. A write is sent again only if it cannot have succeeded; otherwise
+// its outcome is unknown.
+func (g *gateway) txn(ctx context.Context, t etcdTxn, write bool) (view etcdView, err error) {
+	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
+	defer cancel()
+	defer func() {
+		if err != nil {
+			err = unavailable(err)
+		}
+	}()
 	for tries := 1; ; tries++ {
 		at := g.failOvers.Load()
-		err := g.try(ctx, g.endpoint(at), path, body, accept)
+		view, err = g.try(ctx, g.endpoint(at), t)
 		verdict := g.judge(err)
 		switch {
 		case verdict == stop:
 			if g.lost.CompareAndSwap(true, false) {
 				g.log.Info("the etcd cluster responds again")
 			}
-			return err
+			return view, err
 		case errors.Is(ctx.Err(), context.Canceled): // by the caller, not by the member
-			return context.Cause(ctx)
+			return view, context.Cause(ctx)
 		}
-		g.failOver(at, err)
+		// Another call may have gone on to the next member already.
+		if g.failOvers.CompareAndSwap(at, at+1) && len(g.endpoints) > 1 && !g.lost.Load() {
+			g.log.Warn("a member of the etcd cluster failed, going on with the next", "failed", g.endpoint(at), "next", g.endpoint(at+1), "error", err)
+		}
 		if write && verdict == unknown || ctx.Err() != nil || tries%len(g.endpoints) == 0 && !g.pause(ctx, tries/len(g.endpoints)) {
-			return err
+			return view, err
 		}
 	}
 }
 
-// failOver goes to the next member, unless another call already has.
-func (g *gateway) failOver(at uint32, err error) {
-	if g.failOvers.CompareAndSwap(at, at+1) && len(g.endpoints) > 1 && !g.lost.Load() {
-		g.log.Warn("a member of the etcd cluster failed, going on with the next", "failed", g.endpoint(at), "next", g.endpoint(at+1), "error", err)
-	}
-}
-
-func (g *gateway) endpoint(failOvers uint32) string {
-	return g.endpoints[failOvers%uint32(len(g.endpoints))]
-}
+func (g *gateway) endpoint(at uint32) string { return g.endpoints[at%uint32(len(g.endpoints))] }
 
 // pause waits before the next round of all members, longer each time. It returns false
 // if another round is useless: no time is left, or the cluster is known to be lost and
 // this call was only to find out whether it is back.
 func (g *gateway) pause(ctx context.Context, rounds int) bool {
-	wait := min(50*time.Millisecond<<min(rounds, 4), 500*time.Millisecond)
+	wait := min(50*time.Millisecond<<rounds, 500*time.Millisecond)
 	wait += rand.N(wait) // so that calls do not all come back together
-	if end, ok := ctx.Deadline(); ok && time.Until(end) < wait {
+	if end, _ := ctx.Deadline(); time.Until(end) < wait {
 		if g.lost.CompareAndSwap(false, true) {
 			g.log.Error("the etcd cluster does not respond")
 		}
@@ -194,18 +189,25 @@ func (g *gateway) pause(ctx context.Context, rounds int) bool {
 	return ctx.Err() == nil
 }
 
-// try calls one member, and once more if it wants a new token.
-func (g *gateway) try(ctx context.Context, endpoint, path string, body []byte, accept func(reply []byte) error) error {
+// try sends a transaction to one member, and once more if it wants a new token.
+func (g *gateway) try(ctx context.Context, endpoint string, t etcdTxn) (view etcdView, err error) {
 	ctx, cancel := context.WithTimeout(ctx, etcdTry)
 	defer cancel()
+	var reply etcdResponse
 	token := g.token.Load()
-	err := g.send(ctx, endpoint, path, token, body, accept)
+	err = g.post(ctx, endpoint+"/v3/kv/txn", token, t, &reply)
 	if refusal, ok := errors.AsType[*etcdError](err); ok && refusal.wantsToken() && g.username != "" {
 		if err = g.renew(ctx, endpoint, token); err == nil {
-			err = g.send(ctx, endpoint, path, g.token.Load(), body, accept)
+			err = g.post(ctx, endpoint+"/v3/kv/txn", g.token.Load(), t, &reply)
 		}
 	}
-	return err
+	if err == nil {
+		view, err = g.view(t, reply)
+	}
+	if err != nil {
+		return etcdView{}, fmt.Errorf("%s: %w", endpoint, err)
+	}
+	return view, nil
 }
 
 // renew replaces the refused token. Members forget their tokens when they restart, or
@@ -217,54 +219,77 @@ func (g *gateway) renew(ctx context.Context, endpoint string, refused *string) e
 	if g.token.Load() != refused {
 		return nil
 	}
-	body, err := json.Marshal(map[string]string{"name": g.username, "password": g.password})
-	if err != nil {
-		return err
+	var granted struct{ Token string }
+	err := g.post(ctx, endpoint+"/v3/auth/authenticate", nil, map[string]string{"name": g.username, "password": g.password}, &granted)
+	if err == nil && granted.Token == "" {
+		err = errNotEtcd
 	}
-	return g.send(ctx, endpoint, "/v3/auth/authenticate", nil, body, func(reply []byte) error {
-		var granted struct{ Token string }
-		if err := json.Unmarshal(reply, &granted); err != nil || granted.Token == "" {
-			return errors.New("not a token")
-		}
+	if err == nil {
 		g.token.Store(&granted.Token)
-		return nil
-	})
+	}
+	return err
 }
 
-func (g *gateway) send(ctx context.Context, endpoint, path string, token *string, body []byte, accept func(reply []byte) error) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint+path, bytes.NewReader(body))
+// post sends in to a member and decodes its response.
+func (g *gateway) post(ctx context.Context, url string, token *string, in, out any) error {
+	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	r.Header.Set("Content-Type", "application/json")
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
 	// A member without a leader should say so at once instead of waiting (etcd's
 	// WithRequireLeader; the gateway passes this header on).
-	r.Header.Set("Grpc-Metadata-Hasleader", "true")
+	r.Header = http.Header{"Content-Type": {"application/json"}, "Grpc-Metadata-Hasleader": {"true"}}
 	if token != nil {
 		r.Header.Set("Authorization", *token)
 	}
 	w, err := g.client.Do(r)
 	if err != nil {
-		return err
+		return errors.Unwrap(err) // which does not repeat the URL
 	}
 	defer w.Body.Close()
 	date, err := http.ParseTime(w.Header.Get("Date"))
 	if by := time.Since(date); err == nil && by.Abs() > leeway && g.skewed.CompareAndSwap(false, true) {
-		g.log.Warn("the clocks of this copy and of a member of the etcd cluster differ", "member", endpoint, "ahead", by.Round(time.Second))
+		g.log.Warn("the clocks of this copy and of a member of the etcd cluster differ", "member", r.URL.Host, "ahead", by.Round(time.Second))
 	}
 	reply, err := io.ReadAll(io.LimitReader(w.Body, maxEtcdResponse)) // a longer one is cut, so it is not JSON
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case w.StatusCode != http.StatusOK:
+		return refusalIn(reply)
+	case json.Unmarshal(reply, out) != nil:
+		return errNotEtcd
 	}
-	if w.StatusCode == http.StatusOK {
-		err = accept(reply)
-	} else {
-		err = refusalIn(reply)
+	return nil
+}
+
+// view returns what a member responds to a transaction. Whatever responds at the address
+// of a member need not be one, or may be one of another cluster: what does not match is
+// an error.
+func (g *gateway) view(t etcdTxn, r etcdResponse) (etcdView, error) {
+	asked := t.Failure
+	if r.Succeeded {
+		asked = t.Success
 	}
-	if err != nil {
-		err = fmt.Errorf("%s: %w", endpoint, err)
+	if r.Header.Revision == 0 || !r.Succeeded && len(t.Compare) == 0 || len(r.Responses) != len(asked) {
+		return etcdView{}, errNotEtcd
 	}
-	return err
+	view := etcdView{r.Succeeded, r.Header.Revision, map[*etcdRange][]etcdKV{}}
+	for i, op := range asked {
+		view.found[op.Range] = r.Responses[i].Range.Kvs
+		if slices.ContainsFunc(view.found[op.Range], func(kv etcdKV) bool { return !op.Range.has(kv.Key) }) {
+			return etcdView{}, errNotEtcd
+		}
+	}
+	g.cluster.CompareAndSwap(nil, &r.Header.Cluster)
+	if *g.cluster.Load() != r.Header.Cluster {
+		return etcdView{}, errors.New("the response is from another cluster")
+	}
+	return view, nil
 }
 
 // errNotEtcd does not repeat what responds at an address, which may repeat the request,
