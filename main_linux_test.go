@@ -15,7 +15,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -481,7 +480,7 @@ func (sh *shell) run(command string) string {
 func (sh *shell) serve(command, want string) string {
 	sh.t.Helper()
 	sh.run("[ -z \"$server\" ] || { kill -INT $server; wait $server; }")
-	sh.screen.clear()
+	sh.screen.Reset()
 	sh.run(command + " & server=$!")
 	got := ""
 	for range 500 {
@@ -499,40 +498,18 @@ func (sh *shell) log() string { return readText(sh.t, filepath.Join(sh.dir, "log
 // A terminal is a pseudo-terminal and the text written to it.
 type terminal struct {
 	name string // the file that a program opens to write to it
-	mu   sync.Mutex
-	seen strings.Builder
+	printed
 }
 
 func openTerminal(t *testing.T) *terminal {
 	t.Helper()
 	master, slave := openPTY(t)
 	term := &terminal{name: slave.Name()}
-	go func() {
-		buf := make([]byte, 4096)
-		for {
-			n, err := master.Read(buf)
-			if err != nil {
-				return
-			}
-			term.mu.Lock()
-			term.seen.Write(buf[:n])
-			term.mu.Unlock()
-		}
-	}()
+	go io.Copy(&term.printed, master)
 	return term
 }
 
-func (term *terminal) text() string {
-	term.mu.Lock()
-	defer term.mu.Unlock()
-	return strings.ReplaceAll(term.seen.String(), "\r\n", "\n")
-}
-
-func (term *terminal) clear() {
-	term.mu.Lock()
-	defer term.mu.Unlock()
-	term.seen.Reset()
-}
+func (term *terminal) text() string { return strings.ReplaceAll(term.String(), "\r\n", "\n") }
 
 // freeAddr returns an address without a listener, outside the range of ports that the
 // system chooses for other tests.
@@ -556,26 +533,11 @@ func TestAttackIdleConnections(t *testing.T) {
 		t.Skip("builds the server")
 	}
 	t.Parallel()
-	cmd := exec.CommandContext(soon(t), "sh", "-c", `ulimit -n 64 && exec "$0" -addr 127.0.0.1:0`, buildServer(t))
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	cmd, s, stderr := start(t, "sh", "-c", `ulimit -n 64 && exec "$0" "$@"`, buildServer(t))
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
-	addr := ""
-	lines := bufio.NewScanner(stderr)
-	for addr == "" && lines.Scan() {
-		_, rest, _ := strings.Cut(lines.Text(), "msg=listening url=http://")
-		addr, _, _ = strings.Cut(rest, " ")
-	}
-	go func() {
-		for lines.Scan() {
-		}
-	}()
+	go io.Copy(io.Discard, stderr)
+	addr := strings.TrimPrefix(s.url, "http://")
 	for i := range 100 {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {

@@ -714,31 +714,25 @@ func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
 		sync error
 	}{
 		{"readers see changes only after their sync succeeds", nil},
-		{"readers never see changes whose sync fails", errors.New("input/output error")},
+		{"readers never see changes whose sync fails", errFaulty},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := filledStore(t)
+				f := openFile(t, storePath(t))
+				var users []User
+				var sessions []Session
+				for i := range changesOfAll {
+					users = append(users, f.create(newUser(fmt.Sprint("user", i))))
+					sessions = append(sessions, f.login(users[i]))
+				}
 				before := f.contents()
-				session := f.sessions(2)[0]
 				disk := f.slowDown()
-				done := make(chan error, 7)
-				for _, change := range []func() error{
-					func() error { return f.tryCreate("new") },
-					func() error { return f.tryUpdate(1, func(u *User) { u.Email = "" }) },
-					func() error { return f.DeleteUser(t.Context(), Caller{}, 3) },
-					func() error { return f.tryCreate(before["User(3)"].(User).Username) },
-					func() error { return errOf(f.CreateSession(t.Context(), newSession(before["User(1)"].(User)))) },
-					func() error { return f.EndSessions(t.Context(), Caller{}, 2, session.ID) },
-					func() error {
-						_, _, err := f.UpdateSession(t.Context(), 2, session.ID, func(s *Session, _ User) error { s.Generation++; return nil })
-						return err
-					},
-				} {
-					go func() { done <- change() }()
+				done := make(chan error, len(changesOfAll))
+				for i, way := range changesOfAll {
+					go func() { done <- way.change(f.Store, Caller{}, users[i], sessions[i]) }()
 					synctest.Wait() // until everything waits for the disk
 					// A read that waited for the sync would never return.
-					wantEqual(t, "the contents for readers during the sync", f.contents(), before)
+					wantEqual(t, "the contents for readers during the sync of "+way.name, f.contents(), before)
 				}
 				if len(done) > 0 {
 					t.Fatalf("%d changes were acknowledged before the sync returned, the first with %v", len(done), <-done)
@@ -756,7 +750,7 @@ func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
 					return
 				}
 				after := f.contents()
-				wantEqual(t, "the accounts after the sync", idsOf(f.users(0, 10)), []int64{1, 2, 4, 6, 7})
+				wantEqual(t, "the accounts after the sync", idsOf(f.users(0, 10)), []int64{1, 2, 4, 5, 6, 7, 8})
 				wantEqual(t, "the store opened again", f.reopen().contents(), after)
 			})
 		})
@@ -787,64 +781,6 @@ func TestChangesThatWaitShareASync(t *testing.T) {
 		wantEqual(t, "accounts", len(f.users(0, 100)), 64)
 		wantEqual(t, "lines marked with same_sync", strings.Count(string(f.bytes()), `","same_sync":true,"id":`), 62)
 	})
-}
-
-// TestRetriedRefreshWaitsForTheFirst: a retried refresh returns the token of the
-// generation that the first request has made. Before that generation is on the disk, a
-// crash could still lose it.
-func TestRetriedRefreshWaitsForTheFirst(t *testing.T) {
-	for _, row := range []struct {
-		name  string
-		ahead int // changes before the first request
-		sync  error
-	}{
-		{"a retry during the sync of the first request waits", 0, nil},
-		{"a retry during the failing sync of the first request fails", 0, errors.New("input/output error")},
-		{"a retry while the first request waits for the next sync waits", 1, nil},
-		{"a retry while the first request waits for the next sync, which fails, fails", 1, errors.New("input/output error")},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := filledStore(t)
-				old := f.sessions(2)[0]
-				disk := f.slowDown()
-				for range row.ahead {
-					go f.CreateUser(t.Context(), Caller{}, newUser("ahead"))
-					synctest.Wait()
-				}
-				type response struct {
-					s   Session
-					err error
-				}
-				responses := make(chan response, 2)
-				now := today().Add(refreshPause)
-				for range 2 {
-					go func() {
-						s, _, err := f.UpdateSession(t.Context(), 2, old.ID, func(s *Session, _ User) error { return s.Rotate(old.Generation, now, testLife) })
-						responses <- response{s, err}
-					}()
-					synctest.Wait()
-				}
-				for range row.ahead {
-					disk.results <- nil
-					synctest.Wait()
-				}
-				if len(responses) > 0 {
-					t.Fatalf("UpdateSession returned before the sync: %+v", <-responses)
-				}
-				disk.finish(row.sync)
-				for range cap(responses) {
-					a := <-responses
-					if row.sync != nil {
-						wantErr(t, "UpdateSession", a.err, ErrUnavailable)
-						continue
-					}
-					wantErr(t, "UpdateSession", a.err, nil)
-					wantEqual(t, "the generation of the successor", a.s.Generation, old.Generation+1)
-				}
-			})
-		})
-	}
 }
 
 func TestCloseWaitsForChangesUnderWay(t *testing.T) {
