@@ -26,7 +26,7 @@ func TestAttackForgottenPasswordEnumeration(t *testing.T) {
 		var first string
 		for _, name := range []string{"johndoe", "admin", "jane", "dora", "dave", "nobody", "x", strings.Repeat("x", 1000), "johndoe@example.com"} {
 			start := time.Now()
-			a := w.send(w.Context(), fmt.Sprintf(`POST /forgot-password {"username":%q}`, name))
+			a := w.send(fmt.Sprintf(`POST /forgot-password {"username":%q}`, name))
 			a.header.Del("X-Request-Id")
 			got := fmt.Sprint(a.status, a.header, a.body)
 			if first == "" {
@@ -76,7 +76,7 @@ func TestAttackMailBombOverHTTP(t *testing.T) {
 			w.addUser("victim", "secret", func(u *User) { u.Email, u.EmailVerified = "victim@example.com", true })
 			w.addUser("other", "secret", func(u *User) { u.Email, u.EmailVerified = "other@example.com", true })
 			for i := range 1200 {
-				w.send(w.Context(), fmt.Sprintf(`POST /forgot-password from 198.51.%d.%d {"username":"victim"}`, i%addresses/100, i%addresses%100))
+				w.send(fmt.Sprintf(`POST /forgot-password from 198.51.%d.%d {"username":"victim"}`, i%addresses/100, i%addresses%100))
 				time.Sleep(3 * time.Second)
 			}
 			w.want("another user's request", `POST /forgot-password {"username":"other"}`, "202")
@@ -216,7 +216,7 @@ func TestAttackTokenInMetrics(t *testing.T) {
 			"GET /users/me/ as reset", "GET /docs/$reset", "GET /docs?reset=$reset", `POST /reset-password?token=$reset {}`,
 			"POST /revoke token=$reset", "POST /introspect as admin token=$reset", `GET /docs with "Referer: http://127.0.0.1:8000/docs#reset=$reset"`,
 		} {
-			w.send(w.Context(), call)
+			w.send(call)
 		}
 		var metrics bytes.Buffer
 		w.server.metrics.write(&metrics)
@@ -288,11 +288,11 @@ func TestAttackLoginDuringReset(t *testing.T) {
 			token, next := w.resetToken(u), fmt.Sprintf("new password %d", round)
 			var wg sync.WaitGroup
 			for range 4 {
-				wg.Go(func() { w.send(w.Context(), "POST /token username=johndoe&password=secret") })
-				wg.Go(func() { w.send(w.Context(), "POST /token grant_type=refresh_token&refresh_token=$thief.refresh") })
+				wg.Go(func() { w.send("POST /token username=johndoe&password=secret") })
+				wg.Go(func() { w.send("POST /token grant_type=refresh_token&refresh_token=$thief.refresh") })
 			}
 			wg.Go(func() {
-				if a := w.send(w.Context(), fmt.Sprintf(`POST /reset-password {"token":%q,"new_password":%q}`, token, next)); a.status != 204 {
+				if a := w.send(fmt.Sprintf(`POST /reset-password {"token":%q,"new_password":%q}`, token, next)); a.status != 204 {
 					t.Errorf("the reset gets %s", w.show(a))
 				}
 			})
@@ -316,7 +316,7 @@ func TestAttackExpiredLinkAfterAWait(t *testing.T) {
 		w.do(asked + "wait 59m58s")
 		release := w.occupyHashing(0)
 		done := make(chan *answered)
-		go func() { done <- w.send(w.Context(), reset) }()
+		go func() { done <- w.send(reset) }()
 		synctest.Wait()
 		time.Sleep(3 * time.Second)
 		release()

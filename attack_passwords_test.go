@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,7 +26,7 @@ func TestAttackUserEnumeration(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
 		var want string
 		for _, call := range calls {
-			a := w.send(w.Context(), call)
+			a := w.send(call)
 			a.header.Del("X-Request-Id")
 			got := fmt.Sprint(a.status, a.header, a.body)
 			if want == "" {
@@ -54,7 +53,7 @@ func TestAttackUserEnumeration(t *testing.T) {
 		for run := range 60 {
 			for _, call := range calls {
 				start := time.Now() // from another address each time, which avoids the throttle
-				a := w.send(w.Context(), strings.Replace(call, "/token", fmt.Sprintf("/token from 198.51.100.%d", run), 1))
+				a := w.send(strings.Replace(call, "/token", fmt.Sprintf("/token from 198.51.100.%d", run), 1))
 				if took := time.Since(start); least[call] == 0 || took < least[call] {
 					least[call] = took
 				}
@@ -85,7 +84,7 @@ func BenchmarkUserEnumeration(b *testing.B) {
 		for _, name := range []string{"johndoe", "nobody", "dora"} {
 			n++
 			start := time.Now()
-			w.send(b.Context(), fmt.Sprintf("POST /token from 2001:db8:%x:%x::1 username=%s&password=guess", n>>16, n&0xffff, name))
+			w.send(fmt.Sprintf("POST /token from 2001:db8:%x:%x::1 username=%s&password=guess", n>>16, n&0xffff, name))
 			times[name] = append(times[name], time.Since(start).Seconds()*1e3)
 		}
 	}
@@ -104,7 +103,7 @@ func TestAttackGuessesAtOnce(t *testing.T) {
 		responses := make(chan int, 50)
 		for i := range cap(responses) {
 			go func() {
-				responses <- w.send(w.Context(), fmt.Sprintf("POST /token username=johndoe&password=guess%d", i)).status
+				responses <- w.send(fmt.Sprintf("POST /token username=johndoe&password=guess%d", i)).status
 			}()
 		}
 		synctest.Wait()
@@ -156,13 +155,13 @@ func TestAttackFullQueue(t *testing.T) {
 		release = w.occupyHashing(0)
 		response := make(chan *answered, 1)
 		gone, giveUp := context.WithCancel(w.Context())
-		go func() { response <- w.send(gone, "POST /token username=dora&password=secret") }()
+		go func() { response <- w.sendIn(gone, "POST /token username=dora&password=secret") }()
 		synctest.Wait()
 		giveUp()
 		if a := <-response; a.status != 499 {
 			t.Errorf("a request whose client has gone is logged as %d, want 499, which is no error of the server", a.status)
 		}
-		go func() { response <- w.send(w.Context(), "POST /token username=jane&password=secret") }()
+		go func() { response <- w.send("POST /token username=jane&password=secret") }()
 		synctest.Wait()
 		release()
 		if a := <-response; a.status != 200 {
@@ -222,7 +221,7 @@ func TestAttackLoginStorm(t *testing.T) {
 	responses := make(chan *answered, storm)
 	for i := range storm {
 		go func() {
-			responses <- w.send(ctx, fmt.Sprintf("POST /token from 10.0.%d.%d username=slow&password=guess", i>>8, i&255))
+			responses <- w.sendIn(ctx, fmt.Sprintf("POST /token from 10.0.%d.%d username=slow&password=guess", i>>8, i&255))
 		}()
 	}
 	count, received := map[int]int{}, 0
@@ -337,7 +336,7 @@ func TestAttackStrangersFromEverywhere(t *testing.T) {
 		} {
 			response := make(chan *answered, 1)
 			calls = ""
-			go func() { response <- w.send(w.Context(), tt.login) }()
+			go func() { response <- w.send(tt.login) }()
 			synctest.Wait()
 			if strings.Contains(tt.login, "/token") && calls != "UserByName Sessions " {
 				t.Errorf("%s: the server calls %sof the store, want the same for all", tt.who, calls)
@@ -359,43 +358,4 @@ func loudWorld(t testing.TB, iterations int) *world {
 	w := newWorld(t, iterations)
 	w.addUser("dora", "secret", func(u *User) { u.Disabled = true })
 	return w
-}
-
-// occupyHashing takes all cores, and as many places in the queue as told: first those of
-// known clients.
-func (w *world) occupyHashing(queue int) (release func()) {
-	hashes := w.server.passwords.queue
-	for range cap(hashes.running) {
-		hashes.running <- struct{}{}
-	}
-	pool := func(i int) *limit {
-		if i < knownWaiting {
-			return &hashes.known
-		}
-		return &hashes.places
-	}
-	for i := range queue {
-		if err := pool(i).take(i, 1); err != nil {
-			w.Fatal(err)
-		}
-	}
-	return func() {
-		for i := range queue {
-			pool(i).give(i, 1)
-		}
-		for range cap(hashes.running) {
-			hashes.passOn()
-		}
-	}
-}
-
-// manyAtOnce sends n requests at once and returns their responses.
-func manyAtOnce(w *world, n int, call func(i int) string) []*answered {
-	responses := make([]*answered, n)
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() { responses[i] = w.send(w.Context(), call(i)) })
-	}
-	wg.Wait()
-	return responses
 }

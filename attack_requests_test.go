@@ -106,15 +106,15 @@ func TestAttackSecretsInLogs(t *testing.T) {
 		"a key in the log":      func(w *world) { w.server.log.Debug("started", "key", testKey) },
 		"a token in the log":    func(w *world) { w.server.log.Debug("token", "is", w.vars["john.refresh"]) },
 		"a query in the log": func(w *world) {
-			w.send(w.Context(), "GET /healthz?color=green")
+			w.send("GET /healthz?color=green")
 			w.server.log.Debug("GET /healthz?color=green")
 		},
-		"a password in a response": func(w *world) { w.send(w.Context(), `GET /healthz with "X-Request-Id: x"`).body = "correct horse" },
-		"a token in a response":    func(w *world) { w.send(w.Context(), "GET /healthz").header.Set("X-Was", w.vars["john"]) },
+		"a password in a response": func(w *world) { w.send(`GET /healthz with "X-Request-Id: x"`).body = "correct horse" },
+		"a token in a response":    func(w *world) { w.send("GET /healthz").header.Set("X-Was", w.vars["john"]) },
 	} {
 		if !fails(t, func(w *world) {
 			w.login("john", "johndoe", "secret")
-			w.send(w.Context(), `POST /users/ {"username":"alice","password":"correct horse"}`)
+			w.send(`POST /users/ {"username":"alice","password":"correct horse"}`)
 			leak(w)
 			w.searchForSecrets()
 		}) {
@@ -141,7 +141,7 @@ func TestAttackCORSOrigin(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.restart("-cors-origin=http://localhost:*", "-cors-origin=http://127.0.0.1:*", "-cors-origin=https://app.example")
 				for _, call := range []string{"GET /healthz", `OPTIONS /users/me/ with "Access-Control-Request-Method: PATCH"`} {
-					a := w.send(w.Context(), call+fmt.Sprintf(" with %q", "Origin: "+origin))
+					a := w.send(call + fmt.Sprintf(" with %q", "Origin: "+origin))
 					if got := a.header.Get("Access-Control-Allow-Origin"); got != want {
 						t.Errorf("%s\n  got Access-Control-Allow-Origin: %q\n  want %q", a.call, got, want)
 					}
@@ -232,7 +232,7 @@ func TestAttackRequestID(t *testing.T) {
 		t.Run(tt.rule, func(t *testing.T) {
 			inWorld(t, func(w *world) {
 				w.restart("-trusted-proxy=10.0.0.0/8")
-				a := w.send(w.Context(), fmt.Sprintf("GET /nowhere from %s with %q", tt.from, "X-Request-Id: "+tt.id))
+				a := w.send(fmt.Sprintf("GET /nowhere from %s with %q", tt.from, "X-Request-Id: "+tt.id))
 				if got := a.header.Get("X-Request-Id"); (got == tt.id) != tt.kept {
 					t.Errorf("X-Request-Id: %q from %s\n  got %q\n  want it kept: %v", tt.id, tt.from, got, tt.kept)
 				}

@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 	"unicode/utf16"
 )
@@ -490,45 +489,3 @@ func refuseRefresh(t *testing.T, attack, token string) {
 		t.Errorf("%s: VerifyRefresh(%q) = %+v, want ErrToken", attack, token, r)
 	}
 }
-
-// hold begins a request and holds it where it waits for its body, for a hash or for
-// its write. The returned function releases the request and returns its response.
-func (w *world) hold(call, place string) (release func() *answered) {
-	w.Helper()
-	done := make(chan *answered, 1)
-	switch place {
-	case "its body":
-		r := w.request(w.Context(), call)
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			w.Fatal(err)
-		}
-		pipe, rest := io.Pipe()
-		r.Body = pipe
-		go func() { done <- w.serve(r, call) }()
-		rest.Write(body[:1]) // the first byte comes at once
-		synctest.Wait()
-		return func() *answered {
-			rest.Write(body[1:])
-			rest.Close()
-			return <-done
-		}
-	case "its hash":
-		leave := w.occupyHashing(0)
-		go func() { done <- w.send(w.Context(), call) }()
-		synctest.Wait()
-		if n := w.server.passwords.queue.waiting(); n != 1 {
-			w.Fatalf("%s: %d requests wait for a hash, want this one", call, n)
-		}
-		return func() *answered { leave(); return <-done }
-	}
-	w.begin(call)
-	return func() *answered {
-		close(w.begun.held)
-		defer func() { w.begun = nil }()
-		return <-w.begun.done
-	}
-}
-
-// contents are the accounts and sessions of a world.
-func (w *world) contents() map[string]any { return testedStore{w.memory, w}.contents() }

@@ -34,7 +34,7 @@ import (
 func BenchmarkReadMe(b *testing.B) {
 	w := benchWorld(b)
 	r := w.request(b.Context(), "GET /users/me/ as john")
-	body := []byte(w.send(b.Context(), "GET /users/me/ as john").body + "\n")
+	body := []byte(w.send("GET /users/me/ as john").body + "\n")
 	bare := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Content-Type"] = jsonType
 		w.WriteHeader(http.StatusOK)

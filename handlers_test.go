@@ -898,11 +898,11 @@ func TestWhoMayCallWhat(t *testing.T) {
 					}
 					call := strings.Replace(strings.Replace(e.call, " as john", " as "+caller, 1), " as admin", " as "+caller, 1)
 					call = strings.Replace(call, " as nobody", "", 1)
-					if w.send(w.Context(), call); w.answers[len(w.answers)-1].status != status {
+					if w.send(call); w.answers[len(w.answers)-1].status != status {
 						t.Errorf("%s\n  got %s\n  want %d: it is for %s", call, w.show(w.answers[len(w.answers)-1]), status, callers)
 					}
 				}
-				if got := w.send(w.Context(), e.call); got.status != e.status {
+				if got := w.send(e.call); got.status != e.status {
 					t.Errorf("%s\n  got %s\n  want %d", e.call, w.show(got), e.status)
 				}
 			})
@@ -988,7 +988,7 @@ func TestHeaders(t *testing.T) {
 				if tt.restart != "" {
 					w.restart(tt.restart)
 				}
-				a := w.send(w.Context(), tt.call)
+				a := w.send(tt.call)
 				got := wanted{}
 				for _, name := range headers {
 					if values := a.header.Values(name); len(values) > 0 {
@@ -1007,7 +1007,7 @@ func TestHeaders(t *testing.T) {
 			w.start(Config{TLS: true}, w.server.tokens)
 			for host, want := range map[string]string{"auth.example.com": "max-age=31536000", "localhost:8000": "", "api.LOCALHOST": "", "127.0.0.1": "", "[::1]:8443": ""} {
 				call := fmt.Sprintf("GET /nowhere with %q", "Host: "+host)
-				if got := w.send(w.Context(), call).header.Get("Strict-Transport-Security"); got != want {
+				if got := w.send(call).header.Get("Strict-Transport-Security"); got != want {
 					t.Errorf("%s\n  got Strict-Transport-Security: %q\n  want %q", call, got, want)
 				}
 			}
@@ -1303,29 +1303,6 @@ func checkRules(t *testing.T, rules []apiRule) {
 			})
 		})
 	}
-}
-
-// inPeopledWorld runs a test in a world with the accounts from the top of this file.
-func inPeopledWorld(t *testing.T, test func(w *world)) {
-	t.Helper()
-	inWorld(t, func(w *world) {
-		w.addUser("jane", "secret")
-		dora := w.addUser("dora", "secret")
-		dave := w.addUser("dave", "secret")
-		for as, name := range map[string]string{"john": "johndoe", "ended": "johndoe", "admin": "admin", "jane": "jane", "dora": "dora", "dave": "dave"} {
-			w.login(as, name, "secret")
-		}
-		if err := w.store.EndSession(w.Context(), Caller{}, 1, w.vars["ended.sid"]); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.store.DeleteUser(w.Context(), Caller{}, dave.ID); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.store.UpdateUser(w.Context(), Caller{}, dora.ID, func(u *User) error { u.Disabled = true; return nil }); err != nil {
-			t.Fatal(err)
-		}
-		test(w)
-	})
 }
 
 // manyFields returns n JSON members that no request has.

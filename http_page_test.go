@@ -321,7 +321,7 @@ func TestOpenAPIFieldsOfRequests(t *testing.T) {
 				path := strings.ReplaceAll(name, "{id}", "1")
 				var answer struct{ Errors []fieldError }
 				refusals := func(body string) map[string]string {
-					a := w.send(t.Context(), path+" as admin "+body)
+					a := w.send(path + " as admin " + body)
 					if err := json.Unmarshal([]byte(a.body), &answer); err != nil || a.status != http.StatusUnprocessableEntity {
 						t.Fatalf("%s = %s, want 422 (%v)", a.call, w.show(a), err)
 					}
@@ -366,11 +366,11 @@ func TestPageFilesAreServed(t *testing.T) {
 			"/docs/source/auth.go": "text/plain; charset=utf-8",
 			"/openapi.json":        "application/json",
 		} {
-			plain := w.send(t.Context(), "GET "+path)
+			plain := w.send("GET " + path)
 			if got := plain.header.Get("Content-Type"); plain.status != 200 || got != want || plain.header.Get("Content-Encoding") != "" {
 				t.Errorf("GET %s = %d, %s %s; want 200, %s", path, plain.status, got, plain.header.Get("Content-Encoding"), want)
 			}
-			zipped := w.send(t.Context(), fmt.Sprintf("GET %s with %q", path, "Accept-Encoding: gzip, deflate, br"))
+			zipped := w.send(fmt.Sprintf("GET %s with %q", path, "Accept-Encoding: gzip, deflate, br"))
 			r, err := gzip.NewReader(strings.NewReader(zipped.body))
 			if err != nil || zipped.header.Get("Content-Encoding") != "gzip" {
 				t.Fatalf("GET %s, compressed = %d, %v (%v)", path, zipped.status, zipped.header, err)
@@ -392,9 +392,9 @@ func TestPageFilesAreServed(t *testing.T) {
 			accepted := map[*answered]string{plain: "gzip;q=0", zipped: "br;q=1.0, gzip;q=0.8, *;q=0.1"}
 			for _, a := range []*answered{plain, zipped} {
 				again := func(headers string) *answered {
-					return w.send(t.Context(), fmt.Sprintf("GET %s with %q %s", path, "Accept-Encoding: "+accepted[a], headers))
+					return w.send(fmt.Sprintf("GET %s with %q %s", path, "Accept-Encoding: "+accepted[a], headers))
 				}
-				head := w.send(t.Context(), fmt.Sprintf("HEAD %s with %q", path, "Accept-Encoding: "+accepted[a]))
+				head := w.send(fmt.Sprintf("HEAD %s with %q", path, "Accept-Encoding: "+accepted[a]))
 				if got := again(""); got.body != a.body || head.header.Get("Content-Length") != strconv.Itoa(len(a.body)) {
 					t.Errorf("GET %s with Accept-Encoding %s, or its HEAD, has another length", path, accepted[a])
 				}
@@ -483,7 +483,7 @@ func TestPageSettings(t *testing.T) {
 				Start        string
 				Callers      map[string]string
 			}
-			body := w.send(t.Context(), "GET /docs/settings.json").body
+			body := w.send("GET /docs/settings.json").body
 			if err := json.Unmarshal([]byte(body), &got); err != nil {
 				t.Fatal(err)
 			}

@@ -123,8 +123,16 @@ func TestScenarioKeywords(t *testing.T) {
 }
 
 // The tables and the scenarios use one small language for requests, which
-// testdata/scenarios/README.md explains. This file runs it: a world is a server with its
-// clients and its own clock.
+// testdata/scenarios/README.md explains. The rest of this file runs it: a world is a server
+// with its clients and its own clock. A test says what it needs of one in a few words:
+//
+//	inWorld, inPeopledWorld   a test in a world of its own
+//	w.do                      commands of the language; returns the last response as text
+//	w.want                    likewise, and compares the response
+//	w.send                    one request; returns the response in its parts
+//	w.hold                    a request that waits in the middle
+//	w.restart                 other settings
+//	w.wantLog                 what the log has
 
 var update = flag.Bool("update", false, "write the responses of the server into the scenarios")
 
@@ -139,6 +147,29 @@ func inWorld(t *testing.T, test func(w *world)) {
 		test(w)
 		w.searchForSecrets()
 		w.server.mailer.Stop(t.Context())
+	})
+}
+
+// inPeopledWorld runs a test in a world with the accounts from the top of handlers_test.go.
+func inPeopledWorld(t *testing.T, test func(w *world)) {
+	t.Helper()
+	inWorld(t, func(w *world) {
+		w.addUser("jane", "secret")
+		dora := w.addUser("dora", "secret")
+		dave := w.addUser("dave", "secret")
+		for as, name := range map[string]string{"john": "johndoe", "ended": "johndoe", "admin": "admin", "jane": "jane", "dora": "dora", "dave": "dave"} {
+			w.login(as, name, "secret")
+		}
+		if err := w.store.EndSession(w.Context(), Caller{}, 1, w.vars["ended.sid"]); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.store.DeleteUser(w.Context(), Caller{}, dave.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.store.UpdateUser(w.Context(), Caller{}, dora.ID, func(u *User) error { u.Disabled = true; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		test(w)
 	})
 }
 
@@ -260,7 +291,7 @@ func (w *world) obey(command string) {
 	keyword, rest, _ := strings.Cut(command, " ")
 	switch keyword {
 	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS":
-		w.last = w.send(w.Context(), command)
+		w.last = w.send(command)
 	case "login": // login NAME as VAR
 		name, as, _ := strings.Cut(rest, " as ")
 		w.login(as, name, "secret")
@@ -287,7 +318,7 @@ func (w *world) obey(command string) {
 		}
 		for i := range n {
 			w.vars["i"] = strconv.Itoa(i + 1)
-			w.last = w.send(w.Context(), request)
+			w.last = w.send(request)
 		}
 	case "restart":
 		w.restart(strings.Fields(w.expand(rest))...)
@@ -356,7 +387,7 @@ func (w *world) begin(request string) {
 	}
 	w.begun = &begunRequest{held.release, make(chan *answered, 1)}
 	done := w.begun.done
-	go func() { done <- w.send(context.WithValue(w.Context(), holdKey{}, held), request) }()
+	go func() { done <- w.sendIn(context.WithValue(w.Context(), holdKey{}, held), request) }()
 	synctest.Wait()
 	select {
 	case <-held.reached:
@@ -365,10 +396,88 @@ func (w *world) begin(request string) {
 	}
 }
 
+// hold begins a request and holds it where it waits for its body, for a hash or for
+// its write. The returned function releases the request and returns its response.
+func (w *world) hold(call, place string) (release func() *answered) {
+	w.Helper()
+	done := make(chan *answered, 1)
+	switch place {
+	case "its body":
+		r := w.request(w.Context(), call)
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			w.Fatal(err)
+		}
+		pipe, rest := io.Pipe()
+		r.Body = pipe
+		go func() { done <- w.serve(r, call) }()
+		rest.Write(body[:1]) // the first byte comes at once
+		synctest.Wait()
+		return func() *answered {
+			rest.Write(body[1:])
+			rest.Close()
+			return <-done
+		}
+	case "its hash":
+		leave := w.occupyHashing(0)
+		go func() { done <- w.send(call) }()
+		synctest.Wait()
+		if n := w.server.passwords.queue.waiting(); n != 1 {
+			w.Fatalf("%s: %d requests wait for a hash, want this one", call, n)
+		}
+		return func() *answered { leave(); return <-done }
+	}
+	w.begin(call)
+	return func() *answered {
+		close(w.begun.held)
+		defer func() { w.begun = nil }()
+		return <-w.begun.done
+	}
+}
+
+// occupyHashing takes all cores, and as many places in the queue as told: first those of
+// known clients.
+func (w *world) occupyHashing(queue int) (release func()) {
+	hashes := w.server.passwords.queue
+	for range cap(hashes.running) {
+		hashes.running <- struct{}{}
+	}
+	pool := func(i int) *limit {
+		if i < knownWaiting {
+			return &hashes.known
+		}
+		return &hashes.places
+	}
+	for i := range queue {
+		if err := pool(i).take(i, 1); err != nil {
+			w.Fatal(err)
+		}
+	}
+	return func() {
+		for i := range queue {
+			pool(i).give(i, 1)
+		}
+		for range cap(hashes.running) {
+			hashes.passOn()
+		}
+	}
+}
+
+// manyAtOnce sends n requests at once and returns their responses.
+func manyAtOnce(w *world, n int, call func(i int) string) []*answered {
+	responses := make([]*answered, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { responses[i] = w.send(call(i)) })
+	}
+	wg.Wait()
+	return responses
+}
+
 // login keeps the tokens of a new session under NAME, NAME.refresh and NAME.sid.
 func (w *world) login(as, username, password string) {
 	w.Helper()
-	w.last = w.send(w.Context(), "POST /token username="+url.QueryEscape(username)+"&password="+url.QueryEscape(password))
+	w.last = w.send("POST /token username=" + url.QueryEscape(username) + "&password=" + url.QueryEscape(password))
 	w.keepTokens(as)
 }
 
@@ -440,7 +549,13 @@ type answered struct {
 }
 
 // send sends one request: METHOD PATH [as NAME] [from ADDRESS] [with "Header: value"] [BODY].
-func (w *world) send(ctx context.Context, call string) *answered {
+func (w *world) send(call string) *answered {
+	w.Helper()
+	return w.sendIn(w.Context(), call)
+}
+
+// sendIn is like send, for a client that may go away, or that begin holds.
+func (w *world) sendIn(ctx context.Context, call string) *answered {
 	w.Helper()
 	return w.serve(w.request(ctx, call), call)
 }
@@ -672,6 +787,9 @@ func (w *world) check(a *answered) {
 		wrong("want errors with a 422, and only there")
 	}
 }
+
+// contents are the accounts and sessions of a world.
+func (w *world) contents() map[string]any { return testedStore{w.memory, w}.contents() }
 
 // note records secrets for searchForSecrets.
 func (w *world) note(secrets ...string) {
