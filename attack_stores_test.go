@@ -64,7 +64,7 @@ func TestAttackPlantedLink(t *testing.T) {
 	}
 	f.compactNow()
 	wantEqual(t, "the store beside a planted link", f.reopen().contents(), want)
-	wantEqual(t, "the file behind a planted link", read(t, target), "precious")
+	wantEqual(t, "the file behind a planted link", readText(t, target), "precious")
 }
 
 // TestAttackSecondName: the file of a running store has a second name, so another
@@ -132,7 +132,7 @@ func TestAttackReplacedFile(t *testing.T) {
 	f.file.folder = replacingFolder{f.file.folder, f.path}
 	f.compact()
 	f.logs.await("takes no more changes")
-	wantEqual(t, "the file that took the place of the store's", read(t, f.path), fileHeader)
+	wantEqual(t, "the file that took the place of the store's", readText(t, f.path), fileHeader)
 	if _, err := os.Stat(f.path + ".new"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Stat of the new file = %v, want none", err)
 	}

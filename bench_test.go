@@ -160,11 +160,13 @@ func talking(b *testing.B, srv *http.Server, listener net.Listener) func(request
 	}
 }
 
-func loopback(b *testing.B) net.Listener {
+func loopback(t testing.TB) net.Listener {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { l.Close() })
 	return l
 }
 
@@ -378,7 +380,7 @@ func grownFile(b *testing.B, accounts int, withSessions bool) (path string, all 
 func BenchmarkOpenFileStore(b *testing.B) {
 	atEachSize(b, func(b *testing.B, accounts int) {
 		path, _ := grownFile(b, accounts, true)
-		text := []byte(read(b, path))
+		text := []byte(readText(b, path))
 		b.SetBytes(int64(len(text)))
 		for b.Loop() {
 			f, err := OpenFileStore(b.Context(), path, testLife, slog.New(slog.DiscardHandler))

@@ -238,10 +238,10 @@ func FuzzJournal(f *testing.F) {
 			path := storePath(t)
 			write(t, path, string(file))
 			readOnly, readErr := ReadFileStore(t.Context(), path)
-			wantEqual(t, "the file after ReadFileStore", read(t, path), string(file))
+			wantEqual(t, "the file after ReadFileStore", readText(t, path), string(file))
 			store, err := OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
 			if err != nil {
-				wantEqual(t, "the refused file", read(t, path), string(file))
+				wantEqual(t, "the refused file", readText(t, path), string(file))
 				if readErr == nil {
 					t.Errorf("OpenFileStore: %v, but ReadFileStore read it", err)
 				}

@@ -206,11 +206,7 @@ func testInterruptedCommands(t *testing.T, binary string) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			silent, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer silent.Close()
+			silent := loopback(t)
 			var stderr strings.Builder
 			cmd := exec.CommandContext(soon(t), binary, strings.Fields(strings.ReplaceAll(test.args, "SILENT", silent.Addr().String()))...)
 			cmd.Env, cmd.Stderr = append(os.Environ(), "SECRET_KEY="+settingsKey), &stderr

@@ -441,10 +441,7 @@ func TestCheck(t *testing.T) {
 	defer full.Close()
 	moved := httptest.NewServer(http.RedirectHandler(plain.url+"/readyz", http.StatusFound))
 	defer moved.Close()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	closed := loopback(t)
 	closed.Close()
 	addr := func(url string) string { return url[strings.LastIndex(url, "/")+1:] }
 	_, port, _ := net.SplitHostPort(addr(plain.url))
@@ -509,11 +506,7 @@ func TestOpening(t *testing.T) {
 
 func TestAnAddressInUseIsNoBadSetting(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := loopback(t)
 	for _, args := range [][]string{
 		{"-addr", l.Addr().String()},
 		{"-addr", "127.0.0.1:0", "-debug-addr", l.Addr().String()},
@@ -739,11 +732,7 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 // TestAFailedStartLeavesNoFile: nor does a failed import.
 func TestAFailedStartLeavesNoFile(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
+	l := loopback(t)
 	dir := t.TempDir()
 	taken := l.Addr().String()
 	for _, args := range []string{
@@ -1587,13 +1576,4 @@ func buildServer(t *testing.T) (path string) {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return path
-}
-
-func readText(t *testing.T, file string) string {
-	t.Helper()
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }

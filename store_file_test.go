@@ -73,7 +73,7 @@ func TestFileFormat(t *testing.T) {
 func TestFileOfTheFirstVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // in 2000, before its sessions expire
 		path := storePath(t)
-		write(t, path, read(t, "testdata/first-version.jsonl"))
+		write(t, path, readText(t, "testdata/first-version.jsonl"))
 		f, err := OpenFileStore(t.Context(), path, monthLife, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
@@ -190,7 +190,7 @@ func TestLastLineWithoutItsEndIsKept(t *testing.T) {
 			imported, importErr := ReadFileStore(t.Context(), path)
 			f := openFile(t, path)
 			wantEqual(t, "accounts", len(f.users(0, 10)), row.want)
-			wantEqual(t, "the file", read(t, path), row.after)
+			wantEqual(t, "the file", readText(t, path), row.after)
 			if row.want == 0 {
 				if importErr == nil {
 					t.Error("ReadFileStore left a line out without an error")
@@ -281,8 +281,8 @@ func wantStart(t *testing.T, file, want string) {
 	if _, err := ReadFileStore(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("ReadFileStore: got error %v, want %q", err, want)
 	}
-	wantEqual(t, "the file", read(t, path), file)
-	wantEqual(t, "the file beside it", read(t, path+".new"), "somebody else's")
+	wantEqual(t, "the file", readText(t, path), file)
+	wantEqual(t, "the file beside it", readText(t, path+".new"), "somebody else's")
 }
 
 // TestTornLinesThatSharedASync: the sectors of a write reach the disk in any order. Of
@@ -1128,7 +1128,7 @@ func TestReadingALargeFileCanBeStopped(t *testing.T) {
 	cancel()
 	_, err := OpenFileStore(ctx, path, testLife, slog.New(slog.DiscardHandler))
 	wantErr(t, "OpenFileStore", err, context.Canceled)
-	wantEqual(t, "the file", read(t, path), text)
+	wantEqual(t, "the file", readText(t, path), text)
 	openFile(t, path) // the file is not locked either
 }
 
@@ -1267,7 +1267,7 @@ func (f openedFile) reopen() openedFile {
 	return openFile(f.t, f.path)
 }
 
-func (f openedFile) bytes() []byte { return []byte(read(f.t, f.path)) }
+func (f openedFile) bytes() []byte { return []byte(readText(f.t, f.path)) }
 
 // A watchedFolder calls before with each operation of its own and of its files, as in
 // "folder sync" and "sync", or "new sync" for the new file of a compaction. If before
@@ -1456,7 +1456,7 @@ func write(t testing.TB, path, text string) {
 	}
 }
 
-func read(t testing.TB, path string) string {
+func readText(t testing.TB, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {

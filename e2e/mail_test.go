@@ -276,7 +276,9 @@ func startExim(t *testing.T) *eximServer {
 		me.Username = "Debian-exim"
 	}
 	c := newCertificate(t, "localhost")
-	e := &eximServer{port: freePort(t), tlsPort: freePort(t), certificate: filepath.Join(dir, "cert.pem"), folder: filepath.Join(dir, "mail")}
+	_, port, _ := strings.Cut(etcdFreeAddress(t), ":")
+	_, tlsPort, _ := strings.Cut(etcdFreeAddress(t), ":")
+	e := &eximServer{port: port, tlsPort: tlsPort, certificate: filepath.Join(dir, "cert.pem"), folder: filepath.Join(dir, "mail")}
 	config := regexp.MustCompile(`\$(\w+)\$`).ReplaceAllStringFunc(eximConfig, func(name string) string {
 		return map[string]string{"$dir$": dir, "$port$": e.port, "$tls$": e.tlsPort, "$user$": me.Username}[name]
 	})
@@ -388,16 +390,6 @@ func (e *eximServer) mail(t testing.TB, to, subject string) string {
 			t.Fatalf("no mail %q to %s", subject, to)
 		}
 	}
-}
-
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
 }
 
 type testCertificate struct {
