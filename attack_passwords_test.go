@@ -209,47 +209,6 @@ func TestAttackThrottleMemory(t *testing.T) {
 	})
 }
 
-// TestAttackLoginStorm: logins beyond the queue are refused at once, and a login whose
-// client has gone takes no place in it.
-func TestAttackLoginStorm(t *testing.T) {
-	w := loudWorld(t, 1)
-	w.addUser("slow", "secret", func(u *User) { u.PasswordHash = Hasher{Iterations: 100_000}.Hash("secret") })
-	w.login("john", "johndoe", "secret")
-	storm := 3 * (maxWaiting + cap(w.server.passwords.queue.running))
-	ctx, giveUp := context.WithCancel(w.Context())
-	defer giveUp()
-	responses := make(chan *answered, storm)
-	for i := range storm {
-		go func() {
-			responses <- w.sendIn(ctx, fmt.Sprintf("POST /token from 10.0.%d.%d username=slow&password=guess", i>>8, i&255))
-		}()
-	}
-	count, received := map[int]int{}, 0
-	for count[503] == 0 {
-		a := <-responses
-		count[a.status]++
-		received++
-		if got := w.show(a); a.status != 401 && got != tooBusyOAuth {
-			t.Errorf("in a storm of logins\n  got %s\n  want %s", got, tooBusyOAuth)
-		}
-		if count[401] == storm {
-			t.Fatalf("%d logins at once were all hashed, want 503 for some", storm)
-		}
-	}
-	w.want("GET /users/me/ in a storm of logins", "GET /users/me/ as john", "200...")
-	giveUp()
-	for ; received < storm; received++ {
-		count[(<-responses).status]++
-	}
-	if count[401] > maxWaiting/2+cap(w.server.passwords.queue.running) {
-		t.Errorf("%d logins whose clients have gone have the statuses %v\n  want the waiting ones out of the queue", storm, count)
-	}
-	if got, want := w.server.metrics.samples.Get(errorSample("too_busy")).String(), fmt.Sprint(count[503]); got != want {
-		t.Errorf("the metric of refused hashes is %s, want %s, the number of 503", got, want)
-	}
-	w.want("a login after the storm", "POST /token username=johndoe&password=secret", "200...")
-}
-
 // TestAttackPasswordSpraying: one password is tried on every account. Each account has
 // one failure, but the address has a hundred.
 func TestAttackPasswordSpraying(t *testing.T) {

@@ -69,7 +69,6 @@ func TestToken(t *testing.T) {
 		{"a refresh token of a deleted account is refused", "POST /token grant_type=refresh_token&refresh_token=$dave.refresh", wrongRefresh},
 		{"a refresh token of a disabled account gets the error inactive_user", "POST /token grant_type=refresh_token&refresh_token=$dora.refresh", noLogin},
 
-		{"a replaced refresh token is accepted for 60 s", refresh + " ; wait 59999ms ; " + refresh, tokens},
 		{"a replaced refresh token returns the same successor for 60 s", refresh + " ; keep refresh_token as next ; wait 59999ms ; " + refresh, strings.Replace(tokens, "<refresh token>", "$next", 1)},
 		{"a replaced refresh token is refused after 60 s", refresh + " ; wait 60s ; " + refresh, wrongRefresh},
 		{"the replay of a refresh token ends its session", refresh + " ; keep access_token as new ; wait 60s ; " + refresh + " ; GET /users/me/ as new", badToken},
