@@ -42,18 +42,19 @@ const (
 	asked    = verified + `POST /forgot-password {"username":"johndoe"} ; mail reset as reset ; `
 	reset    = `POST /reset-password {"token":"$reset","new_password":"a new password"}`
 	handed   = `POST /users/1/reset-link as admin ; keep link as reset ; `
+	mails    = " ; wait 200ms ; GET /docs/mail.json"
 )
 
 var (
 	mailOff = refusal(404, "mail_off", "This server sends no mail: it was started without -mail")
 	badLink = refusal(400, "invalid_mail_token", "The link is not valid: it was used, has expired or is broken")
+
+	verifyMail = linkMail("verify", "johndoe@example.com", "johndoe", "http://127.0.0.1:8000/docs#verify=$verify")
+	resetMail  = linkMail("reset", "johndoe@example.com", "johndoe", "http://127.0.0.1:8000/docs#reset=$reset")
 )
 
 func TestForgotPassword(t *testing.T) {
-	const forgot, home = `POST /forgot-password {"username":"johndoe"}`, "http://127.0.0.1:8000/docs"
-	verifyMail := linkMail("verify", "johndoe@example.com", "johndoe", home+"#verify=$verify")
-	resetMail := linkMail("reset", "johndoe@example.com", "johndoe", home+"#reset=$reset")
-	const shown = " ; wait 200ms ; GET /docs/mail.json"
+	const forgot = `POST /forgot-password {"username":"johndoe"}`
 	checkRules(t, []apiRule{
 		{"a user who forgot a password asks for a link", verified + forgot, "202"},
 		{"the link is sent to the verified address", asked + "GET /docs/mail.json", shownMails(verifyMail, resetMail)},
@@ -66,16 +67,16 @@ func TestForgotPassword(t *testing.T) {
 		{"the username may be in any case, with spaces around it", verified + `POST /forgot-password {"username":" JohnDOE "} ; mail reset as reset ; GET /docs/mail.json`,
 			shownMails(verifyMail, resetMail)},
 		{"an address that is not verified gets the same response", forgot, "202"},
-		{"an address that is not verified gets no mail", forgot + shown, shownMails()},
+		{"an address that is not verified gets no mail", forgot + mails, shownMails()},
 		{"an unknown username gets the same response", `POST /forgot-password {"username":"nobody"}`, "202"},
 		{"an invalid username gets the same response", `POST /forgot-password {"username":"no body"}`, "202"},
 		{"an empty username gets the same response", `POST /forgot-password {"username":""}`, "202"},
 		{"a user without an address gets the same response", `POST /forgot-password {"username":"jane"}`, "202"},
 		{"a disabled account gets the same response", `POST /forgot-password {"username":"dora"}`, "202"},
-		{"a disabled account gets no mail", verified + `PATCH /users/1 as admin {"disabled":true} ; ` + forgot + shown, shownMails(verifyMail)},
+		{"a disabled account gets no mail", verified + `PATCH /users/1 as admin {"disabled":true} ; ` + forgot + mails, shownMails(verifyMail)},
 		{"a deleted account gets the same response", `POST /forgot-password {"username":"dave"}`, "202"},
 		{"a request for a link does not end the current password", asked + "POST /token username=johndoe&password=secret", tokens},
-		{"a second mail within a minute is dropped without a word", asked + "wait 59s ; " + forgot + shown, shownMails(verifyMail, resetMail)},
+		{"a second mail within a minute is dropped without a word", asked + "wait 59s ; " + forgot + mails, shownMails(verifyMail, resetMail)},
 		{"a username is required", `POST /forgot-password {}`, invalidFields("username is required")},
 		{"an email address is no username", `POST /forgot-password {"email":"johndoe@example.com"}`, invalidFields("email is not a field of this request", "username is required")},
 		{"a store that cannot be read does not change the response", "store vanishes ; " + forgot, "202"},
@@ -147,7 +148,6 @@ func TestVerifiedAddress(t *testing.T) {
 		return "200\n" + strings.Replace(user, `"email_verified":false`, `"email_verified":true`, 1)
 	}
 	checkMe := " ; GET /users/me/ as john"
-	johnMail := linkMail("verify", "johndoe@example.com", "johndoe", "http://127.0.0.1:8000/docs#verify=$verify")
 	const newMail = `PATCH /users/me/ as john {"email":"j@example.com","current_password":"secret"}`
 	other := strings.Replace(john, "johndoe@example.com", "j@example.com", 1)
 	checkRules(t, []apiRule{
@@ -162,17 +162,17 @@ func TestVerifiedAddress(t *testing.T) {
 		{"a token is required", `POST /verify {}`, invalidFields("token is required")},
 		{"a link of a disabled account gets the error inactive_user", `POST /request-verify-token as john ; mail verify as verify ; PATCH /users/1 as admin {"disabled":true} ; ` + verify, inactive},
 		{"a link of a deleted account does not work", `POST /request-verify-token as john ; mail verify as verify ; DELETE /users/1 as admin ; ` + verify, badLink},
-		{"a verified user gets no second link", verified + "wait 1h ; POST /request-verify-token as john ; wait 200ms ; GET /docs/mail.json", shownMails(johnMail)},
-		{"a user without an address gets no link", "POST /request-verify-token as jane ; wait 200ms ; GET /docs/mail.json", shownMails()},
+		{"a verified user gets no second link", verified + "wait 1h ; POST /request-verify-token as john" + mails, shownMails(verifyMail)},
+		{"a user without an address gets no link", "POST /request-verify-token as jane" + mails, shownMails()},
 		{"without -mail no link is sent", "restart -demo=false ; POST /request-verify-token as john", mailOff},
 		{"without -mail no link is taken", `POST /request-verify-token as john ; mail verify as verify ; restart -demo=false ; ` + verify, mailOff},
 
 		{"registering with an address sends a link", `POST /users/ {"username":"alice","password":"correct horse","email":"alice@example.com"} ; mail verify as verify ; GET /docs/mail.json`,
 			shownMails(linkMail("verify", "alice@example.com", "alice", "http://127.0.0.1:8000/docs#verify=$verify"))},
-		{"an account without an address gets no mail", register + " ; wait 200ms ; GET /docs/mail.json", shownMails()},
+		{"an account without an address gets no mail", register + mails, shownMails()},
 		{"changing the address clears its verification", verified + newMail, "200\n" + other},
 		{"the old address is told", verified + `PATCH /users/me/ as john {"email":null,"current_password":"secret"} ; wait 200ms ; GET /docs/mail.json`,
-			shownMails(johnMail, noticeMail("johndoe@example.com", "johndoe", "email address"))},
+			shownMails(verifyMail, noticeMail("johndoe@example.com", "johndoe", "email address"))},
 		{"the new address gets a link, and an old one that was not verified is not told", newMail + ` ; mail verify as second ; GET /docs/mail.json`,
 			shownMails(linkMail("verify", "j@example.com", "johndoe", "http://127.0.0.1:8000/docs#verify=$second"))},
 		{"a link for the old address does not verify the new one", "POST /request-verify-token as john ; mail verify as verify ; " + newMail + " ; " + verify, badLink},
@@ -197,20 +197,17 @@ func TestVerifiedAddress(t *testing.T) {
 
 // TestNotices: the owner of a verified address is told when the password has changed.
 func TestNotices(t *testing.T) {
-	verifyMail := linkMail("verify", "johndoe@example.com", "johndoe", "http://127.0.0.1:8000/docs#verify=$verify")
-	resetMail := linkMail("reset", "johndoe@example.com", "johndoe", "http://127.0.0.1:8000/docs#reset=$reset")
 	notice := noticeMail("johndoe@example.com", "johndoe", "password")
-	const shown = " ; wait 200ms ; GET /docs/mail.json"
 	const change = `PUT /users/me/password as john {"current_password":"secret","new_password":"another password"}`
 	checkRules(t, []apiRule{
-		{"a reset is told to the verified address", asked + reset + shown, shownMails(verifyMail, resetMail, notice)},
-		{"so is a change of the password", verified + change + shown, shownMails(verifyMail, notice)},
-		{"so is a password that an admin sets", verified + `PUT /users/1/password as admin {"new_password":"another password"}` + shown, shownMails(verifyMail, notice)},
-		{"the address of the client is in it", verified + strings.Replace(change, "as john", "as john from 203.0.113.9", 1) + shown,
+		{"a reset is told to the verified address", asked + reset + mails, shownMails(verifyMail, resetMail, notice)},
+		{"so is a change of the password", verified + change + mails, shownMails(verifyMail, notice)},
+		{"so is a password that an admin sets", verified + `PUT /users/1/password as admin {"new_password":"another password"}` + mails, shownMails(verifyMail, notice)},
+		{"the address of the client is in it", verified + strings.Replace(change, "as john", "as john from 203.0.113.9", 1) + mails,
 			strings.Replace(shownMails(verifyMail, notice), "192.0.2.1", "203.0.113.9", 1)},
-		{"an address that is not verified is told nothing", change + shown, shownMails()},
-		{"a wrong password tells nothing", verified + `PUT /users/me/password as john {"current_password":"wrong","new_password":"another password"}` + shown, shownMails(verifyMail)},
-		{"a link that does not work tells nothing", verified + `POST /reset-password {"token":"x","new_password":"a new password"}` + shown, shownMails(verifyMail)},
+		{"an address that is not verified is told nothing", change + mails, shownMails()},
+		{"a wrong password tells nothing", verified + `PUT /users/me/password as john {"current_password":"wrong","new_password":"another password"}` + mails, shownMails(verifyMail)},
+		{"a link that does not work tells nothing", verified + `POST /reset-password {"token":"x","new_password":"a new password"}` + mails, shownMails(verifyMail)},
 	})
 }
 

@@ -97,16 +97,7 @@ func TestKnownClientsGoFirst(t *testing.T) {
 		stranger := q.enter(q.ctx, "192.0.2.1")
 		known := q.enterKnown(q.ctx, "192.0.2.2")
 		last := q.enterKnown(q.ctx, "192.0.2.3")
-		for i, next := range []*entry{known, last, stranger} {
-			if next.done() {
-				t.Fatalf("number %d hashes before a core is free", i+1)
-			}
-			q.entries[0].end()
-			if !next.done() || next.err != nil {
-				t.Fatalf("when a core is free, number %d still waits (%v)", i+1, next.err)
-			}
-			q.entries[0] = next
-		}
+		q.wantOrder(known, last, stranger)
 	})
 }
 
@@ -120,16 +111,7 @@ func TestOneClientDoesNotDelayOthers(t *testing.T) {
 			q.enter(q.ctx, "192.0.2.1")
 		}
 		others := []*entry{q.enter(q.ctx, "192.0.2.2"), q.enter(q.ctx, "192.0.2.3"), q.enterKnown(q.ctx, "192.0.2.4")}
-		for i, next := range []*entry{others[2], attacker, others[0], others[1]} {
-			if next.done() {
-				t.Fatalf("number %d hashes before a core is free", i+1)
-			}
-			q.entries[0].end()
-			if !next.done() || next.err != nil {
-				t.Fatalf("when a core is free, number %d still waits (%v)", i+1, next.err)
-			}
-			q.entries[0] = next
-		}
+		q.wantOrder(others[2], attacker, others[0], others[1])
 	})
 }
 
@@ -343,6 +325,21 @@ func (q *queueTest) occupy() {
 		if len(q.queue.running) != i+1 {
 			q.t.Fatalf("hash %d of %d does not run: %v", i+1, cap(q.queue.running), e.err)
 		}
+	}
+}
+
+// wantOrder ends one hash after another. Each time, the next one begins.
+func (q *queueTest) wantOrder(order ...*entry) {
+	q.t.Helper()
+	for i, next := range order {
+		if next.done() {
+			q.t.Fatalf("number %d hashes before a core is free", i+1)
+		}
+		q.entries[0].end()
+		if !next.done() || next.err != nil {
+			q.t.Fatalf("when a core is free, number %d still waits (%v)", i+1, next.err)
+		}
+		q.entries[0] = next
 	}
 }
 
