@@ -87,7 +87,7 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"store_memory.go":  {lower, secret + upper + "Store FileStore EtcdStore"},
 		"auth.go":          {http + system + logs + "context net/url", clock + stores + upper + "Store User Session Passwords"},
 		"auth_throttle.go": {lower, stores + upper + "Store User Session"},
-		"shares.go":        {lower, stores + upper + secret + "Store User Session"},
+		"shares.go":        {http + "os/signal syscall flag encoding/json net/url " + logs, stores + upper + secret + "Store User Session"},
 
 		"handlers.go":         {system, stores + "settings"},
 		"handlers_stack.go":   {system + logs, stores + "settings Tokens"},

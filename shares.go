@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -238,13 +239,14 @@ func (q *hashQueue) passOn() {
 // hashing counts the hashes of this process that run or wait.
 var hashing struct {
 	sync.Mutex
-	count int
+	count   int
+	threads int // GOMAXPROCS before the first
 }
 
 // countHashes gives Go one thread more than there are cores while there are hashes. A
 // hash keeps its thread busy, and Go would let a request wait 10 ms or more for it. With
 // one more thread, the operating system shares the cores among all of them. Without a
-// hash, the extra thread would cost a fifth of the throughput. And Go follows the CPU
+// hash, the extra thread would cost a fifth of the throughput, and Go follows the CPU
 // limit of its container again, which a call of GOMAXPROCS ends.
 func countHashes(change int) {
 	hashing.Lock()
@@ -253,21 +255,11 @@ func countHashes(change int) {
 	hashing.count += change
 	switch {
 	case before == 0:
-		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
-	case hashing.count == 0 && fixedThreads > 0:
-		runtime.GOMAXPROCS(fixedThreads)
+		hashing.threads = runtime.GOMAXPROCS(0)
+		runtime.GOMAXPROCS(hashing.threads + 1)
+	case hashing.count == 0 && os.Getenv("GOMAXPROCS") != "":
+		runtime.GOMAXPROCS(hashing.threads) // as the operator has set it
 	case hashing.count == 0:
 		runtime.SetDefaultGOMAXPROCS()
 	}
 }
-
-// fixedThreads is GOMAXPROCS if the operator has set it, else 0. Go does not tell, but its
-// default differs then.
-var fixedThreads = func() int {
-	n := runtime.GOMAXPROCS(0)
-	if runtime.SetDefaultGOMAXPROCS(); runtime.GOMAXPROCS(0) == n {
-		return 0
-	}
-	runtime.GOMAXPROCS(n)
-	return n
-}()
