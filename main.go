@@ -146,9 +146,6 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 	if set.PublicURL == "" && isLoopback(addr.String()) {
 		set.PublicURL = set.url(addr)
 	}
-	if set.Mail.Link == "" && set.PublicURL != "" {
-		set.Mail.Link = set.PublicURL + "/docs"
-	}
 	s := newServer(set.Config, nil, NewTokens(set.Issuer, set.secret, set.previous), log)
 	s.mailer = startMail(set.Mail, stdout, log, s.metrics.count)
 	s.opening.Store(true)
