@@ -105,7 +105,16 @@ func (set *settings) start(ctx context.Context, stdout io.Writer, log *slog.Logg
 // withStore opens the store for a call of use. If that fails, it leaves no new file.
 func (set *settings) withStore(ctx context.Context, log *slog.Logger, use func(Store) error) error {
 	_, absent := os.Stat(set.store)
-	store, err := set.openStore(ctx, log)
+	var store Store
+	var err error
+	switch {
+	case set.store == memory:
+		store = NewMemoryStore(set.Sessions)
+	case strings.Contains(set.store, "://"): // an address, not a path
+		store, err = OpenEtcdStore(ctx, set.store, set.etcdUsername, set.etcdPassword, set.Sessions, log)
+	default:
+		store, err = OpenFileStore(ctx, set.store, set.Sessions, log)
+	}
 	if err != nil {
 		return cmp.Or(ctx.Err(), set.bad("-store", err))
 	}
@@ -118,16 +127,6 @@ func (set *settings) withStore(ctx context.Context, log *slog.Logger, use func(S
 	return errors.Join(err, store.Close())
 }
 
-func (set *settings) openStore(ctx context.Context, log *slog.Logger) (Store, error) {
-	switch {
-	case set.store == memory:
-		return NewMemoryStore(set.Sessions), nil
-	case strings.Contains(set.store, "://"): // an address, not a path
-		return OpenEtcdStore(ctx, set.store, set.etcdUsername, set.etcdPassword, set.Sessions, log)
-	}
-	return OpenFileStore(ctx, set.store, set.Sessions, log)
-}
-
 // serve listens, opens the store and handles requests until ctx is done. It listens first:
 // a large store takes a while, and meanwhile /healthz says that the process is alive.
 func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
@@ -136,12 +135,6 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 		return err
 	}
 	defer listener.Close()
-	debug := &http.Server{ReadHeaderTimeout: headerTimeout}
-	defer debug.Close() // without waiting for profiles
-	profiles, err := set.listen("-debug-addr", set.debugAddr)
-	if err != nil {
-		return err
-	}
 	addr := listener.Addr()
 	if set.PublicURL == "" && isLoopback(addr.String()) {
 		set.PublicURL = set.url(addr)
@@ -159,6 +152,16 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 	serving, fail := context.WithCancelCause(ctx)
 	go func() { fail(server.Serve(listener)) }()
 	defer shutDown(server, s.mailer)
+	if set.debugAddr != "" {
+		profiles, err := set.listen("-debug-addr", set.debugAddr)
+		if err != nil {
+			return err
+		}
+		debug := &http.Server{ReadHeaderTimeout: headerTimeout, Handler: debugHandler(s.metrics)}
+		defer debug.Close() // without waiting for profiles
+		go func() { fail(debug.Serve(profiles)) }()
+		log.Info("debugging", "metrics", "http://"+profiles.Addr().String()+"/metrics")
+	}
 	return set.withStore(ctx, log, func(store Store) error {
 		if err := set.createAccounts(ctx, store, stdout, log); err != nil {
 			return err
@@ -167,11 +170,6 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 		s.opening.Store(false)
 		var reading sync.WaitGroup
 		reading.Go(func() { s.meetHashes(serving) })
-		if profiles != nil {
-			debug.Handler = debugHandler(s.metrics)
-			go func() { fail(debug.Serve(profiles)) }()
-			log.Info("debugging", "metrics", "http://"+profiles.Addr().String()+"/metrics")
-		}
 		set.warn(log)
 		set.greet(addr, stdout, log)
 		<-serving.Done()
@@ -205,8 +203,10 @@ func newServer(config Config, store Store, tokens *Tokens, log *slog.Logger) *se
 	s.metrics.gauge("stdauth_hash_queue_length", func() any { return s.passwords.queue.waiting() })
 	for _, name := range []string{"stdauth_store_file_bytes", "stdauth_store_compactions_total", "stdauth_etcd_failovers_total"} {
 		s.metrics.gauge(name, func() any {
-			if store, ok := s.store.(interface{ Metrics() map[string]float64 }); ok {
-				return store.Metrics()[name]
+			if !s.opening.Load() {
+				if store, ok := s.store.(interface{ Metrics() map[string]float64 }); ok {
+					return store.Metrics()[name]
+				}
 			}
 			return 0
 		})
@@ -233,11 +233,7 @@ func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 // descriptors, which leaves some for the store and for proxies of the operator.
 func maxConnections() int { return int(min(descriptors()/4*3, mostConnections)) }
 
-// listen returns nil for an empty address.
 func (set *settings) listen(name, addr string) (net.Listener, error) {
-	if addr == "" {
-		return nil, nil
-	}
 	l, err := net.Listen("tcp", addr)
 	if err == nil {
 		return l, nil

@@ -12,8 +12,10 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // settings are the flags and the environment.
@@ -162,6 +164,54 @@ func parseFlags(args []string, getenv func(string) string) (*settings, error) {
 	return set, err
 }
 
+// readSecret returns the secret X from its variable or from the file that X_FILE names,
+// and which of the two has it. No flag has a secret, because every user of a machine can
+// see the flags of a process.
+func readSecret(name string, getenv func(string) string) (secret, from string, err error) {
+	secret, from = getenv(name), name
+	if path := getenv(name + "_FILE"); path != "" {
+		from = name + "_FILE"
+		if secret != "" {
+			return "", from, errors.New("cannot be set with " + name)
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return "", from, err
+		}
+		// Most editors put a line end at the end.
+		if secret = strings.TrimSuffix(strings.TrimSuffix(string(content), "\n"), "\r"); secret == "" {
+			return "", from, errors.New("the file is empty")
+		}
+	}
+	return secret, from, checkPasted(secret)
+}
+
+// checkPasted refuses what editors, shells and files of variables add to a secret.
+func checkPasted(secret string) error {
+	if err := checkText(secret); err != nil {
+		return err
+	}
+	last := len(secret) - 1
+	switch {
+	case strings.TrimSpace(secret) != secret:
+		return errors.New("must not begin or end with a space")
+	case strings.HasPrefix(secret, "\uFEFF"):
+		return errors.New("must not begin with a byte order mark")
+	case last > 0 && secret[0] == secret[last] && (secret[0] == '"' || secret[0] == '\''):
+		return errors.New("must not be enclosed in quotes")
+	}
+	return nil
+}
+
+// checkText refuses control characters, such as the carriage return of a file that was
+// written on Windows.
+func checkText(value string) error {
+	if strings.ContainsFunc(value, unicode.IsControl) {
+		return errors.New("must not contain control characters, such as a line end")
+	}
+	return nil
+}
+
 // complete derives the settings that depend on others.
 func (set *settings) complete() {
 	set.PublicURL = strings.TrimSuffix(strings.ToLower(set.PublicURL), "/")
@@ -186,7 +236,7 @@ func (set *settings) complete() {
 
 // check returns an error for the first rule that is broken.
 func (set *settings) check(getenv func(string) string) error {
-	const outlive, lifetime = "requires a -store that outlives the process", "must be from 1s to 876000h"
+	const lifetime = "must be from 1s to 876000h"
 	lasts := func(d time.Duration) bool { return time.Second <= d && d <= 876000*time.Hour }
 	keep := set.store != memory
 	_, mailSetting, badMail := parseMail(set.Mail)
@@ -210,11 +260,9 @@ func (set *settings) check(getenv func(string) string) error {
 		{"-public-url", must(set.PublicURL == "" || isOrigin(set.PublicURL), "must be a URL without a path, such as https://id.example.com")},
 		{mailSetting, badMail},
 		{"-mail-link", must(set.Mail.Target != mailTerminal || set.Mail.Link != "" || set.PublicURL != "" || isLoopback(set.addr), "is required with -mail terminal on this -addr, unless -public-url is set")},
-		{"-reset-password", must(keep || set.resetName == "", outlive)},
-		{"-import", must(keep || set.importFile == "", outlive)},
+		{"-store", must(keep || !set.offline(), "is required with -import and -reset-password: memory ends with the process")},
 		{"-import", must(set.resetName == "" || set.importFile == "", "cannot be set with -reset-password")},
-		{"-tls-cert", must(set.certFile != "" || set.keyFile == "", "is required with -tls-key")},
-		{"-tls-key", must(set.keyFile != "" || set.certFile == "", "is required with -tls-cert")},
+		{"-tls-cert, -tls-key", must((set.certFile == "") == (set.keyFile == ""), "require each other")},
 		{"-debug-addr", must(set.debugAddr == "" || isLoopback(set.debugAddr), "must be a loopback address: what it shows is not for others")},
 		{"-log-format", must(set.logFormat == "text" || set.logFormat == "json", "must be text or json")},
 	} {

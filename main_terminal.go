@@ -103,7 +103,7 @@ func quoted(text string) string {
 
 // A terminalHandler writes short lines, each at once, such as
 //
-//	06:51:39 POST /token 200 128ms user 1
+//	06:51:39 POST /token 200 user 1 128ms
 //	06:51:40 WARN the store is slow file=users.jsonl
 type terminalHandler struct {
 	slog.Handler // knows the level
@@ -111,35 +111,34 @@ type terminalHandler struct {
 }
 
 func (h terminalHandler) Handle(ctx context.Context, r slog.Record) error {
-	attrs, rest := map[string]slog.Value{}, ""
+	request, hidden, line := r.Message == "request", false, " "+r.Message
+	if r.Level != slog.LevelInfo {
+		line = " " + r.Level.String() + line
+	}
+	if request {
+		line = ""
+	}
 	r.Attrs(func(a slog.Attr) bool {
-		attrs[a.Key] = a.Value
-		text := a.Value.String()
-		if a.Key != "stack" {
-			text = quoted(text)
+		switch value := a.Value.String(); {
+		case !request && a.Key == "stack":
+			line += " stack=" + value // in lines of its own
+		case !request:
+			line += " " + a.Key + "=" + quoted(value)
+		case a.Key == "route":
+			hidden = strings.HasPrefix(value, "/docs/") && !h.Enabled(ctx, slog.LevelDebug) // the page's own files
+			line += " " + cmp.Or(value, "-")
+		case a.Key == "took":
+			line += fmt.Sprintf(" %.0fms", a.Value.Float64())
+		case a.Key == "method", a.Key == "status":
+			line += " " + value
+		case (a.Key == "user" || a.Key == "target") && value != "0":
+			line += " " + a.Key + " " + value
 		}
-		rest += fmt.Sprintf(" %s=%s", a.Key, text)
 		return true
 	})
-	line := r.Message + rest
-	switch {
-	case r.Message == "request" && strings.HasPrefix(attrs["route"].String(), "/docs/") && !h.Enabled(ctx, slog.LevelDebug):
-		return nil // the page's own files
-	case r.Message == "request":
-		line = requestLine(attrs)
-	case r.Level != slog.LevelInfo:
-		line = r.Level.String() + " " + line
+	if hidden {
+		return nil
 	}
-	_, err := fmt.Fprintf(h.w, "%s %s\n", r.Time.Format(time.TimeOnly), line)
+	_, err := fmt.Fprintln(h.w, r.Time.Format(time.TimeOnly)+line)
 	return err
-}
-
-func requestLine(attrs map[string]slog.Value) string {
-	line := fmt.Sprintf("%s %s %s %.0fms", attrs["method"], cmp.Or(attrs["route"].String(), "-"), attrs["status"], attrs["took"].Float64())
-	for _, account := range []string{"user", "target"} {
-		if id := attrs[account]; id.Kind() == slog.KindInt64 && id.Int64() != 0 {
-			line = fmt.Sprintf("%s %s %v", line, account, id)
-		}
-	}
-	return line
 }

@@ -106,8 +106,7 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 
 		"main.go":          {"flag crypto/tls", "User Session problem call reply"},
 		"main_offline.go":  {http + "flag os os/signal", "problem call reply Tokens Session"},
-		"main_secrets.go":  {http + "flag os/signal syscall", stores + "Store server problem call reply"},
-		"main_settings.go": {http + "os os/signal syscall", stores + "Store server problem call reply"},
+		"main_settings.go": {http + "os/signal syscall", stores + "Store server problem call reply"},
 		"main_terminal.go": {http + "flag os/signal syscall", stores + "Store problem call"},
 		"main_tls.go":      {http + "flag os/signal syscall", stores + upper + "Store User Session"},
 
