@@ -569,6 +569,7 @@ func TestWarningsAtTheStart(t *testing.T) {
 	writeAccounts(t, file, User{Username: "ada", Role: RoleUser})
 	for _, test := range []struct{ name, args, env, want string }{
 		{"the default settings cause no warning", "-addr 127.0.0.1:0", "", ""},
+		{"STDAUTH_SECRET_KEY beside SECRET_KEY causes no warning", "-addr 127.0.0.1:0", "SECRET_KEY=" + settingsKey + " STDAUTH_SECRET_KEY=x", ""},
 		{"plain HTTP on every address causes a warning", "-addr :0 -admin root", "ADMIN_PASSWORD=correct-horse", "-addr: passwords and tokens are sent in clear"},
 		{"a store without an admin causes a warning", "-addr 127.0.0.1:0 -store " + file, "SECRET_KEY=" + settingsKey, "there is no active admin; -admin NAME creates one"},
 		{"a -session-ttl below -refresh-ttl causes a warning", "-addr 127.0.0.1:0 -session-ttl 1h", "", "-session-ttl is below -refresh-ttl"},
