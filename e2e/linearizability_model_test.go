@@ -693,6 +693,7 @@ func TestModelTellsHistoriesThatTheContractAllows(t *testing.T) {
 	killed := func(from, to int) porcupine.Operation {
 		return event(from, to, operation{action: crash}, answer{status: 1})
 	}
+	disabled := admin(0, 1, doDisable, answer{status: 200, disabled: true})
 	const lost = 0
 	type history = []porcupine.Operation
 	for _, test := range []struct {
@@ -728,13 +729,15 @@ func TestModelTellsHistoriesThatTheContractAllows(t *testing.T) {
 		{"a replaced refresh token is accepted after 65 s", false, history{refresh(0, 1, 1, 2), refresh(65*second, 65*second+1, 1, 2)}},
 		{"a replaced refresh token ends its session after 65 s", true, history{refresh(0, 1, 1, 2), refresh(65*second, 65*second+1, 1, 0), me(66*second, 67*second, 1, 401)}},
 		{"a replaced refresh token is accepted 57 s after a rotation that took 8 s", true, history{refresh(0, 8*second, 1, 2), refresh(65*second, 65*second+1, 1, 2)}},
-		{"a refresh token two rotations old is refused but its session stays", false, history{refresh(0, 1, 1, 2), refresh(2*second, 2*second+1, 2, 3), refresh(4*second, 4*second+1, 1, 0), me(6*second, 7*second, 1, 200)}},
+		{"a refresh token two rotations old is refused but its session stays", false, history{
+			refresh(0, 1, 1, 2), refresh(2*second, 2*second+1, 2, 3), refresh(4*second, 4*second+1, 1, 0), me(6*second, 7*second, 1, 200),
+		}},
 		{"a current refresh token is its own successor half a second after a rotation", true, history{refresh(0, 1, 1, 2), refresh(500, 501, 2, 2), refresh(2*second, 2*second+1, 1, 2)}},
 		{"a current refresh token has a successor half a second after a rotation", false, history{refresh(0, 1, 1, 2), refresh(500, 501, 2, 3)}},
 		{"a current refresh token is its own successor two seconds after a rotation", false, history{refresh(0, 1, 1, 2), refresh(2*second, 2*second+1, 2, 2)}},
 
-		{"a session of a disabled account gets a 400", true, history{admin(0, 1, doDisable, answer{status: 200, disabled: true}), event(2, 3, operation{action: doReadMe, by: 1}, answer{status: 400, detail: inactive})}},
-		{"a session is accepted after its account was disabled and enabled", false, history{admin(0, 1, doDisable, answer{status: 200, disabled: true}), admin(2, 3, doEnable, answer{status: 200}), me(4, 5, 1, 200)}},
+		{"a session of a disabled account gets a 400", true, history{disabled, event(2, 3, operation{action: doReadMe, by: 1}, answer{status: 400, detail: inactive})}},
+		{"a session is accepted after its account was disabled and enabled", false, history{disabled, admin(2, 3, doEnable, answer{status: 200}), me(4, 5, 1, 200)}},
 		{"a session stays when its account is enabled without being disabled", true, history{admin(0, 1, doEnable, answer{status: 200}), me(2, 3, 1, 200)}},
 		{"a password reset ends all sessions", true, history{admin(0, 1, doReset, answer{status: 204}), me(2, 3, 1, 401), login(4, 5, 1, 401), login(6, 7, 2, 200)}},
 		{"a login with the old password succeeds after a password reset", false, history{admin(0, 1, doReset, answer{status: 204}), login(2, 3, 1, 200)}},
