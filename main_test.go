@@ -837,21 +837,6 @@ func TestImport(t *testing.T) {
 	}
 }
 
-func TestClosedRegistration(t *testing.T) {
-	t.Parallel()
-	s := launch(t, []string{"-registration", "closed"})
-	ada := `{"username":"ada","password":"analytical engine"}`
-	if got := s.do("POST", "/users/", "", ada); got.status != 401 {
-		t.Errorf("POST /users/ without a token = %d %s, want 401", got.status, got.body)
-	}
-	if got := s.do("POST", "/users/", s.login("johndoe"), ada); got.status != 403 {
-		t.Errorf("POST /users/ by johndoe = %d %s, want 403", got.status, got.body)
-	}
-	if got := s.do("POST", "/users/", s.login("admin"), ada); got.status != 201 {
-		t.Errorf("POST /users/ by admin = %d %s, want 201", got.status, got.body)
-	}
-}
-
 func TestPasswordsOfTheServerCost600000Iterations(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "users.jsonl")
