@@ -22,9 +22,6 @@ var linkNames = map[purpose]string{resetting: "reset", verifying: "verify"}
 // textField is a field without a rule.
 var textField = field{textKind, nil}
 
-// errMailOff means that a route would send mail, and the server sends none.
-var errMailOff = errors.New("no mail")
-
 // mailLink returns a link with a token. The token stands behind #, so browsers send it to
 // no server, not even in Referer (RFC 9110, section 10.1.3). Where the link leads is a
 // setting, never the Host of a request, which a stranger may have chosen.
@@ -43,29 +40,19 @@ func (s *server) forgotPassword(c *call) (reply, error) {
 	if err := in.err(); err != nil {
 		return reply{}, err
 	}
-	return s.later(c, func(ctx context.Context) error {
+	return reply{status: http.StatusAccepted}, s.mailer.Later(c.from, func(ctx context.Context) {
 		u, err := s.store.UserByName(ctx, in.text("username"))
-		if err == nil && u.EmailVerified && !u.Disabled {
+		switch {
+		case err == nil && u.EmailVerified && !u.Disabled:
 			s.sendLink(c, resetting, u, resetLife)
+		case err != nil && !errors.Is(err, ErrNotFound):
+			s.log.Error("request failed", "id", c.id, "route", c.route, "error", err)
 		}
-		return err
 	})
 }
 
 func (s *server) requestVerifyToken(c *call) (reply, error) {
-	return s.later(c, func(context.Context) error { s.sendVerify(c, c.user); return nil })
-}
-
-// later answers 202 and works afterwards.
-func (s *server) later(c *call, work func(context.Context) error) (reply, error) {
-	if s.mailer == nil {
-		return reply{}, errMailOff
-	}
-	return reply{status: http.StatusAccepted}, s.mailer.Later(c.from, func(ctx context.Context) {
-		if err := work(ctx); err != nil && !errors.Is(err, ErrNotFound) {
-			s.log.Error("request failed", "id", c.id, "route", c.route, "error", err)
-		}
-	})
+	return reply{status: http.StatusAccepted}, s.mailer.Later(c.from, func(context.Context) { s.sendVerify(c, c.user) })
 }
 
 // sendVerify sends a link that proves the address of the account.
@@ -168,7 +155,7 @@ func (s *server) resetByMail(c *call) (reply, error) {
 // verifyEmail marks the address of an account as verified.
 func (s *server) verifyEmail(c *call) (reply, error) {
 	if s.mailer == nil {
-		return reply{}, errMailOff
+		return reply{}, ErrMailOff
 	}
 	in := c.object(fields{"token": textField}, "token")
 	if err := in.err(); err != nil {

@@ -68,7 +68,7 @@ var problems = []problem{
 	{ErrNotFound, 404, "not_found", "", "", 0, "Not found"},
 	{errCrossOrigin, 403, "cross_origin", "invalid_request", "", 0, "Cross-origin request"},
 	{errOwnAccount, 403, "own_account", "", "", 0, ""},
-	{errMailOff, 404, "mail_off", "", "", 0, "This server sends no mail: it was started without -mail"},
+	{ErrMailOff, 404, "mail_off", "", "", 0, "This server sends no mail: it was started without -mail"},
 	{ErrMailToken, 400, "invalid_mail_token", "", "", 0, "The link is not valid: it was used, has expired or is broken"},
 	{errMediaType, 415, "unsupported_media_type", "invalid_request", "", 0, ""},
 	{errTooLarge, 413, "too_large", "invalid_request", "", 0, ""},

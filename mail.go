@@ -96,13 +96,13 @@ type mailSink interface {
 	deliver(context.Context, *letter) error
 }
 
-// The refusals of the limits.
 var (
+	ErrMailOff     = errors.New("no mail")
 	ErrMailBusy    = errors.New("too many mails wait")
 	errManyLetters = errors.New("too many to one account or address")
 )
 
-// A Mailer sends mail. Its methods may be called concurrently.
+// A Mailer sends mail. Its methods may be called concurrently. It is nil if mail is off.
 type Mailer struct {
 	mailSink
 	log     *slog.Logger
@@ -136,6 +136,9 @@ func NewMailer(sink mailSink, log *slog.Logger, count func(sample string)) *Mail
 // Later calls lookUp a moment later, when the request has been answered, so the answer
 // cannot show what was found. It returns ErrMailBusy if too many requests wait.
 func (m *Mailer) Later(from netip.Addr, lookUp func(context.Context)) error {
+	if m == nil {
+		return ErrMailOff
+	}
 	return m.begin(&m.requests, from, func() {
 		time.Sleep(mailDelay)
 		lookUp(m.try)
@@ -236,7 +239,7 @@ func mailReason(err error) string {
 	return err.Error()
 }
 
-// Waiting returns how many letters wait. A nil Mailer has none.
+// Waiting returns how many letters wait.
 func (m *Mailer) Waiting() int {
 	if m == nil {
 		return 0

@@ -18,11 +18,8 @@ import (
 // site returns the network that counts as one client: an IPv4 address, or an IPv6 /48,
 // which is what one customer gets at most (RFC 6177).
 func site(from netip.Addr) netip.Prefix {
-	bits := from.BitLen()
-	if from.Is6() {
-		bits = 48
-	}
-	return netip.PrefixFrom(from, bits).Masked()
+	prefix, _ := from.Prefix(min(48, from.BitLen())) // no error: it has that many bits
+	return prefix
 }
 
 // A limit bounds what clients hold. A client may hold as much as is left free: one alone
