@@ -91,7 +91,7 @@ func TestMailServerThatMisbehaves(t *testing.T) {
 		{"refuses the login", badSMTP{certificate: good, answers: map[string]string{"AUTH": "535 no"}}, `mail=failed text=verify user=1 error="the server answered 535"`},
 		{"offers no STARTTLS on this machine", badSMTP{}, "mail=sent text=verify user=1"},
 		{"has a certificate of another name", badSMTP{certificate: other}, "certificate is valid for elsewhere.example.com, not localhost"},
-		{"sends 1 MB of banner", badSMTP{certificate: good, answers: map[string]string{"greeting": "220 " + strings.Repeat("x", 1<<20)}}, `error="the server sends too much"`},
+		{"sends 1 MB of banner", badSMTP{certificate: good, answers: map[string]string{"greeting": "220 " + strings.Repeat("x", 1<<20)}}, "error=EOF"},
 		{"refuses connections", badSMTP{refuse: true}, "connection refused"},
 		{"hangs at the greeting", badSMTP{certificate: good, answers: map[string]string{"greeting": "hang"}}, ""},
 		{"hangs at STARTTLS", badSMTP{certificate: good, answers: map[string]string{"STARTTLS": "hang"}}, ""},
