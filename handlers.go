@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"path"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -57,6 +59,31 @@ func (s *server) routes() []route {
 		{"GET /docs/source/{file}", anyone, noBody, s.source}, // the code of this server
 		{"GET /{$}", anyone, noBody, s.home},                  // redirects to the page
 	}
+}
+
+// handler returns the handler of all requests. Those that ServeMux would redirect or
+// refuse by itself, in its own words, go to noRoute.
+func (s *server) handler() http.Handler {
+	mux := http.NewServeMux()
+	for _, route := range s.routes() {
+		mux.Handle(route.pattern, s.endpoint(route))
+	}
+	other := s.endpoint(route{who: anyone, handle: func(c *call) (reply, error) { return s.noRoute(c, mux) }})
+	mux.Handle("/", other)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !direct(r.URL.Path) {
+			other.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// direct reports whether ServeMux takes a path as it is: without cleaning it, adding a
+// slash, or taking it for an {id}. "OPTIONS *" and "CONNECT host:port" have no path.
+func direct(p string) bool {
+	clean := path.Clean(p)
+	return strings.HasPrefix(p, "/") && (p == clean || p == clean+"/") && p != "//" && p != "/users" && p != "/users/me"
 }
 
 // endpoint makes the call of a request, serves it and writes the reply. Errors become
@@ -155,6 +182,49 @@ func bearerToken(r *http.Request) string {
 		return ""
 	}
 	return strings.TrimLeft(token, " ")
+}
+
+// noRoute handles requests that no route matches. If one would match with the other
+// choice of a last slash, it redirects there. If one would match with another method,
+// it names the methods: 204 for OPTIONS, else 405.
+func (s *server) noRoute(c *call, mux *http.ServeMux) (reply, error) {
+	allow := allowedMethods(mux, c.URL)
+	if allow == nil {
+		return otherSlash(c, mux)
+	}
+	out := reply{status: http.StatusNoContent, header: map[string]string{}}
+	if c.Method != http.MethodOptions {
+		out = s.refusal(c, errMethod)
+	}
+	out.header["Allow"] = strings.Join(allow, ", ")
+	return out, nil
+}
+
+// otherSlash redirects to the path that a client probably meant. "OPTIONS *" and
+// "CONNECT host:port" have no path.
+func otherSlash(c *call, mux *http.ServeMux) (reply, error) {
+	clean := path.Clean(c.URL.Path)
+	for _, other := range []string{clean, strings.TrimSuffix(clean, "/") + "/"} {
+		to := url.URL{Path: other, RawQuery: c.URL.RawQuery}
+		if other != c.URL.Path && c.URL.RawPath == "" && strings.HasPrefix(c.URL.Path, "/") && allowedMethods(mux, &to) != nil {
+			return redirect(http.StatusTemporaryRedirect, to.String()), nil
+		}
+	}
+	return reply{}, ErrNotFound
+}
+
+// allowedMethods returns the methods that have a route for a path.
+func allowedMethods(mux *http.ServeMux, u *url.URL) (allow []string) {
+	if !direct(u.Path) {
+		return nil
+	}
+	for _, method := range methods {
+		probe := http.Request{Method: method, URL: u}
+		if _, pattern := mux.Handler(&probe); pattern != "/" {
+			allow = append(allow, method)
+		}
+	}
+	return allow
 }
 
 func (s *server) healthz(c *call) (reply, error) {

@@ -16,10 +16,7 @@ import (
 // This file is for the programs around the server: clients that look for its endpoints,
 // proxies that ask it on behalf of others, and resource servers.
 
-var (
-	errClient    = errors.New("wrong ID or secret of a client")
-	errNoAddress = detailed(ErrNotFound, "The server does not know its address: it was started without -public-url")
-)
+var errNoAddress = detailed(ErrNotFound, "The server does not know its address: it was started without -public-url")
 
 // metadata says where the endpoints are and what they support (RFC 8414, section 2). The
 // Host of a request, which a stranger may have chosen, is not in it.

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"math"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -127,6 +130,48 @@ func replyJSON(status int, v any) (reply, error) {
 	return reply{status: status, body: append(b, '\n')}, err
 }
 
+// refusal returns the reply to an error.
+func (s *server) refusal(c *call, err error) reply {
+	p, fields := problemOf(err)
+	gone := c.Context().Err() != nil
+	switch {
+	case p.err == errInternal && gone:
+		return reply{status: statusClientGone}
+	case err == errInternal, err == errOpening: // the log has the panic or the progress
+	case p.err == errInternal, p.err == ErrUnavailable && !gone:
+		s.log.Error("request failed", "id", c.id, "route", routeName(c.route), "error", err)
+	}
+	if p.status == http.StatusBadRequest && routeName(c.route) == "/forward-auth" {
+		p.status = http.StatusForbidden // the other refusal that proxies know
+	}
+	s.metrics.count(errorSample(p.code))
+	header := map[string]string{}
+	if p.challenge != "" {
+		header["Www-Authenticate"] = p.challenge
+	}
+	if p.retry > 0 {
+		header["Retry-After"] = strconv.Itoa(int((p.retry + time.Second - 1) / time.Second))
+	}
+	body := struct {
+		Title       string       `json:"title,omitempty"`
+		Status      int          `json:"status,omitempty"`
+		Error       string       `json:"error,omitempty"`
+		Description string       `json:"error_description,omitempty"`
+		Detail      string       `json:"detail"`
+		Code        string       `json:"code"`
+		Errors      []fieldError `json:"errors,omitempty"`
+	}{Detail: p.detail, Code: p.code, Errors: fields}
+	if p.oauth != "" && (c.URL.Path == "/token" || c.URL.Path == "/revoke" || c.URL.Path == "/introspect") {
+		body.Error, body.Description = p.oauth, p.detail
+	} else {
+		header["Content-Type"] = "application/problem+json"
+		body.Title, body.Status = http.StatusText(p.status), p.status
+	}
+	out, _ := replyJSON(p.status, body) // these values can be marshalled
+	out.header = header
+	return out
+}
+
 var jsonType = []string{"application/json"}
 
 // write writes a reply. Nothing else writes a response.
@@ -144,4 +189,26 @@ func (c *call) write(r reply) {
 	c.w.WriteHeader(c.status)
 	n, _ := c.w.Write(r.body) // an error means that the client has gone
 	c.bytes = int64(n)
+}
+
+// observe records the outcome of a call in the metrics and the log. The log has the route
+// instead of the path and the query, because people paste tokens into both.
+func (s *server) observe(c *call) {
+	took := time.Since(c.start)
+	s.metrics.observe(c, took)
+	if !s.log.Enabled(context.Background(), slog.LevelInfo) {
+		return
+	}
+	method := c.Method
+	if !slices.Contains(methods, method) && method != http.MethodOptions {
+		method = "other" // a client could put anything there
+	}
+	attrs := []slog.Attr{
+		slog.String("id", c.id), slog.String("ip", c.from.String()), slog.String("method", method),
+		slog.String("route", routeName(c.route)), slog.Int("status", c.status), slog.Int64("user", c.account),
+		slog.Int64("target", c.target), slog.String("login", c.login), slog.Int64("bytes", c.bytes),
+		slog.Float64("took", float64(took.Microseconds())/1000), // in milliseconds
+	}
+	empty := func(a slog.Attr) bool { return a.Key == "target" && c.target == 0 || a.Key == "login" && c.login == "" }
+	s.log.LogAttrs(context.Background(), slog.LevelInfo, "request", slices.DeleteFunc(attrs, empty)...)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +36,8 @@ var (
 	errMethod         = errors.New("method not allowed")
 	errSlow           = errors.New("the request took too long")
 	errInternal       = errors.New("internal error")
+	errMailOff        = errors.New("this server sends no mail")
+	errClient         = errors.New("wrong ID or secret of a client")
 	errOpening        = detailed(ErrUnavailable, "The store is being read")
 )
 
@@ -160,46 +161,4 @@ func problemOf(err error) (p problem, fields []fieldError) {
 		p.retry = e.After
 	}
 	return p, fields
-}
-
-// refusal returns the reply to an error.
-func (s *server) refusal(c *call, err error) reply {
-	p, fields := problemOf(err)
-	gone := c.Context().Err() != nil
-	switch {
-	case p.err == errInternal && gone:
-		return reply{status: statusClientGone}
-	case err == errInternal, err == errOpening: // the log has the panic or the progress
-	case p.err == errInternal, p.err == ErrUnavailable && !gone:
-		s.log.Error("request failed", "id", c.id, "route", routeName(c.route), "error", err)
-	}
-	if p.status == http.StatusBadRequest && routeName(c.route) == "/forward-auth" {
-		p.status = http.StatusForbidden // the other refusal that proxies know
-	}
-	s.metrics.count(errorSample(p.code))
-	header := map[string]string{}
-	if p.challenge != "" {
-		header["Www-Authenticate"] = p.challenge
-	}
-	if p.retry > 0 {
-		header["Retry-After"] = strconv.Itoa(int((p.retry + time.Second - 1) / time.Second))
-	}
-	body := struct {
-		Title       string       `json:"title,omitempty"`
-		Status      int          `json:"status,omitempty"`
-		Error       string       `json:"error,omitempty"`
-		Description string       `json:"error_description,omitempty"`
-		Detail      string       `json:"detail"`
-		Code        string       `json:"code"`
-		Errors      []fieldError `json:"errors,omitempty"`
-	}{Detail: p.detail, Code: p.code, Errors: fields}
-	if p.oauth != "" && (c.URL.Path == "/token" || c.URL.Path == "/revoke" || c.URL.Path == "/introspect") {
-		body.Error, body.Description = p.oauth, p.detail
-	} else {
-		header["Content-Type"] = "application/problem+json"
-		body.Title, body.Status = http.StatusText(p.status), p.status
-	}
-	out, _ := replyJSON(p.status, body) // these values can be marshalled
-	out.header = header
-	return out
 }

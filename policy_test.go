@@ -96,7 +96,6 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"http_body.go":        {system + logs, stores + "Store Session settings Hasher Tokens Passwords"},
 		"http_connections.go": {system + logs + "encoding/json", stores + "Session User settings Hasher Tokens Passwords"},
 		"http_errors.go":      {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
-		"http_log.go":         {system + "encoding/json net/url", stores + "Store Session User settings Hasher Tokens Passwords"},
 		"http_metrics.go":     {http + system + logs, stores + "Session User settings Hasher Tokens Passwords"},
 		"http_middleware.go":  {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
 		"http_browser.go":     {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
