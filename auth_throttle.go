@@ -58,7 +58,9 @@ func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr,
 	ok, weak := false, false
 	err = p.queue.run(ctx, from, known, func() {
 		ok, weak = p.hasher.Check(password, phc)
-		p.pad(password, phc)
+		if missing := p.Meet(phc); missing > 0 {
+			derive(password, make([]byte, saltSize), int(missing), keySize)
+		}
 		p.throttle.count(keys, ok)
 		if weak {
 			better = p.hasher.Hash(password)
@@ -72,20 +74,13 @@ func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr,
 
 // Meet takes note of a hash in the store. From then on every check takes as long as one
 // of the strongest hash, so an imported hash of a higher cost does not reveal an account.
-func (p *Passwords) Meet(phc string) {
-	for cost := hashCost(phc); ; {
+// Meet returns how many iterations a check of this hash lacks.
+func (p *Passwords) Meet(phc string) (missing int64) {
+	cost := max(hashCost(phc), int64(p.hasher.Iterations))
+	for {
 		if most := p.slowest.Load(); cost <= most || p.slowest.CompareAndSwap(most, cost) {
-			return
+			return most - cost
 		}
-	}
-}
-
-// pad takes as long as a check of phc took less than one of the strongest hash.
-func (p *Passwords) pad(password, phc string) {
-	p.Meet(phc)
-	took := max(int64(p.hasher.Iterations), hashCost(phc))
-	if missing := p.slowest.Load() - took; missing > 0 {
-		derive(password, make([]byte, saltSize), int(missing), keySize)
 	}
 }
 

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"path"
@@ -30,7 +30,7 @@ func (s *server) routes() []route {
 		{"PATCH /users/me/{$}", activeUser, patchBody, s.patchMe},               // change email or full name
 		{"DELETE /users/me/{$}", activeUser, jsonBody, s.deleteMe},              // delete my account
 		{"PUT /users/me/password", activeUser, jsonBody, s.changePassword},      // change my password
-		{"GET /users/me/sessions", activeUser, noBody, s.listMySessions},        // where am I logged in
+		{"GET /users/me/sessions", activeUser, noBody, s.listSessions},          // where am I logged in
 		{"DELETE /users/me/sessions", activeUser, noBody, s.endMyOtherSessions}, // log out everywhere else
 		{"DELETE /users/me/sessions/{sid}", activeUser, noBody, s.endMySession}, // log out there
 
@@ -133,7 +133,7 @@ func (s *server) serve(c *call, route route) (out reply, err error) {
 		return reply{}, unread
 	}
 	if c.user.ID != 0 && (c.Method == http.MethodPatch || c.Method == http.MethodDelete) {
-		if err := s.shares.changes.take(changer{account: cmp.Or(pathID(c), c.user.ID), admin: c.by.Admin}, 1); err != nil {
+		if err := s.shares.changes.take(changer{account: c.subject, admin: c.by.Admin}, 1); err != nil {
 			return reply{}, err
 		}
 	}
@@ -166,9 +166,12 @@ func (s *server) admit(c *call, who who) error {
 	if err != nil {
 		return err
 	}
-	c.account = c.user.ID
-	if c.user.Role == RoleAdmin {
-		c.target = pathID(c)
+	c.account, c.subject = c.user.ID, c.user.ID
+	if id := c.PathValue("id"); id != "" {
+		c.subject, _ = wholeNumber(id, 1, math.MaxInt64) // else 0, which no account has
+		if c.user.Role == RoleAdmin {
+			c.target = c.subject
+		}
 	}
 	c.by = Caller{UserID: c.user.ID, SessionID: c.session.ID, Admin: who == admin || who == inspector, Expires: time.Unix(claims.ExpiresAt, 0)}
 	return c.by.Allowed(c.user)

@@ -87,10 +87,10 @@ func (s *server) emailChanged(c *call, old, u User) {
 // confirmEmail returns the errors of a patch. While mail is on, changing one's own address
 // takes the password: a reset goes to that address, so otherwise a stolen access token
 // would become the account.
-func (s *server) confirmEmail(c *call, in *object, id int64) error {
+func (s *server) confirmEmail(c *call, in *object) error {
 	_, email := in.values["email"]
 	_, given := in.values["current_password"]
-	switch mine := email && s.mailer != nil && id == c.user.ID; {
+	switch mine := email && s.mailer != nil && c.subject == c.user.ID; {
 	case mine && c.by.Admin:
 		return detailed(errOwnAccount, "Change your own email address at /users/me/, with your password")
 	case mine && !given:
@@ -168,12 +168,12 @@ func (s *server) verifyEmail(c *call) (reply, error) {
 // makeResetLink returns a link that an admin hands over. Nothing is verified by it.
 func (s *server) makeResetLink(c *call) (reply, error) {
 	switch {
-	case pathID(c) == c.user.ID:
+	case c.subject == c.user.ID:
 		return reply{}, detailed(errOwnAccount, "Change your own password at /users/me/password, with the current one")
 	case s.Mail.Link == "" && s.PublicURL == "":
 		return reply{}, errNoAddress
 	}
-	u, err := s.store.User(c.Context(), pathID(c))
+	u, err := s.store.User(c.Context(), c.subject)
 	if err != nil {
 		return reply{}, err
 	}

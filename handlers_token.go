@@ -80,11 +80,7 @@ func (s *server) login(c *call, ttl time.Duration) (reply, error) {
 	if better != "" {
 		s.rehash(c, u, better)
 	}
-	out, err := s.startSession(c, u, ttl)
-	if errors.Is(err, ErrStale) || errors.Is(err, ErrNotFound) {
-		return reply{}, errLogin // the password has changed, or the account was deleted
-	}
-	return out, err
+	return s.startSession(c, u, ttl, errLogin)
 }
 
 // known reports whether the account, if there is one, has a live session that began in
@@ -129,13 +125,17 @@ func (s *server) rehash(c *call, u User, hash string) {
 	}
 }
 
-// startSession logs in the account as it was when its password was verified.
-func (s *server) startSession(c *call, u User, ttl time.Duration) (reply, error) {
+// startSession logs in the account as it was when its password was verified. It returns
+// stale if the password has changed since, or the account was deleted.
+func (s *server) startSession(c *call, u User, ttl time.Duration, stale error) (reply, error) {
 	now := time.Now().UTC()
 	session := NewSession(u, now, s.Sessions)
 	session.IP = c.from.String()
 	session.UserAgent = plain(c.UserAgent())
 	ended, err := s.store.CreateSession(c.Context(), session)
+	if errors.Is(err, ErrStale) || errors.Is(err, ErrNotFound) {
+		return reply{}, stale
+	}
 	if err != nil {
 		return reply{}, err
 	}

@@ -85,17 +85,17 @@ func (s *server) listUsers(c *call) (reply, error) {
 func (s *server) readMe(c *call) (reply, error) { return replyUser(http.StatusOK, c.user), nil }
 
 func (s *server) patchMe(c *call) (reply, error) {
-	return s.patch(c, c.user.ID, fields{"email": emailField, "full_name": fullNameField, "current_password": passwordField})
+	return s.patch(c, fields{"email": emailField, "full_name": fullNameField, "current_password": passwordField})
 }
 
 // patch applies a merge patch (RFC 7396) of the allowed fields to an account.
-func (s *server) patch(c *call, id int64, allowed fields) (reply, error) {
+func (s *server) patch(c *call, allowed fields) (reply, error) {
 	in := c.object(allowed)
-	if err := s.confirmEmail(c, in, id); err != nil {
+	if err := s.confirmEmail(c, in); err != nil {
 		return reply{}, err
 	}
 	var old User
-	u, err := s.store.UpdateUser(c.Context(), c.by, id, func(u *User) error {
+	u, err := s.store.UpdateUser(c.Context(), c.by, c.subject, func(u *User) error {
 		old = *u
 		in.patch(u)
 		return nil
@@ -124,16 +124,12 @@ func (s *server) changePassword(c *call) (reply, error) {
 	if err := s.confirm(c, in, "current_password"); err != nil {
 		return reply{}, err
 	}
-	u, err := s.setPassword(c, c.user.ID, in.text("new_password"))
+	u, err := s.setPassword(c, in.text("new_password"))
 	if err != nil {
 		return reply{}, err
 	}
 	s.metrics.count("stdauth_sessions_ended_total")
-	out, err := s.startSession(c, u, s.AccessTTL)
-	if errors.Is(err, ErrStale) || errors.Is(err, ErrNotFound) {
-		return reply{}, ErrEnded // the password was reset, or the account deleted, since
-	}
-	return out, err
+	return s.startSession(c, u, s.AccessTTL, ErrEnded)
 }
 
 // confirm returns the errors of a body, or else checks the password of the calling
@@ -150,15 +146,15 @@ func (s *server) confirm(c *call, in *object, field string) error {
 }
 
 // setPassword changes the password of an account, which ends its sessions.
-func (s *server) setPassword(c *call, id int64, password string) (User, error) {
-	if err := s.shares.changes.take(changer{account: id, admin: c.by.Admin, password: true}, 1); err != nil {
+func (s *server) setPassword(c *call, password string) (User, error) {
+	if err := s.shares.changes.take(changer{account: c.subject, admin: c.by.Admin, password: true}, 1); err != nil {
 		return User{}, err
 	}
 	hash, err := s.passwords.Hash(c.Context(), c.from, c.near(c.session), password)
 	if err != nil {
 		return User{}, err
 	}
-	u, err := s.store.UpdateUser(c.Context(), c.by, id, func(u *User) error {
+	u, err := s.store.UpdateUser(c.Context(), c.by, c.subject, func(u *User) error {
 		u.SetPassword(hash)
 		return nil
 	})
@@ -168,15 +164,16 @@ func (s *server) setPassword(c *call, id int64, password string) (User, error) {
 	return u, err
 }
 
-func (s *server) listMySessions(c *call) (reply, error) { return s.replySessions(c, c.user.ID) }
-
-func (s *server) replySessions(c *call, userID int64) (reply, error) {
-	sessions, err := s.store.Sessions(c.Context(), userID)
+func (s *server) listSessions(c *call) (reply, error) {
+	sessions, err := s.store.Sessions(c.Context(), c.subject)
+	if err == nil && len(sessions) == 0 && c.subject != c.user.ID {
+		_, err = s.store.User(c.Context(), c.subject) // there may be no such account
+	}
 	if err != nil {
 		return reply{}, err
 	}
 	calling := func(v Session) bool { return v.ID == c.session.ID }
-	if userID == c.user.ID && !slices.ContainsFunc(sessions, calling) {
+	if c.subject == c.user.ID && !slices.ContainsFunc(sessions, calling) {
 		return reply{}, ErrEnded // since it was admitted
 	}
 	type view struct {
@@ -213,33 +210,33 @@ func (s *server) endMySession(c *call) (reply, error) {
 }
 
 func (s *server) readUser(c *call) (reply, error) {
-	if pathID(c) == c.user.ID {
+	if c.subject == c.user.ID {
 		return s.readMe(c) // as admitted; it may be disabled by now
 	}
 	// Only admins may learn whether another account exists.
 	if c.user.Role != RoleAdmin {
 		return reply{}, ErrNotAdmin
 	}
-	u, err := s.store.User(c.Context(), pathID(c))
+	u, err := s.store.User(c.Context(), c.subject)
 	return replyUser(http.StatusOK, u), err
 }
 
 func (s *server) patchUser(c *call) (reply, error) {
-	return s.patch(c, pathID(c), fields{"email": emailField, "full_name": fullNameField, "disabled": disabledField, "role": roleField})
+	return s.patch(c, fields{"email": emailField, "full_name": fullNameField, "disabled": disabledField, "role": roleField})
 }
 
 func (s *server) deleteUser(c *call) (reply, error) {
-	if pathID(c) == c.user.ID {
+	if c.subject == c.user.ID {
 		return reply{}, detailed(errOwnAccount, "Delete your own account at /users/me/, with its password")
 	}
-	return s.replyEnded(s.store.DeleteUser(c.Context(), c.by, pathID(c)))
+	return s.replyEnded(s.store.DeleteUser(c.Context(), c.by, c.subject))
 }
 
 func (s *server) resetPassword(c *call) (reply, error) {
-	if pathID(c) == c.user.ID {
+	if c.subject == c.user.ID {
 		return reply{}, detailed(errOwnAccount, "Change your own password at /users/me/password, with the current one")
 	}
-	u, err := s.store.User(c.Context(), pathID(c))
+	u, err := s.store.User(c.Context(), c.subject)
 	if err != nil {
 		return reply{}, err
 	}
@@ -248,19 +245,12 @@ func (s *server) resetPassword(c *call) (reply, error) {
 	if err := in.err(); err != nil {
 		return reply{}, err
 	}
-	_, err = s.setPassword(c, u.ID, in.text("new_password"))
+	_, err = s.setPassword(c, in.text("new_password"))
 	return s.replyEnded(err)
 }
 
-func (s *server) listSessions(c *call) (reply, error) {
-	if _, err := s.store.User(c.Context(), pathID(c)); err != nil {
-		return reply{}, err
-	}
-	return s.replySessions(c, pathID(c))
-}
-
 func (s *server) endSessions(c *call) (reply, error) {
-	return s.replyEnded(s.store.EndSessions(c.Context(), c.by, pathID(c), ""))
+	return s.replyEnded(s.store.EndSessions(c.Context(), c.by, c.subject, ""))
 }
 
 // appendUser appends an account as clients see it. It names each field, so no secret

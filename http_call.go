@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"math"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -82,6 +81,7 @@ type call struct {
 	user    User
 	session Session
 	by      Caller
+	subject int64 // the account that the request is about: the {id} of the path, or the caller's
 
 	// For the log and the metrics.
 	account int64  // that called, or that a login was for
@@ -103,12 +103,6 @@ var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 // routeName returns a pattern without its method and "{$}".
 func routeName(pattern string) string {
 	return strings.TrimSuffix(pattern[strings.IndexByte(pattern, ' ')+1:], "{$}")
-}
-
-// pathID returns the {id} of the path, or 0, which no account has.
-func pathID(c *call) int64 {
-	id, _ := wholeNumber(c.PathValue("id"), 1, math.MaxInt64)
-	return id
 }
 
 // A reply is the response to a call. The zero reply is an empty 200.
