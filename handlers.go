@@ -65,8 +65,8 @@ func (s *server) routes() []route {
 // refuse by itself, in its own words, go to noRoute.
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
-	for _, route := range s.routes() {
-		mux.Handle(route.pattern, s.endpoint(route))
+	for _, to := range s.routes() {
+		mux.Handle(to.pattern, s.endpoint(to))
 	}
 	other := s.endpoint(route{who: anyone, handle: func(c *call) (reply, error) { return s.noRoute(c, mux) }})
 	mux.Handle("/", other)
@@ -88,10 +88,10 @@ func direct(p string) bool {
 
 // endpoint makes the call of a request, serves it and writes the reply. Errors become
 // replies here, but for the methods that noRoute adds to one.
-func (s *server) endpoint(route route) http.Handler {
+func (s *server) endpoint(to route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := s.newCall(w, r, route.pattern)
-		out, err := s.serve(c, route)
+		c := s.newCall(w, r, to.pattern)
+		out, err := s.serve(c, to)
 		if err != nil {
 			out = s.refusal(c, err)
 		}
@@ -107,7 +107,7 @@ func (s *server) endpoint(route route) http.Handler {
 // The body is read before the caller is admitted, because a slow client may take 30 s
 // to send it and its session may end meanwhile. An error about the caller still comes
 // before one about the body.
-func (s *server) serve(c *call, route route) (out reply, err error) {
+func (s *server) serve(c *call, to route) (out reply, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("panic", "id", c.id, "route", routeName(c.route), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
@@ -122,11 +122,11 @@ func (s *server) serve(c *call, route route) (out reply, err error) {
 			return reply{}, err
 		}
 	}
-	if err := s.occupy(c, route.body); err != nil {
+	if err := s.occupy(c, to.body); err != nil {
 		return reply{}, err
 	}
-	unread := c.body.read(c.w, c.Request, route.body)
-	if err := s.admit(c, route.who); err != nil {
+	unread := c.body.read(c.w, c.Request, to.body)
+	if err := s.admit(c, to.who); err != nil {
 		return reply{}, err
 	}
 	if unread != nil {
@@ -137,12 +137,12 @@ func (s *server) serve(c *call, route route) (out reply, err error) {
 			return reply{}, err
 		}
 	}
-	return route.handle(c)
+	return to.handle(c)
 }
 
 // admit finds out who is calling and whether they may call the route. A [Store] checks
 // c.by again when it makes a change.
-func (s *server) admit(c *call, who who) error {
+func (s *server) admit(c *call, who admission) error {
 	switch who {
 	case anyone:
 		return nil

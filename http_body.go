@@ -167,7 +167,7 @@ func (k kind) read(value json.RawMessage) (text string, err error) {
 
 // A field is the type of a member and a rule for its text.
 type field struct {
-	kind kind
+	kind
 	rule func(string) error // may be nil
 }
 

@@ -50,19 +50,19 @@ type server struct {
 // A route says who may call it, what body it takes, and which handler serves it.
 type route struct {
 	pattern string
-	who     who
+	who     admission
 	body    bodyType
 	handle  func(*call) (reply, error)
 }
 
-// who says who may call a route.
-type who string
+// An admission says who may call a route.
+type admission string
 
 const (
-	anyone     who = "anyone"
-	activeUser who = "active user"
-	admin      who = "admin"
-	inspector  who = "admin or resource server"
+	anyone     admission = "anyone"
+	activeUser admission = "active user"
+	admin      admission = "admin"
+	inspector  admission = "admin or resource server"
 )
 
 // A call is one request on its way through the server. endpoint makes it and passes it

@@ -36,54 +36,49 @@ var (
 	errMethod         = errors.New("method not allowed")
 	errSlow           = errors.New("the request took too long")
 	errInternal       = errors.New("internal error")
-	errMailOff        = errors.New("this server sends no mail")
 	errClient         = errors.New("wrong ID or secret of a client")
 	errOpening        = detailed(ErrUnavailable, "The store is being read")
 )
 
 const (
-	bearer            = "Bearer"
-	invalidToken      = `Bearer error="invalid_token"`
-	invalidRequest    = `Bearer error="invalid_request"`
-	insufficientScope = `Bearer error="insufficient_scope"`
-
+	invalidToken     = `Bearer error="invalid_token"`
 	statusClientGone = 499 // nginx's number, for the log: nobody receives it
 )
 
 // problems maps errors to responses.
 var problems = []problem{
-	{errNoCredentials, 401, "not_authenticated", "invalid_client", bearer, 0, "Not authenticated"},
-	{ErrToken, 401, "invalid_token", "invalid_token", invalidToken, 0, "Could not validate credentials"},
-	{ErrEnded, 401, "invalid_token", "invalid_token", invalidToken, 0, "Could not validate credentials"},
-	{errLogin, 401, "incorrect_login", "invalid_grant", bearer, 0, "Incorrect username or password"},
-	{errClient, 401, "incorrect_login", "invalid_client", `Basic realm="stdauth"`, 0, "Incorrect client ID or secret"},
-	{errRefresh, 400, "invalid_refresh_token", "invalid_grant", "", 0, "The refresh token is not valid"},
-	{ErrInactive, 400, "inactive_user", "invalid_grant", "", 0, "Inactive user"},
-	{ErrNotAdmin, 403, "not_enough_permissions", "insufficient_scope", insufficientScope, 0, "Not enough permissions"},
-	{ErrUsernameTaken, 400, "username_taken", "", "", 0, "Username already registered"},
-	{errNotJSON, 400, "not_json", "", "", 0, ""},
-	{errInvalidFields, 422, "invalid_fields", "", "", 0, ""},
-	{errInvalidRequest, 400, "invalid_request", "invalid_request", "", 0, ""},
-	{errGrantType, 400, "unsupported_grant_type", "unsupported_grant_type", "", 0, "grant_type must be password or refresh_token"},
-	{ErrPassword, 403, "incorrect_password", "", "", 0, "Incorrect password"},
-	{ErrNotFound, 404, "not_found", "", "", 0, "Not found"},
-	{errCrossOrigin, 403, "cross_origin", "invalid_request", "", 0, "Cross-origin request"},
-	{errOwnAccount, 403, "own_account", "", "", 0, ""},
-	{ErrMailOff, 404, "mail_off", "", "", 0, "This server sends no mail: it was started without -mail"},
-	{ErrMailToken, 400, "invalid_mail_token", "", "", 0, "The link is not valid: it was used, has expired or is broken"},
-	{errMediaType, 415, "unsupported_media_type", "invalid_request", "", 0, ""},
-	{errTooLarge, 413, "too_large", "invalid_request", "", 0, ""},
-	{errCredentials, 400, "invalid_request", "invalid_request", invalidRequest, 0, ""},
-	{ErrUnavailable, 503, "store_unavailable", "temporarily_unavailable", "", 5 * time.Second, "The store cannot be used at the moment"},
-	{ErrThrottled, 429, "too_many_failed_logins", "temporarily_unavailable", "", 0, "Too many failed logins"},
-	{ErrRegistrations, 429, "too_many_registrations", "", "", 0, "Too many accounts were registered from this network"},
-	{ErrChanges, 429, "too_many_changes", "", "", 0, "Too many changes of this account"},
-	{ErrBusy, 503, "too_busy", "temporarily_unavailable", "", time.Second, "Too many passwords are being checked"},
-	{ErrMailBusy, 503, "too_busy", "", "", time.Second, "Too many mails wait to be sent"},
-	{ErrLastAdmin, 409, "last_admin", "", "", 0, "The last active admin cannot be demoted, disabled or deleted"},
-	{errMethod, 405, "method_not_allowed", "", "", 0, "Method not allowed"},
-	{errSlow, 408, "request_timeout", "invalid_request", "", 0, "The request took too long to arrive"},
-	{errInternal, 500, "internal_error", "server_error", "", 0, "Internal error"},
+	{err: errNoCredentials, status: 401, code: "not_authenticated", oauth: "invalid_client", challenge: "Bearer", detail: "Not authenticated"},
+	{err: ErrToken, status: 401, code: "invalid_token", oauth: "invalid_token", challenge: invalidToken, detail: "Could not validate credentials"},
+	{err: ErrEnded, status: 401, code: "invalid_token", oauth: "invalid_token", challenge: invalidToken, detail: "Could not validate credentials"},
+	{err: errLogin, status: 401, code: "incorrect_login", oauth: "invalid_grant", challenge: "Bearer", detail: "Incorrect username or password"},
+	{err: errClient, status: 401, code: "incorrect_login", oauth: "invalid_client", challenge: `Basic realm="stdauth"`, detail: "Incorrect client ID or secret"},
+	{err: errRefresh, status: 400, code: "invalid_refresh_token", oauth: "invalid_grant", detail: "The refresh token is not valid"},
+	{err: ErrInactive, status: 400, code: "inactive_user", oauth: "invalid_grant", detail: "Inactive user"},
+	{err: ErrNotAdmin, status: 403, code: "not_enough_permissions", oauth: "insufficient_scope", challenge: `Bearer error="insufficient_scope"`, detail: "Not enough permissions"},
+	{err: ErrUsernameTaken, status: 400, code: "username_taken", detail: "Username already registered"},
+	{err: errNotJSON, status: 400, code: "not_json"},
+	{err: errInvalidFields, status: 422, code: "invalid_fields"},
+	{err: errInvalidRequest, status: 400, code: "invalid_request", oauth: "invalid_request"},
+	{err: errGrantType, status: 400, code: "unsupported_grant_type", oauth: "unsupported_grant_type", detail: "grant_type must be password or refresh_token"},
+	{err: ErrPassword, status: 403, code: "incorrect_password", detail: "Incorrect password"},
+	{err: ErrNotFound, status: 404, code: "not_found", detail: "Not found"},
+	{err: errCrossOrigin, status: 403, code: "cross_origin", oauth: "invalid_request", detail: "Cross-origin request"},
+	{err: errOwnAccount, status: 403, code: "own_account"},
+	{err: ErrMailOff, status: 404, code: "mail_off", detail: "This server sends no mail: it was started without -mail"},
+	{err: ErrMailToken, status: 400, code: "invalid_mail_token", detail: "The link is not valid: it was used, has expired or is broken"},
+	{err: errMediaType, status: 415, code: "unsupported_media_type", oauth: "invalid_request"},
+	{err: errTooLarge, status: 413, code: "too_large", oauth: "invalid_request"},
+	{err: errCredentials, status: 400, code: "invalid_request", oauth: "invalid_request", challenge: `Bearer error="invalid_request"`},
+	{err: ErrUnavailable, status: 503, code: "store_unavailable", oauth: "temporarily_unavailable", retry: 5 * time.Second, detail: "The store cannot be used at the moment"},
+	{err: ErrThrottled, status: 429, code: "too_many_failed_logins", oauth: "temporarily_unavailable", detail: "Too many failed logins"},
+	{err: ErrRegistrations, status: 429, code: "too_many_registrations", detail: "Too many accounts were registered from this network"},
+	{err: ErrChanges, status: 429, code: "too_many_changes", detail: "Too many changes of this account"},
+	{err: ErrBusy, status: 503, code: "too_busy", oauth: "temporarily_unavailable", retry: time.Second, detail: "Too many passwords are being checked"},
+	{err: ErrMailBusy, status: 503, code: "too_busy", retry: time.Second, detail: "Too many mails wait to be sent"},
+	{err: ErrLastAdmin, status: 409, code: "last_admin", detail: "The last active admin cannot be demoted, disabled or deleted"},
+	{err: errMethod, status: 405, code: "method_not_allowed", detail: "Method not allowed"},
+	{err: errSlow, status: 408, code: "request_timeout", oauth: "invalid_request", detail: "The request took too long to arrive"},
+	{err: errInternal, status: 500, code: "internal_error", oauth: "server_error", detail: "Internal error"},
 }
 
 // detailed wraps err with the detail of its response.

@@ -62,7 +62,7 @@ func (s *server) pageSettings() any {
 	if s.Closed {
 		registration = "closed"
 	}
-	callers := map[string]who{}
+	callers := map[string]admission{}
 	for _, route := range s.routes() {
 		callers[strings.TrimSuffix(route.pattern, "{$}")] = route.who
 	}

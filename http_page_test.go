@@ -844,8 +844,8 @@ func webNames(t testing.TB) []string {
 
 // describedRoutes is the route table in the words of openapi.json, which leaves
 // out the redirect to the page.
-func describedRoutes(config Config) map[string]who {
-	routes := map[string]who{}
+func describedRoutes(config Config) map[string]admission {
+	routes := map[string]admission{}
 	for _, r := range (&server{Config: config}).routes() {
 		if r.pattern != "GET /{$}" {
 			routes[strings.ReplaceAll(r.pattern, "{$}", "")] = r.who

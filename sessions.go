@@ -40,8 +40,10 @@ const (
 	leeway = 30 * time.Second
 )
 
-// ErrReplayed means that a refresh token was used again after it was replaced.
-var ErrReplayed = errors.New("refresh token used again")
+var (
+	ErrReplayed = errors.New("refresh token used again") // after it was replaced
+	ErrNotFound = errors.New("not found")                // of accounts and sessions
+)
 
 // NewSession returns a session of the account as it was when its password was verified.
 // A store refuses the session if the password has changed since.

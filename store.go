@@ -6,10 +6,9 @@ import (
 	"fmt"
 )
 
-// The errors of a Store, for errors.Is. The methods also return those of a [Caller] and
-// of an update function.
+// The errors of a Store, for errors.Is. The methods also return ErrNotFound, those of a
+// [Caller] and those of an update function.
 var (
-	ErrNotFound      = errors.New("not found")
 	ErrUsernameTaken = errors.New("username already registered")
 	ErrLastAdmin     = errors.New("the last active admin cannot be demoted, disabled or deleted")
 	ErrStale         = errors.New("the account's password has changed since")
