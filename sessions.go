@@ -138,11 +138,6 @@ var (
 	ErrNotAdmin = errors.New("not an admin")
 )
 
-// Expired reports whether the access token of the caller has expired.
-func (c Caller) Expired(now time.Time) bool {
-	return !c.Expires.IsZero() && !now.Before(c.Expires)
-}
-
 // Allowed returns why the caller, whose account is u, may not make the change, or nil.
 // The store checks that the session is live and that its token has not expired.
 func (c Caller) Allowed(u User) error {

@@ -148,7 +148,7 @@ func (a *account) session(id string, life Lifetimes) (Session, bool) {
 // allow returns why a caller may not make a change, given its account, which may be
 // nil.
 func (a *account) allow(by Caller, life Lifetimes) error {
-	if _, ok := a.session(by.SessionID, life); !ok || by.Expired(time.Now()) {
+	if _, ok := a.session(by.SessionID, life); !ok || !by.Expires.IsZero() && !time.Now().Before(by.Expires) {
 		return ErrEnded
 	}
 	return by.Allowed(*a.user)

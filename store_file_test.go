@@ -1353,7 +1353,7 @@ func (f openedFile) compactSoon() { f.file.live = -compactSlack }
 func (f openedFile) compact() {
 	f.t.Helper()
 	f.compactSoon()
-	err := f.file.ahead.change(Caller{}, func() (change, error) { return change{LastID: f.file.ahead.lastID}, nil })
+	err := f.file.ahead.step(Caller{}, func() (change, error) { return change{LastID: f.file.ahead.lastID}, nil })
 	wantErr(f.t, "a change that changes nothing", err, nil)
 }
 

@@ -38,9 +38,9 @@ func NewMemoryStore(life Lifetimes) *MemoryStore {
 	return m
 }
 
-// change makes every change: it checks the caller and makes what decide returns, in one
+// step makes every change: it checks the caller and makes what decide returns, in one
 // atomic step. See [decisions].
-func (m *MemoryStore) change(by Caller, decide func() (change, error)) (err error) {
+func (m *MemoryStore) step(by Caller, decide func() (change, error)) (err error) {
 	if m.settle != nil {
 		defer func() { err = m.settle(err) }()
 	}
@@ -77,7 +77,7 @@ func (m *MemoryStore) commit(c change) error {
 
 // decide is the function that [decisions] needs.
 func (m *MemoryStore) decide(_ context.Context, by Caller, id int64, d decision) error {
-	return m.change(by, func() (change, error) {
+	return m.step(by, func() (change, error) {
 		a := m.account(id)
 		if a == nil {
 			return change{}, ErrNotFound
@@ -89,7 +89,7 @@ func (m *MemoryStore) decide(_ context.Context, by Caller, id int64, d decision)
 }
 
 func (m *MemoryStore) CreateUser(ctx context.Context, by Caller, u User) (User, error) {
-	err := m.change(by, func() (change, error) {
+	err := m.step(by, func() (change, error) {
 		if m.names[foldName(u.Username)] != 0 {
 			return change{}, ErrUsernameTaken
 		}
@@ -101,7 +101,7 @@ func (m *MemoryStore) CreateUser(ctx context.Context, by Caller, u User) (User, 
 }
 
 func (m *MemoryStore) Import(ctx context.Context, users []User, lastID int64) error {
-	return m.change(Caller{}, func() (change, error) {
+	return m.step(Caller{}, func() (change, error) {
 		if m.lastID != 0 {
 			return change{}, ErrNotEmpty
 		}
@@ -177,8 +177,7 @@ func (m *MemoryStore) Sessions(ctx context.Context, userID int64) ([]Session, er
 }
 
 func (m *MemoryStore) Ready(ctx context.Context) error { return nil }
-
-func (m *MemoryStore) Close() error { return nil }
+func (m *MemoryStore) Close() error                    { return nil }
 
 // account returns an account, or nil.
 func (m *MemoryStore) account(id int64) *account {
@@ -215,12 +214,11 @@ func (m *MemoryStore) check(c change) error {
 
 // single reports whether c is exactly one change.
 func (c change) single() bool {
-	id := c.ID
 	switch c {
 	case change{LastID: c.LastID}:
 		return c.LastID > 0
-	case change{ID: id, User: c.User}, change{ID: id, Deleted: c.Deleted}, change{ID: id, Session: c.Session}, change{ID: id, Ended: c.Ended}, change{ID: id, Kept: c.Kept}:
-		return id > 0 && c != change{ID: id}
+	case change{ID: c.ID, User: c.User}, change{ID: c.ID, Deleted: c.Deleted}, change{ID: c.ID, Session: c.Session}, change{ID: c.ID, Ended: c.Ended}, change{ID: c.ID, Kept: c.Kept}:
+		return c.ID > 0 && c != change{ID: c.ID}
 	}
 	return false
 }
