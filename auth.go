@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,36 +27,7 @@ import (
 // failed would help only a forger.
 var ErrToken = errors.New("invalid token")
 
-const (
-	maxToken = 4096 // bytes; ours are about 350
-
-	minSecret         = 32 // bytes: the size of the hash's output (RFC 7518, section 3.2)
-	minDifferentBytes = 8  // a random key has more
-)
-
-// knownSecrets are published, so anybody can sign with them.
-var knownSecrets = []string{
-	"your-secret-key-keep-it-safe-and-dont-share-it-with-anyone",       // the article this server began with
-	"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", // the FastAPI tutorial
-	"a-string-secret-at-least-256-bits-long",                           // jwt.io
-}
-
-// checkSecret checks a signing key.
-func checkSecret(secret string) error {
-	different := map[byte]bool{}
-	for _, c := range []byte(secret) {
-		different[c] = true
-	}
-	switch {
-	case len(secret) < minSecret:
-		return fmt.Errorf("must be at least %d bytes long", minSecret)
-	case slices.Contains(knownSecrets, secret):
-		return errors.New("is a published example")
-	case len(different) < minDifferentBytes:
-		return fmt.Errorf("must have at least %d different bytes", minDifferentBytes)
-	}
-	return nil
-}
+const maxToken = 4096 // bytes; ours are about 350
 
 // Claims are the contents of a token. A refresh token has only the first three. Of an
 // access token, this server uses UserID and SessionID, and reads name and role from the
@@ -341,15 +311,6 @@ func (h Hasher) Check(password, phc string) (ok, weak bool) {
 	}
 	ok = hmac.Equal(got, want) && parsed && hashable(password)
 	return ok, ok && (iterations < h.Iterations || len(salt) < saltSize || len(want) < keySize)
-}
-
-// hashCost returns the iterations of a hash, or 0 if it matches no password.
-func hashCost(phc string) int64 {
-	iterations, _, _, ok := parsePHC(phc)
-	if !ok {
-		return 0
-	}
-	return int64(iterations)
 }
 
 func derive(password string, salt []byte, iterations, size int) []byte {

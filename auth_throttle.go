@@ -76,7 +76,10 @@ func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr,
 // of the strongest hash, so an imported hash of a higher cost does not reveal an account.
 // Meet returns how many iterations a check of this hash lacks.
 func (p *Passwords) Meet(phc string) (missing int64) {
-	cost := max(hashCost(phc), int64(p.hasher.Iterations))
+	cost := int64(p.hasher.Iterations)
+	if iterations, _, _, ok := parsePHC(phc); ok {
+		cost = max(cost, int64(iterations))
+	}
 	for {
 		if most := p.slowest.Load(); cost <= most || p.slowest.CompareAndSwap(most, cost) {
 			return most - cost
@@ -95,7 +98,14 @@ func (p *Passwords) Crowded() bool { return p.queue.waiting() > 0 }
 
 // Forget forgets the failures of an account from all addresses. It is for a new
 // password: whoever mistyped the old one tries the new one next.
-func (p *Passwords) Forget(username string) { p.throttle.forgetName(nameSum(username)) }
+func (p *Passwords) Forget(username string) {
+	p.throttle.mu.Lock()
+	defer p.throttle.mu.Unlock()
+	name := nameSum(username)
+	same := func(key throttleKey, _ failures) bool { return key.name == name }
+	maps.DeleteFunc(p.throttle.newer, same)
+	maps.DeleteFunc(p.throttle.older, same)
+}
 
 // A throttle slows down guessing. After a number of failures in a row, each further try
 // is delayed twice as long as the one before. It counts failures for one account from
@@ -238,12 +248,4 @@ func (t *throttle) get(key throttleKey) failures {
 		return f
 	}
 	return t.older[key]
-}
-
-func (t *throttle) forgetName(name [16]byte) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	same := func(key throttleKey, _ failures) bool { return key.name == name }
-	maps.DeleteFunc(t.newer, same)
-	maps.DeleteFunc(t.older, same)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -20,24 +19,19 @@ func (s *server) token(c *call) (out reply, err error) {
 	switch c.form["grant_type"] {
 	case "", "password":
 		out, err = s.login(c, ttl)
-		c.login = loginOutcome(err)
+		switch {
+		case err == nil:
+			c.login = "ok"
+		case errors.Is(err, errLogin), errors.Is(err, ErrInactive), errors.Is(err, errInvalidRequest):
+			c.login = "failed"
+		default: // for no fault of its own
+			c.login = "refused"
+		}
 		return out, err
 	case "refresh_token":
 		return s.refresh(c, ttl)
 	}
 	return reply{}, errGrantType
-}
-
-// loginOutcome returns the word for the log. A login that was refused for no fault of its
-// own has not failed.
-func loginOutcome(err error) string {
-	switch {
-	case err == nil:
-		return "ok"
-	case errors.Is(err, errLogin), errors.Is(err, ErrInactive), errors.Is(err, errInvalidRequest):
-		return "failed"
-	}
-	return "refused"
 }
 
 // requestedTTL returns the lifetime of the access token to issue. A client may ask for a
@@ -92,24 +86,6 @@ func (s *server) known(c *call, id int64) (bool, error) {
 	}
 	sessions, err := s.store.Sessions(c.Context(), id)
 	return slices.ContainsFunc(sessions, c.near), err
-}
-
-// meetHashes shows all hashes of the store to Passwords, in the background: on etcd this
-// may take a while.
-func (s *server) meetHashes(ctx context.Context) {
-	for after := int64(0); ctx.Err() == nil; {
-		page, err := s.store.Users(ctx, UserFilter{}, after, 1000)
-		if err == nil && len(page) == 0 {
-			return
-		}
-		for _, u := range page {
-			s.passwords.Meet(u.PasswordHash)
-			after = u.ID
-		}
-		if err != nil {
-			time.Sleep(time.Second)
-		}
-	}
 }
 
 // rehash replaces a hash that is weaker than new ones. If it cannot, the next login will.

@@ -24,11 +24,10 @@ type bodyType struct {
 }
 
 const (
-	maxBody = 64 << 10 // bytes
-	maxForm = 8 << 10  // bytes: room for two tokens
+	maxBody  = 64 << 10 // bytes
+	maxForm  = 8 << 10  // bytes: room for two tokens
+	formType = "application/x-www-form-urlencoded"
 )
-
-const formType = "application/x-www-form-urlencoded"
 
 var (
 	noBody    bodyType

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -69,13 +70,12 @@ const (
 // to everything below; nothing else travels with a request.
 type call struct {
 	*http.Request
+	body
 	w     http.ResponseWriter // for reading the body and for the headers of every response: handlers return a reply
 	route string              // the pattern that matched, "" for none
 	id    string              // X-Request-Id
 	from  netip.Addr          // the client
 	start time.Time
-
-	body
 
 	// The caller, unless the route is for anyone. A registration may have one without by.
 	user    User
@@ -177,9 +177,7 @@ func (c *call) write(r reply) {
 	for name, value := range r.header {
 		h[name] = []string{value}
 	}
-	if c.status = r.status; c.status == 0 {
-		c.status = http.StatusOK
-	}
+	c.status = cmp.Or(r.status, http.StatusOK)
 	c.w.WriteHeader(c.status)
 	n, _ := c.w.Write(r.body) // an error means that the client has gone
 	c.bytes = int64(n)

@@ -193,6 +193,24 @@ func shutDown(server *http.Server, mailer *Mailer) {
 	mailer.Stop(ctx)
 }
 
+// meetHashes shows all hashes of the store to Passwords, in the background: on etcd this
+// may take a while.
+func (s *server) meetHashes(ctx context.Context) {
+	for after := int64(0); ctx.Err() == nil; {
+		page, err := s.store.Users(ctx, UserFilter{}, after, 1000)
+		if err == nil && len(page) == 0 {
+			return
+		}
+		for _, u := range page {
+			s.passwords.Meet(u.PasswordHash)
+			after = u.ID
+		}
+		if err != nil {
+			time.Sleep(time.Second)
+		}
+	}
+}
+
 func newServer(config Config, store Store, tokens *Tokens, log *slog.Logger) *server {
 	s := &server{Config: config, store: store, tokens: tokens, passwords: NewPasswords(config.Iterations), shares: newShares(), log: log}
 	s.metrics = newMetrics(s.routes())

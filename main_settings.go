@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -347,4 +348,33 @@ func (set *settings) addProxy(cidr string) error {
 	}
 	set.TrustedProxies = append(set.TrustedProxies, prefix.Masked())
 	return must(err == nil, "must be a CIDR, such as 10.0.0.0/8 or ::1/128")
+}
+
+const (
+	minSecret         = 32 // bytes: the size of the hash's output (RFC 7518, section 3.2)
+	minDifferentBytes = 8  // a random key has more
+)
+
+// knownSecrets are published, so anybody can sign with them.
+var knownSecrets = []string{
+	"your-secret-key-keep-it-safe-and-dont-share-it-with-anyone",       // the article this server began with
+	"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", // the FastAPI tutorial
+	"a-string-secret-at-least-256-bits-long",                           // jwt.io
+}
+
+// checkSecret checks a signing key.
+func checkSecret(secret string) error {
+	different := map[byte]bool{}
+	for _, c := range []byte(secret) {
+		different[c] = true
+	}
+	switch {
+	case len(secret) < minSecret:
+		return fmt.Errorf("must be at least %d bytes long", minSecret)
+	case slices.Contains(knownSecrets, secret):
+		return errors.New("is a published example")
+	case len(different) < minDifferentBytes:
+		return fmt.Errorf("must have at least %d different bytes", minDifferentBytes)
+	}
+	return nil
 }
