@@ -20,22 +20,20 @@ import (
 func TestAttackMassAssignment(t *testing.T) {
 	for _, field := range []string{`"role":"admin"`, `"Role":"admin"`, `"id":1`, `"disabled":false`, `"password_hash":"x"`, `"epoch":1`,
 		`"created_at":"1999-01-01T00:00:00Z"`, `"is_admin":true`, `"role\u0000":"admin"`, `"\u0072ole":"admin"`} {
-		t.Run("the member "+field+" is refused", func(t *testing.T) {
-			inPeopledWorld(t, func(w *world) {
-				for _, call := range []string{
-					`POST /users/ {"username":"mallory","password":"correct horse",` + field + `}`,
-					`PATCH /users/me/ as john {"full_name":"J",` + field + `}`,
-				} {
-					w.want("the attack", call, "422...")
-				}
-				if got := w.do("GET /users/1 as admin"); got != "200\n"+john {
-					t.Errorf("after the attack, johndoe is %s\n  want %s", got, john)
-				}
-				if got := w.do("POST /token username=mallory&password=correct+horse"); got != wrongLogin {
-					t.Errorf("after the attack, the login of mallory returns %s\n  want no such account", got)
-				}
-			})
-		})
+		t.Run("the member "+field+" is refused", peopled(func(w *world) {
+			for _, call := range []string{
+				`POST /users/ {"username":"mallory","password":"correct horse",` + field + `}`,
+				`PATCH /users/me/ as john {"full_name":"J",` + field + `}`,
+			} {
+				w.want("the attack", call, "422...")
+			}
+			if got := w.do("GET /users/1 as admin"); got != "200\n"+john {
+				w.Errorf("after the attack, johndoe is %s\n  want %s", got, john)
+			}
+			if got := w.do("POST /token username=mallory&password=correct+horse"); got != wrongLogin {
+				w.Errorf("after the attack, the login of mallory returns %s\n  want no such account", got)
+			}
+		}))
 	}
 }
 
@@ -137,20 +135,18 @@ func TestAttackCORSOrigin(t *testing.T) {
 		if slices.Contains(allowed, origin) {
 			want, verdict = origin, "allowed"
 		}
-		t.Run("the origin "+origin+" is "+verdict, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.restart("-cors-origin=http://localhost:*", "-cors-origin=http://127.0.0.1:*", "-cors-origin=https://app.example")
-				for _, call := range []string{"GET /healthz", `OPTIONS /users/me/ with "Access-Control-Request-Method: PATCH"`} {
-					a := w.send(call + fmt.Sprintf(" with %q", "Origin: "+origin))
-					if got := a.header.Get("Access-Control-Allow-Origin"); got != want {
-						t.Errorf("%s\n  got Access-Control-Allow-Origin: %q\n  want %q", a.call, got, want)
-					}
-					if a.header.Get("Access-Control-Allow-Credentials") != "" {
-						t.Errorf("%s\n  got Access-Control-Allow-Credentials, want none: there are no cookies", a.call)
-					}
+		t.Run("the origin "+origin+" is "+verdict, alone(func(w *world) {
+			w.restart("-cors-origin=http://localhost:*", "-cors-origin=http://127.0.0.1:*", "-cors-origin=https://app.example")
+			for _, call := range []string{"GET /healthz", `OPTIONS /users/me/ with "Access-Control-Request-Method: PATCH"`} {
+				a := w.send(call + fmt.Sprintf(" with %q", "Origin: "+origin))
+				if got := a.header.Get("Access-Control-Allow-Origin"); got != want {
+					w.Errorf("%s\n  got Access-Control-Allow-Origin: %q\n  want %q", a.call, got, want)
 				}
-			})
-		})
+				if a.header.Get("Access-Control-Allow-Credentials") != "" {
+					w.Errorf("%s\n  got Access-Control-Allow-Credentials, want none: there are no cookies", a.call)
+				}
+			}
+		}))
 	}
 }
 
@@ -179,30 +175,28 @@ func TestAttackForwardedFor(t *testing.T) {
 		{"a trusted proxy may have an IPv4-mapped IPv6 address", "::ffff:10.0.0.1", "203.0.113.5", "203.0.113.5"},
 		{"an address from a peer that is not a trusted proxy is ignored", "198.51.100.1", "203.0.113.5", "198.51.100.1"},
 	} {
-		t.Run(tt.rule, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				if strings.HasPrefix(tt.rule, "without a trusted proxy") {
-					w.restart("-demo=false")
-				} else {
-					w.restart("-trusted-proxy=10.0.0.0/8")
-				}
-				words := []string{"POST /token from", tt.peer}
-				for line := range strings.SplitSeq(tt.forwarded, "\n") {
-					words = append(words, fmt.Sprintf("with %q", "X-Forwarded-For: "+line))
-				}
-				for _, other := range []string{"X-Real-Ip", "Forwarded", "True-Client-Ip", "Cf-Connecting-Ip"} {
-					words = append(words, fmt.Sprintf("with %q", other+": 1.2.3.4"))
-				}
-				call := strings.Join(words, " ")
-				w.do(call + " username=johndoe&password=secret ; keep access_token as john ; GET /users/me/sessions as john")
-				if !strings.Contains(w.last.body, `"ip":"`+tt.want+`"`) {
-					t.Errorf("%s\n  got  %s\n  want the address %s", call, w.last.body, tt.want)
-				}
-				if log := w.log.String(); !strings.Contains(log, "ip="+tt.want+" ") {
-					t.Errorf("%s\n  got the log %s\n  want the address %s", call, log, tt.want)
-				}
-			})
-		})
+		t.Run(tt.rule, alone(func(w *world) {
+			if strings.HasPrefix(tt.rule, "without a trusted proxy") {
+				w.restart("-demo=false")
+			} else {
+				w.restart("-trusted-proxy=10.0.0.0/8")
+			}
+			words := []string{"POST /token from", tt.peer}
+			for line := range strings.SplitSeq(tt.forwarded, "\n") {
+				words = append(words, fmt.Sprintf("with %q", "X-Forwarded-For: "+line))
+			}
+			for _, other := range []string{"X-Real-Ip", "Forwarded", "True-Client-Ip", "Cf-Connecting-Ip"} {
+				words = append(words, fmt.Sprintf("with %q", other+": 1.2.3.4"))
+			}
+			call := strings.Join(words, " ")
+			w.do(call + " username=johndoe&password=secret ; keep access_token as john ; GET /users/me/sessions as john")
+			if !strings.Contains(w.last.body, `"ip":"`+tt.want+`"`) {
+				w.Errorf("%s\n  got  %s\n  want the address %s", call, w.last.body, tt.want)
+			}
+			if log := w.log.String(); !strings.Contains(log, "ip="+tt.want+" ") {
+				w.Errorf("%s\n  got the log %s\n  want the address %s", call, log, tt.want)
+			}
+		}))
 	}
 
 	inWorld(t, func(w *world) {
@@ -222,18 +216,16 @@ func TestAttackRequestID(t *testing.T) {
 		{"a request ID with markup is replaced", "10.0.0.1", "<b>", false},
 		{"a request ID of 65 bytes is replaced", "10.0.0.1", strings.Repeat("a", 65), false},
 	} {
-		t.Run(tt.rule, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.restart("-trusted-proxy=10.0.0.0/8")
-				a := w.send(fmt.Sprintf("GET /nowhere from %s with %q", tt.from, "X-Request-Id: "+tt.id))
-				if got := a.header.Get("X-Request-Id"); (got == tt.id) != tt.kept {
-					t.Errorf("X-Request-Id: %q from %s\n  got %q\n  want it kept: %v", tt.id, tt.from, got, tt.kept)
-				}
-				if log := w.log.String(); strings.Contains(log, tt.id) != tt.kept {
-					t.Errorf("X-Request-Id: %q from %s\n  got the log %s\n  want it there: %v", tt.id, tt.from, log, tt.kept)
-				}
-			})
-		})
+		t.Run(tt.rule, alone(func(w *world) {
+			w.restart("-trusted-proxy=10.0.0.0/8")
+			a := w.send(fmt.Sprintf("GET /nowhere from %s with %q", tt.from, "X-Request-Id: "+tt.id))
+			if got := a.header.Get("X-Request-Id"); (got == tt.id) != tt.kept {
+				w.Errorf("X-Request-Id: %q from %s\n  got %q\n  want it kept: %v", tt.id, tt.from, got, tt.kept)
+			}
+			if log := w.log.String(); strings.Contains(log, tt.id) != tt.kept {
+				w.Errorf("X-Request-Id: %q from %s\n  got the log %s\n  want it there: %v", tt.id, tt.from, log, tt.kept)
+			}
+		}))
 	}
 }
 

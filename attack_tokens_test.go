@@ -122,42 +122,40 @@ func TestAttackDeadToken(t *testing.T) {
 				if place == "its body" && !strings.Contains(c.call, "{") || place == "its hash" && !c.hashes {
 					continue
 				}
-				t.Run(c.call+" changes nothing if it is held at "+place+" while "+way.what, func(t *testing.T) {
-					inPeopledWorld(t, func(w *world) {
-						w.restart("-registration=closed")
-						boss := w.addUser("boss", "secret", func(u *User) { u.Role = RoleAdmin })
-						w.login("boss", "boss", "secret")
-						w.login("other", "johndoe", "secret")
-						id := int64(1)
-						if c.as == "boss" {
-							id = boss.ID
+				t.Run(c.call+" changes nothing if it is held at "+place+" while "+way.what, peopled(func(w *world) {
+					w.restart("-registration=closed")
+					boss := w.addUser("boss", "secret", func(u *User) { u.Role = RoleAdmin })
+					w.login("boss", "boss", "secret")
+					w.login("other", "johndoe", "secret")
+					id := int64(1)
+					if c.as == "boss" {
+						id = boss.ID
+					}
+					names := strings.NewReplacer("AS", c.as, "ID", fmt.Sprint(id))
+					if way.first != "" {
+						w.do(names.Replace(way.first))
+					}
+					release := w.hold(c.call, place)
+					steps := names.Replace(way.do)
+					if place == "its hash" && strings.Contains(steps, "password") { // which waits for a hash itself
+						testedStore{w.memory, w}.update(id, func(u *User) { u.SetPassword(Hasher{1}.Hash("battery staple")) })
+						steps = ""
+					}
+					for step := range strings.SplitSeq(steps, " ; ") {
+						if step == "" {
+							continue
 						}
-						names := strings.NewReplacer("AS", c.as, "ID", fmt.Sprint(id))
-						if way.first != "" {
-							w.do(names.Replace(way.first))
+						if got := w.do(step); w.last.status >= 300 && !strings.Contains(step, "refresh_token=") {
+							w.Fatalf("%s\n  got %s", step, got)
 						}
-						release := w.hold(c.call, place)
-						steps := names.Replace(way.do)
-						if place == "its hash" && strings.Contains(steps, "password") { // which waits for a hash itself
-							testedStore{w.memory, t}.update(id, func(u *User) { u.SetPassword(Hasher{1}.Hash("battery staple")) })
-							steps = ""
-						}
-						for step := range strings.SplitSeq(steps, " ; ") {
-							if step == "" {
-								continue
-							}
-							if got := w.do(step); w.last.status >= 300 && !strings.Contains(step, "refresh_token=") {
-								t.Fatalf("%s\n  got %s", step, got)
-							}
-						}
-						before := w.contents()
-						got := release()
-						if got.status != want {
-							t.Errorf("got %s\n  want %d", w.show(got), want)
-						}
-						wantEqual(t, "a dead token has changed the store", w.contents(), before)
-					})
-				})
+					}
+					before := w.contents()
+					got := release()
+					if got.status != want {
+						w.Errorf("got %s\n  want %d", w.show(got), want)
+					}
+					wantEqual(w, "a dead token has changed the store", w.contents(), before)
+				}))
 			}
 		}
 	}

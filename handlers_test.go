@@ -890,23 +890,21 @@ func TestWhoMayCallWhat(t *testing.T) {
 		if e.pattern == "GET /forward-auth" {
 			refused["dora"] = 403 // for proxies
 		}
-		t.Run(e.pattern+" is for "+callers, func(t *testing.T) {
-			inPeopledWorld(t, func(w *world) {
-				for caller, status := range refused {
-					if status == 200 {
-						continue
-					}
-					call := strings.Replace(strings.Replace(e.call, " as john", " as "+caller, 1), " as admin", " as "+caller, 1)
-					call = strings.Replace(call, " as nobody", "", 1)
-					if got := w.send(call); got.status != status {
-						t.Errorf("%s\n  got %s\n  want %d: it is for %s", call, w.show(got), status, callers)
-					}
+		t.Run(e.pattern+" is for "+callers, peopled(func(w *world) {
+			for caller, status := range refused {
+				if status == 200 {
+					continue
 				}
-				if got := w.send(e.call); got.status != e.status {
-					t.Errorf("%s\n  got %s\n  want %d", e.call, w.show(got), e.status)
+				call := strings.Replace(strings.Replace(e.call, " as john", " as "+caller, 1), " as admin", " as "+caller, 1)
+				call = strings.Replace(call, " as nobody", "", 1)
+				if got := w.send(call); got.status != status {
+					w.Errorf("%s\n  got %s\n  want %d: it is for %s", call, w.show(got), status, callers)
 				}
-			})
-		})
+			}
+			if got := w.send(e.call); got.status != e.status {
+				w.Errorf("%s\n  got %s\n  want %d", e.call, w.show(got), e.status)
+			}
+		}))
 	}
 	for _, r := range new(server).routes() {
 		there = append(there, r.pattern)
@@ -969,36 +967,32 @@ func TestHeaders(t *testing.T) {
 		{"OPTIONS without a method to ask for is no preflight", "", "OPTIONS /users/me/" + local, 204, cors("http://localhost:3000")},
 		{"GET that asks for a method is no preflight", "", "GET /healthz" + local + method, 200, cors("http://localhost:3000")},
 	} {
-		t.Run(tt.rule, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				if tt.restart != "" {
-					w.restart(tt.restart)
-				}
-				a := w.send(tt.call)
-				got := wanted{}
-				for _, name := range headers {
-					if values := a.header.Values(name); len(values) > 0 {
-						got[name] = strings.Join(values, " | ")
-					}
-				}
-				if diff := cmp.Diff(tt.want, got); diff != "" || a.status != tt.status {
-					t.Errorf("%s\n  got %d, want %d, and headers (-want +got):\n%s", tt.call, a.status, tt.status, diff)
-				}
-			})
-		})
-	}
-
-	t.Run("a server with TLS sends Strict-Transport-Security, but not for this machine", func(t *testing.T) {
-		inWorld(t, func(w *world) {
-			w.start(Config{TLS: true}, w.server.tokens)
-			for host, want := range map[string]string{"auth.example.com": "max-age=31536000", "localhost:8000": "", "api.LOCALHOST": "", "127.0.0.1": "", "[::1]:8443": ""} {
-				call := fmt.Sprintf("GET /nowhere with %q", "Host: "+host)
-				if got := w.send(call).header.Get("Strict-Transport-Security"); got != want {
-					t.Errorf("%s\n  got Strict-Transport-Security: %q\n  want %q", call, got, want)
+		t.Run(tt.rule, alone(func(w *world) {
+			if tt.restart != "" {
+				w.restart(tt.restart)
+			}
+			a := w.send(tt.call)
+			got := wanted{}
+			for _, name := range headers {
+				if values := a.header.Values(name); len(values) > 0 {
+					got[name] = strings.Join(values, " | ")
 				}
 			}
-		})
-	})
+			if diff := cmp.Diff(tt.want, got); diff != "" || a.status != tt.status {
+				w.Errorf("%s\n  got %d, want %d, and headers (-want +got):\n%s", tt.call, a.status, tt.status, diff)
+			}
+		}))
+	}
+
+	t.Run("a server with TLS sends Strict-Transport-Security, but not for this machine", alone(func(w *world) {
+		w.start(Config{TLS: true}, w.server.tokens)
+		for host, want := range map[string]string{"auth.example.com": "max-age=31536000", "localhost:8000": "", "api.LOCALHOST": "", "127.0.0.1": "", "[::1]:8443": ""} {
+			call := fmt.Sprintf("GET /nowhere with %q", "Host: "+host)
+			if got := w.send(call).header.Get("Strict-Transport-Security"); got != want {
+				w.Errorf("%s\n  got Strict-Transport-Security: %q\n  want %q", call, got, want)
+			}
+		}
+	}))
 }
 
 // TestWeakHashIsReplaced: a login replaces a hash of a lower cost than the current one.
@@ -1142,24 +1136,22 @@ func TestCounters(t *testing.T) {
 		{"a request to end an unknown session is not counted", "DELETE /users/me/sessions/x as john", counts{}},
 		{"a password change ends sessions and starts one", newPassword, counts{"sessions_ended": 1, "sessions_started": 1}},
 	} {
-		t.Run(tt.rule, func(t *testing.T) {
-			inPeopledWorld(t, func(w *world) {
-				got, short := counts{}, strings.NewReplacer("stdauth_", "", "_total", "")
-				count := func(sign int64) {
-					w.server.metrics.samples.Do(func(sample expvar.KeyValue) {
-						family, _, _ := strings.Cut(sample.Key, "{")
-						if n, ok := sample.Value.(*expvar.Int); ok && family != "stdauth_requests_total" && family != "stdauth_errors_total" {
-							got[short.Replace(sample.Key)] += sign * n.Value()
-						}
-					})
-				}
-				count(-1)
-				w.do(tt.do)
-				count(1)
-				maps.DeleteFunc(got, func(_ string, n int64) bool { return n == 0 })
-				wantEqual(t, tt.do+" counts", got, tt.want)
-			})
-		})
+		t.Run(tt.rule, peopled(func(w *world) {
+			got, short := counts{}, strings.NewReplacer("stdauth_", "", "_total", "")
+			count := func(sign int64) {
+				w.server.metrics.samples.Do(func(sample expvar.KeyValue) {
+					family, _, _ := strings.Cut(sample.Key, "{")
+					if n, ok := sample.Value.(*expvar.Int); ok && family != "stdauth_requests_total" && family != "stdauth_errors_total" {
+						got[short.Replace(sample.Key)] += sign * n.Value()
+					}
+				})
+			}
+			count(-1)
+			w.do(tt.do)
+			count(1)
+			maps.DeleteFunc(got, func(_ string, n int64) bool { return n == 0 })
+			wantEqual(w, tt.do+" counts", got, tt.want)
+		}))
 	}
 }
 
@@ -1186,21 +1178,19 @@ func TestUnforeseen(t *testing.T) {
 		{"a panic is logged and gets a 500", nil, refusal(500, "internal_error", "Internal error")},
 		{"an unavailable store is logged and gets a 503", unavailable(errors.New("on the moon")), noStore},
 	} {
-		t.Run(tt.rule, func(t *testing.T) {
-			inPeopledWorld(t, func(w *world) {
-				w.store.stage(func(string) error {
-					if tt.err == nil {
-						panic("the moon has come down")
-					}
-					return tt.err
-				})
-				w.want("GET /users/me/", "GET /users/me/ as john", tt.want)
-				w.wantLog("level=ERROR", 1)
-				if log := w.log.String(); !strings.Contains(log, "moon") {
-					t.Errorf("the log does not have the error: %s", log)
+		t.Run(tt.rule, peopled(func(w *world) {
+			w.store.stage(func(string) error {
+				if tt.err == nil {
+					panic("the moon has come down")
 				}
+				return tt.err
 			})
-		})
+			w.want("GET /users/me/", "GET /users/me/ as john", tt.want)
+			w.wantLog("level=ERROR", 1)
+			if log := w.log.String(); !strings.Contains(log, "moon") {
+				w.Errorf("the log does not have the error: %s", log)
+			}
+		}))
 	}
 }
 
@@ -1283,11 +1273,9 @@ func checkRules(t *testing.T, rules []apiRule) {
 	t.Helper()
 	checkPageRules(t, rules)
 	for _, tt := range rules {
-		t.Run(tt.rule, func(t *testing.T) {
-			inPeopledWorld(t, func(w *world) {
-				w.want(tt.rule, tt.do, tt.want)
-			})
-		})
+		t.Run(tt.rule, peopled(func(w *world) {
+			w.want(tt.rule, tt.do, tt.want)
+		}))
 	}
 }
 

@@ -259,40 +259,38 @@ func TestOpenAPIHasExamples(t *testing.T) {
 func TestOpenAPIFieldsOfResponses(t *testing.T) {
 	doc, operations := describedOperations(t)
 	for name, op := range operations {
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.login("admin", "admin", "secret")
-				w.login("john", "johndoe", "secret")
-				w.do("POST /users/1/reset-link as admin ; keep link as reset ; POST /request-verify-token as john ; mail verify as verify")
-				token := map[string]string{"POST /reset-password": "$reset", "POST /verify": "$verify"}[name]
-				call := strings.Replace(callFromExample(doc, name, op), "cHJvb2Y.1.1767323045.c2lnbmF0dXJl", token, 1)
-				w.server.PublicURL = "https://id.example.com"
-				w.do(call)
-				r, described := op.Responses[strconv.Itoa(w.last.status)]
-				if !described || w.last.status >= 400 {
-					t.Fatalf("%s\n  got %s\n  want a success that openapi.json describes", call, w.show(w.last))
+		t.Run(name, alone(func(w *world) {
+			w.login("admin", "admin", "secret")
+			w.login("john", "johndoe", "secret")
+			w.do("POST /users/1/reset-link as admin ; keep link as reset ; POST /request-verify-token as john ; mail verify as verify")
+			token := map[string]string{"POST /reset-password": "$reset", "POST /verify": "$verify"}[name]
+			call := strings.Replace(callFromExample(doc, name, op), "cHJvb2Y.1.1767323045.c2lnbmF0dXJl", token, 1)
+			w.server.PublicURL = "https://id.example.com"
+			w.do(call)
+			r, described := op.Responses[strconv.Itoa(w.last.status)]
+			if !described || w.last.status >= 400 {
+				w.Fatalf("%s\n  got %s\n  want a success that openapi.json describes", call, w.show(w.last))
+			}
+			media, isJSON := r.Content["application/json"]
+			if !isJSON || media.Schema == nil || strings.HasSuffix(call, ".json") && !strings.HasSuffix(call, "settings.json") {
+				return
+			}
+			want := doc.schema(media.Schema)
+			body := []byte(w.last.body)
+			if want.Items != nil {
+				want = doc.schema(want.Items)
+				var list []json.RawMessage
+				if err := json.Unmarshal(body, &list); err != nil || len(list) == 0 {
+					w.Fatalf("%s = %s, want a list (%v)", call, body, err)
 				}
-				media, isJSON := r.Content["application/json"]
-				if !isJSON || media.Schema == nil || strings.HasSuffix(call, ".json") && !strings.HasSuffix(call, "settings.json") {
-					return
-				}
-				want := doc.schema(media.Schema)
-				body := []byte(w.last.body)
-				if want.Items != nil {
-					want = doc.schema(want.Items)
-					var list []json.RawMessage
-					if err := json.Unmarshal(body, &list); err != nil || len(list) == 0 {
-						t.Fatalf("%s = %s, want a list (%v)", call, body, err)
-					}
-					body = list[0]
-				}
-				var object map[string]json.RawMessage
-				if err := json.Unmarshal(body, &object); err != nil {
-					t.Fatalf("%s = %s: %v", call, body, err)
-				}
-				wantEqual(t, "the fields of the answer to "+call+", and openapi.json's", slices.Sorted(maps.Keys(want.Properties)), slices.Sorted(maps.Keys(object)))
-			})
-		})
+				body = list[0]
+			}
+			var object map[string]json.RawMessage
+			if err := json.Unmarshal(body, &object); err != nil {
+				w.Fatalf("%s = %s: %v", call, body, err)
+			}
+			wantEqual(w, "the fields of the answer to "+call+", and openapi.json's", slices.Sorted(maps.Keys(want.Properties)), slices.Sorted(maps.Keys(object)))
+		}))
 	}
 }
 
@@ -311,45 +309,43 @@ func TestOpenAPIFieldsOfRequests(t *testing.T) {
 		if !ok {
 			continue
 		}
-		t.Run(name, func(t *testing.T) {
-			inWorld(t, func(w *world) {
-				w.login("admin", "admin", "secret")
-				schema := doc.schema(media.Schema)
-				if string(schema.AdditionalProperties) != "false" {
-					t.Errorf("openapi.json lets %s have unknown fields", name)
+		t.Run(name, alone(func(w *world) {
+			w.login("admin", "admin", "secret")
+			schema := doc.schema(media.Schema)
+			if string(schema.AdditionalProperties) != "false" {
+				w.Errorf("openapi.json lets %s have unknown fields", name)
+			}
+			path := strings.ReplaceAll(name, "{id}", "1")
+			var answer struct{ Errors []fieldError }
+			refusals := func(body string) map[string]string {
+				a := w.send(path + " as admin " + body)
+				if err := json.Unmarshal([]byte(a.body), &answer); err != nil || a.status != http.StatusUnprocessableEntity {
+					w.Fatalf("%s = %s, want 422 (%v)", a.call, w.show(a), err)
 				}
-				path := strings.ReplaceAll(name, "{id}", "1")
-				var answer struct{ Errors []fieldError }
-				refusals := func(body string) map[string]string {
-					a := w.send(path + " as admin " + body)
-					if err := json.Unmarshal([]byte(a.body), &answer); err != nil || a.status != http.StatusUnprocessableEntity {
-						t.Fatalf("%s = %s, want 422 (%v)", a.call, w.show(a), err)
-					}
-					found := map[string]string{}
-					for _, e := range answer.Errors {
-						found[e.Field] = e.Message
-					}
-					return found
+				found := map[string]string{}
+				for _, e := range answer.Errors {
+					found[e.Field] = e.Message
 				}
-				var known []string
-				for field := range names {
-					value := fmt.Sprintf(`{%q:[]}`, field) // of no field's type
-					if refusals(value)[field] != "is not a field of this request" {
-						known = append(known, field)
-					}
+				return found
+			}
+			var known []string
+			for field := range names {
+				value := fmt.Sprintf(`{%q:[]}`, field) // of no field's type
+				if refusals(value)[field] != "is not a field of this request" {
+					known = append(known, field)
 				}
-				slices.Sort(known)
-				wantEqual(t, "the fields that "+name+" takes, and openapi.json's", slices.Sorted(maps.Keys(schema.Properties)), known)
-				var required []string
-				for field, message := range refusals(`{"is_admin":true}`) {
-					if message == "is required" {
-						required = append(required, field)
-					}
+			}
+			slices.Sort(known)
+			wantEqual(w, "the fields that "+name+" takes, and openapi.json's", slices.Sorted(maps.Keys(schema.Properties)), known)
+			var required []string
+			for field, message := range refusals(`{"is_admin":true}`) {
+				if message == "is required" {
+					required = append(required, field)
 				}
-				slices.Sort(required)
-				wantEqual(t, "the fields that "+name+" needs, and openapi.json's", slices.Sorted(slices.Values(schema.Required)), required)
-			})
-		})
+			}
+			slices.Sort(required)
+			wantEqual(w, "the fields that "+name+" needs, and openapi.json's", slices.Sorted(slices.Values(schema.Required)), required)
+		}))
 	}
 }
 

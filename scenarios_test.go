@@ -127,6 +127,7 @@ func TestScenarioKeywords(t *testing.T) {
 // with its clients and its own clock. A test says what it needs of one in a few words:
 //
 //	inWorld, inPeopledWorld   a test in a world of its own
+//	alone, peopled            likewise, for t.Run
 //	w.do                      commands of the language; returns the last response as text
 //	w.want                    likewise, and compares the response
 //	w.send                    one request; returns the response in its parts
@@ -148,6 +149,15 @@ func inWorld(t *testing.T, test func(w *world)) {
 		w.searchForSecrets()
 		w.server.mailer.Stop(t.Context())
 	})
+}
+
+// alone and peopled make a subtest of a test in a world of its own.
+func alone(test func(w *world)) func(t *testing.T) {
+	return func(t *testing.T) { inWorld(t, test) }
+}
+
+func peopled(test func(w *world)) func(t *testing.T) {
+	return func(t *testing.T) { inPeopledWorld(t, test) }
 }
 
 // inPeopledWorld runs a test in a world with the accounts from the top of handlers_test.go.
