@@ -10,9 +10,7 @@ import (
 
 func TestUsernameRules(t *testing.T) {
 	const rule = "must be 1 to 64 of ASCII letters, digits and @ . + - _"
-	for _, test := range []struct {
-		name, username, want string
-	}{
+	checkValues(t, checkUsername, []valueRule{
 		{"the username of the article is accepted", "johndoe", ""},
 		{"capital letters are accepted", "JohnDoe", ""},
 		{"the first and last letters and digits are accepted", "azAZ09", ""},
@@ -36,11 +34,7 @@ func TestUsernameRules(t *testing.T) {
 		{"an opening brace, the character after z, is refused", "z{", rule},
 		{"a slash, the character before 0, is refused", "0/", rule},
 		{"a colon, the character after 9, is refused", "9:", rule},
-	} {
-		if got := said(checkUsername(test.username)); got != test.want {
-			t.Errorf("%s: checkUsername(%q) = %q, want %q", test.name, test.username, got, test.want)
-		}
-	}
+	})
 }
 
 func TestNamesAreFoldedInASCIIOnly(t *testing.T) {
@@ -62,9 +56,7 @@ func TestPasswordRules(t *testing.T) {
 		name   = "must not contain the username"
 		common = "is one of the most common passwords"
 	)
-	for _, test := range []struct {
-		name, password, want string
-	}{
+	checkValues(t, func(password string) error { return checkPassword(password, "john.doe") }, []valueRule{
 		{"the password of the article is accepted", "newpassword", ""},
 		{"a password of 8 characters is accepted", "8 signs.", ""},
 		{"a password of 8 characters of two bytes is accepted", "öäüßÖÄÜé", ""},
@@ -86,11 +78,7 @@ func TestPasswordRules(t *testing.T) {
 		{"a common password in another case is refused", "PassWord1", common},
 		{"a row of digits is refused", "12345678", common},
 		{"a less common password on the list is refused", "iloveyou1", common},
-	} {
-		if got := said(checkPassword(test.password, "john.doe")); got != test.want {
-			t.Errorf("%s: checkPassword(%q) = %q, want %q", test.name, test.password, got, test.want)
-		}
-	}
+	})
 	// A username of 3 characters occurs in many good passwords.
 	for username, want := range map[string]string{"hors": name, "hor": ""} {
 		if got := said(checkPassword("correct horse", username)); got != want {
@@ -115,9 +103,7 @@ func TestCommonPasswordsAreRefusedByTheListAlone(t *testing.T) {
 func TestEmailRules(t *testing.T) {
 	const rule = "must be one email address of at most 254 bytes"
 	local := strings.Repeat("a", 50) + "@"
-	for _, test := range []struct {
-		name, email, want string
-	}{
+	checkValues(t, checkEmail, []valueRule{
 		{"an email address is accepted", "johndoe@example.com", ""},
 		{"a tag and dots are accepted", "john.doe+tag@mail.example.com", ""},
 		{"an address of localhost is accepted", "john@localhost", ""},
@@ -139,11 +125,7 @@ func TestEmailRules(t *testing.T) {
 		{"a control character beyond ASCII is refused", "jo\u009bhn@example.com", rule},
 		{"a line separator is refused", "jo\u2028hn@example.com", rule},
 		{"a direction override is refused", "jo\u202ehn@example.com", rule},
-	} {
-		if got := said(checkEmail(test.email)); got != test.want {
-			t.Errorf("%s: checkEmail(%q) = %q, want %q", test.name, test.email, got, test.want)
-		}
-	}
+	})
 }
 
 func TestFullNameRules(t *testing.T) {
@@ -152,9 +134,7 @@ func TestFullNameRules(t *testing.T) {
 		spaces = "must not be only spaces"
 		text   = "must be text without control characters"
 	)
-	for _, test := range []struct {
-		name, fullName, want string
-	}{
+	checkValues(t, checkFullName, []valueRule{
 		{"a full name is accepted", "John Doe", ""},
 		{"a full name of any script is accepted", "Πάτροκλος 山田 O’Neil-Śmigły", ""},
 		{"a full name written from right to left is accepted", "\u05d3\u05d5\u05d3", ""},
@@ -177,11 +157,7 @@ func TestFullNameRules(t *testing.T) {
 		{"the first direction isolate is refused", "John\u2066Doe", text},
 		{"the last direction isolate is refused", "John\u2069Doe", text},
 		{"invalid UTF-8 is refused", "John\xffDoe", text},
-	} {
-		if got := said(checkFullName(test.fullName)); got != test.want {
-			t.Errorf("%s: checkFullName(%q) = %q, want %q", test.name, test.fullName, got, test.want)
-		}
-	}
+	})
 }
 
 func TestRoleRules(t *testing.T) {
@@ -189,6 +165,18 @@ func TestRoleRules(t *testing.T) {
 	for role, want := range map[Role]string{"user": "", "admin": "", "": rule, "Admin": rule, "root": rule, "admin ": rule} {
 		if got := said(checkRole(role)); got != want {
 			t.Errorf("checkRole(%q) = %q, want %q", role, got, want)
+		}
+	}
+}
+
+// A valueRule is a value and what is wrong with it, or "".
+type valueRule struct{ name, value, want string }
+
+func checkValues(t *testing.T, check func(string) error, rules []valueRule) {
+	t.Helper()
+	for _, test := range rules {
+		if got := said(check(test.value)); got != test.want {
+			t.Errorf("%s: %q gets %q, want %q", test.name, test.value, got, test.want)
 		}
 	}
 }
