@@ -14,7 +14,7 @@ export async function start() {
   try {
     const {tags, servers} = await load();
     list.replaceChildren(...tags.map(group));
-    $("side").replaceChildren(...tags.map(({name}) => el("div", {}, el("h2", {}, name), ...describe().filter(({operation}) => operation.tags.includes(name)).map(({method, operation}) =>
+    $("side").replaceChildren(...tags.map(({name}) => el("div", {}, el("b", {}, name), ...describe().filter(({operation}) => operation.tags.includes(name)).map(({method, operation}) =>
       el("a", {href: `#op-${operation.operationId}`}, el("span", {class: `method ${method.toLowerCase()}`}, method), ` ${operation.summary}`)))));
     $("server").replaceChildren(". The server is ", el("code", {}, new URL(servers[0].url, location).origin), ". Requests carry your access token if you are signed in");
     built = true;
