@@ -127,7 +127,7 @@ func TestCodeOfRefusals(t *testing.T) {
 		{"400, a replay", "[data-step=replay] .exchange:nth-of-type(2)", "Session.Rotate", "return ErrReplayed", "server.replyToken"},
 		{"422, a rule", send("createUser", map[string]string{"createUser-body": `{"username":"alice","password":"12345678"}`}), "checkPassword", `return errors.New("is one of the most common passwords")`, "Hasher.Hash"},
 		{"400, not JSON", send("updateMe", map[string]string{"updateMe-body": `{`}), "parseObject", `return nil, detailed(errNotJSON, fmt.Sprintf("The body is not JSON: %v (byte %d)", syntax, syntax.Offset))`, "server.patchMe"},
-		{"401, a wrong password", send("createToken", map[string]string{"createToken-body": "username=johndoe&password=wrong"}), "Passwords.Check", "return false, ErrPassword", "server.startSession"},
+		{"401, a wrong password", send("createToken", map[string]string{"createToken-body": "username=johndoe&password=wrong"}), "Passwords.Check", "err = ErrPassword", "server.startSession"},
 		{"404, no such session", send("endMySession", map[string]string{"endMySession-sid": "x"}), "decisions.EndSession", "return change{}, ErrNotFound", "MemoryStore.commit"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

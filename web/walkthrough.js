@@ -149,7 +149,7 @@ function showProgress() {
 const lessons = [
   ["me", "Whoever sends a token is let in as its account, so a token is kept like a password.", "not_authenticated"],
   ["allowed", "What an account may do is read from the store for each request, never believed from the token.", "admin 403"],
-  ["forge", "Anybody can read a token and change it. Only the key makes a signature that is accepted.", "attack token confusion"],
+  ["forge", "Anybody can read a token and change it. Only the key makes a signature that is accepted.", "an invalid token is refused"],
   ["replay", "A refresh token works once. When it comes again later, somebody has a copy, and the session ends.", "replay"],
   ["logout", "A token ends with its session, at once, however long it would have been valid.", "revoke"],
 ];
