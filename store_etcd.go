@@ -368,8 +368,8 @@ func (e *EtcdStore) account(ctx context.Context, id int64, sessions ...etcdOp) (
 // Import marks the store while it runs, so that nobody registers meanwhile, and a store
 // whose import was interrupted is not used.
 func (e *EtcdStore) Import(ctx context.Context, users []User, lastID int64) error {
-	// A memory store checks the accounts.
-	if err := NewMemoryStore(e.life).Import(ctx, users, lastID); err != nil {
+	checked := NewMemoryStore(e.life)
+	if err := checked.Import(ctx, users, lastID); err != nil {
 		return err
 	}
 	counter := e.prefix + "last_id"
@@ -391,14 +391,13 @@ func (e *EtcdStore) Import(ctx context.Context, users []User, lastID int64) erro
 	for batch := range slices.Chunk(users, maxEtcdOps/3) { // an account has three keys at most
 		var ops []etcdOp
 		for _, u := range batch {
-			lastID = max(lastID, u.ID)
 			ops = append(append(ops, e.putUser(u)...), putKey(e.nameKey(u.Username), u.ID))
 		}
 		if err := step(etcdImporting, taken, ops...); err != nil {
 			return err
 		}
 	}
-	return step(etcdImporting, taken, putKey(counter, lastID))
+	return step(etcdImporting, taken, putKey(counter, checked.lastID))
 }
 
 // Ready asks the cluster at most once a second, because anybody may call it and each

@@ -12,7 +12,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -278,11 +277,14 @@ func (g *gateway) view(t etcdTxn, r etcdResponse) (etcdView, error) {
 	if r.Header.Revision == 0 || !r.Succeeded && len(t.Compare) == 0 || len(r.Responses) != len(asked) {
 		return etcdView{}, errNotEtcd
 	}
-	view := etcdView{r.Succeeded, r.Header.Revision, map[*etcdRange][]etcdKV{}}
+	view := etcdView{r.Succeeded, r.Header.Revision, map[*etcdRange][]etcdKV{}, map[string]etcdKV{}}
 	for i, op := range asked {
 		view.found[op.Range] = r.Responses[i].Range.Kvs
-		if slices.ContainsFunc(view.found[op.Range], func(kv etcdKV) bool { return !op.Range.has(kv.Key) }) {
-			return etcdView{}, errNotEtcd
+		for _, kv := range view.found[op.Range] {
+			if !op.Range.has(kv.Key) {
+				return etcdView{}, errNotEtcd
+			}
+			view.at[string(kv.Key)] = kv
 		}
 	}
 	g.cluster.CompareAndSwap(nil, &r.Header.Cluster)

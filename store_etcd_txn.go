@@ -73,6 +73,7 @@ type etcdView struct {
 	succeeded bool
 	revision  int64                   // of the cluster; each change increments it
 	found     map[*etcdRange][]etcdKV // by each read, in the order of the keys
+	at        map[string]etcdKV       // by each key that was found
 }
 
 func getKey(key string) etcdOp { return etcdOp{Range: &etcdRange{Key: []byte(key)}} }
@@ -100,19 +101,7 @@ func prefixEnd(prefix string) string { return strings.TrimSuffix(prefix, "/") + 
 
 func (v etcdView) all(read etcdOp) []etcdKV { return v.found[read.Range] }
 
-// at returns what was found at a key, or the zero value.
-func (v etcdView) at(key string) etcdKV {
-	for _, found := range v.found {
-		for _, kv := range found {
-			if string(kv.Key) == key {
-				return kv
-			}
-		}
-	}
-	return etcdKV{}
-}
-
-func (v etcdView) value(key string) string { return string(v.at(key).Value) }
+func (v etcdView) value(key string) string { return string(v.at[key].Value) }
 
 // account returns the account, or nil, from the reads of its user and of some of its
 // sessions. They are in the order of their logins.
@@ -133,7 +122,7 @@ func (v etcdView) account(user etcdOp, sessions ...etcdOp) (*account, error) {
 
 // unchanged returns the comparison that a key is still as it was read, or still absent.
 func (v etcdView) unchanged(key string) etcdCompare {
-	return etcdCompare{Key: []byte(key), Target: "MOD", Result: "EQUAL", ModRevision: v.at(key).ModRevision}
+	return etcdCompare{Key: []byte(key), Target: "MOD", Result: "EQUAL", ModRevision: v.at[key].ModRevision}
 }
 
 // values decodes the values of keys.
