@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -49,18 +50,15 @@ func (s *server) forwardAuth(c *call) (reply, error) {
 			}
 		}
 	}
-	out := reply{status: http.StatusNoContent, header: make(map[string]string, 4)}
-	for _, h := range [...]struct{ name, value string }{
-		{"Remote-User", c.user.Username}, {"Remote-Groups", string(c.user.Role)},
-		{"Remote-Email", c.user.Email}, {"Remote-Name", c.user.FullName},
-	} {
-		// A header has no control characters, and no space at its ends (RFC 9110, section
-		// 5.5). An account from a store may have any.
-		if h.value != "" && printable(h.value) && strings.Trim(h.value, " ") == h.value {
-			out.header[h.name] = h.value
-		}
+	who := map[string]string{
+		"Remote-User": c.user.Username, "Remote-Groups": string(c.user.Role), "Remote-Email": c.user.Email, "Remote-Name": c.user.FullName,
 	}
-	return out, nil
+	// A header has no control characters, and no space at its ends (RFC 9110, section 5.5).
+	// An account from a store may have any.
+	maps.DeleteFunc(who, func(_, value string) bool {
+		return value == "" || !printable(value) || strings.Trim(value, " ") != value
+	})
+	return reply{status: http.StatusNoContent, header: who}, nil
 }
 
 // introspect tells an admin about tokens of either kind (RFC 7662, section 2.2). To a

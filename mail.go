@@ -217,12 +217,13 @@ func (m *Mailer) send(l *letter) (outcome string, err error) {
 
 // report says what became of a letter: whose it was, but not its address or its link.
 func (m *Mailer) report(l *letter, outcome string, err error) {
-	level, attrs := slog.LevelInfo, []any{"mail", outcome, "text", l.kind, "user", l.user}
-	if err != nil {
-		level, attrs = slog.LevelWarn, append(attrs, "error", mailReason(err))
-	}
-	m.log.Log(context.Background(), level, "mail", attrs...)
 	m.count(mailSample(outcome))
+	log := m.log.With("mail", outcome, "text", l.kind, "user", l.user)
+	if err != nil {
+		log.Warn("mail", "error", mailReason(err))
+	} else {
+		log.Info("mail")
+	}
 }
 
 func mailSample(outcome string) string { return `stdauth_mails_total{outcome="` + outcome + `"}` }

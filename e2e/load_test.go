@@ -206,7 +206,7 @@ func victimLogin(b *testing.B, addresses int, known bool) {
 			}
 		})
 	}
-	time.Sleep(12 * time.Second) // until the length of the queue is stable: nobody waits for longer than 10 s
+	time.Sleep(12 * time.Second) // until the queue is full
 	tries, made, slowest := 0, 0, time.Duration(0)
 	for b.Loop() {
 		for range 30 {
