@@ -173,7 +173,7 @@ func (f *FileStore) mend(found *loaded) error {
 	missing := ""
 	if found.whole == 0 {
 		missing, found.lines = fileHeader, 1
-	} else if found.open {
+	} else if found.unended {
 		missing = "\n"
 	}
 	if n, err := io.WriteString(io.NewOffsetWriter(f.file, found.whole), missing); err != nil {

@@ -163,7 +163,7 @@ func (c *compaction) copyLines(end int64) error {
 	return nil
 }
 
-// flush writes and syncs a piece.
+// flush writes and syncs the piece, and empties it.
 func (c *compaction) flush() error {
 	select {
 	case <-c.stop:
