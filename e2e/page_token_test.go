@@ -46,7 +46,7 @@ func TestExampleToken(t *testing.T) {
 	b := openTab(t, 1280, 900, "light")
 	b.open(s)
 	b.until(`document.getElementById("raw").textContent`)
-	if source := b.text("token-source"); source != "Example, not issued here" {
+	if source := b.text("token-source"); source != "Only an example" {
 		t.Errorf("at first sight the panel shows: %s", source)
 	}
 	if f := b.failing(); len(f) != 0 {

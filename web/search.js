@@ -37,7 +37,7 @@ function results(items, query) {
 
 function show(groups, query) {
   $("found").replaceChildren(...groups.map(([kind, found]) => el("section", {}, el("h3", {}, `${kind}: ${found.length}`), ...found.slice(0, 6).map(({item: {title, said, go}}) =>
-    el("button", {type: "button", class: "found", click: () => { $("search").close(); go(); }}, el("b", {}, title), " ", el("span", {class: "because"}, said))))),
+    el("button", {type: "button", class: "found", click: () => { $("search").close(); go(); }}, el("span", {}, el("b", {}, title), " ", el("small", {class: "because"}, said)))))),
   query && groups.length === 0 ? el("p", {class: "empty"}, "Nothing has all of these words.") : "");
 }
 

@@ -39,7 +39,7 @@ const sources = {
   before: "From before the restart",
   edited: "Edited by you",
   signed: "Signed by you",
-  example: "Example, not issued here",
+  example: "Only an example",
   foreign: "From elsewhere: never sent",
 };
 
