@@ -96,8 +96,8 @@ func (s *server) confirmEmail(c *call, in *object) error {
 	case mine && !given:
 		in.add("current_password", "is required to change the email address")
 	}
-	if err := in.err(); err != nil || !given {
-		return err
+	if !given {
+		return in.err()
 	}
 	return s.confirm(c, in, "current_password")
 }
