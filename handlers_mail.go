@@ -110,10 +110,8 @@ func (s *server) useLink(c *call, p purpose, token string, prepare func(User) er
 		return User{}, err
 	}
 	c.account = id
-	if u, err = s.store.User(c.Context(), id); err == nil {
-		err = check(u)
-	}
-	if err == nil {
+	u, err = s.store.User(c.Context(), id)
+	if err = cmp.Or(err, check(u)); err == nil {
 		err = prepare(u)
 	}
 	if err == nil {
