@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -170,13 +171,8 @@ func inPeopledWorld(t *testing.T, test func(w *world)) {
 		for as, name := range map[string]string{"john": "johndoe", "ended": "johndoe", "admin": "admin", "jane": "jane", "dora": "dora", "dave": "dave"} {
 			w.login(as, name, "secret")
 		}
-		if err := w.store.EndSession(w.Context(), Caller{}, 1, w.vars["ended.sid"]); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.store.DeleteUser(w.Context(), Caller{}, dave.ID); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.store.UpdateUser(w.Context(), Caller{}, dora.ID, func(u *User) error { u.Disabled = true; return nil }); err != nil {
+		_, err := w.store.UpdateUser(w.Context(), Caller{}, dora.ID, func(u *User) error { u.Disabled = true; return nil })
+		if err := errors.Join(err, w.store.EndSession(w.Context(), Caller{}, 1, w.vars["ended.sid"]), w.store.DeleteUser(w.Context(), Caller{}, dave.ID)); err != nil {
 			t.Fatal(err)
 		}
 		test(w)
