@@ -701,7 +701,8 @@ func TestLostPassword(t *testing.T) {
 	file, absent := filepath.Join(dir, "users.jsonl"), filepath.Join(dir, "absent.jsonl")
 	writeAccounts(t, file, User{Username: "ada", Role: RoleUser})
 	before := readText(t, file)
-	outputs := map[string]io.Writer{"full": brokenWriter{}, "the null device": null, "closed": closed}
+	full := writerFunc(func([]byte) (int, error) { return 0, syscall.ENOSPC })
+	outputs := map[string]io.Writer{"full": full, "the null device": null, "closed": closed}
 	if runtime.GOOS == "windows" {
 		delete(outputs, "the null device") // which Go cannot tell from a console
 	}
@@ -721,10 +722,6 @@ func TestLostPassword(t *testing.T) {
 		t.Error("a start that failed has left a new file")
 	}
 }
-
-type brokenWriter struct{}
-
-func (brokenWriter) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
 
 // TestAFailedStartLeavesNoFile: nor does a failed import.
 func TestAFailedStartLeavesNoFile(t *testing.T) {

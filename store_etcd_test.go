@@ -74,25 +74,6 @@ func TestEtcdStoreOnARealCluster(t *testing.T) {
 	testStore(t, func(t *testing.T) Store { return openRealEtcd(t) })
 }
 
-// openRealEtcd returns an empty store on a real cluster.
-func openRealEtcd(t testing.TB) *EtcdStore {
-	t.Helper()
-	hostport := os.Getenv("STDAUTH_TEST_ETCD")
-	if hostport == "" {
-		t.Skip("STDAUTH_TEST_ETCD=host:port is not set")
-	}
-	address := fmt.Sprintf("etcd://%s/stdauth-test/%d", hostport, time.Now().UnixNano())
-	e, err := OpenEtcdStore(t.Context(), address, os.Getenv("STDAUTH_ETCD_USERNAME"), os.Getenv("STDAUTH_ETCD_PASSWORD"), testLife, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		e.gateway.txn(context.Background(), etcdTxn{Success: []etcdOp{{Delete: getAll(e.prefix).Range}}}, true)
-		e.Close()
-	})
-	return e
-}
-
 func TestEtcdAddress(t *testing.T) {
 	for _, test := range []struct{ address, want string }{
 		{"etcd://127.0.0.1:2379", "[http://127.0.0.1:2379] /stdauth/"},
@@ -317,15 +298,6 @@ func TestEtcdRangeHas(t *testing.T) {
 			t.Errorf("%s has the key %s: %v, want %v", jsonText(t, test.read), test.key, got, test.want)
 		}
 	}
-}
-
-func jsonText(t *testing.T, value any) string {
-	t.Helper()
-	text, err := json.Marshal(value)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
 
 // TestEtcdFindsAnAddressAmongThousands: an address is searched page by page to the last
@@ -581,21 +553,6 @@ var notEtcd = []struct {
 	{"the values of other keys", changed(func(response []byte) []byte {
 		return bytes.ReplaceAll(response, []byte(`"key":"L3`), []byte(`"key":"M3`))
 	})},
-}
-
-// changed is a fault that handles a request and changes the response.
-func changed(change func(response []byte) []byte) fault {
-	return func(c *fakeEtcd, host, path string, body []byte) error {
-		response, err := c.handle(path, body, "")
-		if err != nil {
-			return err
-		}
-		text, err := json.Marshal(response)
-		if err != nil {
-			return err
-		}
-		return etcdRefusal{status: 200, Message: string(change(text))}
-	}
 }
 
 // TestAttackOneBadMember: one of three addresses responds with what is not etcd's, for
@@ -1121,6 +1078,49 @@ func TestEtcdOverHTTP(t *testing.T) {
 	s.login(u)
 	if !strings.Contains(log.String(), "a member of the etcd cluster failed") {
 		t.Errorf("the log does not have the fail-over: %s", log.String())
+	}
+}
+
+// openRealEtcd returns an empty store on a real cluster.
+func openRealEtcd(t testing.TB) *EtcdStore {
+	t.Helper()
+	hostport := os.Getenv("STDAUTH_TEST_ETCD")
+	if hostport == "" {
+		t.Skip("STDAUTH_TEST_ETCD=host:port is not set")
+	}
+	address := fmt.Sprintf("etcd://%s/stdauth-test/%d", hostport, time.Now().UnixNano())
+	e, err := OpenEtcdStore(t.Context(), address, os.Getenv("STDAUTH_ETCD_USERNAME"), os.Getenv("STDAUTH_ETCD_PASSWORD"), testLife, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		e.gateway.txn(context.Background(), etcdTxn{Success: []etcdOp{{Delete: getAll(e.prefix).Range}}}, true)
+		e.Close()
+	})
+	return e
+}
+
+func jsonText(t *testing.T, value any) string {
+	t.Helper()
+	text, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// changed is a fault that handles a request and changes the response.
+func changed(change func(response []byte) []byte) fault {
+	return func(c *fakeEtcd, host, path string, body []byte) error {
+		response, err := c.handle(path, body, "")
+		if err != nil {
+			return err
+		}
+		text, err := json.Marshal(response)
+		if err != nil {
+			return err
+		}
+		return etcdRefusal{status: 200, Message: string(change(text))}
 	}
 }
 

@@ -206,16 +206,6 @@ func TestLastLineWithoutItsEndIsKept(t *testing.T) {
 	}
 }
 
-// checkedLine returns the line of a new account, as the store writes it.
-func checkedLine(t testing.TB, name string, id int64, shared bool) string {
-	t.Helper()
-	u := newUser(name)
-	u.ID = id
-	b, err := appendLine(nil, change{ID: id, User: &u}, shared)
-	wantErr(t, "appendLine", err, nil)
-	return string(b)
-}
-
 // TestFileThatAnEditorSaved: line ends and byte order marks of other systems, at every
 // place of a file.
 func TestFileThatAnEditorSaved(t *testing.T) {
@@ -256,33 +246,6 @@ func TestFileThatAnEditorSaved(t *testing.T) {
 			})
 		}
 	}
-}
-
-// wantStart opens a store on a file. It wants no error, or an error and an unchanged file,
-// and a file that is not the store's beside it.
-func wantStart(t *testing.T, file, want string) {
-	t.Helper()
-	path := storePath(t)
-	write(t, path, file)
-	if want == "" {
-		f := openFile(t, path)
-		before := f.contents()
-		wantEqual(t, "the store opened again", f.reopen().contents(), before)
-		return
-	}
-	write(t, path+".new", "somebody else's")
-	f, err := openQuietly(t, path)
-	if err == nil {
-		f.Close()
-	}
-	if err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("OpenFileStore: got error %v, want %q", err, want)
-	}
-	if _, err := ReadFileStore(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("ReadFileStore: got error %v, want %q", err, want)
-	}
-	wantEqual(t, "the file", readText(t, path), file)
-	wantEqual(t, "the file beside it", readText(t, path+".new"), "somebody else's")
 }
 
 // TestTornLinesThatSharedASync: the sectors of a write reach the disk in any order. Of
@@ -966,38 +929,6 @@ func TestChangesDuringACompaction(t *testing.T) {
 	})
 }
 
-// A heldDisk holds a compaction at the first sync of the new file until goOn is closed.
-type heldDisk struct {
-	began, goOn  chan struct{}
-	once         sync.Once
-	created      atomic.Int64
-	full, broken atomic.Bool
-}
-
-func (d *heldDisk) release() { d.once.Do(func() { close(d.goOn) }) }
-
-func (d *heldDisk) before(op string) error {
-	switch {
-	case op == "new open":
-		d.created.Add(1)
-	case op == "new sync":
-		select {
-		case <-d.goOn:
-		default:
-			close(d.began)
-			<-d.goOn
-		}
-	case op == "new remove":
-		d.full.Store(false) // which makes room
-	case op == "write" && d.full.Load():
-		d.release()
-		return syscall.ENOSPC
-	case op == "sync" && d.broken.Load():
-		return errFaulty
-	}
-	return nil
-}
-
 // TestCompactionWaitsUntilItPays: a compaction writes everything live again. It waits
 // until the file has grown by as much.
 func TestCompactionWaitsUntilItPays(t *testing.T) {
@@ -1188,6 +1119,75 @@ func TestLinkToAnAbsentFileIsRefused(t *testing.T) {
 	if _, err := os.Lstat(absent); err == nil {
 		t.Error("OpenFileStore created the file behind the link")
 	}
+}
+
+// wantStart opens a store on a file. It wants no error, or an error and an unchanged file,
+// and a file that is not the store's beside it.
+func wantStart(t *testing.T, file, want string) {
+	t.Helper()
+	path := storePath(t)
+	write(t, path, file)
+	if want == "" {
+		f := openFile(t, path)
+		before := f.contents()
+		wantEqual(t, "the store opened again", f.reopen().contents(), before)
+		return
+	}
+	write(t, path+".new", "somebody else's")
+	f, err := openQuietly(t, path)
+	if err == nil {
+		f.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("OpenFileStore: got error %v, want %q", err, want)
+	}
+	if _, err := ReadFileStore(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("ReadFileStore: got error %v, want %q", err, want)
+	}
+	wantEqual(t, "the file", readText(t, path), file)
+	wantEqual(t, "the file beside it", readText(t, path+".new"), "somebody else's")
+}
+
+// checkedLine returns the line of a new account, as the store writes it.
+func checkedLine(t testing.TB, name string, id int64, shared bool) string {
+	t.Helper()
+	u := newUser(name)
+	u.ID = id
+	b, err := appendLine(nil, change{ID: id, User: &u}, shared)
+	wantErr(t, "appendLine", err, nil)
+	return string(b)
+}
+
+// A heldDisk holds a compaction at the first sync of the new file until goOn is closed.
+type heldDisk struct {
+	began, goOn  chan struct{}
+	once         sync.Once
+	created      atomic.Int64
+	full, broken atomic.Bool
+}
+
+func (d *heldDisk) release() { d.once.Do(func() { close(d.goOn) }) }
+
+func (d *heldDisk) before(op string) error {
+	switch {
+	case op == "new open":
+		d.created.Add(1)
+	case op == "new sync":
+		select {
+		case <-d.goOn:
+		default:
+			close(d.began)
+			<-d.goOn
+		}
+	case op == "new remove":
+		d.full.Store(false) // which makes room
+	case op == "write" && d.full.Load():
+		d.release()
+		return syscall.ENOSPC
+	case op == "sync" && d.broken.Load():
+		return errFaulty
+	}
+	return nil
 }
 
 // An openedFile is a FileStore under test.
