@@ -942,7 +942,7 @@ func TestCompactionWaitsUntilItPays(t *testing.T) {
 	write(t, path, file.String())
 	f := openFile(t, path)
 	for id := range int64(10) {
-		f.update(1+id, func(u *User) { u.FullName = "New Name" })
+		f.update(1+id, func(u *User) { u.FullName = strings.Repeat("x", compactSlack/8) })
 	}
 	f.close()
 	if f.logs.count("compacted the store") > 0 {

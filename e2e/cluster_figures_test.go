@@ -30,13 +30,17 @@ import (
 //	go test -v -run TestClusterFilling -etcd.figures 10s .
 var clusterFigures = flag.Duration("etcd.figures", 0, "how long to measure each figure of the etcd store, in each of three rounds")
 
+func onlyForFigures(t *testing.T) {
+	if *clusterFigures == 0 {
+		t.Skip("needs -etcd.figures")
+	}
+}
+
 // TestClusterFigures measures authenticated requests to one copy and to two. For
 // comparison it measures them with a file, the same transaction by HTTP, and a range by
 // etcd's own client.
 func TestClusterFigures(t *testing.T) {
-	if *clusterFigures == 0 {
-		t.Skip("needs -etcd.figures")
-	}
+	onlyForFigures(t)
 	// To make the figures comparable, each copy uses a member of its own that is not
 	// the leader, and the transaction goes to the first of these members.
 	c := &cluster{etcd: startEtcd(t, 3)}
@@ -174,9 +178,7 @@ func clusterSession(t *testing.T, c *etcdCluster) (key, value string) {
 // TestClusterFilling measures how fast one account can fill etcd, with clients that make
 // the same change without pause.
 func TestClusterFilling(t *testing.T) {
-	if *clusterFigures == 0 {
-		t.Skip("needs -etcd.figures")
-	}
+	onlyForFigures(t)
 	c := startEtcd(t, 1)
 	at := startCopy(t, nil, "-log-level", "error", "-store", c.address()).url
 	for _, kind := range []struct {
@@ -227,9 +229,7 @@ func TestClusterFilling(t *testing.T) {
 // TestClusterSizes measures the size of an account and of a session in etcd: on disk,
 // where its default limit is 2 GiB, and in memory.
 func TestClusterSizes(t *testing.T) {
-	if *clusterFigures == 0 {
-		t.Skip("needs -etcd.figures")
-	}
+	onlyForFigures(t)
 	const accounts, sessions = 50_000, 50_000
 	file := filepath.Join(t.TempDir(), "users.jsonl")
 	clusterWriteAccounts(t, file, accounts)

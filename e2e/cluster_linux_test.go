@@ -219,13 +219,3 @@ func wantUnavailable(t *testing.T, at string, stays, ended *clusterUser) {
 	}
 	wg.Wait()
 }
-
-// within fails the test unless a condition becomes true in time.
-func within(t *testing.T, most time.Duration, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(most); !holds(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, most)
-		}
-	}
-}

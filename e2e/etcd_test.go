@@ -177,14 +177,10 @@ func (c *etcdCluster) address() string {
 // wait waits until each running member responds for the whole cluster.
 func (c *etcdCluster) wait(t testing.TB) {
 	t.Helper()
-	end := time.Now().Add(time.Minute)
 	for _, n := range c.nodes {
-		for n.cmd != nil && etcdCall(n, "/v3/kv/range", map[string]any{"key": "eA=="}, nil) != nil {
-			if time.Now().After(end) {
-				t.Fatalf("the etcd member %s does not respond", n.Name)
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
+		within(t, time.Minute, "the etcd member "+n.Name+" responds", func() bool {
+			return n.cmd == nil || etcdCall(n, "/v3/kv/range", map[string]any{"key": "eA=="}, nil) == nil
+		})
 	}
 }
 
@@ -321,12 +317,12 @@ func startCopy(t testing.TB, env []string, args ...string) *clusterCopy {
 // wait waits until the copy has opened its store.
 func (c *clusterCopy) wait(t testing.TB) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if clusterCall("GET", c.url+"/readyz", "", nil).status == 200 {
-			return
+	defer func() {
+		if t.Failed() {
+			t.Logf("the log of the server:\n%s", c.stderr.String())
 		}
-	}
-	t.Fatalf("the server is not ready:\n%s", c.stderr.String())
+	}()
+	within(t, 20*time.Second, "the server is ready", func() bool { return clusterCall("GET", c.url+"/readyz", "", nil).status == 200 })
 }
 
 // stop ends the copy with SIGTERM, and fails the test if it does not end.
@@ -434,13 +430,10 @@ func TestEtcdAlarm(t *testing.T) {
 func TestEtcdWithTLSAndUsers(t *testing.T) {
 	c := startEtcdNodes(t, 1, func(n *etcdNode) { n.TLS = true }, nil)
 	certificate := filepath.Join(c.nodes[0].Dir, "fixtures", "client", "cert.pem")
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if _, err := os.Stat(certificate); err == nil {
-			break
-		} else if time.Now().After(end) {
-			t.Fatal(err)
-		}
-	}
+	within(t, 30*time.Second, "etcd writes its certificate", func() bool {
+		_, err := os.Stat(certificate)
+		return err == nil
+	})
 	tls := "SSL_CERT_FILE=" + certificate // replaces the roots of the system
 	store := "etcds" + strings.TrimPrefix(c.address(), "etcd")
 	pem, err := os.ReadFile(certificate)
@@ -473,14 +466,13 @@ func TestEtcdWithTLSAndUsers(t *testing.T) {
 	}
 	c.nodes[0].kill()
 	c.nodes[0].start(t)
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	within(t, 30*time.Second, "a request succeeds after the member restarted", func() bool {
 		status := c0.get(copy.url, "/users/me/").status
-		if status == 200 {
-			break
-		} else if status != 503 || time.Now().After(end) {
+		if status != 200 && status != 503 {
 			t.Fatalf("GET /users/me/ after the member restarted = %d, want 503 and then 200", status)
 		}
-	}
+		return status == 200
+	})
 }
 
 // etcdSetUpUsers creates the users, as the documentation of etcd does with etcdctl: stdauth,
@@ -519,19 +511,12 @@ func etcdSetUpUsers(t *testing.T, n *etcdNode, client *http.Client, prefix strin
 		if err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		within(t, 30*time.Second, call.path+" succeeds", func() bool {
 			w, err := client.Post(scheme+n.Client+call.path, "application/json", bytes.NewReader(body))
 			if err == nil {
-				response, _ := io.ReadAll(w.Body)
 				w.Body.Close()
-				if w.StatusCode == 200 {
-					break
-				}
-				err = fmt.Errorf("%s", response)
 			}
-			if time.Now().After(end) {
-				t.Fatalf("%s: %v", call.path, err)
-			}
-		}
+			return err == nil && w.StatusCode == 200
+		})
 	}
 }

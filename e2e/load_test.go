@@ -34,13 +34,13 @@ func TestLoginStorm(t *testing.T) {
 	defer giveUp()
 	clients := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
 	defer clients.CloseIdleConnections()
-	responses, started := make(chan loginAnswer, 1000), 0
+	responses, started := make(chan clusterAnswer, 1000), 0
 	ended, turnedAway := 0, 0
 	for turnedAway == 0 && started < cap(responses) {
 		select {
 		case a := <-responses:
 			ended++
-			turnedAway += a.check(t)
+			turnedAway += a.checkLogin(t)
 		default:
 			started++
 			go func() { responses <- tryLogin(ctx, clients, s) }()
@@ -53,13 +53,13 @@ func TestLoginStorm(t *testing.T) {
 	giveUp()
 	for ; ended < started; ended++ {
 		if a := <-responses; !errors.Is(a.err, context.Canceled) {
-			a.check(t)
+			a.checkLogin(t)
 		}
 	}
 
 	// When the server has noticed, a new login waits for the running hash, and not for
 	// the clients that have gone.
-	for noticed := time.Now().Add(time.Minute); tryLogin(t.Context(), http.DefaultClient, s).check(t) > 0; {
+	for noticed := time.Now().Add(time.Minute); tryLogin(t.Context(), http.DefaultClient, s).checkLogin(t) > 0; {
 		if time.Now().After(noticed) {
 			t.Fatal("logins are still refused a minute after all clients have gone")
 		}
@@ -189,7 +189,7 @@ func victimLogin(b *testing.B, addresses int, known bool) {
 	defer client.CloseIdleConnections()
 	home := "203.0.113.9"
 	if a := loginFrom(ctx, client, s, home, "root", "staple battery"); a.status != http.StatusOK {
-		b.Fatalf("a login before the attack = %d %s %v", a.status, a.body, a.err)
+		b.Fatalf("a login before the attack = %d %s %v", a.status, a.text, a.err)
 	}
 	from := home
 	if !known {
@@ -246,7 +246,7 @@ func storm(t testing.TB, s *server, clients int, d time.Duration) (perSecond flo
 		wg.Go(func() {
 			for time.Since(start) < d {
 				a := tryLogin(t.Context(), client, s)
-				a.check(t)
+				a.checkLogin(t)
 				if a.status == http.StatusOK {
 					mu.Lock()
 					made, last = made+1, time.Now()
@@ -259,41 +259,22 @@ func storm(t testing.TB, s *server, clients int, d time.Duration) (perSecond flo
 	return float64(made) / last.Sub(start).Seconds()
 }
 
-// A loginAnswer is the result of one login.
-type loginAnswer struct {
-	status int
-	header http.Header
-	body   string
-	err    error
-}
-
-func tryLogin(ctx context.Context, client *http.Client, s *server) loginAnswer {
+func tryLogin(ctx context.Context, client *http.Client, s *server) clusterAnswer {
 	return loginFrom(ctx, client, s, "", "johndoe", "secret")
 }
 
 // loginFrom logs in from an address behind a trusted proxy.
-func loginFrom(ctx context.Context, client *http.Client, s *server, address, username, password string) (a loginAnswer) {
-	form := url.Values{"username": {username}, "password": {password}}
-	req, err := http.NewRequestWithContext(ctx, "POST", s.URL+"/token", strings.NewReader(form.Encode()))
-	if err != nil {
-		return loginAnswer{err: err}
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+func loginFrom(ctx context.Context, client *http.Client, s *server, address, username, password string) clusterAnswer {
+	r := clusterRequest("POST", s.URL+"/token", "", url.Values{"username": {username}, "password": {password}})
 	if address != "" {
-		req.Header.Set("X-Forwarded-For", address)
+		r.Header.Set("X-Forwarded-For", address)
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return loginAnswer{err: err}
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	return loginAnswer{resp.StatusCode, resp.Header, string(body), err}
+	return clusterSend(client, r.WithContext(ctx))
 }
 
-// check checks that a login with the right password succeeds or gets a Retry-After. It
+// checkLogin checks that a login with the right password succeeds or gets a Retry-After. It
 // returns 1 in the second case.
-func (a loginAnswer) check(t testing.TB) int {
+func (a clusterAnswer) checkLogin(t testing.TB) int {
 	t.Helper()
 	later := a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable
 	switch seconds, _ := strconv.Atoi(a.header.Get("Retry-After")); {
@@ -302,7 +283,7 @@ func (a loginAnswer) check(t testing.TB) int {
 	case later && seconds < 1:
 		t.Errorf("POST /token = %d with Retry-After %q, want a number of seconds", a.status, a.header.Get("Retry-After"))
 	case !later && a.status != http.StatusOK:
-		t.Errorf("POST /token = %d %s, want 200, or 429 or 503 with Retry-After", a.status, a.body)
+		t.Errorf("POST /token = %d %s, want 200, or 429 or 503 with Retry-After", a.status, a.text)
 	}
 	if later {
 		return 1

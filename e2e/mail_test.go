@@ -245,11 +245,7 @@ func sendJSON(t testing.TB, s *server, method, path, token string, want int, bod
 
 func (s *server) waitForLog(t testing.TB, text string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !strings.Contains(s.log.String(), text); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("the log does not have %s:\n%s", text, s.log.end())
-		}
-	}
+	within(t, 30*time.Second, "the log has "+text, func() bool { return strings.Contains(s.log.String(), text) })
 }
 
 // An eximServer is a mail server that accepts mail for everybody but nobody, after a
@@ -309,16 +305,14 @@ func startExim(t *testing.T) *eximServer {
 			t.Logf("exim: %s\n%s", out, log)
 		}
 	})
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	within(t, 20*time.Second, "exim listens", func() bool {
 		conn, err := net.Dial("tcp", "localhost:"+e.port)
 		if err == nil {
 			conn.Close()
-			return e
 		}
-		if time.Now().After(end) {
-			t.Fatalf("exim does not listen: %v\n%s", err, out)
-		}
-	}
+		return err == nil
+	})
+	return e
 }
 
 const eximConfig = `

@@ -73,13 +73,19 @@ type server struct {
 //	startServer(t, "SECRET_KEY="+testKey, "-access-ttl", "10s")
 func startServer(t testing.TB, args ...string) *server {
 	t.Helper()
-	s := &server{log: &output{}, done: make(chan error, 1)}
 	var env []string
 	for len(args) > 0 && variable.MatchString(args[0]) {
 		env, args = append(env, args[0]), args[1:]
 	}
-	s.cmd = exec.Command(binary, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
-	s.cmd.Env = append(cleanEnv(), env...)
+	cmd := exec.Command(binary, append([]string{"-addr", "127.0.0.1:0"}, args...)...)
+	cmd.Env = append(cleanEnv(), env...)
+	return startCommand(t, cmd)
+}
+
+// startCommand starts a server by another command.
+func startCommand(t testing.TB, cmd *exec.Cmd) *server {
+	t.Helper()
+	s := &server{cmd: cmd, log: &output{}, done: make(chan error, 1)}
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	s.cmd.WaitDelay = time.Second
 	if err := s.cmd.Start(); err != nil {
@@ -257,6 +263,16 @@ func run(t testing.TB, dir string, env []string, name string, args ...string) (s
 	cmd.Dir, cmd.Env = dir, append(cleanEnv(), env...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// within fails the test unless a condition becomes true in time.
+func within(t testing.TB, most time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(most); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within %v", what, most)
+		}
+	}
 }
 
 // logIn returns the tokens of a login.

@@ -101,16 +101,7 @@ func TestDockerfile(t *testing.T) {
 	}
 	start := func(args ...string) *server {
 		t.Helper()
-		s := &server{log: &output{}, done: make(chan error, 1)}
-		s.cmd = command(append(entrypoint, args...), "STDAUTH_ADDR=127.0.0.1:0")
-		s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
-		if err := s.cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		go func() { s.done <- s.cmd.Wait() }()
-		t.Cleanup(func() { s.stop(t) })
-		s.waitUntilReady(t)
-		return s
+		return startCommand(t, command(append(entrypoint, args...), "STDAUTH_ADDR=127.0.0.1:0"))
 	}
 	s := start("-admin", "root")
 	first, _ := logIn(t, s, "root", "staple battery")
@@ -312,15 +303,9 @@ func TestSystemdUnit(t *testing.T) {
 		t.Errorf("%s has mode %v, want 0600, as it has the key", set["EnvironmentFile"], info.Mode())
 	}
 	args := strings.Fields(set["ExecStart"])
-	s := &server{log: &output{}, done: make(chan error, 1)}
-	s.cmd = exec.Command(args[0], append(args[1:], "-addr", "127.0.0.1:0", "-debug-addr", "127.0.0.1:0")...)
-	s.cmd.Env, s.cmd.Stdout, s.cmd.Stderr = strings.Split(strings.TrimSpace(string(env)), "\n"), s.log, s.log
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() { s.done <- s.cmd.Wait() }()
-	t.Cleanup(func() { s.stop(t) })
-	s.waitUntilReady(t)
+	cmd := exec.Command(args[0], append(args[1:], "-addr", "127.0.0.1:0", "-debug-addr", "127.0.0.1:0")...)
+	cmd.Env = strings.Split(strings.TrimSpace(string(env)), "\n")
+	s := startCommand(t, cmd)
 	logIn(t, s, "root", "staple battery")
 	start := time.Now()
 	s.stop(t)
