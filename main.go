@@ -169,7 +169,7 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 		s.store = store
 		s.opening.Store(false)
 		var reading sync.WaitGroup
-		reading.Go(func() { s.meetHashes(serving) })
+		reading.Go(func() { s.meetAccounts(serving) })
 		set.warn(log)
 		set.greet(addr, stdout, log)
 		<-serving.Done()
@@ -193,20 +193,28 @@ func shutDown(server *http.Server, mailer *Mailer) {
 	mailer.Stop(ctx)
 }
 
-// meetHashes shows all hashes of the store to Passwords, in the background: on etcd this
-// may take a while.
-func (s *server) meetHashes(ctx context.Context) {
-	for after := int64(0); ctx.Err() == nil; {
-		page, err := s.store.Users(ctx, UserFilter{}, after, 1000)
-		if err == nil && len(page) == 0 {
-			return
-		}
+// meetAccounts looks at each account once, in the background: on etcd this may take a
+// while. It shows the hashes to Passwords, and warns if there is no active admin.
+func (s *server) meetAccounts(ctx context.Context) {
+	const size = 1000 // of a page
+	admin := false
+	for after := int64(0); after == 0 || ctx.Err() == nil; {
+		page, err := s.store.Users(ctx, UserFilter{}, after, size)
 		for _, u := range page {
 			s.passwords.Meet(u.PasswordHash)
+			admin = admin || u.ActiveAdmin()
 			after = u.ID
 		}
-		if err != nil {
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return
+		case err != nil:
 			time.Sleep(time.Second)
+		case len(page) < size:
+			if !admin {
+				s.log.Warn("there is no active admin; -admin NAME creates one, -reset-password NAME enables one")
+			}
+			return
 		}
 	}
 }

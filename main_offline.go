@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"math"
-	"slices"
 	"time"
 )
 
@@ -69,8 +68,7 @@ func hashGiven(password, username string, stdout io.Writer) (string, error) {
 	return Hasher{DefaultIterations}.Hash(password), nil
 }
 
-// createAccounts creates the accounts that the settings ask for and warns if there is
-// no admin.
+// createAccounts creates the accounts that the settings ask for.
 func (set *settings) createAccounts(ctx context.Context, store Store, stdout io.Writer, log *slog.Logger) error {
 	if set.Demo {
 		for _, u := range demoUsers {
@@ -81,11 +79,9 @@ func (set *settings) createAccounts(ctx context.Context, store Store, stdout io.
 		}
 	}
 	if set.adminName != "" {
-		if err := set.createAdmin(ctx, store, stdout, log); err != nil {
-			return err
-		}
+		return set.createAdmin(ctx, store, stdout, log)
 	}
-	return warnWithoutAdmin(ctx, store, log)
+	return nil
 }
 
 // demoUsers are the article's accounts. Their password is "secret", which is too short
@@ -120,17 +116,4 @@ func (set *settings) createAdmin(ctx context.Context, store Store, stdout io.Wri
 		fmt.Fprintf(stdout, "created the admin %s and set its password\n", u.Username)
 	}
 	return err
-}
-
-func warnWithoutAdmin(ctx context.Context, store Store, log *slog.Logger) error {
-	for after := int64(0); ; {
-		page, err := store.Users(ctx, UserFilter{}, after, 1000)
-		if err == nil && len(page) == 0 {
-			log.Warn("there is no active admin; -admin NAME creates one, -reset-password NAME enables one")
-		}
-		if err != nil || len(page) == 0 || slices.ContainsFunc(page, func(u User) bool { return u.ActiveAdmin() }) {
-			return err
-		}
-		after = page[len(page)-1].ID
-	}
 }

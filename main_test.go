@@ -756,7 +756,6 @@ func TestAccountsThatCannotBeCreatedStopTheStart(t *testing.T) {
 		want  error
 	}{
 		{"the demo accounts cannot be written", demo, write, ErrUnavailable, ErrUnavailable},
-		{"the demo accounts cannot be read", demo, reads, ErrUnavailable, ErrUnavailable},
 		{"an admin cannot be written", admin, write, ErrUnavailable, ErrUnavailable},
 		{"an admin cannot be read", admin, reads, ErrUnavailable, ErrUnavailable},
 		{"an admin cannot be looked up", admin, lookUp, ErrUnavailable, ErrUnavailable},
