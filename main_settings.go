@@ -364,10 +364,7 @@ var knownSecrets = []string{
 
 // checkSecret checks a signing key.
 func checkSecret(secret string) error {
-	different := map[byte]bool{}
-	for _, c := range []byte(secret) {
-		different[c] = true
-	}
+	different := slices.Compact(slices.Sorted(slices.Values([]byte(secret))))
 	switch {
 	case len(secret) < minSecret:
 		return fmt.Errorf("must be at least %d bytes long", minSecret)
