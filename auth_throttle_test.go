@@ -53,8 +53,9 @@ func TestTriesAtOnce(t *testing.T) {
 					go func() { errs <- try(map[rune]string{'r': "secret", 'w': "wrong"}[c]) }()
 				}
 				synctest.Wait()
-				if got := p.throttle.flying[throttleKeys("johndoe", clientAddr)[0]]; got != test.atOnce {
-					t.Errorf("%d tries are under way, want %d", got, test.atOnce)
+				flying, waiting := p.throttle.flying[throttleKeys("johndoe", clientAddr)[0]], p.queue.waiting()
+				if flying != test.atOnce || waiting != test.atOnce {
+					t.Errorf("%d tries are under way and %d wait in the queue, want %d", flying, waiting, test.atOnce)
 				}
 				for range cores {
 					<-p.queue.running
@@ -110,6 +111,25 @@ func TestTryWhoseClientHasGone(t *testing.T) {
 		}
 		if len(p.throttle.newer) != 0 || len(p.throttle.flying) != 0 {
 			t.Errorf("the throttle holds %v and %v, want nothing", p.throttle.newer, p.throttle.flying)
+		}
+	})
+}
+
+// TestTryThatWaitsTooLong: a try that waits for others to end is refused before its
+// response would come too late, and has not looked up its account.
+func TestTryThatWaitsTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, start := NewPasswords(1), time.Now()
+		for range freeTries {
+			wantErr(t, "take", p.throttle.take(t.Context(), throttleKeys("johndoe", clientAddr)), nil)
+		}
+		_, err := p.Check(t.Context(), "johndoe", clientAddr, "secret", func() (string, bool, error) {
+			t.Error("the account is looked up")
+			return "", false, nil
+		})
+		wantErr(t, "Check", err, ErrBusy)
+		if took := time.Since(start); took != maxQueueTime {
+			t.Errorf("the try is refused after %v, want %v", took, maxQueueTime)
 		}
 	})
 }
