@@ -530,6 +530,8 @@ func TestClockSetBackBetweenStarts(t *testing.T) {
 	wantEqual(t, "the other sessions", f.sessions(jane.ID), []Session{live})
 	if got := f.sessions(john.ID); len(got) != 1 || time.Until(got[0].ExpiresAt) > testLife.Idle {
 		t.Errorf("the sessions are %v, want one that lasts for %v at most", got, testLife.Idle)
+	} else {
+		wantEqual(t, "the sessions a moment later, whose end does not move with the clock", f.sessions(john.ID), got)
 	}
 }
 
