@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -34,15 +35,14 @@ func NewPasswords(iterations int) *Passwords {
 	return &Passwords{
 		hasher:   Hasher{iterations},
 		queue:    newHashQueue(runtime.GOMAXPROCS(0)),
-		throttle: throttle{newer: map[throttleKey]failures{}, flying: map[throttleKey]int{}, landed: make(chan struct{})},
+		throttle: throttle{newer: map[throttleKey]failures{}, flying: map[throttleKey]int{}, landed: map[throttleKey]chan struct{}{}},
 	}
 }
 
 // Check tries a password for an account. It returns ErrPassword if the hash that lookUp
 // returns was not made from it, and otherwise a better hash, if that one is weaker than
-// a new one. Every try goes through Check. One that comes during a delay is refused at once,
-// without calling lookUp or entering the queue. lookUp also returns whether the account
-// knows the client, who then goes first.
+// a new one. Every try goes through Check. One that comes during a delay does not call
+// lookUp, which also returns whether the account knows the client, who then goes first.
 func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr, password string, lookUp func() (phc string, known bool, err error)) (better string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxQueueTime, ErrBusy)
 	defer cancel()
@@ -93,9 +93,6 @@ func (p *Passwords) Hash(ctx context.Context, from netip.Addr, known bool, passw
 	return phc, err
 }
 
-// Crowded reports whether hashes wait, so that it matters who is known.
-func (p *Passwords) Crowded() bool { return p.queue.waiting() > 0 }
-
 // Forget forgets the failures of an account from all addresses. It is for a new
 // password: whoever mistyped the old one tries the new one next.
 func (p *Passwords) Forget(username string) {
@@ -119,8 +116,8 @@ func (p *Passwords) Forget(username string) {
 type throttle struct {
 	mu           sync.Mutex
 	newer, older map[throttleKey]failures
-	flying       map[throttleKey]int // tries under way
-	landed       chan struct{}       // closed and replaced when one of them ends
+	flying       map[throttleKey]int           // tries under way
+	landed       map[throttleKey]chan struct{} // closed when one of them ends, if others wait
 }
 
 // A throttleKey stands for an account and an address, or for an address alone.
@@ -188,7 +185,8 @@ func (t *throttle) begin(keys [2]throttleKey) (landed <-chan struct{}, err error
 	}
 	for i, key := range keys {
 		if t.flying[key] >= max(1, harmless[i]-t.get(key).count) {
-			return t.landed, nil
+			t.landed[key] = cmp.Or(t.landed[key], make(chan struct{}))
+			return t.landed[key], nil
 		}
 	}
 	for _, key := range keys {
@@ -238,9 +236,11 @@ func (t *throttle) end(keys [2]throttleKey) {
 		if t.flying[key]--; t.flying[key] == 0 {
 			delete(t.flying, key)
 		}
+		if landed := t.landed[key]; landed != nil {
+			close(landed)
+			delete(t.landed, key)
+		}
 	}
-	close(t.landed)
-	t.landed = make(chan struct{})
 }
 
 func (t *throttle) get(key throttleKey) failures {

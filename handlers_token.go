@@ -81,7 +81,7 @@ func (s *server) login(c *call, ttl time.Duration) (reply, error) {
 // the client's network. On etcd this costs a round trip, so it is asked only while hashes
 // wait, and then for unknown names too: the time does not reveal whether an account exists.
 func (s *server) known(c *call, id int64) (bool, error) {
-	if !s.passwords.Crowded() {
+	if s.passwords.queue.waiting() == 0 {
 		return false, nil
 	}
 	sessions, err := s.store.Sessions(c.Context(), id)
