@@ -54,13 +54,13 @@ func TestCodeOfASuccess(t *testing.T) {
 	if place := b.text("code-place"); place != fmt.Sprintf("1 of %d", len(names)) {
 		t.Errorf("the panel says %q for %d functions", place, len(names))
 	}
-	resp, err := http.Get(s.URL + "/docs/source/http_middleware.go")
+	resp, err := http.Get(s.URL + "/docs/source/handlers.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	source := readAll(t, resp, http.StatusOK)
 	at := strings.Count(string(source[:strings.Index(string(source), "func (s *server) handler()")]), "\n") + 1
-	if got := eval[string](b, `document.querySelector("#code-hop .time").textContent`); got != fmt.Sprintf("http_middleware.go, line %d", at) {
+	if got := eval[string](b, `document.querySelector("#code-hop .time").textContent`); got != fmt.Sprintf("handlers.go, line %d", at) {
 		t.Errorf("the function is said to stand in %s, and is on line %d", got, at)
 	}
 	if got := eval[[]string](b, `["comment", "string", "keyword"].map((kind) => document.querySelector("#code-source .go-" + kind)?.textContent ?? "")`); strings.Join(got, "") == "" {
@@ -202,11 +202,13 @@ func TestBackClosesTheCode(t *testing.T) {
 	b.until(`document.querySelector("[data-step=me][data-state=done]")`)
 	for _, leave := range []string{`history.back()`, `document.getElementById("code-close").click()`} {
 		b.openCode("[data-step=me]")
+		at := eval[float64](b, `scrollY`)
 		b.do(js(leave))
 		b.until(`!document.querySelector("#code[open]") && history.state === null`)
 		if hash := eval[string](b, `location.hash`); hash != "#reference" {
 			t.Errorf("%s leads to %q", leave, hash)
 		}
+		b.until(fmt.Sprintf(`document.activeElement.matches("[data-step=me] .code-link") && Math.abs(scrollY - %f) < 2`, at))
 	}
 	b.do(js(`history.back()`))
 	b.until(`location.hash === ""`)

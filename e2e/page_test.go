@@ -555,7 +555,7 @@ func TestFiveTasksByKeyboard(t *testing.T) {
 	// The rule about the case of usernames.
 	to("#rules-filter", "")
 	b.do(chromedp.KeyEvent("username case"))
-	b.until(`document.querySelector("#rules-list .rule")`)
+	b.until(`[...document.querySelectorAll("#rules-list .rule-group")].every((it) => it.querySelector(".rule")) && document.getElementById("rules-list").innerText.includes('"username":"JohnDoe"')`)
 	to("#rules-list .rule button", `"username":"JohnDoe"`)
 	b.do(chromedp.KeyEvent(kb.Enter))
 	b.until(`document.activeElement.parentElement.querySelector(".verdict").textContent === "✓ The response is as promised."`)

@@ -81,6 +81,7 @@ export async function openCheck({id, title}) {
 
 let view; // what the panel shows
 let place = 0; // which of its hops
+let [opener, scroll] = []; // what had the focus before, and where the page was
 let whole = false; // whether all hops are shown, or the decisions alone
 
 async function open(read) {
@@ -97,6 +98,7 @@ async function open(read) {
   $("code-note").textContent = view.note;
   showHops();
   if (!dialog.open) {
+    [opener, scroll] = [document.activeElement, scrollY];
     dialog.showModal();
     history.pushState("code", ""); // so that Back closes it, and leads nowhere else
   }
@@ -176,7 +178,12 @@ function panel() {
         el("ol", {id: "code-hops", role: "list", "aria-label": "The functions, in the order in which they were called"}),
         el("div", {id: "code-hop", "aria-live": "polite"}))));
   dialog.addEventListener("close", () => { if (history.state === "code") history.back(); });
-  addEventListener("popstate", () => dialog.close());
+  addEventListener("popstate", () => {
+    dialog.close();
+    const [it, top] = [opener, scroll]; // from which a fragment in the address would lead away
+    opener = undefined;
+    if (it) setTimeout(() => { scrollTo({top, behavior: "instant"}); it.focus({preventScroll: true}); });
+  });
   document.body.append(dialog);
   return dialog;
 }
