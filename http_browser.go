@@ -32,11 +32,22 @@ func (s *server) preflight(c *call) bool {
 	if c.Method != http.MethodOptions || c.Header.Get("Access-Control-Request-Method") == "" || !s.allowedOrigin(c.Header.Get("Origin")) {
 		return false
 	}
-	h := c.w.Header()
+	h, headers := c.w.Header(), []string{"Authorization", "Content-Type"}
+	for _, name := range strings.FieldsFunc(c.Header.Get("Access-Control-Request-Headers"), separates) {
+		if !slices.Contains(headers, http.CanonicalHeaderKey(name)) {
+			headers = append(headers, name)
+		}
+	}
 	h.Set("Access-Control-Allow-Methods", strings.Join(methods, ", "))
-	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, *") // * does not stand for the first
-	h.Set("Access-Control-Max-Age", "600")                                  // seconds
+	h.Set("Access-Control-Allow-Headers", strings.Join(headers, ", "))
+	h.Set("Access-Control-Max-Age", "600") // seconds
 	return true
+}
+
+// separates reports whether a character cannot be part of the name of a header (RFC 9110,
+// section 5.6.2).
+func separates(c rune) bool {
+	return c <= ' ' || c > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c)
 }
 
 // sameOrigin refuses requests that a page of another site makes its visitor's browser

@@ -65,7 +65,7 @@ func (l *connections) admit(conn net.Conn) {
 	}
 	c.idle.Store(time.Now().UnixNano())
 	if l.limit.take(c.client, 1) != nil {
-		if l.closeIdlest(); l.limit.take(c.client, 1) != nil {
+		if l.makeRoom(c.client); l.limit.take(c.client, 1) != nil {
 			conn.Close()
 			return
 		}
@@ -73,14 +73,17 @@ func (l *connections) admit(conn net.Conn) {
 	l.open.Store(conn, c)
 }
 
-func (l *connections) closeIdlest() {
+// makeRoom closes a connection for a new one of the client. Those of other clients make
+// room only if they have more than it has.
+func (l *connections) makeRoom(client any) {
 	var idlest net.Conn
 	var most int
 	var oldest int64
+	mine := l.limit.holds(client)
 	for conn, value := range l.open.Range {
 		c := value.(*connection)
 		held, since := l.limit.holds(c.client), c.idle.Load()
-		if since != 0 && (held > most || held == most && since < oldest) {
+		if since != 0 && (held > mine || c.client == client) && (held > most || held == most && since < oldest) {
 			idlest, most, oldest = conn.(net.Conn), held, since
 		}
 	}

@@ -217,6 +217,9 @@ func TestConnectionsMakeRoom(t *testing.T) {
 		{"a connection that serves a request is not closed", 4, []step{
 			{"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"busy a", ""}, {"open 192.0.2.1", "b"}, {"busy c", ""}, {"open 192.0.2.1", "refused"}, {"idle c", ""}, {"open 192.0.2.1", "c"},
 		}},
+		{"a client whose connections all serve requests takes no place of one with fewer", 6, []step{
+			{"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"busy a", ""}, {"busy b", ""}, {"busy c", ""}, {"open 192.0.2.2", ""}, {"open 192.0.2.1", "refused"},
+		}},
 		{"a client with few connections takes the place of one with many", 6, []step{
 			{"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.2", ""}, {"open 192.0.2.2", ""}, {"open 192.0.2.3", ""}, {"open 192.0.2.4", "a"},
 		}},
