@@ -218,11 +218,11 @@ func (m *Mailer) send(l *letter) (outcome string, err error) {
 // report says what became of a letter: whose it was, but not its address or its link.
 func (m *Mailer) report(l *letter, outcome string, err error) {
 	m.count(mailSample(outcome))
-	log := m.log.With("mail", outcome, "text", l.kind, "user", l.user)
+	what := []any{"mail", outcome, "text", l.kind, "user", l.user}
 	if err != nil {
-		log.Warn("mail", "error", mailReason(err))
+		m.log.Warn("mail", append(what, "error", mailReason(err))...)
 	} else {
-		log.Info("mail")
+		m.log.Info("mail", what...)
 	}
 }
 

@@ -313,7 +313,7 @@ Try it from another terminal:
 
   curl -d username=johndoe -d password=secret URL/token
 
-06:51:39 POST /token 200 user 1 128ms
+06:51:39 POST /token 200 128ms user 1
 06:51:39 GET - 404 128ms
 06:51:39 stopping`
 	if diff := cmp.Diff(strings.ReplaceAll(want, "URL", s.url), text); diff != "" {

@@ -175,7 +175,7 @@ func readSecret(name string, getenv func(string) string) (secret, from string, e
 		if secret != "" {
 			return "", from, errors.New("cannot be set with " + name)
 		}
-		content, err := os.ReadFile(path)
+		content, err := readBounded(path)
 		if err != nil {
 			return "", from, err
 		}
@@ -186,6 +186,25 @@ func readSecret(name string, getenv func(string) string) (secret, from string, e
 	}
 	return secret, from, checkPasted(secret)
 }
+
+// readBounded reads a file that may be a device without an end.
+func readBounded(path string) ([]byte, error) {
+	if err := checkText(path); err != nil {
+		return nil, err
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, maxSecretFile))
+	if len(content) == maxSecretFile {
+		return nil, errors.New("the file is too large")
+	}
+	return content, err
+}
+
+const maxSecretFile = 64 << 10 // bytes
 
 // checkPasted refuses what editors, shells and files of variables add to a secret.
 func checkPasted(secret string) error {

@@ -103,7 +103,7 @@ func quoted(text string) string {
 
 // A terminalHandler writes short lines, each at once, such as
 //
-//	06:51:39 POST /token 200 user 1 128ms
+//	06:51:39 POST /token 200 128ms user 1
 //	06:51:40 WARN the store is slow file=users.jsonl
 type terminalHandler struct {
 	slog.Handler // knows the level
@@ -111,7 +111,7 @@ type terminalHandler struct {
 }
 
 func (h terminalHandler) Handle(ctx context.Context, r slog.Record) error {
-	request, hidden, line := r.Message == "request", false, " "+r.Message
+	request, hidden, line, whose := r.Message == "request", false, " "+r.Message, ""
 	if r.Level != slog.LevelInfo {
 		line = " " + r.Level.String() + line
 	}
@@ -132,13 +132,13 @@ func (h terminalHandler) Handle(ctx context.Context, r slog.Record) error {
 		case a.Key == "method", a.Key == "status":
 			line += " " + value
 		case (a.Key == "user" || a.Key == "target") && value != "0":
-			line += " " + a.Key + " " + value
+			whose += " " + a.Key + " " + value
 		}
 		return true
 	})
 	if hidden {
 		return nil
 	}
-	_, err := fmt.Fprintln(h.w, r.Time.Format(time.TimeOnly)+line)
+	_, err := fmt.Fprintln(h.w, r.Time.Format(time.TimeOnly)+line+whose)
 	return err
 }

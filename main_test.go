@@ -180,6 +180,8 @@ func TestSecrets(t *testing.T) {
 			{"a directory is refused", []string{test.name + "_FILE=" + dir}, test.name + "_FILE: read " + dir + ": "},
 			{"an empty file is refused", []string{test.name + "_FILE=" + file("")}, test.name + "_FILE: the file is empty"},
 			{"a file with a line end alone is refused", []string{test.name + "_FILE=" + file("\n")}, test.name + "_FILE: the file is empty"},
+			{"a file without an end is refused", []string{test.name + "_FILE=" + file(strings.Repeat("x", maxSecretFile))}, test.name + "_FILE: the file is too large"},
+			{"a path with a control character is refused", []string{test.name + "_FILE=key\r"}, test.name + "_FILE: must not contain control characters"},
 			{"two lines are refused", []string{test.name + "_FILE=" + file(test.value+"\n\n")}, test.name + "_FILE: must not contain control characters"},
 
 			{"a carriage return is refused", []string{test.name + "=" + test.value + "\r"}, test.name + ": must not contain control characters, such as a line end"},
@@ -1199,7 +1201,7 @@ func TestTerminalLines(t *testing.T) {
 		want  string
 	}{
 		{"a request of an admin has the IDs of the admin and of the account", slog.LevelInfo, func(l *slog.Logger) {
-			l.Info("request", "method", "DELETE", "route", "/users/{id}", "status", 204, "took", 0.2, "user", int64(2), "target", int64(7))
+			l.Info("request", "method", "DELETE", "route", "/users/{id}", "status", 204, "user", int64(2), "target", int64(7), "took", 0.2)
 		}, "DELETE /users/{id} 204 0ms user 2 target 7\n"},
 		{"a request without a token has no user", slog.LevelInfo, func(l *slog.Logger) {
 			l.Info("request", "method", "GET", "route", "/healthz", "status", 200, "took", 1.6, "user", int64(0))
