@@ -47,7 +47,7 @@ func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr,
 	ctx, cancel := context.WithTimeoutCause(ctx, maxQueueTime, ErrBusy)
 	defer cancel()
 	keys := throttleKeys(username, from)
-	if err := p.throttle.take(ctx, keys); err != nil {
+	if err := p.begin(ctx, keys, from); err != nil {
 		return "", err
 	}
 	defer p.throttle.end(keys)
@@ -70,6 +70,28 @@ func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr,
 		err = ErrPassword
 	}
 	return better, err
+}
+
+// begin begins a try, which must end, or returns why not. Where it has to wait for another
+// try to end, it does so on a place of the queue.
+func (p *Passwords) begin(ctx context.Context, keys [2]throttleKey, from netip.Addr) error {
+	landed, err := p.throttle.begin(keys)
+	if landed == nil {
+		return err
+	}
+	if err := p.queue.places.take(site(from), 1); err != nil {
+		return err
+	}
+	defer p.queue.places.give(site(from), 1)
+	for landed != nil {
+		select {
+		case <-landed:
+			landed, err = p.throttle.begin(keys)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return err
 }
 
 // Meet takes note of a hash in the store. From then on every check takes as long as one
@@ -159,24 +181,9 @@ func network(from netip.Addr) netip.Prefix {
 	return prefix
 }
 
-// take begins a try, which must end. It returns a LaterError during a delay. There are
-// never more tries under way than may fail without a delay, so guesses sent at once gain
-// nothing. A try beyond that is no failure: it waits for another one to end.
-func (t *throttle) take(ctx context.Context, keys [2]throttleKey) error {
-	for {
-		landed, err := t.begin(keys)
-		if landed == nil {
-			return err
-		}
-		select {
-		case <-landed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// begin begins a try, or returns what to wait for.
+// begin begins a try, which must end, or returns what to wait for. It returns a LaterError
+// during a delay. There are never more tries under way than may fail without a delay, so
+// guesses sent at once gain nothing. A try beyond that is no failure.
 func (t *throttle) begin(keys [2]throttleKey) (landed <-chan struct{}, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,6 +29,7 @@ func TestTriesAtOnce(t *testing.T) {
 		{"sixteen right logins at once all succeed", 0, "rrrrrrrrrrrrrrrr", 5, "16 right"},
 		{"sixteen right logins at once after four failures all succeed", 4, "rrrrrrrrrrrrrrrr", 1, "16 right"},
 		{"sixteen right logins at once after a delay all succeed", 5, "rrrrrrrrrrrrrrrr", 1, "16 right"},
+		{"of a hundred right logins at once those beyond the places of a client are refused", 0, strings.Repeat("r", 100), 5, "64 right, 36 busy"},
 		{"of sixteen guesses at once five are hashed", 0, "wwwwwwwwwwwwwwww", 5, "5 wrong, 11 throttled"},
 		{"of sixteen guesses at once after four failures one is hashed", 4, "wwwwwwwwwwwwwwww", 1, "1 wrong, 15 throttled"},
 		{"of sixteen guesses at once after a delay one is hashed", 5, "wwwwwwwwwwwwwwww", 1, "1 wrong, 15 throttled"},
@@ -54,8 +56,8 @@ func TestTriesAtOnce(t *testing.T) {
 				}
 				synctest.Wait()
 				flying, waiting := p.throttle.flying[throttleKeys("johndoe", clientAddr)[0]], p.queue.waiting()
-				if flying != test.atOnce || waiting != test.atOnce {
-					t.Errorf("%d tries are under way and %d wait in the queue, want %d", flying, waiting, test.atOnce)
+				if flying != test.atOnce || waiting != min(len(test.tries), 64) {
+					t.Errorf("%d tries are under way and %d wait, want %d and %d", flying, waiting, test.atOnce, min(len(test.tries), 64))
 				}
 				for range cores {
 					<-p.queue.running
@@ -72,7 +74,7 @@ func TestTriesAtOnce(t *testing.T) {
 				for _, kind := range []struct {
 					name string
 					err  error
-				}{{"right", nil}, {"wrong", ErrPassword}, {"throttled", ErrThrottled}} {
+				}{{"right", nil}, {"wrong", ErrPassword}, {"throttled", ErrThrottled}, {"busy", ErrBusy}} {
 					if n := count[kind.err]; n > 0 {
 						got += fmt.Sprintf(", %d %s", n, kind.name)
 					}
@@ -95,17 +97,17 @@ func TestTryWhoseClientHasGone(t *testing.T) {
 		keys := throttleKeys("johndoe", clientAddr)
 		ctx, giveUp := context.WithCancel(t.Context())
 		for range freeTries {
-			wantErr(t, "take", p.throttle.take(ctx, keys), nil)
+			wantErr(t, "begin", p.begin(ctx, keys, clientAddr), nil)
 		}
 		errs := make(chan error)
-		go func() { errs <- p.throttle.take(ctx, keys) }()
+		go func() { errs <- p.begin(ctx, keys, clientAddr) }()
 		synctest.Wait()
 		giveUp()
-		wantErr(t, "take of a client that has gone", <-errs, context.Canceled)
-		go func() { errs <- p.throttle.take(t.Context(), keys) }()
+		wantErr(t, "begin of a client that has gone", <-errs, context.Canceled)
+		go func() { errs <- p.begin(t.Context(), keys, clientAddr) }()
 		synctest.Wait()
 		p.throttle.end(keys)
-		wantErr(t, "take after another one has ended", <-errs, nil)
+		wantErr(t, "begin after another one has ended", <-errs, nil)
 		for range freeTries {
 			p.throttle.end(keys)
 		}
@@ -121,7 +123,7 @@ func TestTryThatWaitsTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, start := NewPasswords(1), time.Now()
 		for range freeTries {
-			wantErr(t, "take", p.throttle.take(t.Context(), throttleKeys("johndoe", clientAddr)), nil)
+			wantErr(t, "begin", p.begin(t.Context(), throttleKeys("johndoe", clientAddr), clientAddr), nil)
 		}
 		_, err := p.Check(t.Context(), "johndoe", clientAddr, "secret", func() (string, bool, error) {
 			t.Error("the account is looked up")
@@ -140,7 +142,7 @@ func TestDelayBeginsWithTheResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, keys := NewPasswords(1), throttleKeys("johndoe", clientAddr)
 		for range freeTries {
-			wantErr(t, "take", p.throttle.take(t.Context(), keys), nil)
+			wantErr(t, "begin", p.begin(t.Context(), keys, clientAddr), nil)
 		}
 		time.Sleep(3 * time.Second)
 		for range freeTries {
@@ -205,7 +207,7 @@ func wantLater(t *testing.T, what string, got error, want error, after time.Dura
 
 // fail makes a try fail.
 func (t *throttle) fail(keys [2]throttleKey) {
-	if t.take(context.Background(), keys) == nil {
+	if _, err := t.begin(keys); err == nil {
 		t.count(keys, false)
 		t.end(keys)
 	}

@@ -45,7 +45,7 @@ func BenchmarkReadMe(b *testing.B) {
 	})
 	for name, log := range map[string]slog.Handler{
 		"handler with an access log":         slog.NewTextHandler(io.Discard, nil),
-		"handler with the log of a terminal": &terminalHandler{w: io.Discard},
+		"handler with the log of a terminal": terminalHandler{slog.NewTextHandler(nil, nil), io.Discard},
 	} {
 		b.Run(name, func(b *testing.B) {
 			w.server.log = slog.New(log)

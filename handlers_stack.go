@@ -123,7 +123,7 @@ func (p *Passwords) countGuess(ctx context.Context, name string, from netip.Addr
 	ctx, cancel := context.WithTimeoutCause(ctx, maxQueueTime, ErrBusy)
 	defer cancel()
 	keys := throttleKeys(name, from)
-	if err := p.throttle.take(ctx, keys); err != nil {
+	if err := p.begin(ctx, keys, from); err != nil {
 		return err
 	}
 	defer p.throttle.end(keys)
