@@ -354,7 +354,7 @@ func TestSearch(t *testing.T) {
 		b.do(chromedp.KeyEvent(kb.Escape))
 		b.until(`!document.querySelector("#search[open]")`)
 	}
-	b.do(chromedp.KeyEvent("/"))
+	b.do(js(`document.activeElement.blur()`), chromedp.KeyEvent("/"))
 	b.until(`document.querySelector("#search[open]")`)
 	b.do(js(`document.querySelector("#search input").value = ""`), chromedp.KeyEvent("change my password"))
 	b.until(`document.querySelector(".found")?.textContent.includes("/users/me/password")`)

@@ -48,7 +48,7 @@ export async function open() {
       const step = {ArrowDown: 1, ArrowUp: -1}[event.key];
       const stops = [input, ...document.querySelectorAll(".found")];
       if (step) { event.preventDefault(); stops.at((stops.indexOf(document.activeElement) + step) % stops.length).focus(); }
-      if (event.key === "Escape") dialog.close(); // which would only empty the field
+      if (event.key === "Escape") { event.preventDefault(); dialog.close(); } // else it would only empty the field
       if (event.key === "Enter" && document.activeElement === input) stops[1]?.click();
     };
     const dialog = el("dialog", {id: "search", "aria-label": "Search", keydown: move, click(event) { if (event.target === dialog) dialog.close(); }}, input, el("div", {id: "found", "aria-live": "polite"}));
