@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,26 +42,27 @@ func discards(w io.Writer) bool {
 // greet says what to do next: in words at a terminal, else in the log.
 func (set *settings) greet(addr net.Addr, stdout io.Writer, log *slog.Logger) {
 	url := set.url(addr)
-	facts, try := []any{"page", url + "/docs"}, "curl -d username=johndoe -d password=secret "+url+"/token"
-	if set.Demo {
-		facts = append(facts, "accounts", "johndoe / secret (user) and admin / secret (admin)")
-	}
-	if set.randomKey {
-		facts = append(facts, "key", "random: all tokens end with this process (set SECRET_KEY to keep them)")
-	}
+	curl := "curl -d username=johndoe -d password=secret " + url + "/token"
+	const random = "random: all tokens end with this process (set SECRET_KEY to keep them)"
 	if !isTerminal(stdout) {
+		log.Info("listening", "url", url, "page", url+"/docs")
 		if set.Demo {
-			facts = append(facts, "try", try)
+			log.Info("demo accounts", "user", "johndoe / secret", "admin", "admin / secret", "try", curl)
 		}
-		log.Info("listening", append([]any{"url", url}, facts...)...)
+		if set.randomKey {
+			log.Info("signing key", "key", random)
+		}
 		return
 	}
-	fmt.Fprintf(stdout, "stdauth listens on %s\n\n", url)
-	for fact := range slices.Chunk(facts, 2) {
-		fmt.Fprintf(stdout, "  %-9s %s\n", fact...)
+	fmt.Fprintf(stdout, "stdauth listens on %s\n\n  page      %s/docs\n", url, url)
+	if set.Demo {
+		fmt.Fprintf(stdout, "  accounts  johndoe / secret (user) and admin / secret (admin)\n")
+	}
+	if set.randomKey {
+		fmt.Fprintf(stdout, "  key       %s\n", random)
 	}
 	if set.Demo {
-		fmt.Fprintf(stdout, "\nTry it from another terminal:\n\n  %s\n", try)
+		fmt.Fprintf(stdout, "\nTry it from another terminal:\n\n  %s\n", curl)
 	}
 	fmt.Fprintln(stdout)
 }

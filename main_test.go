@@ -1106,7 +1106,7 @@ func TestLog(t *testing.T) {
 		args      string
 		want, not []string
 	}{
-		{"", []string{"level=INFO msg=listening url=http://127.0.0.1:", `accounts="johndoe / secret (user) and admin / secret (admin)"`, `try="curl -d username=johndoe`,
+		{"", []string{"level=INFO msg=listening url=http://127.0.0.1:", `user="johndoe / secret" admin="admin / secret"`, `try="curl -d username=johndoe`,
 			`key="random`, "msg=request", "route=/healthz", "msg=stopping"}, nil},
 		{"-log-format json", []string{`"msg":"listening","url":"http://127.0.0.1:`, `"msg":"request"`}, []string{"msg="}},
 		{"-demo=false", []string{"msg=listening", `key="random`}, []string{"accounts=", "try="}},
