@@ -77,9 +77,9 @@ var base64url = base64.RawURLEncoding.Strict()
 
 // Tokens signs and verifies all kinds of token. Its methods may be called concurrently.
 type Tokens struct {
-	opening string               // the payload of every access token up to the value of sub
-	access  []*hs256             // the first signs, all verify
-	opaque  map[purpose][]*hs256 // likewise
+	prefix string               // the payload of every access token up to the value of sub
+	access []*hs256             // the first signs, all verify
+	opaque map[purpose][]*hs256 // likewise
 }
 
 // A purpose is what an opaque token is for, and the label of its key. So a token of one
@@ -96,7 +96,7 @@ const (
 // still verifies, but never signs.
 func NewTokens(issuer, secret, previous string) *Tokens {
 	iss := appendText(nil, issuer)
-	t := &Tokens{opening: fmt.Sprintf(`{"iss":%s,"aud":%s,"sub":"`, iss, iss), opaque: map[purpose][]*hs256{}}
+	t := &Tokens{prefix: fmt.Sprintf(`{"iss":%s,"aud":%s,"sub":"`, iss, iss), opaque: map[purpose][]*hs256{}}
 	for _, s := range []string{secret, previous} {
 		if s == "" {
 			continue
@@ -128,7 +128,7 @@ func (t *Tokens) SignAccess(c Claims) string {
 
 // appendClaims appends the payload of an access token.
 func (t *Tokens) appendClaims(b []byte, c Claims) []byte {
-	b = strconv.AppendInt(append(b, t.opening...), c.UserID, 10)
+	b = strconv.AppendInt(append(b, t.prefix...), c.UserID, 10)
 	b = appendText(append(b, `","sid":`...), c.SessionID)
 	b = appendText(append(b, `,"username":`...), c.Username)
 	b = appendText(append(b, `,"role":`...), string(c.Role))
@@ -150,7 +150,7 @@ func (t *Tokens) readClaims(payload string) (c Claims) {
 		n, _ := strconv.ParseInt(s, 10, 64)
 		return n
 	}
-	payload = strings.TrimPrefix(payload, t.opening)
+	payload = strings.TrimPrefix(payload, t.prefix)
 	c.UserID = number(upTo(`","sid":"`))
 	c.SessionID = upTo(`","username":"`)
 	c.Username = upTo(`","role":"`)

@@ -42,7 +42,8 @@ func NewPasswords(iterations int) *Passwords {
 // Check tries a password for an account. It returns ErrPassword if the hash that lookUp
 // returns was not made from it, and otherwise a better hash, if that one is weaker than
 // a new one. Every try goes through Check. One that comes during a delay does not call
-// lookUp, which also returns whether the account knows the client, who then goes first.
+// lookUp, which also returns whether the client is known: whether the account has a live
+// session from its network. A known client goes first.
 func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr, password string, lookUp func() (phc string, known bool, err error)) (better string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxQueueTime, ErrBusy)
 	defer cancel()
@@ -174,8 +175,8 @@ func nameSum(username string) [16]byte {
 	return [16]byte(sum[:])
 }
 
-// network returns the network that one client is assumed to have: an IPv4 address, or
-// an IPv6 /64 (RFC 6177).
+// network returns the network for which failures are counted: an IPv4 address, or an IPv6
+// /64, which is one link. A larger one would let neighbours delay each other.
 func network(from netip.Addr) netip.Prefix {
 	prefix, _ := from.Prefix(min(64, from.BitLen())) // no error: it has that many bits
 	return prefix

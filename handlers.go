@@ -132,6 +132,7 @@ func (s *server) serve(c *call, to route) (out reply, err error) {
 	if unread != nil {
 		return reply{}, unread
 	}
+	// A PUT sets a password, and is counted where the password is known to be valid.
 	if c.user.ID != 0 && (c.Method == http.MethodPatch || c.Method == http.MethodDelete) {
 		if err := s.shares.changes.take(changer{account: c.subject, admin: c.by.Admin}, 1); err != nil {
 			return reply{}, err

@@ -107,7 +107,7 @@ func (s *server) startSession(c *call, u User, ttl time.Duration, stale error) (
 	now := time.Now().UTC()
 	session := NewSession(u, now, s.Sessions)
 	session.IP = c.from.String()
-	session.UserAgent = plain(c.UserAgent())
+	session.UserAgent = displayable(c.UserAgent())
 	ended, err := s.store.CreateSession(c.Context(), session)
 	if errors.Is(err, ErrStale) || errors.Is(err, ErrNotFound) {
 		return reply{}, stale
@@ -123,9 +123,9 @@ func (s *server) startSession(c *call, u User, ttl time.Duration, stale error) (
 	return s.replyToken(u, session, now, ttl)
 }
 
-// plain returns the first 256 bytes of a header with a question mark for each character
+// displayable returns the first 256 bytes of a header with a question mark for each character
 // that could change how a list of sessions is displayed.
-func plain(header string) string {
+func displayable(header string) string {
 	return strings.Map(func(c rune) rune {
 		if !printable(string(c)) {
 			return '?'

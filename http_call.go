@@ -77,7 +77,8 @@ type call struct {
 	from  netip.Addr          // the client
 	start time.Time
 
-	// The caller, unless the route is for anyone. A registration may have one without by.
+	// The caller, unless the route is for anyone. A registration with the token of somebody
+	// who is no admin has a user and a session, but no by.
 	user    User
 	session Session
 	by      Caller

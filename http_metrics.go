@@ -15,7 +15,8 @@ import (
 
 // metrics counts events, for the debug listener. Its output is the text format of
 // Prometheus (prometheus.io/docs/instrumenting/exposition_formats). Every sample exists
-// from the start, at 0, because a rate needs two values.
+// from the start, at 0, because a rate needs two values: newServer adds those that other
+// parts count.
 type metrics struct {
 	samples expvar.Map                     // by name and labels, but for those of the histogram
 	took    [len(buckets) + 1]atomic.Int64 // requests by bucket, not cumulative

@@ -15,8 +15,8 @@ import (
 // This file bounds what all clients share, in all and for each client, so that no client
 // can use it up.
 
-// site returns the network that counts as one client: an IPv4 address, or an IPv6 /48,
-// which is what one customer gets at most (RFC 6177).
+// site returns the network that counts as one client: an IPv4 address, or an IPv6 /48, the
+// largest prefix that a customer commonly gets (RFC 6177).
 func site(from netip.Addr) netip.Prefix {
 	prefix, _ := from.Prefix(min(48, from.BitLen())) // no error: it has that many bits
 	return prefix

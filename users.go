@@ -87,8 +87,9 @@ func foldName(name string) string {
 	}, name)
 }
 
-// checkPassword follows NIST SP 800-63B-4, section 3.1.1.2: a minimum length, a list of
-// common passwords, and no rules about which characters to use.
+// checkPassword follows NIST SP 800-63B-4, section 3.1.1.2: a list of common passwords, and
+// no rules about which characters to use. That section requires 15 characters where a
+// password is the only factor; minPassword is less.
 func checkPassword(password, username string) error {
 	switch {
 	case utf8.RuneCountInString(password) < minPassword:
