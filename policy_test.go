@@ -520,7 +520,7 @@ func TestReadmeNames(t *testing.T) {
 			t.Errorf("a page says %s, but nothing has that name", m[0])
 		}
 	}
-	_, types, _ := strings.Cut(readme, "only a few types: ")
+	_, types, _ := strings.Cut(readme, "four types to know: ")
 	types, _, _ = strings.Cut(types, ".\n")
 	if types == "" {
 		t.Error("README.md does not name the types")
