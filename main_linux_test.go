@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -616,4 +617,49 @@ func followsLimit(t *testing.T) bool {
 		}
 	}
 	return false
+}
+
+// TestAttackUserEnumerationByTime: a failed login costs the same for every username, namely
+// one check of the strongest hash that the server has met, which was imported. It measures
+// the time of the processor, because other programs do not change that much; and of
+// several runs the shortest. A login without a check, or with two, never comes close.
+func TestAttackUserEnumerationByTime(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	w := loudWorld(t, 1000)
+	w.addUser("imported", "secret", func(u *User) { u.PasswordHash = Hasher{Iterations: 20_000}.Hash("secret") })
+	w.server.meetAccounts(t.Context())
+	calls := append(slices.Clone(failedLogins), "POST /token username=imported&password=guess")
+	least, quotient := map[string]time.Duration{}, map[string]float64{}
+	for run := range 60 {
+		for _, call := range calls {
+			start := threadTime(t) // from another address each time, which avoids the throttle
+			a := w.send(strings.Replace(call, "/token", fmt.Sprintf("/token from 198.51.100.%d", run), 1))
+			if took := threadTime(t) - start; least[call] == 0 || took < least[call] {
+				least[call] = took
+			}
+			if a.status != 401 {
+				t.Fatalf("%s\n  got %s", call, w.show(a))
+			}
+		}
+		alike := run >= 3
+		for _, call := range calls {
+			quotient[call] = float64(least[call]) / float64(least[calls[0]])
+			alike = alike && 0.7 < quotient[call] && quotient[call] < 1.4
+		}
+		if alike {
+			return
+		}
+	}
+	t.Errorf("failed logins take %v, in parts of the first: %v\n  want the same time for all", least, quotient)
+}
+
+// threadTime returns the time for which the thread has had a processor.
+func threadTime(t *testing.T) time.Duration {
+	t.Helper()
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_THREAD, &usage); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
