@@ -217,6 +217,10 @@ func (t *throttle) check(keys [2]throttleKey) error {
 func (t *throttle) count(keys [2]throttleKey, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.note(keys, ok)
+}
+
+func (t *throttle) note(keys [2]throttleKey, ok bool) {
 	for i, key := range keys {
 		f := t.get(key)
 		delete(t.newer, key)

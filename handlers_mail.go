@@ -46,7 +46,7 @@ func (s *server) forgotPassword(c *call) (reply, error) {
 		case err == nil && u.EmailVerified && !u.Disabled:
 			s.sendLink(c, resetting, u, resetLife)
 		case err != nil && !errors.Is(err, ErrNotFound):
-			s.log.Error("request failed", "id", c.id, "route", c.route, "error", err)
+			s.log.Error("request failed", "id", c.id, "route", routeName(c.route), "error", err)
 		}
 	})
 }

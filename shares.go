@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -90,10 +91,13 @@ func (l *limit) give(client any, n int) {
 	for i, v := range slices.Backward(l.lent) {
 		if v.client == client {
 			l.lent = slices.Delete(l.lent, i, i+1)
-			break
+			l.free(client, n)
+			return
 		}
 	}
-	l.free(client, n)
+	if l.period == 0 { // else it has come back already
+		l.free(client, n)
+	}
 }
 
 func (l *limit) free(client any, n int) {
@@ -163,6 +167,7 @@ type hashQueue struct {
 	running       chan struct{}    // has room for one hash per core
 	first         [2]chan struct{} // hand a core to a known client, or else to one with nothing else in the queue
 	places, known limit
+	passed        atomic.Int64 // cores handed on
 }
 
 const (
@@ -221,9 +226,18 @@ func (q *hashQueue) run(ctx context.Context, from netip.Addr, known bool, hash f
 	return nil
 }
 
-// passOn hands a core to a client that goes first, or frees it.
+// passOn hands a core to a client that goes first, or frees it for the one that has waited
+// longest. Two of eight cores are not for known clients, and one goes by time alone, so
+// those who go first slow the others down, but do not keep them out.
 func (q *hashQueue) passOn() {
-	for _, next := range q.first {
+	first := q.first[:]
+	switch q.passed.Add(1) % 8 {
+	case 3, 7:
+		first = first[1:]
+	case 5:
+		first = nil
+	}
+	for _, next := range first {
 		select {
 		case next <- struct{}{}:
 			return

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -113,6 +114,30 @@ func TestOneClientDoesNotDelayOthers(t *testing.T) {
 		others := []*entry{q.enter(q.ctx, "192.0.2.2"), q.enter(q.ctx, "192.0.2.3"), q.enterKnown(q.ctx, "192.0.2.4")}
 		q.wantOrder(others[2], attacker, others[0], others[1])
 	})
+}
+
+// TestNobodyIsKeptOut: clients that go first and come back without pause slow down those
+// with several places, but do not keep them out.
+func TestNobodyIsKeptOut(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		inQueue(t, func(q *queueTest) {
+			q.occupy()
+			waiting := []*entry{q.enter(q.ctx, "192.0.2.1"), q.enter(q.ctx, "192.0.2.1")}
+			strangers := slices.Clone(waiting)
+			for i := range 16 {
+				waiting = append(waiting, q.start(q.ctx, fmt.Sprintf("198.51.100.%d", 2+i), known)) // goes first
+				q.entries[0].end()
+				next := slices.IndexFunc(waiting, (*entry).done)
+				q.entries[0] = waiting[next]
+				waiting = slices.Delete(waiting, next, next+1)
+			}
+			for _, e := range strangers {
+				if !e.done() {
+					t.Errorf("after 16 hashes of others, known: %t, a stranger still waits", known)
+				}
+			}
+		})
+	}
 }
 
 // TestQueueIsBoundedInTime: no hash waits for longer than maxQueueTime.

@@ -152,12 +152,24 @@ func (m *MemoryStore) page(filter UserFilter, after int64, limit int) []*account
 	if filter.Name != "" {
 		return []*account{m.account(m.names[foldName(filter.Name)])}
 	}
-	start, _ := slices.BinarySearch(m.ids, after)
-	rest := m.accounts[start:]
-	if filter.Email == "" { // so many are enough, even if all that were deleted are among them
-		rest = rest[:min(1+m.deleted+min(limit, len(rest)), len(rest))]
+	start, found := slices.BinarySearch(m.ids, after)
+	if found {
+		start++
 	}
-	return slices.Clone(rest)
+	rest := m.accounts[start:]
+	if filter.Email != "" {
+		return slices.Clone(rest)
+	}
+	page := make([]*account, 0, min(limit, len(rest)))
+	for _, a := range rest {
+		if len(page) == limit {
+			break
+		}
+		if a != nil {
+			page = append(page, a)
+		}
+	}
+	return page
 }
 
 func (m *MemoryStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
