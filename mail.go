@@ -86,7 +86,7 @@ const (
 	mailInterval = time.Minute // between two of them
 	mailsInAll   = 1 << 15     // an hour
 
-	mailPause    = 5 * time.Second // before the second attempt; then it doubles
+	mailPause    = 5 * time.Second // before the second attempt; then it doubles, up to a minute
 	mailPatience = 10 * time.Minute
 	mailDelay    = 100 * time.Millisecond
 )
@@ -192,7 +192,7 @@ func (m *Mailer) send(l *letter) (outcome string, err error) {
 	}
 	ctx, cancel := context.WithTimeout(m.try, mailPatience)
 	defer cancel()
-	for pause := mailPause; ; pause *= 2 {
+	for pause := mailPause; ; pause = min(2*pause, time.Minute) {
 		m.sending <- struct{}{}
 		err := m.deliver(ctx, l)
 		<-m.sending

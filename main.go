@@ -130,7 +130,7 @@ func (set *settings) withStore(ctx context.Context, log *slog.Logger, use func(S
 // serve listens, opens the store and handles requests until ctx is done. It listens first:
 // a large store takes a while, and meanwhile /healthz says that the process is alive.
 func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logger) error {
-	listener, err := set.listen("-addr", set.addr)
+	listener, profiles, err := set.listenAll(log)
 	if err != nil {
 		return err
 	}
@@ -144,19 +144,10 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 	s.opening.Store(true)
 	server := newHTTPServer(s.handler(), log)
 	server.ConnState = newConnections(maxConnections(), s.trusted).note
-	if set.TLS {
-		if listener, err = listenTLS(listener, set.certFile, set.keyFile, log); err != nil {
-			return set.bad("-tls-cert, -tls-key", err)
-		}
-	}
 	serving, fail := context.WithCancelCause(ctx)
 	go func() { fail(server.Serve(listener)) }()
 	defer shutDown(server, s.mailer)
-	if set.debugAddr != "" {
-		profiles, err := set.listen("-debug-addr", set.debugAddr)
-		if err != nil {
-			return err
-		}
+	if profiles != nil {
 		debug := &http.Server{ReadHeaderTimeout: headerTimeout, Handler: debugHandler(s.metrics)}
 		defer debug.Close() // without waiting for profiles
 		go func() { fail(debug.Serve(profiles)) }()
@@ -209,7 +200,10 @@ func (s *server) meetAccounts(ctx context.Context) {
 		case err != nil && ctx.Err() != nil:
 			return
 		case err != nil:
-			time.Sleep(time.Second)
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
 		case len(page) < size:
 			if !admin {
 				s.log.Warn("there is no active admin; -admin NAME creates one, -reset-password NAME enables one")
@@ -258,6 +252,28 @@ func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 // maxConnections returns how many connections the server may have: three quarters of the
 // descriptors, which leaves some for the store and for proxies of the operator.
 func maxConnections() int { return int(min(descriptors()/4*3, mostConnections)) }
+
+// listenAll returns the listener of the API and that of -debug-addr, which may be nil.
+func (set *settings) listenAll(log *slog.Logger) (api, profiles net.Listener, err error) {
+	if api, err = set.listen("-addr", set.addr); err != nil {
+		return nil, nil, err
+	}
+	if set.TLS {
+		secure, err := listenTLS(api, set.certFile, set.keyFile, log)
+		if err != nil {
+			api.Close()
+			return nil, nil, set.bad("-tls-cert, -tls-key", err)
+		}
+		api = secure
+	}
+	if set.debugAddr != "" {
+		profiles, err = set.listen("-debug-addr", set.debugAddr)
+	}
+	if err != nil {
+		api.Close()
+	}
+	return api, profiles, err
+}
 
 func (set *settings) listen(name, addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -657,9 +658,47 @@ func TestAttackUserEnumerationByTime(t *testing.T) {
 // threadTime returns the time for which the thread has had a processor.
 func threadTime(t *testing.T) time.Duration {
 	t.Helper()
-	var usage syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_THREAD, &usage); err != nil {
-		t.Fatal(err)
+	const threadCPU = 3 // CLOCK_THREAD_CPUTIME_ID; getrusage lags behind by milliseconds
+	var now syscall.Timespec
+	if _, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, threadCPU, uintptr(unsafe.Pointer(&now)), 0); errno != 0 {
+		t.Fatal(errno)
 	}
-	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+	return time.Duration(now.Nano())
+}
+
+// TestFailedListenerEndsTheServer: a server that cannot accept connections any more ends, so
+// that whatever started it starts it again.
+func TestFailedListenerEndsTheServer(t *testing.T) {
+	for _, name := range []string{"listening url", "debugging metrics"} {
+		s := launch(t, []string{"-debug-addr", "127.0.0.1:0"})
+		s.once.Do(func() {}) // it ends by itself
+		_, rest, _ := strings.Cut(s.stderr.String(), name+"=http://")
+		addr := regexp.MustCompile(`^[\d.:]+`).FindString(rest)
+		breakListener(t, addr)
+		if got := <-s.status; got != 1 || !strings.Contains(s.stderr.String(), "accept tcp "+addr) {
+			t.Errorf("after the listener at %s has failed, which is %s, run() = %d, want 1 and the reason:\n%s", addr, name, got, s.stderr)
+		}
+	}
+}
+
+// breakListener makes a listener of this process fail for good.
+func breakListener(t *testing.T, addr string) {
+	t.Helper()
+	port := netip.MustParseAddrPort(addr).Port()
+	const listening = "0A" // the state in the table of the kernel
+	for line := range strings.Lines(readText(t, "/proc/self/net/tcp")) {
+		column := strings.Fields(line)
+		if column[3] != listening || !strings.HasSuffix(column[1], fmt.Sprintf(":%04X", port)) {
+			continue
+		}
+		for fd := range 1024 {
+			if to, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); to == "socket:["+column[9]+"]" {
+				if err := syscall.Shutdown(fd, syscall.SHUT_RDWR); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+		}
+	}
+	t.Fatalf("there is no listener at %s", addr)
 }

@@ -277,7 +277,7 @@ func (set *settings) check(getenv func(string) string) error {
 		{"-session-ttl", must(lasts(set.Sessions.Max), lifetime)},
 		{"-issuer", must(len(set.Issuer) <= 200 && printable(set.Issuer), "must be 1 to 200 bytes without control characters")},
 		// Without a path, as clients expect of an issuer (RFC 8414, section 3).
-		{"-public-url", must(set.PublicURL == "" || isOrigin(set.PublicURL), "must be a URL without a path, such as https://id.example.com")},
+		{"-public-url", must(set.PublicURL == "" || isOrigin(set.PublicURL) && strings.HasPrefix(set.PublicURL, "http"), "must be a URL without a path, such as https://id.example.com")},
 		{mailSetting, badMail},
 		{"-mail-link", must(set.Mail.Target != mailTerminal || set.Mail.Link != "" || set.PublicURL != "" || isLoopback(set.addr), "is required with -mail terminal on this -addr, unless -public-url is set")},
 		{"-store", must(keep || !set.offline(), "is required with -import and -reset-password: memory ends with the process")},
@@ -345,15 +345,15 @@ func (set *settings) addOrigin(origin string) error {
 	return must(isOrigin(strings.TrimSuffix(origin, ":*")), "must be an origin as browsers send it, such as https://app.example.com or http://localhost:*")
 }
 
-// isOrigin reports whether text is the origin of web pages as browsers write it: a scheme,
-// a host and a port that is not the default one, in ASCII (Fetch standard, "serializing a
-// request origin").
+// isOrigin reports whether text is an origin as browsers write it: a scheme, which an
+// extension or an app may have of its own, a host and a port that is not the default one,
+// in ASCII (Fetch standard, "serializing a request origin").
 func isOrigin(text string) bool {
 	u, err := url.Parse(text)
 	if err == nil && u.Port() != "" {
 		_, err = net.LookupPort("tcp", u.Port())
 	}
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != text {
+	if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != text {
 		return false
 	}
 	port := u.Scheme + ":" + u.Port()

@@ -61,6 +61,7 @@ func newGateway(address, username, password string) (g *gateway, prefix string, 
 		MaxIdleConnsPerHost: maxEtcdConns,
 		MaxConnsPerHost:     maxEtcdConns,
 		IdleConnTimeout:     time.Minute,
+		TLSHandshakeTimeout: time.Second, // a dial keeps its place when its request has given up
 	}
 	// Members do not redirect. Following a redirect could send keys and etcd's password
 	// to any address.
