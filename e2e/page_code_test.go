@@ -171,7 +171,7 @@ func TestCodeShowsTheDecisions(t *testing.T) {
 		"forbidden": {"server.admit", "authentic", "Claims.ValidAt", "Caller.Allowed ✗ refused", "problems"},
 		"forge":     {"server.admit", "authentic ✗ refused", "problems"},
 	} {
-		b.click("[data-step=" + step + "] > button")
+		b.do(js(`document.querySelector("[data-step=` + step + `] > button").click()`)) // the steps move when one folds
 		b.until(`document.querySelector("[data-step=` + step + `][data-state=done] .code-link")?.textContent.includes("functions")`)
 		b.do(js(`document.querySelector("[data-step=` + step + `] .code-link").click()`))
 		b.until(`document.querySelector("#code[open] #code-source")`)
@@ -226,7 +226,7 @@ func TestCodeOfChecks(t *testing.T) {
 		"claims":   "Tokens.ReadAccess: if !bytes.Equal(t.appendClaims(written[:0], c), payload) {",
 		"exp":      "Claims.ValidAt: return now.Unix() < c.ExpiresAt && c.IssuedAt <= now.Add(leeway).Unix()",
 		"session":  "server.admit: return ErrEnded",
-		"audience": "Tokens.appendClaims: b = strconv.AppendInt(append(b, t.opening...), c.UserID, 10)",
+		"audience": "Tokens.appendClaims: b = strconv.AppendInt(append(b, t.prefix...), c.UserID, 10)",
 	} {
 		b.click("#check-" + check + " summary")
 		b.click("#check-" + check + " .code-link")
