@@ -184,7 +184,7 @@ func (t *Tokens) ReadAccess(token string) (Claims, error) {
 	if !ok || !ours {
 		return Claims{}, ErrToken
 	}
-	var decoded, written [512]byte // larger than any token of ours needs
+	var decoded, written [512]byte // enough for the usual issuer; a longer payload is allocated
 	payload, err := base64url.AppendDecode(decoded[:0], []byte(encoded))
 	// The decoder skips line breaks, which RFC 4648, section 3.3, forbids.
 	if err != nil || base64url.EncodedLen(len(payload)) != len(encoded) {

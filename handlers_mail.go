@@ -19,9 +19,6 @@ const (
 // linkNames are what links and texts call their purposes.
 var linkNames = map[purpose]string{resetting: "reset", verifying: "verify"}
 
-// textField is a field without a rule.
-var textField = field{textKind, nil}
-
 // mailLink returns a link with a token. The token stands behind #, so browsers send it to
 // no server, not even in Referer (RFC 9110, section 10.1.3). Where the link leads is a
 // setting, never the Host of a request, which a stranger may have chosen.
@@ -132,7 +129,7 @@ func (s *server) useLink(c *call, p purpose, token string, prepare func(User) er
 // resetByMail sets a new password. All errors of the password come before the token is
 // used up, so a user can correct it. SetPassword ends the token and all sessions.
 func (s *server) resetByMail(c *call) (reply, error) {
-	in := c.object(fields{"token": textField, "new_password": passwordField}, "token", "new_password")
+	in := c.object(fields{"token": textField, "new_password": textField}, "token", "new_password")
 	if err := in.err(); err != nil {
 		return reply{}, err
 	}

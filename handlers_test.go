@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -926,6 +927,22 @@ func TestAccessToken(t *testing.T) {
 			part := strings.Split(w.vars[name], ".")
 			wantEqual(t, "the token of "+name, decode(t, part[0])+decode(t, part[1]), `{"alg":"HS256","typ":"JWT"}`+w.expand(want))
 		}
+	})
+}
+
+// TestClientThatHasGone: a read of etcd ends with the client that waits for it. That is no
+// fault of the store, and no alert for the operator.
+func TestClientThatHasGone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		gone, hangUp := context.WithCancel(w.Context())
+		c := &call{Request: w.request(gone, "GET /users/me/"), route: "GET /users/me/{$}"}
+		before := w.server.metrics.samples.Get(errorSample("store_unavailable")).String()
+		hangUp()
+		if got := w.server.refusal(c, unavailable(context.Canceled)).status; got != statusClientGone {
+			t.Errorf("the reply to a client that has gone has the status %d, want %d", got, statusClientGone)
+		}
+		wantEqual(t, "the metric of the store's faults", w.server.metrics.samples.Get(errorSample("store_unavailable")).String(), before)
+		w.wantLog("level=ERROR", 0)
 	})
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 func (s *server) createUser(c *call) (out reply, err error) {
-	in := c.object(fields{"username": usernameField, "password": passwordField, "email": emailField, "full_name": fullNameField}, "username", "password")
+	in := c.object(fields{"username": usernameField, "password": textField, "email": emailField, "full_name": fullNameField}, "username", "password")
 	in.check("password", func(password string) error { return checkPassword(password, in.text("username")) })
 	if err := in.err(); err != nil {
 		return reply{}, err
@@ -85,7 +85,7 @@ func (s *server) listUsers(c *call) (reply, error) {
 func (s *server) readMe(c *call) (reply, error) { return replyUser(http.StatusOK, c.user), nil }
 
 func (s *server) patchMe(c *call) (reply, error) {
-	return s.patch(c, fields{"email": emailField, "full_name": fullNameField, "current_password": passwordField})
+	return s.patch(c, fields{"email": emailField, "full_name": fullNameField, "current_password": textField})
 }
 
 // patch applies a merge patch (RFC 7396) of the allowed fields to an account.
@@ -111,7 +111,7 @@ func (s *server) patch(c *call, allowed fields) (reply, error) {
 }
 
 func (s *server) deleteMe(c *call) (reply, error) {
-	in := c.object(fields{"password": passwordField}, "password")
+	in := c.object(fields{"password": textField}, "password")
 	if err := s.confirm(c, in, "password"); err != nil {
 		return reply{}, err
 	}
@@ -119,7 +119,7 @@ func (s *server) deleteMe(c *call) (reply, error) {
 }
 
 func (s *server) changePassword(c *call) (reply, error) {
-	in := c.object(fields{"current_password": passwordField, "new_password": passwordField}, "current_password", "new_password")
+	in := c.object(fields{"current_password": textField, "new_password": textField}, "current_password", "new_password")
 	in.check("new_password", func(password string) error { return checkPassword(password, c.user.Username) })
 	if err := s.confirm(c, in, "current_password"); err != nil {
 		return reply{}, err
@@ -240,7 +240,7 @@ func (s *server) resetPassword(c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	in := c.object(fields{"new_password": passwordField}, "new_password")
+	in := c.object(fields{"new_password": textField}, "new_password")
 	in.check("new_password", func(password string) error { return checkPassword(password, u.Username) })
 	if err := in.err(); err != nil {
 		return reply{}, err

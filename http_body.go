@@ -174,7 +174,7 @@ type field struct {
 type fields map[string]field
 
 var usernameField = field{textKind, checkUsername}
-var passwordField = field{textKind, nil} // a new one has a rule that depends on the username
+var textField = field{textKind, nil} // also for a password, whose rule depends on the username
 var emailField = field{textOrNullKind, checkEmail}
 var fullNameField = field{textOrNullKind, checkFullName}
 var disabledField = field{boolKind, nil}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -130,10 +131,10 @@ func (s *server) refusal(c *call, err error) reply {
 	p, fields := problemOf(err)
 	gone := c.Context().Err() != nil
 	switch {
-	case p.err == errInternal && gone:
+	case gone && (p.err == errInternal || errors.Is(err, context.Canceled)): // a read of etcd ends with its client
 		return reply{status: statusClientGone}
 	case err == errInternal, err == errOpening: // the log has the panic or the progress
-	case p.err == errInternal, p.err == ErrUnavailable && !gone:
+	case p.err == errInternal, p.err == ErrUnavailable:
 		s.log.Error("request failed", "id", c.id, "route", routeName(c.route), "error", err)
 	}
 	if p.status == http.StatusBadRequest && routeName(c.route) == "/forward-auth" {

@@ -44,9 +44,9 @@ func (l *connections) note(conn net.Conn, state http.ConnState) {
 	case http.StateNew:
 		l.admit(conn)
 	case http.StateActive, http.StateIdle:
-		since := time.Now().UnixNano()
-		if state == http.StateActive {
-			since = 0
+		var since int64
+		if state == http.StateIdle {
+			since = time.Now().UnixNano()
 		}
 		if c, ok := l.open.Load(conn); ok {
 			c.(*connection).idle.Store(since)

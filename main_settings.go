@@ -259,6 +259,7 @@ func (set *settings) check(getenv func(string) string) error {
 	const lifetime = "must be from 1s to 876000h"
 	lasts := func(d time.Duration) bool { return time.Second <= d && d <= 876000*time.Hour }
 	keep := set.store != memory
+	web := strings.HasPrefix(set.PublicURL, "http://") || strings.HasPrefix(set.PublicURL, "https://")
 	_, mailSetting, badMail := parseMail(set.Mail)
 	for _, rule := range []struct {
 		name string
@@ -277,7 +278,7 @@ func (set *settings) check(getenv func(string) string) error {
 		{"-session-ttl", must(lasts(set.Sessions.Max), lifetime)},
 		{"-issuer", must(len(set.Issuer) <= 200 && printable(set.Issuer), "must be 1 to 200 bytes without control characters")},
 		// Without a path, as clients expect of an issuer (RFC 8414, section 3).
-		{"-public-url", must(set.PublicURL == "" || isOrigin(set.PublicURL) && strings.HasPrefix(set.PublicURL, "http"), "must be a URL without a path, such as https://id.example.com")},
+		{"-public-url", must(set.PublicURL == "" || isOrigin(set.PublicURL) && web, "must be a URL without a path, such as https://id.example.com")},
 		{mailSetting, badMail},
 		{"-mail-link", must(set.Mail.Target != mailTerminal || set.Mail.Link != "" || set.PublicURL != "" || isLoopback(set.addr), "is required with -mail terminal on this -addr, unless -public-url is set")},
 		{"-store", must(keep || !set.offline(), "is required with -import and -reset-password: memory ends with the process")},

@@ -341,6 +341,7 @@ func TestRefusedSettings(t *testing.T) {
 		{"a public URL with a user is refused", "-public-url https://me@id.example.com", "", "-public-url: must be a URL without a path"},
 		{"a public URL without a scheme is refused", "-public-url id.example.com", "", "-public-url: must be a URL without a path"},
 		{"a public URL of another scheme is refused", "-public-url ftp://id.example.com", "", "-public-url: must be a URL without a path"},
+		{"a public URL of a scheme that only begins with http is refused", "-public-url httpx://id.example.com", "", "-public-url: must be a URL without a path"},
 		{"a public URL without a host is refused", "", "STDAUTH_PUBLIC_URL=https://", "-public-url (STDAUTH_PUBLIC_URL): must be a URL without a path"},
 		{"a public URL with a bracket in its host is refused", "-public-url https://id<b>.example.com", "", "-public-url: must be a URL without a path"},
 		{"mail that is printed needs a link if nobody knows the URL of the server", "-addr :0 -mail terminal", "", "-mail-link: is required with -mail"},
@@ -1096,6 +1097,25 @@ func TestDebugListener(t *testing.T) {
 		if resp.StatusCode != test.want {
 			t.Errorf("GET /debug/vars by %s = %d, want %d", test.name, resp.StatusCode, test.want)
 		}
+	}
+}
+
+// TestNothingStartsBeforeTheSettingsAreGood: a server that refuses a setting has asked no
+// mail server yet, whose answer would be a second line.
+func TestNothingStartsBeforeTheSettingsAreGood(t *testing.T) {
+	t.Parallel()
+	taken, smtp := loopback(t), loopback(t)
+	args := append(strings.Fields(mailFlags), "-addr=127.0.0.1:0", "-mail=smtp://"+smtp.Addr().String(), "-debug-addr="+taken.Addr().String())
+	for range 500 { // a mail server is asked in the background, so not in each run
+		var stderr strings.Builder
+		if got := run(t.Context(), args, envOf(), io.Discard, &stderr); got != 1 || strings.Count(stderr.String(), "\n") != 1 {
+			t.Fatalf("run(%q) = %d with %q, want 1 with one line", args, got, &stderr)
+		}
+	}
+	smtp.(*net.TCPListener).SetDeadline(time.Now().Add(50 * time.Millisecond))
+	if conn, err := smtp.Accept(); err == nil {
+		conn.Close()
+		t.Error("the mail server was asked, want nothing before all settings are good")
 	}
 }
 

@@ -56,8 +56,8 @@ const (
 	// Members refuse transactions with more operations (--max-txn-ops).
 	maxEtcdOps = 128
 
-	// Each login looks at this many session keys, more than the one that it adds, and
-	// removes those that expired long ago.
+	// Each change of an account reads this many keys of sessions. A login or a refresh
+	// removes those that expired long ago, which are more than the one that it adds.
 	sweptKeys = 4
 
 	// Sessions stay this long after they expire, because the clocks of copies differ.
@@ -271,8 +271,9 @@ func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decid
 // commit commits a transaction and reports whether its comparisons were true. It is
 // sent at most once: if the response is lost, the outcome is unknown.
 //
-// A transaction can compare keys but not the time. So from the first of t.ends on it is
-// neither sent nor acknowledged, and must be decided again.
+// A transaction can compare keys but not the time. So after the first of t.ends it is not
+// sent, and must be decided again. If that time comes while it is under way, it is not
+// acknowledged, and its outcome is unknown.
 func (e *EtcdStore) commit(ctx context.Context, t etcdTxn) (done bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

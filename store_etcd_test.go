@@ -119,6 +119,39 @@ func TestEtcdCopiesDoNotAllUseTheSameMember(t *testing.T) {
 	}
 }
 
+// TestEtcdHandshakeThatHangs: a member that accepts a connection and says nothing does not
+// keep its place among the connections. A dial goes on when its request has given up.
+func TestEtcdHandshakeThatHangs(t *testing.T) {
+	l := loopback(t)
+	g, _, err := newGateway("etcds://"+l.Addr().String(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := g.client.Transport.(*http.Transport)
+	transport.MaxConnsPerHost = 1
+	silent := make(chan net.Conn, 1)
+	go func() {
+		conn, _ := l.Accept()
+		silent <- conn
+	}()
+	read := etcdTxn{Success: []etcdOp{getKey("/stdauth/format")}}
+	if _, err := g.try(t.Context(), g.endpoint(0), read); err == nil {
+		t.Error("try at a member that says nothing = nil, want an error")
+	}
+	defer (<-silent).Close()
+	member := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `{"header":{"revision":"1"},"succeeded":true,"responses":[{"response_range":{}}]}`)
+	}))
+	member.Listener.Close()
+	member.Listener = l
+	member.StartTLS()
+	defer member.Close()
+	transport.TLSClientConfig = member.Client().Transport.(*http.Transport).TLSClientConfig
+	if _, err := g.txn(t.Context(), read, false); err != nil {
+		t.Errorf("txn when the member works again = %v, want nil", err)
+	}
+}
+
 // TestEtcdStoreIsNotOpened has the errors at the start. Each is one line that names the cause.
 func TestEtcdStoreIsNotOpened(t *testing.T) {
 	for _, test := range []struct {
