@@ -59,9 +59,7 @@ func TestAttackPlantedLink(t *testing.T) {
 	want := f.contents()
 	target := filepath.Join(t.TempDir(), "precious")
 	write(t, target, "precious")
-	if err := os.Symlink(target, f.path+".new"); err != nil {
-		t.Skip("no symbolic links here:", err)
-	}
+	notOnWindows(t, os.Symlink(target, f.path+".new"))
 	f.compactNow()
 	wantEqual(t, "the store beside a planted link", f.reopen().contents(), want)
 	wantEqual(t, "the file behind a planted link", readText(t, target), "precious")
@@ -72,9 +70,7 @@ func TestAttackPlantedLink(t *testing.T) {
 func TestAttackSecondName(t *testing.T) {
 	f := filledStore(t)
 	second := filepath.Join(t.TempDir(), "second.jsonl")
-	if err := os.Link(f.path, second); err != nil {
-		t.Skip("no hard links here:", err)
-	}
+	notOnWindows(t, os.Link(f.path, second))
 	_, err := OpenFileStore(t.Context(), second, testLife, slog.New(slog.DiscardHandler))
 	wantErr(t, "OpenFileStore by a second name", err, errLocked)
 	f.compactNow()
@@ -117,9 +113,7 @@ func TestAttackReplacedFile(t *testing.T) {
 		f := filledStore(t)
 		before := f.contents()
 		write(t, f.path+".other", fileHeader)
-		if err := replace(f.path); err != nil {
-			t.Skip("not on this system:", err)
-		}
+		notOnWindows(t, replace(f.path))
 		_, err := f.CreateUser(t.Context(), Caller{}, newUser("late"))
 		wantErr(t, "CreateUser in a file that was "+what, err, ErrUnavailable)
 		wantErr(t, "Ready with a file that was "+what, f.Ready(t.Context()), ErrUnavailable)

@@ -284,9 +284,7 @@ func etcdMust(t testing.TB, err error) {
 func etcdMemory(t testing.TB, n *etcdNode) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))
-	if err != nil {
-		t.Skip(err)
-	}
+	etcdMust(t, err)
 	_, after, _ := bytes.Cut(status, []byte("RssAnon:"))
 	field, _, _ := bytes.Cut(bytes.TrimSpace(after), []byte(" "))
 	kib, err := strconv.ParseInt(string(field), 10, 64)
