@@ -36,6 +36,14 @@ type tab struct {
 	urls []string // of all requests
 }
 
+// openPage starts a server and opens its page in a wide window.
+func openPage(t testing.TB) (*server, *tab) {
+	t.Helper()
+	s, b := startServer(t), openTab(t, 1280, 900, "light")
+	b.open(s)
+	return s, b
+}
+
 // openTab starts a browser that can reach nothing but this machine.
 func openTab(t testing.TB, width, height int64, scheme string) *tab {
 	t.Helper()

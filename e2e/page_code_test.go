@@ -39,9 +39,7 @@ func (b *tab) lines(kind string) []string {
 
 // The way of a request that succeeds, from the first function to the last, by key.
 func TestCodeOfASuccess(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	b.signIn("johndoe")
 	b.click("[data-step=me] > button")
 	b.until(`document.querySelector("[data-step=me][data-state=done]")`)
@@ -96,9 +94,7 @@ func TestCodeOfASuccess(t *testing.T) {
 }
 
 func TestCodeOfRefusals(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.signIn("johndoe")
 	b.click("#run-all")
 	b.until(`document.querySelectorAll("[data-state=done]").length === 12 && ` + finished)
@@ -162,9 +158,7 @@ func TestCodeOfRefusals(t *testing.T) {
 
 // At first there are the few functions that decide, and the others on demand.
 func TestCodeShowsTheDecisions(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.signIn("johndoe")
 	for step, want := range map[string][]string{
 		"me":        {"server.admit", "authentic", "Claims.ValidAt", "Caller.Allowed", "server.readMe"},
@@ -194,9 +188,7 @@ func TestCodeShowsTheDecisions(t *testing.T) {
 
 // Back closes the code, and leads nowhere else.
 func TestBackClosesTheCode(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.click(".bar a[href='#reference']")
 	b.click("[data-step=me] > button")
 	b.until(`document.querySelector("[data-step=me][data-state=done]")`)
@@ -216,9 +208,7 @@ func TestBackClosesTheCode(t *testing.T) {
 
 // Each check of the token panel leads to the line that makes it.
 func TestCodeOfChecks(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	for check, want := range map[string]string{
 		"size":     "authentic: if dot < 0 || len(token) > maxToken {",
 		"mac":      "authentic: match |= subtle.ConstantTimeCompare(m.sign()[dot:], []byte(token[dot:]))",
@@ -240,9 +230,7 @@ func TestCodeOfChecks(t *testing.T) {
 
 // The code that cannot be read is said to be so, and is asked for again.
 func TestCodeUnreadable(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	b.click("[data-step=me] > button")
 	b.until(`[...document.querySelectorAll("[data-step=me] .code-link")].at(-1)?.textContent.includes("functions")`)
 	s.stop(t)

@@ -24,9 +24,7 @@ func (b *tab) unfold(operation string) {
 // Some operations of the reference are sent, and as code in a real shell, in Python
 // and in the browser.
 func TestReference(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	var operations int
 	for _, item := range description(t, s).Paths.Map() {
 		operations += len(item.Operations())
@@ -72,9 +70,7 @@ func TestReference(t *testing.T) {
 // A request as code, before it is sent: the token is hidden until asked for, and what
 // is copied works.
 func TestSnippets(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.signIn("admin")
 	b.unfold("updateUser")
 	const body = `{"full_name": "It's \"J\" $HOME Doe"}`
@@ -140,9 +136,7 @@ func TestSnippets(t *testing.T) {
 
 // From nothing to a response that is copied: five clicks.
 func TestFiveClicks(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.click("[data-demo=admin]") // authorise
 	b.until(`document.getElementById("chip-name").textContent === "admin"`)
 	b.click(".bar a[href='#reference']") // find
@@ -200,9 +194,7 @@ func TestReferenceSaysWhatTheDescriptionHas(t *testing.T) {
 
 // Every operation can be opened and says something, whatever its schemas are.
 func TestEveryOperationOpens(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.signIn("admin")
 	b.do(js(`for (const op of document.querySelectorAll(".op")) op.open = true`))
 	b.until(`[...document.querySelectorAll(".op")].every((op) => op.querySelector("form"))`)
@@ -216,9 +208,7 @@ func TestEveryOperationOpens(t *testing.T) {
 
 // The rules of one operation, and one that is run, by key.
 func TestRulesOfAnOperation(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.unfold("createUser")
 	b.do(chromedp.Focus(chromedp.CSS("#op-createUser .rules > summary")), chromedp.KeyEvent(kb.Enter))
 	b.until(`/^[5-9]\d rules$/.test(document.querySelector("#op-createUser .rules .because")?.textContent)`)
@@ -238,9 +228,7 @@ func TestRulesOfAnOperation(t *testing.T) {
 // The filter over all rules: what matches is counted, by any word of sentence,
 // request or response.
 func TestRulesFilter(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.click("#rules-open")
 	b.until(`/^\d{3} rules$/.test(document.getElementById("rules-count").textContent)`)
 	b.do(chromedp.SendKeys(chromedp.CSS("#rules-filter"), "replay other session"))
@@ -272,9 +260,7 @@ func TestRulesFilter(t *testing.T) {
 // A body has fields, made from its schema; the raw text is one click away. What a 422
 // says of a field stands beside it.
 func TestBodyFields(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.signIn("admin")
 	b.unfold("createUser")
 	text := func(operation string) string {
@@ -371,9 +357,7 @@ func TestSearch(t *testing.T) {
 
 // Every rule that can be run holds on this server, and leaves nothing behind.
 func TestRulesHold(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	b.signIn("johndoe")
 	before := usernames(t, s)
 	const all = `import("/docs/run.js").then(async ({run, whyNot}) => {

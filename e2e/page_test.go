@@ -32,9 +32,7 @@ const finished = `!document.querySelector("[data-state=running]") && document.ge
 // All ten steps, one after the other. Nothing is left of them, and whoever was signed
 // in is signed in again.
 func TestWalkthrough(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	b.signIn("johndoe")
 	b.click("#run-all")
 	b.until(`document.querySelectorAll("[data-state=done]").length > 0`)
@@ -200,9 +198,7 @@ func (b *tab) write(operation, body string) {
 // Without johndoe, the page says so, and the steps go on with an account that they
 // register. Whoever registers in step 1 is who logs in, to the end.
 func TestWalkthroughWithoutJohndoe(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	b.signIn("johndoe")
 	b.unfold("deleteMe")
 	b.write("deleteMe", `{"password":"secret"}`)
@@ -253,9 +249,7 @@ func usernames(t *testing.T, s *server) (names []string) {
 // One step, with the keyboard: the focus stays on its button, and the response is
 // unfolded.
 func TestStepByKeyboard(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.do(chromedp.Focus(chromedp.CSS("[data-step=me] > button")), chromedp.KeyEvent(kb.Enter))
 	b.until(`document.querySelector("[data-step=me][data-state=done]")`)
 	if !eval[bool](b, `document.activeElement === document.querySelector("[data-step=me] > button")`) {
@@ -368,9 +362,7 @@ func TestLongNames(t *testing.T) {
 // A list that has more pages leads to the next one, and step 5 does not claim to show
 // every account.
 func TestNextPage(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	b.signIn("admin")
 	b.unfold("listUsers")
 	b.do(chromedp.SendKeys(chromedp.CSS("#listUsers-limit"), "1"))
@@ -413,9 +405,7 @@ func register(t *testing.T, s *server, access, name string) {
 // What goes wrong does not look like a link, and a refusal that a step expected does
 // not look like a success.
 func TestRefusalsLookLikeRefusals(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	link := eval[string](b, `getComputedStyle(document.querySelector("#reference a")).color`)
 	b.do(chromedp.SendKeys(chromedp.CSS("#username"), "johndoe"), chromedp.SendKeys(chromedp.CSS("#password"), "wrong"+kb.Enter))
 	b.until(`document.querySelector("#sign-in-message.bad")`)
@@ -464,9 +454,7 @@ func TestButtonsWaitForTheirScripts(t *testing.T) {
 // What is loaded when it is first opened says so until it is there, and is asked for
 // again when it could not be read.
 func TestOperationOnASlowLine(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	call(b, network.SetBlockedURLs, network.SetBlockedURLsParams{URLPatterns: []*network.BlockPattern{{URLPattern: s.URL + "/docs/operation.js", Block: true}}})
 	b.do(js(`document.querySelector("#op-readMe > summary").click()`))
 	b.until(`document.querySelector("#op-readMe > .empty")?.textContent.startsWith("This could not be read.")`)
@@ -496,9 +484,7 @@ func TestTargetsAreLargeEnough(t *testing.T) {
 
 // What a visitor comes for, with the keyboard alone: only Tab, Enter and text.
 func TestFiveTasksByKeyboard(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	// to presses Tab until the focus is on an element beside some text. It is then in
 	// sight.
 	to := func(selector, beside string) {
@@ -563,9 +549,7 @@ func TestFiveTasksByKeyboard(t *testing.T) {
 
 // Signing in and out, with the keyboard alone.
 func TestSignIn(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	b.do(chromedp.Focus(chromedp.CSS("#username")), chromedp.KeyEvent("johndoe"+kb.Tab+"wrong"+kb.Enter))
 	b.until(`document.getElementById("sign-in-message").textContent === "Incorrect username or password"`)
 	b.do(js(`document.getElementById("password").value = ""`), chromedp.Focus(chromedp.CSS("#password")), chromedp.KeyEvent("secret"+kb.Enter))
@@ -608,9 +592,7 @@ func TestDemoButtonsComeEarly(t *testing.T) {
 
 // The server goes, and comes back with another key. The page says what it can know.
 func TestServerGone(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	b.signIn("johndoe")
 	s.stop(t)
 	b.click("[data-step=me] > button")
@@ -751,9 +733,7 @@ func TestAccessibility(t *testing.T) {
 // A forgotten password: the form, the mail as it arrived, the form that its link opens.
 // The token does not stay in the address.
 func TestForgottenPassword(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	b.signIn("johndoe")
 	b.click("#signed-in a[href='#request-verify']")
 	b.click("#account button[type=submit]")
@@ -801,9 +781,7 @@ func TestForgottenPassword(t *testing.T) {
 // The addresses of the demo accounts are not verified, so they get no mail. The page says
 // why, and leads to what helps.
 func TestForgottenPasswordWithoutAVerifiedAddress(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.click("a[href='#forgot']")
 	b.do(chromedp.SendKeys(chromedp.CSS("#account-username"), "johndoe"+kb.Enter))
 	b.until(`document.querySelector("#account .note")?.textContent.startsWith("No mail has come. Mail about a password goes only to an address that is verified")`)
@@ -813,9 +791,7 @@ func TestForgottenPasswordWithoutAVerifiedAddress(t *testing.T) {
 
 // Two refreshes in one second give the same token, and the page says why.
 func TestRefreshTwiceInOneSecond(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.signIn("johndoe")
 	const message = `document.getElementById("sign-in-message").textContent`
 	// Two responses are of one second more often than not: it is tried until they are.
@@ -870,9 +846,7 @@ func TestSmallToken(t *testing.T) {
 
 // Small and quick: at most 66,000 bytes come over the wire before anything is opened.
 func TestPageWeight(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	sizes := eval[map[string]int](b, `Object.fromEntries(performance.getEntries().filter((it) => "encodedBodySize" in it).map((it) => [new URL(it.name).pathname, it.encodedBodySize]))`)
 	sum := 0
 	for _, name := range slices.Sorted(maps.Keys(sizes)) {

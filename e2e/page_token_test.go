@@ -71,9 +71,7 @@ func TestExampleToken(t *testing.T) {
 
 // The token panel: one's own token, an edited one, and one from elsewhere.
 func TestTokenPanel(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.signIn("johndoe")
 	if f, p := b.failing(), eval[int](b, `document.querySelectorAll("#checks .pass").length`); len(f) != 0 || p != 10 {
 		t.Errorf("of johndoe's token %d checks pass and %q fail, want 10 and none", p, f)
@@ -160,9 +158,7 @@ func TestTokenPanel(t *testing.T) {
 // The signature of any JWT is verified with its key, in each form in which keys come.
 // Nothing is sent.
 func TestVerifiesEveryAlgorithm(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	pemOf := func(key any) string {
 		der, err := x509.MarshalPKIXPublicKey(key)
 		if err != nil {
@@ -246,9 +242,7 @@ func TestVerifiesEveryAlgorithm(t *testing.T) {
 // Keys that the browser has made: Ed25519 under both of its names, and ML-DSA. Of several
 // keys, the one of the right type is taken.
 func TestVerifiesNewerAlgorithms(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	for _, alg := range []string{"EdDSA", "Ed25519", "ML-DSA-44", "ML-DSA-65", "ML-DSA-87"} {
 		said := eval[[]string](b, fmt.Sprintf(`(async (alg) => {
 			const [{sign, verify}, {encode}] = [await import("/docs/verify.js"), await import("/docs/jwt.js")];
@@ -297,9 +291,7 @@ func TestSignWithAKey(t *testing.T) {
 
 // The token and its parts are copied as they are.
 func TestCopyToken(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	_, b := openPage(t)
 	b.signIn("johndoe")
 	b.do(js(`navigator.clipboard.writeText = async (text) => { window.copied = text; }`)) // a headless browser has none
 	raw := b.text("raw")
@@ -315,9 +307,7 @@ func TestCopyToken(t *testing.T) {
 
 // The session is drawn as it goes: a successor, the same one again, a replay, the end.
 func TestSessionPicture(t *testing.T) {
-	s := startServer(t)
-	b := openTab(t, 1280, 900, "light")
-	b.open(s)
+	s, b := openPage(t)
 	b.signIn("johndoe")
 	drawn := func(want string) {
 		t.Helper()
