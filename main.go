@@ -94,6 +94,13 @@ func (set *settings) start(ctx context.Context, stdout io.Writer, log *slog.Logg
 		return nil
 	case set.askReady:
 		return set.ask(ctx)
+	}
+	if set.TLS && set.offline() { // a server reads them when it listens
+		if err := checkKeyPair(set.certFile, set.keyFile); err != nil {
+			return set.bad("-tls-cert, -tls-key", err)
+		}
+	}
+	switch {
 	case set.importFile != "":
 		return set.withStore(ctx, log, func(store Store) error { return set.importAccounts(ctx, store, stdout) })
 	case set.resetName != "":

@@ -334,6 +334,7 @@ func TestRefusedSettings(t *testing.T) {
 		{"a key without a certificate is refused", "-tls-key " + key, "", "-tls-cert, -tls-key: require each other"},
 		{"a file that is not a certificate is refused", "-tls-cert " + key + " -tls-key " + key, "", "-tls-cert"},
 		{"a certificate that does not exist is refused", "-tls-cert none.pem -tls-key " + key, "", "-tls-cert, -tls-key: open none.pem"},
+		{"a certificate that does not exist stops an offline command too", "-reset-password ada -store " + full + " -tls-cert none.pem -tls-key " + key, "", "-tls-cert, -tls-key: open none.pem"},
 
 		{"a public URL with a path is refused", "-public-url https://id.example.com/auth", "", "-public-url: must be a URL without a path"},
 		{"a public URL with a query is refused", "-public-url https://id.example.com?x=1", "", "-public-url: must be a URL without a path"},

@@ -48,6 +48,11 @@ func listenTLS(l net.Listener, certFile, keyFile string, log *slog.Logger) (net.
 	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: current}), nil
 }
 
+func checkKeyPair(certFile, keyFile string) error {
+	_, err := tls.LoadX509KeyPair(certFile, keyFile)
+	return err
+}
+
 // anyCertificate is for -check, which asks this machine.
 var anyCertificate = &tls.Config{InsecureSkipVerify: true}
 
