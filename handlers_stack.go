@@ -18,24 +18,41 @@ import (
 
 var errNoAddress = detailed(ErrNotFound, "The server does not know its address: it was started without -public-url")
 
-// metadata says where the endpoints are and what they support (RFC 8414, section 2). The
-// Host of a request, which a stranger may have chosen, is not in it.
+// metadata says where the endpoints are and what they support (RFC 8414, section 2).
 func (s *server) metadata(c *call) (reply, error) {
-	if s.PublicURL == "" {
+	base := s.publicURL(c)
+	if base == "" {
 		return reply{}, errNoAddress
 	}
 	return replyJSON(http.StatusOK, map[string]any{
-		"issuer":                                        s.PublicURL,
-		"token_endpoint":                                s.PublicURL + "/token",
+		"issuer":                                        base,
+		"token_endpoint":                                base + "/token",
 		"token_endpoint_auth_methods_supported":         []string{"none"},
 		"grant_types_supported":                         []string{"password", "refresh_token"},
 		"response_types_supported":                      []string{}, // of an authorization endpoint
-		"revocation_endpoint":                           s.PublicURL + "/revoke",
+		"revocation_endpoint":                           base + "/revoke",
 		"revocation_endpoint_auth_methods_supported":    []string{"none"},
-		"introspection_endpoint":                        s.PublicURL + "/introspect",
+		"introspection_endpoint":                        base + "/introspect",
 		"introspection_endpoint_auth_methods_supported": []string{"client_secret_basic", "client_secret_post"},
-		"service_documentation":                         s.PublicURL + "/docs",
+		"service_documentation":                         base + "/docs",
 	})
+}
+
+// publicURL returns where clients reach the server, or "". That is -public-url, or else
+// what a trusted proxy says, or else the loopback address that the server listens on. What
+// a stranger says in Host is never part of it.
+func (s *server) publicURL(c *call) string {
+	proto, host := c.Header["X-Forwarded-Proto"], c.Header["X-Forwarded-Host"]
+	_, known, _ := strings.Cut(s.PublicURL, "://")
+	if known != "" && !isLoopback(known) || !s.trusted(peer(c.RemoteAddr)) || len(proto) != 1 || len(host) != 1 {
+		return s.PublicURL
+	}
+	u := url.URL{Scheme: proto[0], Host: host[0]}
+	same, err := url.Parse(u.String())
+	if err != nil || *same != u || u.Scheme != "http" && u.Scheme != "https" || strings.Contains(u.Host, ",") {
+		return s.PublicURL
+	}
+	return u.String()
 }
 
 // forwardAuth tells a proxy whether its client may use an application, and who it is. The

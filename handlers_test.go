@@ -284,14 +284,30 @@ func TestMetadata(t *testing.T) {
 			`"introspection_endpoint_auth_methods_supported":["client_secret_basic","client_secret_post"],"issuer":"~","response_types_supported":[],"revocation_endpoint":"~/revoke",`+
 			`"revocation_endpoint_auth_methods_supported":["none"],"service_documentation":"~/docs","token_endpoint":"~/token","token_endpoint_auth_methods_supported":["none"]}`, "~", base)
 	}
-	const get = "GET /.well-known/oauth-authorization-server "
+	const (
+		get     = "GET /.well-known/oauth-authorization-server "
+		proxied = "restart -demo=false -trusted-proxy=10.0.0.0/8 ; " + get + "from 10.0.0.1 "
+		https   = `with "X-Forwarded-Proto: https" `
+	)
 	own := at("http://127.0.0.1:8000") // where it listens
 	checkRules(t, []apiRule{
 		{"the metadata has the endpoints under -public-url", "restart -demo=false -public-url=https://id.example.com ; " + get, at("https://id.example.com")},
 		{"without -public-url, the metadata has the loopback address that the server listens on", get, own},
 		{"the Host of a stranger is not in the metadata", get + `with "Host: evil.example.com"`, own},
-		{"the host that a proxy was asked for is not in the metadata",
-			"restart -demo=false -trusted-proxy=10.0.0.0/8 ; " + get + `from 10.0.0.1 with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example.com"`, own},
+		{"-public-url wins over what a trusted proxy says",
+			"restart -demo=false -public-url=https://id.example.com -trusted-proxy=10.0.0.0/8 ; " + get + "from 10.0.0.1 " + https + `with "X-Forwarded-Host: other.example.com"`,
+			at("https://id.example.com")},
+		{"a trusted proxy says where clients reach the server", proxied + https + `with "X-Forwarded-Host: id.example.com:8443"`, at("https://id.example.com:8443")},
+		{"a trusted proxy knows better than the address that the server listens on",
+			"restart -demo=false -public-url=http://127.0.0.1:8000 -trusted-proxy=10.0.0.0/8 ; " + get + "from 10.0.0.1 " + https + `with "X-Forwarded-Host: id.example.com"`,
+			at("https://id.example.com")},
+		{"a stranger does not say where clients reach the server",
+			"restart -demo=false -trusted-proxy=10.0.0.0/8 ; " + get + "from 192.0.2.7 " + https + `with "X-Forwarded-Host: evil.example.com"`, own},
+		{"a forwarded host with a path is not used", proxied + https + `with "X-Forwarded-Host: id.example.com/evil"`, own},
+		{"a forwarded host with a name before it is not used", proxied + https + `with "X-Forwarded-Host: evil@id.example.com"`, own},
+		{"of two forwarded hosts none is used", proxied + https + `with "X-Forwarded-Host: evil.example.com, id.example.com"`, own},
+		{"of two headers with forwarded hosts none is used", proxied + https + `with "X-Forwarded-Host: evil.example.com" with "X-Forwarded-Host: id.example.com"`, own},
+		{"a forwarded scheme other than http and https is not used", proxied + `with "X-Forwarded-Proto: javascript" with "X-Forwarded-Host: id.example.com"`, own},
 		{"a password manager is sent to the form of the page", "GET /.well-known/change-password", "302\nLocation: /docs#change-password"},
 	})
 	inWorld(t, func(w *world) {
