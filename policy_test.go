@@ -32,9 +32,8 @@ func TestStandardLibraryOnly(t *testing.T) {
 			t.Errorf("packages outside the standard library on %s:\n%swant only %s", goos, got, want)
 		}
 	}
-	direct := regexp.MustCompile(`(?m)^(?:tool|require|\t)\s*([^\s(]+)( v\S+)?$`).FindAllStringSubmatch(readText(t, "go.mod"), -1)
 	var got []string
-	for _, m := range direct {
+	for _, m := range matches(t, 2, `(?m)^(?:tool|require|\t)\s*([^\s(]+)( v\S+)?$`, readText(t, "go.mod")) {
 		got = append(got, m[1])
 	}
 	wantEqual(t, "the modules that go.mod requires", got, []string{"github.com/google/go-cmp", "gotest.tools/gotestsum"})
@@ -77,9 +76,10 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		stores = "MemoryStore NewMemoryStore FileStore OpenFileStore ReadFileStore EtcdStore OpenEtcdStore "
 		upper  = "server settings call reply problem "
 		secret = "Hasher Tokens Passwords hashable checkPassword "
+		hashes = "settings Hasher Tokens Passwords"
 	)
 	mustNot := map[string]struct{ imports, names string }{
-		"users.go":    {lower, clock + stores + secret[:len("Hasher Tokens Passwords ")] + upper + "Session Store"},
+		"users.go":    {lower, clock + stores + "Hasher Tokens Passwords " + upper + "Session Store"},
 		"sessions.go": {lower, clock + stores + secret + upper + "Store"},
 		"store.go":    {lower, clock + stores + secret + upper},
 
@@ -89,70 +89,61 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 		"auth_throttle.go": {lower, stores + upper + "Store User Session"},
 		"shares.go":        {http + "os/signal syscall flag encoding/json net/url " + logs, stores + upper + secret + "Store User Session"},
 
-		"handlers.go":         {system, stores + "settings"},
-		"handlers_stack.go":   {system + logs, stores + "settings Tokens"},
-		"handlers_token.go":   {system + logs, stores + "settings"},
-		"handlers_users.go":   {system + logs, stores + "settings Tokens"},
-		"http_body.go":        {system + logs, stores + "Store Session settings Hasher Tokens Passwords"},
-		"http_connections.go": {system + logs + "encoding/json", stores + "Session User settings Hasher Tokens Passwords"},
-		"http_errors.go":      {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
-		"http_metrics.go":     {http + system + logs, stores + "Session User settings Hasher Tokens Passwords"},
-		"http_middleware.go":  {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
-		"http_browser.go":     {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
-		"http_proxy.go":       {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
-		"http_page.go":        {system + logs, stores + "Store Session User settings Hasher Tokens Passwords"},
-		"http_call.go":        {system + "net/url", stores + "settings problem Hasher"},
+		"handlers.go":                         {system, stores + "settings"},
+		"handlers_mail.go handlers_token.go":  {system + logs, stores + "settings"},
+		"handlers_stack.go handlers_users.go": {system + logs, stores + "settings Tokens"},
+		"http_body.go":                        {system + logs, stores + "Store Session " + hashes},
+		"http_call.go":                        {system + "net/url", stores + "settings problem Hasher"},
+		"http_connections.go":                 {system + logs + "encoding/json", stores + "Session User " + hashes},
+		"http_errors.go http_middleware.go":   {system + logs, stores + "Store Session User " + hashes},
+		"http_browser.go http_page.go":        {system + logs, stores + "Store Session User " + hashes},
+		"http_proxy.go":                       {system + logs, stores + "Store Session User " + hashes},
+		"http_metrics.go":                     {http + system + logs, stores + "Session User " + hashes},
+		"main.go":                             {"flag crypto/tls", "User Session problem call reply"},
+		"main_offline.go":                     {http + "flag os os/signal", "problem call reply Tokens Session"},
+		"main_settings.go":                    {http + "os/signal syscall", stores + "Store server problem call reply"},
+		"main_terminal.go":                    {http + "flag os/signal syscall", stores + "Store problem call"},
+		"main_tls.go":                         {http + "flag os/signal syscall", stores + upper + "Store User Session"},
+		"main_limits_unix.go":                 {http + "flag", stores + upper + "Store User Session"},
+		"main_limits_windows.go":              {http + "flag os syscall", stores + upper + "Store User Session"},
+		"mail.go":                             {http + system, stores + "server settings problem reply Store Session"},
+		"mail_delivery.go":                    {http + system, stores + secret + "server settings problem Store Session"},
 
-		"main.go":          {"flag crypto/tls", "User Session problem call reply"},
-		"main_offline.go":  {http + "flag os os/signal", "problem call reply Tokens Session"},
-		"main_settings.go": {http + "os/signal syscall", stores + "Store server problem call reply"},
-		"main_terminal.go": {http + "flag os/signal syscall", stores + "Store problem call"},
-		"main_tls.go":      {http + "flag os/signal syscall", stores + upper + "Store User Session"},
+		"store_file.go":         {http + "flag", secret + upper + "EtcdStore"},
+		"store_file_compact.go": {http + "flag os/signal syscall", secret + upper + "EtcdStore Store"},
+		"store_file_lines.go":   {http + system + logs, clock + secret + upper + "FileStore EtcdStore"},
+		"store_file_folder.go":  {http + logs + "flag", clock + secret + upper + stores + "Store User Session"},
+		"store_file_lock_unix.go store_file_lock_windows.go": {http + "flag", secret + upper + "Store User"},
 
-		"main_limits_unix.go":    {http + "flag", stores + upper + "Store User Session"},
-		"main_limits_windows.go": {http + "flag os syscall", stores + upper + "Store User Session"},
-
-		"store_file.go":              {http + "flag", secret + upper + "EtcdStore"},
-		"store_file_compact.go":      {http + "flag os/signal syscall", secret + upper + "EtcdStore Store"},
-		"store_file_lines.go":        {http + system + logs, clock + secret + upper + "FileStore EtcdStore"},
-		"store_file_folder.go":       {http + logs + "flag", clock + secret + upper + stores + "FileStore EtcdStore Store User Session"},
-		"store_file_lock_unix.go":    {http + "flag", secret + upper + "Store User"},
-		"store_file_lock_windows.go": {http + "flag", secret + upper + "Store User"},
-
-		"store_etcd.go":        {http + system, secret + "server settings problem " + "FileStore"},
-		"store_etcd_txn.go":    {http + system + logs, secret + "server settings problem " + "FileStore"},
-		"store_etcd_client.go": {system, stores + secret + "server settings problem " + "User Session"},
-
-		"handlers_mail.go": {system + logs, stores + "settings"},
-		"mail.go":          {http + system, stores + "server settings problem reply Store Session"},
-		"mail_delivery.go": {http + system, stores + secret + "server settings problem Store Session"},
+		"store_etcd.go":        {http + system, secret + "server settings problem FileStore"},
+		"store_etcd_txn.go":    {http + system + logs, secret + "server settings problem FileStore"},
+		"store_etcd_client.go": {system, stores + secret + "server settings problem User Session"},
 	}
-	all := map[string]bool{}
-	for _, file := range productionFiles(t) {
-		row, ok := mustNot[file]
-		if !ok {
-			t.Errorf("%s has no row in the table", file)
-		}
-		imports, names := fileKnows(t, file)
-		for name := range strings.FieldsSeq(row.imports) {
-			if imports[name] {
-				t.Errorf("%s must not import %s", file, name)
+	var ruled []string
+	all, forbidden := map[string]bool{}, map[string]string{}
+	for files, row := range mustNot {
+		for file := range strings.FieldsSeq(files) {
+			ruled = append(ruled, file)
+			imports, names := fileKnows(t, file)
+			for name := range strings.FieldsSeq(row.imports) {
+				if forbidden[name] = file; imports[name] {
+					t.Errorf("%s must not import %s", file, name)
+				}
 			}
-		}
-		for name := range strings.FieldsSeq(row.names) {
-			if names[name] {
-				t.Errorf("%s must not use %s", file, name)
+			for name := range strings.FieldsSeq(row.names) {
+				if forbidden[name] = file; names[name] {
+					t.Errorf("%s must not use %s", file, name)
+				}
 			}
+			maps.Copy(all, imports)
+			maps.Copy(all, names)
 		}
-		maps.Copy(all, imports)
-		maps.Copy(all, names)
 	}
-	// A row with a name that no longer exists would forbid nothing.
-	for file, row := range mustNot {
-		for name := range strings.FieldsSeq(row.imports + " " + row.names) {
-			if !all[name] {
-				t.Errorf("the row of %s forbids %s, which no longer exists", file, name)
-			}
+	slices.Sort(ruled)
+	wantEqual(t, "the files in the table, and those of the program", ruled, productionFiles(t))
+	for name, file := range forbidden {
+		if !all[name] {
+			t.Errorf("the row of %s forbids %s, which no longer exists", file, name)
 		}
 	}
 }
@@ -161,7 +152,7 @@ func TestWhatEachFileMustNotKnow(t *testing.T) {
 func TestReadmeReadingOrder(t *testing.T) {
 	t.Parallel()
 	var listed []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+\\.go)` \\|").FindAllStringSubmatch(allPages(t), -1) {
+	for _, m := range matches(t, 10, "(?m)^\\| `([a-z_]+\\.go)` \\|", allPages(t)) {
 		listed = append(listed, m[1])
 	}
 	slices.Sort(listed)
@@ -175,7 +166,7 @@ func TestReadmeEndpoints(t *testing.T) {
 	for _, r := range new(server).routes() {
 		want = append(want, strings.ReplaceAll(r.pattern, "{$}", "")+" by "+string(r.who))
 	}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z]+ /[^`]*)` \\| ([^|]+) \\|").FindAllStringSubmatch(allPages(t), -1) {
+	for _, m := range matches(t, 20, "(?m)^\\| `([A-Z]+ /[^`]*)` \\| ([^|]+) \\|", allPages(t)) {
 		got = append(got, m[1]+" by "+m[2])
 	}
 	wantEqual(t, "the routes, and the table of endpoints in README.md", slices.Compact(got), want) // POST /token has two rows
@@ -186,18 +177,14 @@ func TestReadmeEndpoints(t *testing.T) {
 func TestReadmeEndpointsFitOpenAPI(t *testing.T) {
 	t.Parallel()
 	doc, operations := describedOperations(t)
-	rows := regexp.MustCompile("(?m)^\\| `([A-Z]+ /[^`]*)` \\| [^|]+ \\| ([^|]*)\\| ([^|]*)\\|$").FindAllStringSubmatch(readText(t, "README.md"), -1)
-	if len(rows) < 20 {
-		t.Fatalf("the test found %d endpoints in README.md, want 20 or more", len(rows))
-	}
-	for _, m := range rows {
+	for _, m := range matches(t, 20, "(?m)^\\| `([A-Z]+ /[^`]*)` \\| [^|]+ \\| ([^|]*)\\| ([^|]*)\\|$", readText(t, "README.md")) {
 		if m[1] == "GET /" { // openapi.json leaves it out, and TestPaths has it
 			continue
 		}
 		op := operations[m[1]]
-		for _, status := range regexp.MustCompile(`\b[2-5]\d\d\b`).FindAllString(m[3], -1) {
-			if _, ok := op.Responses[status]; !ok {
-				t.Errorf("README.md has for %s the status %s, which openapi.json does not have", m[1], status)
+		for _, status := range matches(t, 0, `\b[2-5]\d\d\b`, m[3]) {
+			if _, ok := op.Responses[status[0]]; !ok {
+				t.Errorf("README.md has for %s the status %s, which openapi.json does not have", m[1], status[0])
 			}
 		}
 		fields := map[string]bool{}
@@ -211,7 +198,7 @@ func TestReadmeEndpointsFitOpenAPI(t *testing.T) {
 				}
 			}
 		}
-		for _, field := range regexp.MustCompile("`\\??(\\w+)").FindAllStringSubmatch(m[2], -1) {
+		for _, field := range matches(t, 0, "`\\??(\\w+)", m[2]) {
 			if !fields[field[1]] {
 				t.Errorf("README.md has for %s the field %s, which openapi.json does not have", m[1], field[1])
 			}
@@ -226,7 +213,7 @@ func TestReadmeSettings(t *testing.T) {
 	readme := allPages(t)
 	absent := describeSettings(t)
 	var flags, variables []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `(-[a-z-]+)` \\| `?([A-Z_]*)`? ?\\| ([^|]*)\\|").FindAllStringSubmatch(readme, -1) {
+	for _, m := range matches(t, 20, "(?m)^\\| `(-[a-z-]+)` \\| `?([A-Z_]*)`? ?\\| ([^|]*)\\|", readme) {
 		name, byDefault := m[1], strings.TrimSpace(m[3])
 		flags = append(flags, name)
 		hasVariable := name != "-version" && name != "-check"
@@ -245,16 +232,12 @@ func TestReadmeSettings(t *testing.T) {
 	}
 	slices.Sort(flags)
 	wantEqual(t, "the flags, and those in the pages", flags, flagNames())
-	few := regexp.MustCompile("(?m)^\\| `(-[a-z-]+) ([^`]+)` \\|").FindAllStringSubmatch(readText(t, "README.md"), -1)
-	for _, m := range few {
+	for _, m := range matches(t, 4, "(?m)^\\| `(-[a-z-]+) ([^`]+)` \\|", readText(t, "README.md")) {
 		if _, err := parseSettings(m[1:], envOf("SECRET_KEY="+settingsKey)); err != nil {
 			t.Errorf("README.md recommends %s %s: %v", m[1], m[2], err)
 		}
 	}
-	if len(few) < 4 {
-		t.Errorf("the test found the settings %q in README.md, want 4 or more", few)
-	}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z_]+)` \\|").FindAllStringSubmatch(readme, -1) {
+	for _, m := range matches(t, 3, "(?m)^\\| `([A-Z_]+)` \\|", readme) {
 		variables = append(variables, m[1], m[1]+"_FILE") // each row is a secret
 	}
 	var asked []string
@@ -281,7 +264,7 @@ func TestPagesLimits(t *testing.T) {
 		"compactSlack": compactSlack, "maxLine": maxLine, "etcdPatience": etcdPatience,
 	}
 	listed := map[string]bool{}
-	for _, m := range regexp.MustCompile("(?m)^\\| [^|]+ \\| ([0-9]\\w*)[^|]* \\| [^|]+ \\| `(\\w+)` \\|$").FindAllStringSubmatch(allPages(t), -1) {
+	for _, m := range matches(t, 20, "(?m)^\\| [^|]+ \\| ([0-9]\\w*)[^|]* \\| [^|]+ \\| `(\\w+)` \\|$", allPages(t)) {
 		value, name := m[1], m[2]
 		if strings.HasPrefix(name, "Test") {
 			continue // a version, in docs/stack.md
@@ -304,23 +287,23 @@ func TestPagesLimits(t *testing.T) {
 	}
 }
 
-// TestPagesNumbersInProse: each number with a unit, each status and each version in a page
-// is in this list, either made from the code or a fact about something else. Other tests
-// check the tables of README.md and docs/promises.md.
+// TestPagesNumbersInProse: a number in a sentence is that of the code. Other tests check the
+// tables of README.md and docs/promises.md.
 func TestPagesNumbersInProse(t *testing.T) {
 	t.Parallel()
 	set := defaultSettings(t)
 	seconds := func(d time.Duration) int { return int(d.Seconds()) }
-	status := func(err error) int {
-		p, _ := problemOf(err)
-		return p.status
-	}
+	status := func(err error) int { p, _ := problemOf(err); return p.status }
 	grouped := func(n int) string { return fmt.Sprintf("%d,%03d", n/1000, n%1000) }
-	_, goVersion, _ := strings.Cut(readText(t, "go.mod"), "\ngo ")
-	goVersion = regexp.MustCompile(`^\d+\.\d+`).FindString(goVersion)
-	_, imageUser, _ := strings.Cut(readText(t, "Dockerfile"), "\nUSER ")
-	imageUser, _, _ = strings.Cut(imageUser, ":")
-	known := []string{
+	version := func(file, after string) string {
+		_, line, _ := strings.Cut(readText(t, file), after)
+		return regexp.MustCompile(`^\d+(\.\d+)?`).FindString(line)
+	}
+	var text string
+	for _, page := range pages(t) {
+		text += prose(readText(t, page)) + "\n"
+	}
+	for _, sentence := range []string{
 		fmt.Sprintf("with PBKDF2-HMAC-SHA256, %s iterations", grouped(DefaultIterations)),
 		fmt.Sprintf("An access token lives %d minutes", int(set.AccessTTL.Minutes())),
 		fmt.Sprintf("an access token, which is valid for %d minutes", int(set.AccessTTL.Minutes())),
@@ -328,142 +311,75 @@ func TestPagesNumbersInProse(t *testing.T) {
 		fmt.Sprintf("requires 15 characters where a password is the only factor; stdauth requires %d", minPassword),
 		fmt.Sprintf("6.2.1 %d characters or more", minPassword),
 		fmt.Sprintf("up to %s bytes", grouped(maxPassword)),
-		fmt.Sprintf("dynamic tokens of 128 random bits | yes | session IDs have %d", 5*len(NewSession(User{}, time.Now(), Lifetimes{}).ID)), // base32
+		fmt.Sprintf("session IDs have %d", 5*len(NewSession(User{}, time.Now(), Lifetimes{}).ID)), // base32
 		fmt.Sprintf("recommends at most 30 days where a password is the only factor; the default is %d", int(set.Sessions.Max.Hours()/24)),
 		fmt.Sprintf("rotation with %d s of grace", seconds(refreshGrace)),
 		fmt.Sprintf("each attempt after the %s must wait", map[int]string{5: "fifth"}[freeTries]),
 		fmt.Sprintf("the body is over %d KiB, or over %d KiB for a form", maxBody>>10, maxForm>>10),
 		fmt.Sprintf("the secret has %d bytes or more", minClientSecret),
+		fmt.Sprintf("a secret of %d bytes or more", minClientSecret),
 		fmt.Sprintf("the request did not arrive within %d s", seconds(requestTimeout)),
 		fmt.Sprintf("the server finishes requests under way, for %d s at most", seconds(gracePeriod)),
+		fmt.Sprintf("The clocks of the copies may differ by %d s", seconds(leeway)),
+		fmt.Sprintf("clocks of copies differ by more than %d s", seconds(leeway)),
 
 		fmt.Sprintf("A %d also has `", status(errInvalidFields)),
 		fmt.Sprintf("A %d and a %d have `", status(ErrThrottled), status(ErrBusy)),
 		fmt.Sprintf("A %d has `", status(errNoCredentials)),
 		fmt.Sprintf("gets a %d with `: the first", status(ErrUnavailable)),
-		fmt.Sprintf("also gets a %d, although", status(ErrUnavailable)),
-		fmt.Sprintf("` responds with %d too", status(ErrUnavailable)),
 		fmt.Sprintf("Reads still work, and ` responds with %d", status(ErrUnavailable)),
 		fmt.Sprintf("takes no changes; ` responds with %d", status(ErrUnavailable)),
-		fmt.Sprintf("The clocks of the copies may differ by %d s", seconds(leeway)),
-		fmt.Sprintf("clocks of copies differ by more than %d s", seconds(leeway)),
 		fmt.Sprintf("shows the same %d here", status(ErrToken)),
 		fmt.Sprintf("The %d for a disabled account is the article's, and kept", status(ErrInactive)),
-		"has an address (201 and `)", // TestRegister
-		"a status of 400 or above",
 
-		fmt.Sprintf("It needs Go %s and downloads nothing", goVersion),
-		fmt.Sprintf("needs only Go %s,", goVersion),
-		"uses TLS 1.2 or later", // TestTLS
-		fmt.Sprintf("runs as user ID %s.", imageUser),
-		"only its owner can read it (mode 0600)", // TestFileIsForItsOwnerOnly
-		"a start reads about 30 MB of it a second",
-
-		// Facts about the server of the article, etcd, systemd and others.
-		"` responds with 401 to the login that the article shows",
-		"responds with 200 to an invalid token too", // TestIntrospect
-		"The response to an invalid token is 200 with `",
-		"It treats a token as expired 10 s early",
-		"64 hexadecimal digits are a key of 64 bytes",
-		"makes a 500 of any other refusal than 401 and 403",
-		"a disabled account gets a 403 too",
-		"the 503 of ` becomes a 500",
-		"with a 500, not a 401",
-		"A wrong password is a 401 with `",
-		"their error has the ` 401 but not the code",
-		fmt.Sprintf("a secret of %d bytes or more", minClientSecret),
-		"and the response is 401",
-		"Python 3.11, FastAPI",
-		"deprecated since Python 3.12",
-		"For an unknown name, no password is hashed: the response takes 2.5 ms instead of 235 ms.",
-		"bcrypt reads 72 bytes",
-		"etcd 3.4 or later",
-		"the server answered 535 | the user or the password",
-		"the server answered 550 | the mail server does not know",
-		"the server answered 450 or the like",
-		"From etcd 3.6 on",
-		"etcd stores up to 2 GiB by default",
-		"| | 2 GiB | 8 GiB |",
-		"An account takes about 510 bytes of it and a session 410",
-		"100 refreshes a second add 150 MB an hour",
-		"over 10 ms is slow",
-		"rates the exposure 1.3, of 10",
-		"90 days before you publish",
-	}
-	number := regexp.MustCompile(`\b\d[\d,.]*[  -]?(s|ms|seconds?|minutes?|hours?|days?|bytes|(random )?bits|KiB|GiB|MB|GB|%|characters|sessions|iterations|tries|accounts|requests|most common)\b` +
-		`|\bmode \d+|\bID \d+|\b(Go|etcd|Python|TLS|exposure) \d\.\d+|\b[2-5]\d\d\b`)
-	tested := regexp.MustCompile("RFC [0-9]+|pull request [0-9]+|` \\| [2-5][0-9][0-9] \\|") // the last: TestReadmeCodes
-	used := map[string]bool{}
-	for _, page := range pages(t) {
-		text := readText(t, page)
-		switch page {
-		case "docs/reading.md": // made from web/ways.json
-			continue
-		case "docs/mutation.md", "docs/growth.md", "docs/page.md": // what one run measured
-			continue
-		}
-		if page == "README.md" || page == "docs/promises.md" {
-			text = regexp.MustCompile(`(?m)^\|.*$`).ReplaceAllString(text, "")
-		}
-		text = tested.ReplaceAllString(prose(text), "")
-		for _, fact := range known {
-			if strings.Contains(text, fact) {
-				used[fact] = true
-				text = strings.ReplaceAll(text, fact, "")
-			}
-		}
-		for _, m := range number.FindAllStringIndex(text, -1) {
-			t.Errorf("%s has a number that is not in the list: ...%s...", page, text[max(0, m[0]-60):min(len(text), m[1]+40)])
-		}
-	}
-	for _, fact := range known {
-		if !used[fact] {
-			t.Errorf("no page has %q", fact)
+		fmt.Sprintf("It needs Go %s and downloads nothing", version("go.mod", "\ngo ")),
+		fmt.Sprintf("needs only Go %s,", version("go.mod", "\ngo ")),
+		fmt.Sprintf("runs as user ID %s.", version("Dockerfile", "\nUSER ")),
+	} {
+		if !strings.Contains(text, sentence) {
+			t.Errorf("no page has %q, which the code says", sentence)
 		}
 	}
 }
 
-// TestReadmeCodes: the table of codes lists the codes of http_errors.go in their order.
+// TestReadmeCodes: the table of codes, and the list in README.md, have the codes of
+// http_errors.go in their order.
 func TestReadmeCodes(t *testing.T) {
 	t.Parallel()
-	var want, got []string
+	var rows, codes, inTable, inList []string
 	for _, p := range problems {
-		if row := fmt.Sprintf("%s %d", p.code, p.status); !slices.Contains(want, row) {
-			want = append(want, row)
+		if row := fmt.Sprintf("%s %d", p.code, p.status); !slices.Contains(rows, row) {
+			rows = append(rows, row)
+		}
+		if code := "`" + p.code + "`"; !slices.Contains(codes, code) {
+			codes = append(codes, code)
 		}
 	}
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (\\d{3}) \\|").FindAllStringSubmatch(allPages(t), -1) {
-		got = append(got, m[1]+" "+m[2])
-	}
-	wantEqual(t, "the codes with their status, and those in the pages", got, want)
-
-	want, got = nil, nil
-	for _, p := range problems {
-		if code := "`" + p.code + "`"; !slices.Contains(want, code) {
-			want = append(want, code)
-		}
+	for _, m := range matches(t, 20, "(?m)^\\| `([a-z_]+)` \\| (\\d{3}) \\|", allPages(t)) {
+		inTable = append(inTable, m[1]+" "+m[2])
 	}
 	_, list, _ := strings.Cut(readText(t, "README.md"), "explains them: ")
 	list, _, _ = strings.Cut(list, ".")
 	for code := range strings.SplitSeq(list, ",") {
-		got = append(got, strings.TrimSpace(code))
+		inList = append(inList, strings.TrimSpace(code))
 	}
-	wantEqual(t, "the codes, and those in README.md", got, want)
+	wantEqual(t, "the codes with their status, and those in the pages", inTable, rows)
+	wantEqual(t, "the codes, and those in README.md", inList, codes)
 }
 
 // TestReadmeLinks: every link in a page leads to a file and a heading that exist.
 func TestReadmeLinks(t *testing.T) {
 	t.Parallel()
 	for _, page := range pages(t) {
-		for _, m := range regexp.MustCompile(`\]\(([^)#]*)(#[^)]+)?\)`).FindAllStringSubmatch(readText(t, page), -1) {
+		for _, m := range matches(t, 0, `\]\(([^)#]*)(#[^)]+)?\)`, readText(t, page)) {
 			file, anchor := filepath.Join(filepath.Dir(page), m[1]), strings.TrimPrefix(m[2], "#")
 			if m[1] == "" {
 				file = page
 			}
 			if _, err := os.Stat(file); err != nil {
 				t.Errorf("%s links to %s: %v", page, m[1], err)
-			} else if anchor != "" && !slices.Contains(headings(readText(t, file)), anchor) {
-				t.Errorf("%s links to %s, want one of %v", page, m[0], headings(readText(t, file)))
+			} else if anchor != "" && !slices.Contains(headings(t, readText(t, file)), anchor) {
+				t.Errorf("%s links to %s, want one of %v", page, m[0], headings(t, readText(t, file)))
 			}
 		}
 	}
@@ -472,66 +388,50 @@ func TestReadmeLinks(t *testing.T) {
 // TestReadmeNames: the metrics, codes, functions and types that the pages name exist.
 func TestReadmeNames(t *testing.T) {
 	t.Parallel()
-	readme := allPages(t)
-	metrics := map[string]bool{}
-	for _, f := range families {
-		metrics[f.name] = true
-		if f.kind == "histogram" {
-			metrics[f.name+"_bucket"], metrics[f.name+"_sum"], metrics[f.name+"_count"] = true, true, true
-		}
-	}
-	found := regexp.MustCompile(`\bstdauth_[a-z_]+`).FindAllString(readme, -1)
-	for _, name := range found {
-		if !metrics[name] {
-			t.Errorf("a page names the metric %s, which does not exist", name)
-		}
-	}
-	if len(found) < 5 {
-		t.Errorf("the test found the metrics %v in the pages, want 5 or more", found)
-	}
-	for _, m := range regexp.MustCompile(`code="(\w+)"`).FindAllStringSubmatch(readme, -1) {
-		if !slices.ContainsFunc(problems, func(p problem) bool { return p.code == m[1] }) {
-			t.Errorf("a page names the code %s, which does not exist", m[1])
-		}
-	}
-
-	known := map[string]bool{}
+	text := allPages(t)
+	known, source := map[string]bool{}, ""
 	for _, file := range productionFiles(t) {
 		_, names := fileKnows(t, file)
 		maps.Copy(known, names)
+		source += readText(t, file)
 	}
-	// In "`Tokens.SignAccess` in `auth.go`", SignAccess is a name in the code.
-	mapping := section(t, readme, "From FastAPI to net/http")
-	names := 0
-	for row := range strings.SplitSeq(mapping, "\n| ") {
-		_, here, _ := strings.Cut(row, " | ")
-		for _, m := range regexp.MustCompile("`(?:[A-Z]\\w*\\.)?([A-Za-z][A-Za-z0-9]*)`").FindAllStringSubmatch(here, -1) {
-			names++
-			if !known[m[1]] {
-				t.Errorf("docs/article.md maps the article to %s, which no file has", m[0])
-			}
+	for _, f := range families {
+		known[f.name] = true
+		if f.kind == "histogram" {
+			known[f.name+"_bucket"], known[f.name+"_sum"], known[f.name+"_count"] = true, true, true
 		}
 	}
-	if names < 15 {
-		t.Errorf("the test found %d names in the table of docs/article.md, want 15 or more", names)
+	for _, p := range problems {
+		known["code="+p.code] = true
 	}
-	for _, m := range regexp.MustCompile("`(?:\\w+\\.)?(\\w+)` in\\s`(\\w+\\.go)`").FindAllStringSubmatch(readme, -1) {
+	_, types, _ := strings.Cut(text, "four types to know: ")
+	types, _, _ = strings.Cut(types, ".\n")
+	for name := range strings.SplitSeq(types, ", ") {
+		if !strings.Contains(source, "\ntype "+name+" ") {
+			t.Errorf("README.md names the type %q, which does not exist", name)
+		}
+	}
+	var named []string
+	for _, m := range matches(t, 5, `\bstdauth_[a-z_]+`, text) {
+		named = append(named, m[0])
+	}
+	for _, m := range matches(t, 1, `code="(\w+)"`, text) {
+		named = append(named, "code="+m[1])
+	}
+	for row := range strings.SplitSeq(section(t, text, "From FastAPI to net/http"), "\n| ") {
+		_, here, _ := strings.Cut(row, " | ")
+		for _, m := range matches(t, 0, "`(?:[A-Z]\\w*\\.)?([A-Za-z][A-Za-z0-9]*)`", here) { // SignAccess of "`Tokens.SignAccess` in `auth.go`"
+			named = append(named, m[1])
+		}
+	}
+	for _, name := range named {
+		if !known[name] {
+			t.Errorf("a page names %s, which does not exist", name)
+		}
+	}
+	for _, m := range matches(t, 5, "`(?:\\w+\\.)?(\\w+)` in\\s`(\\w+\\.go)`", text) {
 		if _, names := fileKnows(t, m[2]); !names[m[1]] {
 			t.Errorf("a page says %s, but nothing has that name", m[0])
-		}
-	}
-	_, types, _ := strings.Cut(readme, "four types to know: ")
-	types, _, _ = strings.Cut(types, ".\n")
-	if types == "" {
-		t.Error("README.md does not name the types")
-	}
-	var code strings.Builder
-	for _, file := range productionFiles(t) {
-		code.WriteString(readText(t, file))
-	}
-	for name := range strings.SplitSeq(types, ", ") {
-		if !strings.Contains(code.String(), "\ntype "+name+" ") {
-			t.Errorf("README.md names the type %s, which does not exist", name)
 		}
 	}
 }
@@ -546,45 +446,37 @@ func TestPagesNameTests(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, file := range files {
-			for _, m := range regexp.MustCompile(`(?m)^func ((?:[Tt]est|Benchmark|Fuzz)\w+)\(`).FindAllStringSubmatch(readText(t, file), -1) {
+			for _, m := range matches(t, 0, `(?m)^func ((?:[Tt]est|Benchmark|Fuzz)\w+)\(`, readText(t, file)) {
 				names = append(names, m[1])
 			}
 		}
 		return names
 	}
-	ours, endToEnd := functions("*_test.go"), functions("e2e/*_test.go")
 	placeholders := []string{"TestName", "FuzzName", "TestMyStore"}
-	alone, commands := 0, 0
-	for _, page := range pages(t) {
-		text := readText(t, page)
-		for _, name := range regexp.MustCompile(`\b(?:[Tt]est|Fuzz)[A-Z]\w+`).FindAllString(text, -1) {
-			alone++
-			if !slices.Contains(slices.Concat(ours, endToEnd, placeholders), name) {
-				t.Errorf("%s names %s, which does not exist", page, name)
-			}
+	ours, endToEnd := append(functions("*_test.go"), placeholders...), functions("e2e/*_test.go")
+	text := allPages(t)
+	for _, m := range matches(t, 50, `\b(?:[Tt]est|Fuzz)[A-Z]\w+`, text) {
+		if !slices.Contains(ours, m[0]) && !slices.Contains(endToEnd, m[0]) {
+			t.Errorf("a page names %s, which does not exist", m[0])
 		}
-		for _, command := range regexp.MustCompile("go (?:-C e2e )?test [^`\n#]*").FindAllString(text, -1) {
-			names := ours
-			if strings.Contains(command, "-C e2e") {
-				names = endToEnd
-			}
-			for _, m := range regexp.MustCompile(`-(run|bench|fuzz) '?([^' ]+)`).FindAllStringSubmatch(command, -1) {
-				kind := map[string]string{"run": "Test", "bench": "Benchmark", "fuzz": "Fuzz"}[m[1]]
-				pattern, _, _ := strings.Cut(strings.ReplaceAll(m[2], `\|`, "|"), "/")
-				for pattern := range strings.SplitSeq(pattern, "|") {
-					commands++
-					selects := func(name string) bool {
-						return strings.HasPrefix(name, kind) && regexp.MustCompile(pattern).MatchString(name)
-					}
-					if pattern != "^$" && !slices.ContainsFunc(append(placeholders, names...), selects) {
-						t.Errorf("%s: %q selects nothing", page, command)
-					}
+	}
+	for _, command := range matches(t, 10, "go (-C e2e )?test [^`\n#]*", text) {
+		names := ours
+		if command[1] != "" {
+			names = endToEnd
+		}
+		for _, m := range matches(t, 0, `-(run|bench|fuzz) '?([^' ]+)`, command[0]) {
+			kind := map[string]string{"run": "Test", "bench": "Benchmark", "fuzz": "Fuzz"}[m[1]]
+			pattern, _, _ := strings.Cut(strings.ReplaceAll(m[2], `\|`, "|"), "/")
+			for pattern := range strings.SplitSeq(pattern, "|") {
+				selects := func(name string) bool {
+					return strings.HasPrefix(name, kind) && regexp.MustCompile(pattern).MatchString(name)
+				}
+				if pattern != "^$" && !slices.ContainsFunc(names, selects) {
+					t.Errorf("%q in a page selects nothing", command[0])
 				}
 			}
 		}
-	}
-	if alone < 50 || commands < 15 {
-		t.Errorf("the test found %d names of tests and %d in commands, want 50 and 15 or more", alone, commands)
 	}
 }
 
@@ -599,37 +491,30 @@ func TestPagesNameSettingsAndPaths(t *testing.T) {
 		_, path, _ := strings.Cut(strings.TrimSuffix(r.pattern, "{$}"), " ")
 		paths = append(paths, path)
 	}
-	store := EtcdStore{prefix: "/stdauth/"}
-	keys := store.userKey(1) + store.nameKey("x") + store.adminKey(1) + store.sessionsOf(1)
 	elsewhere := regexp.MustCompile(`^/(data|etc|var|tmp|accounts|stdauth|admin|x)/`) // files, prefixes of keys, paths of an application
-	count := 0
-	for _, page := range pages(t) {
-		text := readText(t, page)
-		for _, m := range regexp.MustCompile("`((?:[A-Z]+ )?/[a-z][^` ]*|-[a-z][a-z-]*|[A-Z][A-Z_]{5,}|users\\.jsonl\\.\\w+)[` ]").FindAllStringSubmatch(text, -1) {
-			count++
-			name, ok := m[1][strings.IndexByte(m[1], ' ')+1:], false // without the method
-			switch name[0] {
-			case '-':
-				ok = slices.Contains(flagNames(), name)
-			case '/':
-				ok = slices.Contains(paths, name) || elsewhere.MatchString(name)
-			case 'u': // beside the file of a store
-				ok = strings.Contains(readText(t, "store_file.go"), strconv.Quote(strings.TrimPrefix(name, "users.jsonl")))
-			default:
-				ok = slices.Contains(variables, name) || strings.Contains(readText(t, "store_etcd_client.go"), "Alarm("+strconv.Quote(name)+")")
-			}
-			if !ok {
-				t.Errorf("%s names %s, which does not exist", page, name)
-			}
+	text := allPages(t)
+	for _, m := range matches(t, 80, "`((?:[A-Z]+ )?/[a-z][^` ]*|-[a-z][a-z-]*|[A-Z][A-Z_]{5,}|users\\.jsonl\\.\\w+)[` ]", text) {
+		name, ok := m[1][strings.IndexByte(m[1], ' ')+1:], false // without the method
+		switch name[0] {
+		case '-':
+			ok = slices.Contains(flagNames(), name)
+		case '/':
+			ok = slices.Contains(paths, name) || elsewhere.MatchString(name)
+		case 'u': // beside the file of a store
+			ok = strings.Contains(readText(t, "store_file.go"), strconv.Quote(strings.TrimPrefix(name, "users.jsonl")))
+		default:
+			ok = slices.Contains(variables, name) || strings.Contains(readText(t, "store_etcd_client.go"), "Alarm("+strconv.Quote(name)+")")
 		}
-		for _, m := range regexp.MustCompile(`/stdauth/\w+/`).FindAllString(text, -1) {
-			if !strings.Contains(keys, m) {
-				t.Errorf("%s names the keys %s, which the store does not have", page, m)
-			}
+		if !ok {
+			t.Errorf("a page names %s, which does not exist", name)
 		}
 	}
-	if count < 80 {
-		t.Errorf("the test found %d settings and paths in the pages, want 80 or more", count)
+	store := EtcdStore{prefix: "/stdauth/"}
+	keys := store.userKey(1) + store.nameKey("x") + store.adminKey(1) + store.sessionsOf(1)
+	for _, m := range matches(t, 1, `/stdauth/\w+/`, text) {
+		if !strings.Contains(keys, m[0]) {
+			t.Errorf("a page names the keys %s, which the store does not have", m[0])
+		}
 	}
 }
 
@@ -742,9 +627,20 @@ func usageDefault(name string) string {
 	return strings.Join(strings.Fields(m[1]), " ")
 }
 
+// matches returns what a pattern finds in a text, with its groups. If it finds fewer than
+// least, the text has another form than the test knows.
+func matches(t *testing.T, least int, pattern, text string) [][]string {
+	t.Helper()
+	found := regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1)
+	if len(found) < least {
+		t.Errorf("%s finds %d times what it looks for, want %d or more", pattern, len(found), least)
+	}
+	return found
+}
+
 // headings returns the anchors of the headings of a page.
-func headings(page string) (anchors []string) {
-	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+func headings(t *testing.T, page string) (anchors []string) {
+	for _, m := range matches(t, 0, `(?m)^#+ (.*)$`, page) {
 		anchor := strings.ReplaceAll(strings.ToLower(m[1]), " ", "-")
 		anchors = append(anchors, regexp.MustCompile(`[^a-z0-9-]`).ReplaceAllString(anchor, ""))
 	}
