@@ -28,37 +28,33 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestOpenAPIHasEveryRoute(t *testing.T) {
-	_, operations := describedOperations(t)
-	want, got := slices.Sorted(maps.Keys(describedRoutes(Config{}))), slices.Sorted(maps.Keys(operations))
-	wantEqual(t, "the routes, and the operations of openapi.json", got, want)
-}
-
+// Each route is an operation of openapi.json, which says who may call it.
 func TestOpenAPISaysWhoMay(t *testing.T) {
 	_, operations := describedOperations(t)
 	closed := describedRoutes(Config{Closed: true})
-	for name, who := range describedRoutes(Config{}) {
-		want := "anyone"
-		switch {
-		case who != anyone:
-			want = "a token"
-		case closed[name] != anyone:
-			want = "anyone, or a token" // as registration is open or closed
-		}
-		got, optional := "anyone", false
-		for _, s := range operations[name].Security {
-			optional = optional || len(s) == 0
+	got, want := map[string]string{}, map[string]string{}
+	for name, op := range operations {
+		got[name] = "anyone"
+		for _, s := range op.Security {
 			if _, ok := s["bearer"]; ok {
-				got = "a token"
+				got[name] = "a token"
 			}
 		}
-		if optional {
-			got = "anyone, or " + got
-		}
-		if got != want {
-			t.Errorf("openapi.json says that %s is for %s, want %s", name, got, want)
+		if got[name] == "a token" && slices.ContainsFunc(op.Security, func(s map[string][]string) bool { return len(s) == 0 }) {
+			got[name] = "anyone, or a token"
 		}
 	}
+	for name, who := range describedRoutes(Config{}) {
+		switch {
+		case who != anyone:
+			want[name] = "a token"
+		case closed[name] == anyone:
+			want[name] = "anyone"
+		default: // as registration is open or closed
+			want[name] = "anyone, or a token"
+		}
+	}
+	wantEqual(t, "the callers of each operation of openapi.json, and of each route", got, want)
 }
 
 // Which answers an operation can have follows from who may call it, from what it
@@ -96,9 +92,10 @@ func TestOpenAPIHasEveryStatus(t *testing.T) {
 		"GET /docs":                       "200 304",
 		"GET /docs/{file}":                "200 304",
 		"GET /docs/source/{file}":         "200 304",
+
+		"GET /.well-known/oauth-authorization-server": "200 404",
+		"GET /.well-known/change-password":            "302",
 	}
-	own["GET /.well-known/oauth-authorization-server"] = "200 404"
-	own["GET /.well-known/change-password"] = "302"
 	for name, who := range describedRoutes(Config{Closed: true}) {
 		op := operations[name]
 		statuses := own[name] + " 400" // two credentials, a secret in the query
@@ -202,6 +199,11 @@ func TestOpenAPIHasExamples(t *testing.T) {
 		t.Fatal(err)
 	}
 	checked := 0
+	need := func(ok bool, at, what string) {
+		if checked++; !ok {
+			t.Errorf("%s has %s", at, what)
+		}
+	}
 	var walk func(at string, v any)
 	walk = func(at string, v any) {
 		switch v := v.(type) {
@@ -211,35 +213,19 @@ func TestOpenAPIHasExamples(t *testing.T) {
 			}
 		case map[string]any:
 			parent := path.Base(path.Dir(at))
-			_, isParameter := v["in"]
-			_, scheme := v["scheme"]
-			schema, isMedia := v["schema"]
-			_, defaulted := v["default"]
-			_, reference := v["$ref"]
+			schema, isMedia := v["schema"].(map[string]any)
 			switch {
-			case reference || scheme:
+			case v["$ref"] != nil || v["scheme"] != nil:
 			case parent == "schemas" || parent == "properties":
-				checked++
-				if v["examples"] == nil {
-					t.Errorf("%s has no examples", at)
-				}
-				if defaulted {
-					t.Errorf("%s has a default", at)
-				}
-			case isParameter || parent == "headers":
-				checked++
-				if v["example"] == nil {
-					t.Errorf("%s has no example", at)
-				}
+				need(v["examples"] != nil, at, "no examples")
+				need(v["default"] == nil, at, "a default")
+			case v["in"] != nil || parent == "headers":
+				need(v["example"] != nil, at, "no example")
 			case isMedia && strings.HasSuffix(at, "json") && v["example"] == nil && v["examples"] == nil:
-				checked++
-				of, _ := schema.(map[string]any)
-				if items, ok := of["items"].(map[string]any); ok {
-					of = items
+				if items, ok := schema["items"].(map[string]any); ok {
+					schema = items
 				}
-				if of["examples"] == nil && of["$ref"] == nil {
-					t.Errorf("%s has no examples", at)
-				}
+				need(schema["examples"] != nil || schema["$ref"] != nil, at, "no examples")
 			}
 			for name, member := range v {
 				if name != "example" && name != "examples" {
@@ -352,8 +338,9 @@ func TestOpenAPIFieldsOfRequests(t *testing.T) {
 // The files of the page and of the source are served with their types, compressed
 // if the client accepts that, and revalidated.
 func TestPageFilesAreServed(t *testing.T) {
+	codings := map[string]string{"": "", "gzip;q=0": "", "gzip, deflate, br": "gzip", "br;q=1.0, gzip;q=0.8, *;q=0.1": "gzip"}
 	inWorld(t, func(w *world) {
-		for path, want := range map[string]string{
+		for path, contentType := range map[string]string{
 			"/docs":                "text/html; charset=utf-8",
 			"/docs/style.css":      "text/css; charset=utf-8",
 			"/docs/app.js":         "text/javascript; charset=utf-8",
@@ -362,50 +349,41 @@ func TestPageFilesAreServed(t *testing.T) {
 			"/docs/source/auth.go": "text/plain; charset=utf-8",
 			"/openapi.json":        "application/json",
 		} {
-			plain := w.send("GET " + path)
-			if got := plain.header.Get("Content-Type"); plain.status != 200 || got != want || plain.header.Get("Content-Encoding") != "" {
-				t.Errorf("GET %s = %d, %s %s; want 200, %s", path, plain.status, got, plain.header.Get("Content-Encoding"), want)
-			}
-			zipped := w.send(fmt.Sprintf("GET %s with %q", path, "Accept-Encoding: gzip, deflate, br"))
-			r, err := gzip.NewReader(strings.NewReader(zipped.body))
-			if err != nil || zipped.header.Get("Content-Encoding") != "gzip" {
-				t.Fatalf("GET %s, compressed = %d, %v (%v)", path, zipped.status, zipped.header, err)
-			}
-			if content, err := io.ReadAll(r); err != nil || string(content) != plain.body {
-				t.Errorf("GET %s, compressed, holds something else (%v)", path, err)
-			}
-			if plain.header.Get("ETag") == zipped.header.Get("ETag") {
-				t.Errorf("GET %s has one ETag for two representations", path)
-			}
-			for _, a := range []*answered{plain, zipped} {
-				if got := a.header.Get("Cache-Control") + "; " + a.header.Get("Vary"); got != "no-cache; Accept-Encoding, Origin" {
-					t.Errorf("GET %s: Cache-Control and Vary: %s", path, got)
+			plain, etags := w.send("GET "+path), map[string]string{}
+			for accept, coding := range codings {
+				send := func(method, more string) *answered {
+					return w.send(fmt.Sprintf("%s %s with %q %s", method, path, "Accept-Encoding: "+accept, more))
 				}
-				if got := a.header.Get("Content-Length"); got != strconv.Itoa(len(a.body)) {
-					t.Errorf("GET %s: Content-Length %s for %d bytes", path, got, len(a.body))
+				a := send("GET", "")
+				etags[coding] = a.header.Get("ETag")
+				content := a.body
+				if coding == "gzip" {
+					r, err := gzip.NewReader(strings.NewReader(a.body))
+					if err != nil {
+						t.Fatalf("%s: %v", a.call, err)
+					}
+					unzipped, _ := io.ReadAll(r)
+					content = string(unzipped)
 				}
-			}
-			accepted := map[*answered]string{plain: "gzip;q=0", zipped: "br;q=1.0, gzip;q=0.8, *;q=0.1"}
-			for _, a := range []*answered{plain, zipped} {
-				again := func(headers string) *answered {
-					return w.send(fmt.Sprintf("GET %s with %q %s", path, "Accept-Encoding: "+accepted[a], headers))
+				if a.status != 200 || content != plain.body {
+					t.Errorf("%s = %d with %d bytes, want 200 with the %d of a plain response", a.call, a.status, len(content), len(plain.body))
 				}
-				head := w.send(fmt.Sprintf("HEAD %s with %q", path, "Accept-Encoding: "+accepted[a]))
-				if got := again(""); got.body != a.body || head.header.Get("Content-Length") != strconv.Itoa(len(a.body)) {
-					t.Errorf("GET %s with Accept-Encoding %s, or its HEAD, has another length", path, accepted[a])
+				length := strconv.Itoa(len(a.body))
+				for name, want := range map[string]string{
+					"Content-Type": contentType, "Content-Encoding": coding, "Content-Length": length, "Cache-Control": "no-cache", "Vary": "Accept-Encoding, Origin",
+				} {
+					wantEqual(t, a.call+": "+name, a.header.Get(name), want)
 				}
-				etag := a.header.Get("ETag")
-				if got := again(fmt.Sprintf("with %q", "If-None-Match: "+etag)); got.status != http.StatusNotModified || got.body != "" {
-					t.Errorf("GET %s again = %s, want 304 and no body", path, w.show(got))
-				}
-				if got := again(fmt.Sprintf("with %q", `If-None-Match: "old", W/`+etag)); got.status != http.StatusNotModified {
-					t.Errorf("GET %s, with a list of ETags = %d, want 304", path, got.status)
-				}
-				for _, old := range []string{`"old"`, plain.header.Get("ETag"), zipped.header.Get("ETag")} {
-					if got := again(fmt.Sprintf("with %q", "If-None-Match: "+old)); old != etag && got.status != 200 {
-						t.Errorf("GET %s with the ETag %s of another representation = %d, want 200", path, old, got.status)
+				wantEqual(t, "HEAD "+path+": Content-Length", send("HEAD", "").header.Get("Content-Length"), length)
+				for match, want := range map[string]int{etags[coding]: 304, `"old", W/` + etags[coding]: 304, `"old"`: 200} {
+					if again := send("GET", fmt.Sprintf("with %q", "If-None-Match: "+match)); again.status != want || want == 304 && again.body != "" {
+						t.Errorf("%s\n  got %d and %d bytes\n  want %d", again.call, again.status, len(again.body), want)
 					}
 				}
+			}
+			other := w.send(fmt.Sprintf("GET %s with %q", path, "If-None-Match: "+etags["gzip"]))
+			if etags[""] == etags["gzip"] || other.status != 200 {
+				t.Errorf("GET %s has the ETags %v, and gets %d for that of another coding, want 200", path, etags, other.status)
 			}
 		}
 	})
