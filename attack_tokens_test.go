@@ -53,7 +53,7 @@ func TestAttackReplay(t *testing.T) {
 			w.want("a refresh token of the session after a replay", "POST /token grant_type=refresh_token&refresh_token=$any", wrongRefresh)
 		}
 		w.want("the access token of the session after a replay", "GET /users/me/ as live", badToken)
-		w.wantLog(`msg="a refresh token was used again: its session has ended" user=1`, 1)
+		w.wantLog(`level=WARN msg="a refresh token was used again: its session has ended" user=1 ip=192.0.2.1`, 1)
 	})
 }
 

@@ -1132,6 +1132,14 @@ func TestWeakHashMayStay(t *testing.T) {
 	})
 }
 
+// TestSessionThatMakesRoom: the log says which session ends for the 101st of an account.
+func TestSessionThatMakesRoom(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.do("wait 1s ; repeat 100 POST /token username=jane&password=secret")
+		w.wantLog(`level=WARN msg="the account has too many sessions: the one used longest ago has ended" user=3 session=`+w.vars["jane.sid"], 1)
+	})
+}
+
 // TestForgottenProxy: behind a proxy that no flag names, all clients share one address.
 // The log says so, once.
 func TestForgottenProxy(t *testing.T) {
