@@ -142,10 +142,7 @@ func asking(b *testing.B, srv *http.Server, listener net.Listener, token string)
 func talking(b *testing.B, srv *http.Server, listener net.Listener) func(request string) string {
 	go srv.Serve(listener)
 	b.Cleanup(func() { srv.Close() })
-	conn, err := net.Dial("tcp", listener.Addr().String())
-	if err != nil {
-		b.Fatal(err)
-	}
+	conn := need(net.Dial("tcp", listener.Addr().String()))(b)
 	b.Cleanup(func() { conn.Close() })
 	response := make([]byte, 4096)
 	return func(request string) string {
@@ -162,10 +159,7 @@ func talking(b *testing.B, srv *http.Server, listener net.Listener) func(request
 
 func loopback(t testing.TB) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := need(net.Listen("tcp", "127.0.0.1:0"))(t)
 	t.Cleanup(func() { l.Close() })
 	return l
 }
@@ -302,9 +296,7 @@ func BenchmarkRefresh(b *testing.B) {
 			b.ReportAllocs()
 			if clients == 1 {
 				for b.Loop() {
-					if err := refreshOnce(b, s, &all[0]); err != nil {
-						b.Fatal(err)
-					}
+					noError(b, refreshOnce(b, s, &all[0]))
 				}
 			} else {
 				b.ResetTimer()
@@ -343,20 +335,11 @@ func atEachSize(b *testing.B, run func(b *testing.B, accounts int)) {
 func grownFile(b *testing.B, accounts int, withSessions bool) (path string, all []Session) {
 	b.Helper()
 	path = storePath(b)
-	file, err := os.Create(path)
-	if err != nil {
-		b.Fatal(err)
-	}
+	file := need(os.Create(path))(b)
 	defer file.Close()
 	w := bufio.NewWriterSize(file, 1<<20)
 	w.WriteString(fileHeader)
-	var line []byte
-	put := func(c change) {
-		if line, err = appendLine(line[:0], c, false); err != nil {
-			b.Fatal(err)
-		}
-		w.Write(line)
-	}
+	put := func(c change) { w.Write(need(appendLine(nil, c, false))(b)) }
 	hash := Hasher{Iterations: 1}.Hash("secret")
 	for _, u := range numberedUsers(accounts) {
 		u.PasswordHash = hash
@@ -370,9 +353,7 @@ func grownFile(b *testing.B, accounts int, withSessions bool) (path string, all 
 			put(change{ID: u.ID, Session: &s})
 		}
 	}
-	if err := w.Flush(); err != nil {
-		b.Fatal(err)
-	}
+	noError(b, w.Flush())
 	return path, all
 }
 
@@ -383,10 +364,7 @@ func BenchmarkOpenFileStore(b *testing.B) {
 		text := []byte(readText(b, path))
 		b.SetBytes(int64(len(text)))
 		for b.Loop() {
-			f, err := OpenFileStore(b.Context(), path, testLife, slog.New(slog.DiscardHandler))
-			if err != nil {
-				b.Fatal(err)
-			}
+			f := need(OpenFileStore(b.Context(), path, testLife, slog.New(slog.DiscardHandler)))(b)
 			f.Close()
 		}
 		start := time.Now()
@@ -394,9 +372,7 @@ func BenchmarkOpenFileStore(b *testing.B) {
 		r := bufio.NewReaderSize(bytes.NewReader(text[len(fileHeader):]), maxLine)
 		for line, err := r.ReadSlice('\n'); err == nil; line, err = r.ReadSlice('\n') {
 			var c change
-			if err := json.Unmarshal(line, &c); err != nil {
-				b.Fatal(err)
-			}
+			noError(b, json.Unmarshal(line, &c))
 			decoded = append(decoded, c)
 		}
 		plain := time.Since(start)
@@ -412,10 +388,7 @@ func BenchmarkMemoryPerAccount(b *testing.B) {
 		perAccount := func(withSessions bool) float64 {
 			path, _ := grownFile(b, accounts, withSessions)
 			before := heap()
-			f, err := OpenFileStore(b.Context(), path, testLife, slog.New(slog.DiscardHandler))
-			if err != nil {
-				b.Fatal(err)
-			}
+			f := need(OpenFileStore(b.Context(), path, testLife, slog.New(slog.DiscardHandler)))(b)
 			defer f.Close()
 			return float64(heap()-before) / float64(accounts)
 		}
@@ -438,9 +411,7 @@ func growth(b *testing.B, ask func(s openedFile, mine *Session) error) {
 		s := openFile(b, path)
 		rng := rand.New(rand.NewPCG(1, 2))
 		for b.Loop() {
-			if err := ask(s, &all[rng.IntN(len(all))]); err != nil {
-				b.Fatal(err)
-			}
+			noError(b, ask(s, &all[rng.IntN(len(all))]))
 		}
 		reportRaw(b)
 	})
@@ -457,10 +428,7 @@ func BenchmarkGrowthRefresh(b *testing.B) {
 }
 
 func refreshOnce(b *testing.B, s Store, mine *Session) error {
-	_, _, err := s.UpdateSession(b.Context(), mine.UserID, mine.ID, func(s *Session, _ User) error {
-		return rotateSoon(s)
-	})
-	return err
+	return errOf(s.UpdateSession(b.Context(), mine.UserID, mine.ID, rotateSoon))
 }
 
 // BenchmarkGrowthPage measures a page of the list of accounts.
@@ -552,9 +520,7 @@ func (w *waits) during(b *testing.B, s openedFile, all []Session, goOn func() bo
 		}
 		return err
 	})
-	if err := errors.Join(errs...); err != nil {
-		b.Fatal(err)
-	}
+	noError(b, errors.Join(errs...))
 }
 
 func (w *waits) report(b *testing.B, when string) {
@@ -592,9 +558,7 @@ func BenchmarkGrowthDay(b *testing.B) {
 					}
 					return nil
 				})
-				if err := errors.Join(errs...); err != nil {
-					b.Fatal(err)
-				}
+				noError(b, errors.Join(errs...))
 			}
 		}
 		b.ReportMetric(live/1e6, "MB-live")
@@ -607,9 +571,7 @@ func BenchmarkGrowthDay(b *testing.B) {
 // fill makes n accounts with a session each.
 func fill(b *testing.B, s Store, n int) []Session {
 	b.Helper()
-	if err := s.Import(b.Context(), numberedUsers(n), 0); err != nil {
-		b.Fatal(err)
-	}
+	noError(b, s.Import(b.Context(), numberedUsers(n), 0))
 	all := make([]Session, n)
 	errs := atOnce(256, func(client int) error { // concurrent, to share syncs
 		for i := client; i < n; i += 256 {
@@ -620,9 +582,7 @@ func fill(b *testing.B, s Store, n int) []Session {
 		}
 		return nil
 	})
-	if err := errors.Join(errs...); err != nil {
-		b.Fatal(err)
-	}
+	noError(b, errors.Join(errs...))
 	return all
 }
 
@@ -641,10 +601,7 @@ func numberedUsers(n int) []User {
 func reportRaw(b *testing.B) {
 	b.StopTimer()
 	ours := float64(b.Elapsed()) / float64(b.N)
-	file, err := os.Create(filepath.Join(b.TempDir(), "raw"))
-	if err != nil {
-		b.Fatal(err)
-	}
+	file := need(os.Create(filepath.Join(b.TempDir(), "raw")))(b)
 	defer file.Close()
 	line := append(bytes.Repeat([]byte("x"), 299), '\n')
 	start, n := time.Now(), min(b.N, 1000)
@@ -652,9 +609,7 @@ func reportRaw(b *testing.B) {
 		if _, err := file.Write(line); err != nil {
 			b.Fatal(err)
 		}
-		if err := file.Sync(); err != nil {
-			b.Fatal(err)
-		}
+		noError(b, file.Sync())
 	}
 	raw := float64(time.Since(start)) / float64(n)
 	b.ReportMetric(raw, "raw-sync-ns/op")

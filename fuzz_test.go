@@ -53,9 +53,7 @@ func FuzzReadJSON(f *testing.F) {
 			want.FullName = nil
 		}
 		var got patch
-		if err := json.Unmarshal([]byte(a.body), &got); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, json.Unmarshal([]byte(a.body), &got))
 		same := func(a, b *string) bool { return (a == nil) == (b == nil) && (a == nil || *a == *b) }
 		if !same(got.Email, want.Email) || !same(got.FullName, want.FullName) {
 			t.Fatalf("PATCH /users/me/ %q\n  got %s\n  want the values of encoding/json: %+v", body, w.show(a), want)

@@ -51,9 +51,7 @@ func start(t *testing.T, binary string, args ...string) (cmd *exec.Cmd, s *launc
 	t.Cleanup(func() { r.Close() })
 	cmd = exec.CommandContext(soon(t), binary, append(args, "-addr", "127.0.0.1:0")...)
 	cmd.Env, cmd.Stderr = append(os.Environ(), "SECRET_KEY="+settingsKey), w
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, cmd.Start())
 	w.Close()
 	s = &launched{t: t}
 	for lines := bufio.NewScanner(r); s.url == "" && lines.Scan(); {
@@ -69,9 +67,7 @@ func start(t *testing.T, binary string, args ...string) (cmd *exec.Cmd, s *launc
 // wantStop sends a signal to the server, which must end with exit status 0.
 func wantStop(t *testing.T, cmd *exec.Cmd, signal os.Signal) {
 	t.Helper()
-	if err := cmd.Process.Signal(signal); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, cmd.Process.Signal(signal))
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the server ends on %v with %v, want exit status 0", signal, err)
 	}
@@ -113,10 +109,7 @@ func testClosedStandardError(t *testing.T, binary string) {
 func testSecondSignal(t *testing.T, binary string) {
 	t.Parallel()
 	cmd, s, stderr := start(t, binary)
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := need(net.Dial("tcp", strings.TrimPrefix(s.url, "http://")))(t)
 	defer conn.Close()
 	io.WriteString(conn, "POST /revoke HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\ntok")
 	s.do("GET", "/healthz", "", "") // by now the server has the other request
@@ -125,7 +118,7 @@ func testSecondSignal(t *testing.T, binary string) {
 	}
 	begin := time.Now()
 	cmd.Process.Signal(syscall.SIGTERM)
-	err = cmd.Wait()
+	err := cmd.Wait()
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
 		t.Errorf("the server ends with %v, want SIGTERM", err)
 	}
@@ -166,20 +159,11 @@ func testSignalRightAtTheStart(t *testing.T, binary string) {
 	pipe := filepath.Join(t.TempDir(), "cert.pem")
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		os.Remove(pipe)
-		if err := syscall.Mkfifo(pipe, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, syscall.Mkfifo(pipe, 0o600))
 		cmd := exec.CommandContext(soon(t), binary, "-addr", "127.0.0.1:0", "-tls-cert", pipe, "-tls-key", keyFile)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		w, err := os.OpenFile(pipe, os.O_WRONLY, 0) // waits for the program to open it
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Process.Signal(signal); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, cmd.Start())
+		w := need(os.OpenFile(pipe, os.O_WRONLY, 0))(t) // waits for the program to open it
+		noError(t, cmd.Process.Signal(signal))
 		time.Sleep(20 * time.Millisecond) // time for the signal to kill a program that does not handle it
 		w.WriteString(readText(t, certFile))
 		w.Close()
@@ -212,13 +196,8 @@ func testInterruptedCommands(t *testing.T, binary string) {
 			var stderr strings.Builder
 			cmd := exec.CommandContext(soon(t), binary, strings.Fields(strings.ReplaceAll(test.args, "SILENT", silent.Addr().String()))...)
 			cmd.Env, cmd.Stderr = append(os.Environ(), "SECRET_KEY="+settingsKey), &stderr
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			conn, err := silent.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
+			noError(t, cmd.Start())
+			conn := need(silent.Accept())(t)
 			defer conn.Close()
 			if test.want == 0 {
 				s := &launched{t: t, url: "http://" + addr}
@@ -247,15 +226,9 @@ func soon(t *testing.T) context.Context {
 // TestTerminal: only a terminal gets the greeting for people. Everything else gets the log.
 func TestTerminal(t *testing.T) {
 	_, slave := openPTY(t)
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	null := need(os.OpenFile(os.DevNull, os.O_WRONLY, 0))(t)
 	defer null.Close()
-	file, err := os.CreateTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := need(os.CreateTemp(t.TempDir(), ""))(t)
 	defer file.Close()
 	for _, test := range []struct {
 		name string
@@ -326,10 +299,7 @@ Try it from another terminal:
 // openPTY opens a pseudo-terminal. The text written to slave can be read from master.
 func openPTY(t *testing.T) (master, slave *os.File) {
 	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	master = need(os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0))(t)
 	t.Cleanup(func() { master.Close() })
 	var lock, number int32
 	for request, value := range map[uintptr]*int32{syscall.TIOCSPTLCK: &lock, syscall.TIOCGPTN: &number} {
@@ -337,10 +307,7 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 			t.Fatalf("ioctl %#x: %v", request, errno)
 		}
 	}
-	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	slave = need(os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0))(t)
 	t.Cleanup(func() { slave.Close() })
 	return master, slave
 }
@@ -441,9 +408,7 @@ func startShell(t *testing.T) *shell {
 
 	// "go run ." runs the server that the test has built.
 	command := fmt.Sprintf("#!/bin/sh\nshift 2\nexec %s \"$@\" >%s 2>>%s/log\n", buildServer(t), sh.screen.name, dir)
-	if err := os.WriteFile(filepath.Join(dir, "go"), []byte(command), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.WriteFile(filepath.Join(dir, "go"), []byte(command), 0o755))
 	cmd := exec.Command("sh") // the cleanup ends it; t.Context is canceled before
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir, "STDAUTH_ADDR=" + sh.addr}
@@ -604,10 +569,7 @@ func followsLimit(t *testing.T) bool {
 		}
 	}
 	for _, thread := range threads {
-		id, err := strconv.Atoi(filepath.Base(thread))
-		if err != nil {
-			t.Fatal(err)
-		}
+		id := need(strconv.Atoi(filepath.Base(thread)))(t)
 		if _, _, errno := syscall.Syscall(syscall.SYS_SCHED_SETAFFINITY, uintptr(id), size, set); errno != 0 && errno != syscall.ESRCH {
 			t.Fatal(errno)
 		}
@@ -693,9 +655,7 @@ func breakListener(t *testing.T, addr string) {
 		}
 		for fd := range 1024 {
 			if to, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); to == "socket:["+column[9]+"]" {
-				if err := syscall.Shutdown(fd, syscall.SHUT_RDWR); err != nil {
-					t.Fatal(err)
-				}
+				noError(t, syscall.Shutdown(fd, syscall.SHUT_RDWR))
 				return
 			}
 		}

@@ -640,10 +640,7 @@ func TestAdmin(t *testing.T) {
 		s := launch(t, append(strings.Fields(args), "-store", file), append(env, "SECRET_KEY="+settingsKey)...)
 		s.stop()
 		log = s.stderr.String()
-		u, err := accountsOf(t, file).UserByName(t.Context(), "root")
-		if err != nil {
-			t.Fatal(err)
-		}
+		u = need(accountsOf(t, file).UserByName(t.Context(), "root"))(t)
 		return s.stdout.String(), u
 	}
 
@@ -691,15 +688,9 @@ func TestAdminPassword(t *testing.T) {
 // TestLostPassword: a generated password that nobody can read changes nothing.
 func TestLostPassword(t *testing.T) {
 	t.Parallel()
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	null := need(os.OpenFile(os.DevNull, os.O_WRONLY, 0))(t)
 	defer null.Close()
-	closed, err := os.Create(filepath.Join(t.TempDir(), "closed"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	closed := need(os.Create(filepath.Join(t.TempDir(), "closed")))(t)
 	closed.Close()
 	dir := t.TempDir()
 	file, absent := filepath.Join(dir, "users.jsonl"), filepath.Join(dir, "absent.jsonl")
@@ -914,19 +905,14 @@ func TestRenewedCertificate(t *testing.T) {
 	certFile, keyFile := writeCertificate(t)
 	s := launch(t, []string{"-tls-cert", certFile, "-tls-key", keyFile})
 	dial := func() (*tls.Conn, string) {
-		conn, err := tls.Dial("tcp", strings.TrimPrefix(s.url, "https://"), &tls.Config{InsecureSkipVerify: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := need(tls.Dial("tcp", strings.TrimPrefix(s.url, "https://"), &tls.Config{InsecureSkipVerify: true}))(t)
 		t.Cleanup(func() { conn.Close() })
 		return conn, string(conn.ConnectionState().PeerCertificates[0].Raw)
 	}
 	replace := func(file, by string) {
 		write(t, file, by)
 		later := time.Now().Add(time.Minute) // file systems may have coarse times
-		if err := os.Chtimes(file, later, later); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.Chtimes(file, later, later))
 	}
 	before, old := dial()
 
@@ -947,9 +933,7 @@ func TestRenewedCertificate(t *testing.T) {
 	if _, again := dial(); again != renewed {
 		t.Error("the next handshake has another certificate")
 	}
-	if err := os.Remove(certFile); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Remove(certFile))
 	if _, got := dial(); got != renewed {
 		t.Error("after the file was removed, the certificate in use has changed")
 	}
@@ -1005,10 +989,7 @@ func TestRenewalsUnderLoad(t *testing.T) {
 		newCert = text
 		time.Sleep(5 * time.Millisecond) // file systems may have coarse times
 	}
-	conn, err := tls.Dial("tcp", strings.TrimPrefix(s.url, "https://"), &tls.Config{InsecureSkipVerify: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := need(tls.Dial("tcp", strings.TrimPrefix(s.url, "https://"), &tls.Config{InsecureSkipVerify: true}))(t)
 	conn.Close()
 	block, _ := pem.Decode([]byte(newCert))
 	if !bytes.Equal(conn.ConnectionState().PeerCertificates[0].Raw, block.Bytes) {
@@ -1090,10 +1071,7 @@ func TestDebugListener(t *testing.T) {
 		if name, value, ok := strings.Cut(test.header, ": "); ok {
 			r.Header.Set(name, value)
 		}
-		resp, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
+		resp := need(http.DefaultClient.Do(r))(t)
 		resp.Body.Close()
 		if resp.StatusCode != test.want {
 			t.Errorf("GET /debug/vars by %s = %d, want %d", test.name, resp.StatusCode, test.want)
@@ -1204,10 +1182,7 @@ func TestURL(t *testing.T) {
 		{false, "0.0.0.0:80", "http://localhost:80"}, // a browser cannot open 0.0.0.0
 		{false, "[::]:80", "http://localhost:80"},
 	} {
-		addr, err := net.ResolveTCPAddr("tcp", test.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		addr := need(net.ResolveTCPAddr("tcp", test.addr))(t)
 		if got := (&settings{Config: Config{TLS: test.tls}}).url(addr); got != test.want {
 			t.Errorf("url(%s), TLS %t = %s, want %s", test.addr, test.tls, got, test.want)
 		}
@@ -1254,10 +1229,7 @@ func TestTerminalLines(t *testing.T) {
 func TestGracefulStop(t *testing.T) {
 	t.Parallel()
 	s := launch(t, []string{"-demo=false"})
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := need(net.Dial("tcp", strings.TrimPrefix(s.url, "http://")))(t)
 	defer conn.Close()
 	const body = `token=nonsense`
 	fmt.Fprintf(conn, "POST /revoke HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", len(body))
@@ -1421,10 +1393,7 @@ type received struct {
 // do sends a request. A body that begins with { is JSON, and any other a form.
 func (s *launched) do(method, path, token, body string) received {
 	s.t.Helper()
-	r, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, strings.NewReader(body))
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	r := need(http.NewRequestWithContext(s.t.Context(), method, s.url+path, strings.NewReader(body)))(s.t)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if strings.HasPrefix(body, "{") {
 		r.Header.Set("Content-Type", "application/json")
@@ -1434,15 +1403,9 @@ func (s *launched) do(method, path, token, body string) received {
 	}
 	client := s.client()
 	defer client.CloseIdleConnections()
-	resp, err := client.Do(r)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	resp := need(client.Do(r))(s.t)
 	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	b := need(io.ReadAll(resp.Body))(s.t)
 	return received{resp.StatusCode, resp.Proto, resp.Header, string(b)}
 }
 
@@ -1535,10 +1498,7 @@ func writeAccounts(t *testing.T, file string, users ...User) {
 
 func accountsOf(t *testing.T, file string) *MemoryStore {
 	t.Helper()
-	store, err := ReadFileStore(t.Context(), file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := need(ReadFileStore(t.Context(), file))(t)
 	return store
 }
 
@@ -1550,19 +1510,14 @@ func flagNames() (names []string) {
 // writeCertificate makes a self-signed certificate for 127.0.0.1.
 func writeCertificate(t *testing.T) (certFile, keyFile string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := need(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 	cert, err1 := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	der, err2 := x509.MarshalPKCS8PrivateKey(key)
 	certFile, keyFile = filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
 	err3 := os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), 0o600)
 	err4 := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, errors.Join(err1, err2, err3, err4))
 	return certFile, keyFile
 }
 

@@ -373,8 +373,7 @@ func TestEtcdFindsAnAddressAmongThousands(t *testing.T) {
 func TestEtcdSessionIsOneRoundTrip(t *testing.T) {
 	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		before := len(c.requests)
-		_, _, err := s.Session(t.Context(), s.u.ID, s.made.ID)
-		wantErr(t, "Session", err, nil)
+		wantErr(t, "Session", errOf(s.Session(t.Context(), s.u.ID, s.made.ID)), nil)
 		wantEqual(t, "requests of Session", c.requests[before:], []string{"/v3/kv/txn"})
 	})
 }
@@ -439,8 +438,7 @@ func TestEtcdClientHangsUpWhileReading(t *testing.T) {
 	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		gone, cancel := context.WithCancel(t.Context())
 		c.fails(func(*fakeEtcd, string, string, []byte) error { cancel(); return context.Canceled })
-		_, _, err := s.Session(gone, s.u.ID, s.made.ID)
-		wantErr(t, "Session for a client that goes", err, context.Canceled)
+		wantErr(t, "Session for a client that goes", errOf(s.Session(gone, s.u.ID, s.made.ID)), context.Canceled)
 		if n := s.e.gateway.failOvers.Load(); n != 0 {
 			t.Errorf("a canceled read caused %d fail-overs, want none", n)
 		}
@@ -598,13 +596,12 @@ func TestAttackOneBadMember(t *testing.T) {
 				bad := s.member()
 				c.fails(at(bad, test.response))
 				before, start := len(c.asked), time.Now()
-				_, _, err := s.Session(t.Context(), s.u.ID, s.made.ID)
-				wantErr(t, "Session", err, nil)
+				wantErr(t, "Session", errOf(s.Session(t.Context(), s.u.ID, s.made.ID)), nil)
 				wantEqual(t, "the account in a list", s.users(0, 10), []User{s.u})
 				s.rotate(s.made)
 				s.e.gateway.failOvers.Add(2) // back to the bad member
-				_, err = s.e.commit(t.Context(), etcdTxn{Success: []etcdOp{putKey("/stdauth/x", "x"), getKey("/stdauth/format")}})
-				wantErr(t, "a write", err, ErrUnavailable)
+				write := etcdTxn{Success: []etcdOp{putKey("/stdauth/x", "x"), getKey("/stdauth/format")}}
+				wantErr(t, "a write", errOf(s.e.commit(t.Context(), write)), ErrUnavailable)
 				s.login(s.u)
 				if took := time.Since(start); took > 50*time.Millisecond {
 					t.Errorf("five calls took %v, want no time but that between two tries", took)
@@ -688,8 +685,7 @@ func TestEtcdOfOneMemberLogsNoFailOver(t *testing.T) {
 	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		s.e.gateway.endpoints = s.e.gateway.endpoints[:1]
 		c.fails(refused)
-		_, err := s.User(t.Context(), 1)
-		wantErr(t, "User", err, ErrUnavailable)
+		wantErr(t, "User", errOf(s.User(t.Context(), 1)), ErrUnavailable)
 		if got := s.log.String(); strings.Contains(got, "going on with the next") || strings.Count(got, "the etcd cluster does not respond") != 1 {
 			t.Errorf("the log of a cluster of one member that is away: %s", got)
 		}
@@ -729,8 +725,7 @@ func TestEtcdWithoutMajority(t *testing.T) {
 				c.fails(fault)
 				for range 3 {
 					start := time.Now()
-					_, _, err := s.Session(t.Context(), s.u.ID, s.made.ID)
-					wantErr(t, "Session", err, ErrUnavailable)
+					wantErr(t, "Session", errOf(s.Session(t.Context(), s.u.ID, s.made.ID)), ErrUnavailable)
 					wantErr(t, "CreateUser", s.tryCreate("another"), ErrUnavailable)
 					if took := time.Since(start); took > 2*etcdPatience {
 						t.Errorf("two calls took %v, want at most %v", took, 2*etcdPatience)
@@ -742,11 +737,9 @@ func TestEtcdWithoutMajority(t *testing.T) {
 					t.Errorf("Ready took %v, want it refused at once", took)
 				}
 				c.fails(nil)
-				_, _, err := s.Session(t.Context(), s.u.ID, s.made.ID)
-				wantErr(t, "Session when the majority is back", err, nil)
+				wantErr(t, "Session when the majority is back", errOf(s.Session(t.Context(), s.u.ID, s.made.ID)), nil)
 				c.fails(until(time.Now().Add(time.Second), noLeader))
-				_, _, err = s.Session(t.Context(), s.u.ID, s.made.ID)
-				wantErr(t, "Session during a later election", err, nil)
+				wantErr(t, "Session during a later election", errOf(s.Session(t.Context(), s.u.ID, s.made.ID)), nil)
 				s.create(newUser("another"))
 				time.Sleep(time.Second + 1)
 				wantErr(t, "Ready when the majority is back", s.Ready(t.Context()), nil)
@@ -961,9 +954,7 @@ func TestEtcdKeysOfTheFirstVersion(t *testing.T) {
 			Key, Value string
 			Lease      int64
 		}
-		if err := json.Unmarshal([]byte(readText(t, "testdata/first-version-etcd.json")), &kvs); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, json.Unmarshal([]byte(readText(t, "testdata/first-version-etcd.json")), &kvs))
 		c := newFakeEtcd()
 		for _, kv := range kvs {
 			c.put(kv.Key, kv.Value)
@@ -974,9 +965,7 @@ func TestEtcdKeysOfTheFirstVersion(t *testing.T) {
 		}
 		e := c.store()
 		e.life = monthLife
-		if err := e.open(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, e.open(t.Context()))
 		s := testedStore{e, t}
 		jane := s.rotate(s.sessions(3)[0])
 		testFirstVersion(t, s, map[string]string{
@@ -1012,8 +1001,7 @@ func TestEtcdImport(t *testing.T) {
 			sent = body
 		}
 		if batches == 3 {
-			_, err := testedStore{s.Store, t}.CreateUser(t.Context(), Caller{}, newUser("user99"))
-			wantErr(t, "CreateUser during an import", err, ErrUnavailable)
+			wantErr(t, "CreateUser during an import", errOf(testedStore{s.Store, t}.CreateUser(t.Context(), Caller{}, newUser("user99"))), ErrUnavailable)
 			wantErr(t, "a second import", s.Import(t.Context(), users, 0), ErrNotEmpty)
 			return says(403, `{"code":7,"message":"etcdserver: permission denied"}`)(c, host, path, body)
 		}
@@ -1100,10 +1088,7 @@ func TestEtcdOverHTTP(t *testing.T) {
 	}
 	address = strings.Replace(address, ",", "/", 1)
 	var log bytes.Buffer
-	e, err := OpenEtcdStore(t.Context(), address, "", "", testLife, slog.New(slog.NewTextHandler(&log, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	e := need(OpenEtcdStore(t.Context(), address, "", "", testLife, slog.New(slog.NewTextHandler(&log, nil))))(t)
 	defer e.Close()
 	s := testedStore{e, t}
 	u := s.create(newUser("johndoe"))
@@ -1135,10 +1120,7 @@ func openRealEtcd(t testing.TB) *EtcdStore {
 
 func jsonText(t *testing.T, value any) string {
 	t.Helper()
-	text, err := json.Marshal(value)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := need(json.Marshal(value))(t)
 	return string(text)
 }
 
@@ -1212,9 +1194,7 @@ func (c *fakeEtcd) store() *EtcdStore {
 func (c *fakeEtcd) open(t *testing.T) *EtcdStore {
 	t.Helper()
 	e := c.store()
-	if err := e.open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, e.open(t.Context()))
 	t.Cleanup(func() { e.Close() })
 	return e
 }

@@ -74,10 +74,7 @@ func TestFileOfTheFirstVersion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // in 2000, before its sessions expire
 		path := storePath(t)
 		write(t, path, readText(t, "testdata/first-version.jsonl"))
-		f, err := OpenFileStore(t.Context(), path, monthLife, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := need(OpenFileStore(t.Context(), path, monthLife, slog.New(slog.DiscardHandler)))(t)
 		testFirstVersion(t, testedStore{f, t}, map[string]string{
 			"current":                 "PME2QLKAJLY6HW2GH6VTM6GHV4.2.2.7mB97V24KmYrJdvAorB1ha0wt7GInoIGaffvzY05wxs",
 			"replaced":                "PME2QLKAJLY6HW2GH6VTM6GHV4.2.1.UPtPU-rZE0GP79uKn4nTA9GRkHk7NW1h6__1KFEXUqo",
@@ -104,9 +101,7 @@ func TestFileIsForItsOwnerOnly(t *testing.T) {
 	}
 	path := storePath(t)
 	write(t, path, fileHeader)
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Chmod(path, 0o644))
 	check := func(f openedFile, when string) {
 		info, err := os.Stat(f.path)
 		if err != nil || info.Mode() != 0o600 {
@@ -469,8 +464,7 @@ func TestOneFileHasOneStore(t *testing.T) {
 		link = f.path
 	}
 	for _, path := range []string{f.path, link} {
-		_, err := openQuietly(t, path)
-		wantErr(t, "OpenFileStore of a file in use, by "+filepath.Base(path), err, errLocked)
+		wantErr(t, "OpenFileStore of a file in use, by "+filepath.Base(path), errOf(openQuietly(t, path)), errLocked)
 	}
 	f.create(newUser("johndoe2")) // the open store still works
 	want := f.contents()
@@ -585,10 +579,7 @@ func TestDiskThatFailsWhileOpeningStopsTheStart(t *testing.T) {
 	for _, op := range []string{"stat", "second stat", "truncate", "chmod", "write", "sync", "folder sync"} {
 		for _, name := range []string{"new.jsonl", "old.jsonl"} {
 			dir := t.TempDir()
-			disk, err := openFolder(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
+			disk := need(openFolder(dir))(t)
 			defer disk.Close()
 			old := openFile(t, filepath.Join(dir, "old.jsonl"))
 			old.create(newUser("johndoe"))
@@ -602,12 +593,10 @@ func TestDiskThatFailsWhileOpeningStopsTheStart(t *testing.T) {
 				}
 				return failing(op)(now)
 			}}
-			_, err = openFileStore(t.Context(), faulty, name, testLife, slog.New(slog.DiscardHandler))
+			_, err := openFileStore(t.Context(), faulty, name, testLife, slog.New(slog.DiscardHandler))
 			wantErr(t, "openFileStore of "+name+" with a "+op+" that fails", err, errFaulty)
 			_, err = os.Stat(filepath.Join(dir, name))
-			if exists := err == nil; exists != (name == "old.jsonl") {
-				t.Errorf("after a start that failed at a %s, %s exists: %v", op, name, exists)
-			}
+			wantEqual(t, "whether "+name+" exists after a start that failed at a "+op, err == nil, name == "old.jsonl")
 		}
 	}
 }
@@ -634,32 +623,20 @@ func TestChangeThatWaitsForAFailingSyncFailsToo(t *testing.T) {
 // The next start would read the copy.
 func TestReplacedFolderIsNoticed(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "folder")
-	if err := os.Mkdir(folder, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Mkdir(folder, 0o700))
 	path := filepath.Join(folder, "users.jsonl")
 	f := openFile(t, path)
 	f.create(newUser("johndoe"))
-	if err := errors.Join(os.Rename(folder, folder+".old"), os.CopyFS(folder, os.DirFS(folder+".old"))); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, errors.Join(os.Rename(folder, folder+".old"), os.CopyFS(folder, os.DirFS(folder+".old"))))
 	wantErr(t, "CreateUser after the folder was replaced", f.tryCreate("jane"), ErrUnavailable)
 	wantErr(t, "Ready after the folder was replaced", f.Ready(t.Context()), ErrUnavailable)
 }
 
 func TestFolderThatCannotBeReadIsAnError(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "folder")
-	if err := os.Mkdir(path, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	folder, err := openFolder(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := folder.OpenFile("users.jsonl", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Mkdir(path, 0o700))
+	folder := need(openFolder(path))(t)
+	f := need(folder.OpenFile("users.jsonl", os.O_CREATE|os.O_RDWR, 0o600))(t)
 	defer f.Close()
 	folder.Close()
 	os.RemoveAll(path)
@@ -989,9 +966,7 @@ func TestFileStaysSmallUnderSteadyRefreshing(t *testing.T) {
 	refreshes, compactions := 0, 0
 	for ; compactions < 3; refreshes += len(all) {
 		errs := atOnce(len(all), func(n int) error {
-			_, _, err := f.UpdateSession(t.Context(), all[n].UserID, all[n].ID, func(s *Session, _ User) error {
-				return rotateSoon(s)
-			})
+			_, _, err := f.UpdateSession(t.Context(), all[n].UserID, all[n].ID, rotateSoon)
 			return err
 		})
 		wantErr(t, "UpdateSession", errors.Join(errs...), nil)
@@ -1013,9 +988,7 @@ func TestFailedCompactionLeavesTheOldFileInUse(t *testing.T) {
 		fail func(t *testing.T, f openedFile)
 	}{
 		{"a compaction that cannot create the new file leaves the old one", func(t *testing.T, f openedFile) {
-			if err := os.MkdirAll(filepath.Join(f.path+".new", "not empty"), 0o700); err != nil {
-				t.Fatal(err)
-			}
+			noError(t, os.MkdirAll(filepath.Join(f.path+".new", "not empty"), 0o700))
 		}},
 		{"a compaction that cannot write the new file leaves the old one", func(t *testing.T, f openedFile) {
 			f.watch(failing("new write"))
@@ -1040,9 +1013,7 @@ func TestFailedCompactionLeavesTheOldFileInUse(t *testing.T) {
 			f.create(newUser("afterwards"))
 			wantErr(t, "Ready", f.Ready(t.Context()), nil)
 			want := f.contents()
-			if err := os.RemoveAll(f.path + ".new"); err != nil {
-				t.Fatal(err)
-			}
+			noError(t, os.RemoveAll(f.path+".new"))
 			f = f.reopen()
 			wantEqual(t, "the store opened again", f.contents(), want)
 			f.compactNow()
@@ -1072,8 +1043,7 @@ func TestReadingALargeFileCanBeStopped(t *testing.T) {
 	write(t, path, text)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := OpenFileStore(ctx, path, testLife, slog.New(slog.DiscardHandler))
-	wantErr(t, "OpenFileStore", err, context.Canceled)
+	wantErr(t, "OpenFileStore", errOf(OpenFileStore(ctx, path, testLife, slog.New(slog.DiscardHandler))), context.Canceled)
 	wantEqual(t, "the file", readText(t, path), text)
 	openFile(t, path) // the file is not locked either
 }
@@ -1086,8 +1056,7 @@ func TestUnfinishedFileIsNotImported(t *testing.T) {
 			t.Errorf("ReadFileStore of %q: got error %v, want %q", text, err, want)
 		}
 	}
-	_, err := ReadFileStore(t.Context(), path+".none")
-	wantErr(t, "ReadFileStore of no file", err, os.ErrNotExist)
+	wantErr(t, "ReadFileStore of no file", errOf(ReadFileStore(t.Context(), path+".none")), os.ErrNotExist)
 }
 
 func TestInterruptedImportLeavesAnEmptyStore(t *testing.T) {
@@ -1127,8 +1096,7 @@ func TestImportThatMayNotBeDurableEndsTheChanges(t *testing.T) {
 func TestLinkToAnAbsentFileIsRefused(t *testing.T) {
 	path, absent := storePath(t), filepath.Join(t.TempDir(), "absent")
 	notOnWindows(t, os.Symlink(absent, path))
-	_, err := openQuietly(t, path)
-	wantErr(t, "OpenFileStore", err, os.ErrNotExist)
+	wantErr(t, "OpenFileStore", errOf(openQuietly(t, path)), os.ErrNotExist)
 	if _, err := os.Lstat(absent); err == nil {
 		t.Error("OpenFileStore created the file behind the link")
 	}
@@ -1248,16 +1216,12 @@ func filledStore(t testing.TB) openedFile {
 	john = f.update(john.ID, func(u *User) { u.Epoch, u.PasswordHash = 1, "new hash" })
 	first, ended := f.login(john), f.login(john)
 	f.rotate(f.rotate(first))
-	if err := f.EndSession(t.Context(), Caller{}, john.ID, ended.ID); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, f.EndSession(t.Context(), Caller{}, john.ID, ended.ID))
 	f.login(john)
 	jane := f.create(newUser("jane"))
 	f.login(jane)
 	kept := f.login(jane)
-	if err := f.EndSessions(t.Context(), Caller{}, jane.ID, kept.ID); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, f.EndSessions(t.Context(), Caller{}, jane.ID, kept.ID))
 	plain := f.create(User{Username: "plain", Role: RoleUser, CreatedAt: longAgo, PasswordHash: "x"})
 	f.login(plain)
 	f.update(plain.ID, func(u *User) { u.Disabled = true })
@@ -1464,9 +1428,7 @@ func (c logLines) count(text string) (n int) {
 
 func write(t testing.TB, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 // notOnWindows fails a test for an error, or skips it on Windows, which may not allow what
@@ -1483,9 +1445,6 @@ func notOnWindows(t testing.TB, err error) {
 
 func readText(t testing.TB, path string) string {
 	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := need(os.ReadFile(path))(t)
 	return string(text)
 }

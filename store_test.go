@@ -107,9 +107,7 @@ func TestMemoryStoreFindsWhatIsLeft(t *testing.T) {
 			t.Errorf("%d accounts have %d places, and %d IDs", len(left), places, len(memory.ids))
 		}
 	}
-	if got := m.create(newUser("next")).ID; got != 1001 {
-		t.Errorf("CreateUser after all were deleted = ID %d, want 1001", got)
-	}
+	wantEqual(t, "the ID after all accounts were deleted", m.create(newUser("next")).ID, 1001)
 }
 
 // testStore is the contract of all stores. A store may be in another process, and the
@@ -136,18 +134,14 @@ func testAccounts(rule ruleFunc) {
 		for want := int64(1); want <= 3; want++ {
 			u := newUser(fmt.Sprintf("user%d", want))
 			u.ID = 77
-			if got := s.create(u).ID; got != want {
-				t.Errorf("CreateUser(%s) = ID %d, want %d", u.Username, got, want)
-			}
+			wantEqual(t, "the ID of "+u.Username, s.create(u).ID, want)
 		}
 	})
 	rule("an ID is never reused, not even the newest", func(t *testing.T, s testedStore) {
 		s.create(newUser("first"))
 		newest := s.create(newUser("newest"))
 		s.remove(newest.ID)
-		if got := s.create(newUser("another")).ID; got != 3 {
-			t.Errorf("CreateUser after DeleteUser(2) = ID %d, want 3", got)
-		}
+		wantEqual(t, "the ID of the next account", s.create(newUser("another")).ID, 3)
 	})
 	rule("an account is found by its ID, and by its username in any case of letters", func(t *testing.T, s testedStore) {
 		s.create(newUser("other"))
@@ -158,17 +152,14 @@ func testAccounts(rule ruleFunc) {
 		wantEqual(t, "CreateUser(John.Doe)", got, want)
 		wantEqual(t, "User(2)", s.user(2), want)
 		for _, name := range []string{"John.Doe", "john.doe", "JOHN.DOE"} {
-			got, err := s.UserByName(t.Context(), name)
-			wantErr(t, "UserByName("+name+")", err, nil)
-			wantEqual(t, "UserByName("+name+")", got, want)
+			wantEqual(t, "UserByName("+name+")", s.byName(name), want)
 		}
 	})
 	rule("a username matches no letters that fold to ASCII", func(t *testing.T, s testedStore) {
 		s.create(newUser("admin"))
 		s.create(newUser("kim"))
 		for _, name := range []string{"adm\u0130n", "adm\u0131n", "\u212Aim"} { // which strings.EqualFold or ToLower fold to ASCII
-			_, err := s.UserByName(t.Context(), name)
-			wantErr(t, fmt.Sprintf("UserByName(%q)", name), err, ErrNotFound)
+			wantErr(t, fmt.Sprintf("UserByName(%q)", name), errOf(s.UserByName(t.Context(), name)), ErrNotFound)
 		}
 	})
 	rule("an account may have no email and no full name", func(t *testing.T, s testedStore) {
@@ -181,18 +172,14 @@ func testAccounts(rule ruleFunc) {
 		for _, name := range []string{"johndoe", "JohnDoe", "JOHNDOE"} {
 			wantErr(t, "CreateUser("+name+")", s.tryCreate(name), ErrUsernameTaken)
 		}
-		if got := s.create(newUser("johndoe2")).ID; got != 2 {
-			t.Errorf("CreateUser after three refused ones = ID %d, want 2", got)
-		}
+		wantEqual(t, "the ID after three refused accounts", s.create(newUser("johndoe2")).ID, 2)
 	})
 	rule("a deleted account is not found, and its username is available", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		old := s.login(u)
 		s.remove(u.ID)
-		_, err := s.User(t.Context(), u.ID)
-		wantErr(t, "User of a deleted account", err, ErrNotFound)
-		_, err = s.UserByName(t.Context(), "johndoe")
-		wantErr(t, "UserByName of a deleted account", err, ErrNotFound)
+		wantErr(t, "User of a deleted account", errOf(s.User(t.Context(), u.ID)), ErrNotFound)
+		wantErr(t, "UserByName of a deleted account", errOf(s.UserByName(t.Context(), "johndoe")), ErrNotFound)
 		wantEqual(t, "Users", s.users(0, 10), nil)
 		s.wantGone(old)
 
@@ -204,20 +191,15 @@ func testAccounts(rule ruleFunc) {
 		s.create(newUser("johndoe"))
 		ctx := t.Context()
 		for _, id := range []int64{2, 0, -1, 1 << 40} {
-			_, err := s.User(ctx, id)
-			wantErr(t, fmt.Sprintf("User(%d)", id), err, ErrNotFound)
-			_, err = s.UpdateUser(ctx, Caller{}, id, func(*User) error { t.Error("UpdateUser called change"); return nil })
-			wantErr(t, fmt.Sprintf("UpdateUser(%d)", id), err, ErrNotFound)
-			err = s.DeleteUser(ctx, Caller{}, id)
-			wantErr(t, fmt.Sprintf("DeleteUser(%d)", id), err, ErrNotFound)
-			err = errOf(s.CreateSession(ctx, NewSession(User{ID: id}, time.Now(), testLife)))
-			wantErr(t, fmt.Sprintf("CreateSession(for %d)", id), err, ErrNotFound)
+			wantErr(t, fmt.Sprintf("User(%d)", id), errOf(s.User(ctx, id)), ErrNotFound)
+			wantErr(t, fmt.Sprintf("UpdateUser(%d)", id), s.tryUpdate(id, func(*User) { t.Error("UpdateUser called change") }), ErrNotFound)
+			wantErr(t, fmt.Sprintf("DeleteUser(%d)", id), s.DeleteUser(ctx, Caller{}, id), ErrNotFound)
+			wantErr(t, fmt.Sprintf("CreateSession(for %d)", id), s.tryLogin(User{ID: id}), ErrNotFound)
 			wantErr(t, fmt.Sprintf("EndSessions(%d)", id), s.EndSessions(ctx, Caller{}, id, ""), ErrNotFound)
 			wantEqual(t, fmt.Sprintf("Sessions(%d)", id), s.sessions(id), nil)
 		}
 		for _, name := range []string{"", "nobody", "johndo", "johndoe1", "\u017Fohndoe"} {
-			_, err := s.UserByName(ctx, name)
-			wantErr(t, fmt.Sprintf("UserByName(%q)", name), err, ErrNotFound)
+			wantErr(t, fmt.Sprintf("UserByName(%q)", name), errOf(s.UserByName(ctx, name)), ErrNotFound)
 		}
 		s.wantGone(Session{UserID: 1, ID: "none"})
 		s.wantGone(Session{UserID: 1, ID: ""})
@@ -277,8 +259,7 @@ func testAccounts(rule ruleFunc) {
 			{UserFilter{Name: "ben", Email: "same@example.com"}, 0, 10, []int64{2}},
 			{UserFilter{Name: "ben", Email: "dora@example.com"}, 0, 10, nil},
 		} {
-			got, err := s.Users(t.Context(), row.filter, row.after, row.limit)
-			wantErr(t, fmt.Sprintf("Users(%+v)", row.filter), err, nil)
+			got := need(s.Users(t.Context(), row.filter, row.after, row.limit))(t)
 			wantEqual(t, fmt.Sprintf("IDs of Users(%+v, after %d, limit %d)", row.filter, row.after, row.limit), idsOf(got), row.want)
 		}
 	})
@@ -307,18 +288,13 @@ func testAccounts(rule ruleFunc) {
 			ID: u.ID, Username: u.Username, CreatedAt: u.CreatedAt,
 			Email: "new@example.com", FullName: "Jöhn \"Doe\" <&>", Disabled: true, Role: RoleAdmin, PasswordHash: "new hash", Epoch: 7,
 		}
-		got, err := s.UpdateUser(t.Context(), Caller{}, u.ID, func(u *User) error {
-			next := want
-			next.ID, next.Username, next.CreatedAt = 99, "other", time.Now()
-			*u = next
-			return nil
+		got := s.update(u.ID, func(u *User) {
+			*u = want
+			u.ID, u.Username, u.CreatedAt = 99, "other", time.Now()
 		})
-		wantErr(t, "UpdateUser", err, nil)
 		wantEqual(t, "UpdateUser", got, want)
 		wantEqual(t, "User", s.user(u.ID), want)
-		byName, err := s.UserByName(t.Context(), "johndoe")
-		wantErr(t, "UserByName", err, nil)
-		wantEqual(t, "UserByName", byName, want)
+		wantEqual(t, "UserByName", s.byName("johndoe"), want)
 
 		got = s.update(u.ID, func(u *User) { u.Email, u.FullName, u.Disabled = "", "", false })
 		want.Email, want.FullName, want.Disabled = "", "", false
@@ -342,11 +318,10 @@ func testAccounts(rule ruleFunc) {
 		before := s.contents()
 
 		var keptUser *User
-		wantErr(t, "UpdateUser", s.tryUpdate(u.ID, func(u *User) { keptUser = u }), nil)
+		s.update(u.ID, func(u *User) { keptUser = u })
 		keptUser.FullName = "changed"
 		var keptSession *Session
-		_, _, err := s.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { keptSession = s; return nil })
-		wantErr(t, "UpdateSession", err, nil)
+		wantErr(t, "UpdateSession", errOf(s.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { keptSession = s; return nil })), nil)
 		keptSession.Generation = 99
 		s.users(0, 10)[0].FullName = "changed"
 		s.sessions(u.ID)[0].Generation = 99
@@ -428,28 +403,24 @@ func testImport(rule ruleFunc) {
 		wantErr(t, "the only imported admin is disabled", s.tryUpdate(2, func(u *User) { u.Disabled = true }), ErrLastAdmin)
 		s.login(want[2])
 	})
-	rule("the next ID after an import is above lastID", func(t *testing.T, s testedStore) {
-		wantErr(t, "Import", s.Import(t.Context(), imported(), 9), nil) // 7 to 9 were deleted
-		if got := s.create(newUser("next")).ID; got != 10 {
-			t.Errorf("CreateUser after Import(lastID 9) = ID %d, want 10", got)
-		}
-	})
-	rule("the next ID after an import is above the imported IDs, whatever lastID is", func(t *testing.T, s testedStore) {
-		wantErr(t, "Import", s.Import(t.Context(), imported(), 0), nil)
-		if got := s.create(newUser("next")).ID; got != 7 {
-			t.Errorf("CreateUser after Import(up to ID 6, lastID 0) = ID %d, want 7", got)
-		}
-	})
+	for _, row := range []struct {
+		name         string
+		users        []User
+		lastID, next int64
+	}{
+		{"the next ID after an import is above lastID", imported(), 9, 10}, // 7 to 9 were deleted
+		{"the next ID after an import is above the imported IDs, whatever lastID is", imported(), 0, 7},
+		{"the next ID after an import of no accounts is 1", nil, 0, 1},
+	} {
+		rule(row.name, func(t *testing.T, s testedStore) {
+			wantErr(t, "Import", s.Import(t.Context(), row.users, row.lastID), nil)
+			wantEqual(t, "the ID of the next account", s.create(newUser("next")).ID, row.next)
+		})
+	}
 	rule("an import with a name twice is refused", func(t *testing.T, s testedStore) {
 		users := imported()
 		users[2].Username = "ANNA"
 		wantErr(t, "Import", s.Import(t.Context(), users, 6), ErrUsernameTaken)
-	})
-	rule("an import of no accounts succeeds", func(t *testing.T, s testedStore) {
-		wantErr(t, "Import", s.Import(t.Context(), nil, 0), nil)
-		if got := s.create(newUser("first")).ID; got != 1 {
-			t.Errorf("CreateUser = ID %d, want 1", got)
-		}
 	})
 	rule("a store with an account refuses an import", func(t *testing.T, s testedStore) {
 		s.create(newUser("johndoe"))
@@ -588,10 +559,7 @@ func testSessions(rule ruleFunc) {
 	rule("the replay of a refresh token ends its session and no other", func(t *testing.T, s testedStore) {
 		u := s.create(newUser("johndoe"))
 		first, replayed, last := s.login(u), s.rotate(s.rotate(s.login(u))), s.login(u)
-		_, _, err := s.UpdateSession(t.Context(), u.ID, replayed.ID, func(s *Session, _ User) error {
-			return s.Rotate(1, today(), testLife)
-		})
-		wantErr(t, "UpdateSession", err, ErrReplayed)
+		wantErr(t, "a refresh with the first token", errOf(s.refresh(replayed, 1)), ErrReplayed)
 		s.wantGone(replayed)
 		wantEqual(t, "Sessions", s.sessions(u.ID), []Session{first, last})
 	})
@@ -663,12 +631,10 @@ type storeChange struct {
 // changesOfAll are all such methods. The first five take a Caller.
 var changesOfAll = []storeChange{
 	{"CreateUser", func(s Store, by Caller, _ User, _ Session) error {
-		_, err := s.CreateUser(context.Background(), by, newUser("new"))
-		return err
+		return errOf(s.CreateUser(context.Background(), by, newUser("new")))
 	}},
 	{"UpdateUser", func(s Store, by Caller, u User, _ Session) error {
-		_, err := s.UpdateUser(context.Background(), by, u.ID, func(u *User) error { u.FullName += "!"; return nil })
-		return err
+		return errOf(s.UpdateUser(context.Background(), by, u.ID, func(u *User) error { u.FullName += "!"; return nil }))
 	}},
 	{"DeleteUser", func(s Store, by Caller, u User, _ Session) error {
 		return s.DeleteUser(context.Background(), by, u.ID)
@@ -683,8 +649,7 @@ var changesOfAll = []storeChange{
 		return errOf(s.CreateSession(context.Background(), newSession(u)))
 	}},
 	{"UpdateSession", func(s Store, _ Caller, u User, made Session) error {
-		_, _, err := s.UpdateSession(context.Background(), u.ID, made.ID, func(s *Session, _ User) error { s.Generation++; return nil })
-		return err
+		return errOf(s.UpdateSession(context.Background(), u.ID, made.ID, advance))
 	}},
 }
 
@@ -692,69 +657,54 @@ var changesOfAll = []storeChange{
 // right is refused in the step that would make the change.
 func testCallers(rule ruleFunc) {
 	callerChanges := append(changesOfAll[:5:5], storeChange{"UpdateUser that changes nothing", func(s Store, by Caller, u User, _ Session) error {
-		_, err := s.UpdateUser(context.Background(), by, u.ID, func(*User) error { return nil })
-		return err
+		return errOf(s.UpdateUser(context.Background(), by, u.ID, func(*User) error { return nil }))
 	}})
+	update := func(changes ...func(*User)) func(s testedStore, by *Caller) {
+		return func(s testedStore, by *Caller) {
+			for _, change := range changes {
+				s.update(by.UserID, change)
+			}
+		}
+	}
+	promote, demote := func(u *User) { u.Role = RoleAdmin }, func(u *User) { u.Role = RoleUser }
+	disable, enable := func(u *User) { u.Disabled = true }, func(u *User) { u.Disabled = false }
 	for _, row := range []struct {
 		name   string
+		happen func(s testedStore, by *Caller)
 		admin  bool // the route is for admins
-		happen func(s testedStore, caller User, session Session)
 		want   error
 	}{
-		{"succeeds for a caller with a live session", false, func(s testedStore, caller User, session Session) {}, nil},
-		{"for admins succeeds for an admin", true, func(s testedStore, caller User, session Session) {
-			s.update(caller.ID, func(u *User) { u.Role = RoleAdmin })
-		}, nil},
-		{"for admins is refused to a user", true, func(s testedStore, caller User, session Session) {}, ErrNotAdmin},
-		{"for admins is refused to an admin who was demoted", true, func(s testedStore, caller User, session Session) {
-			s.update(caller.ID, func(u *User) { u.Role = RoleAdmin })
-			s.update(caller.ID, func(u *User) { u.Role = RoleUser })
-		}, ErrNotAdmin},
-		{"is refused to a caller whose session was ended", false, func(s testedStore, caller User, session Session) {
-			wantErr(s.t, "EndSession", s.EndSession(s.t.Context(), Caller{}, caller.ID, session.ID), nil)
-		}, ErrEnded},
-		{"is refused to a caller whose password was changed", false, func(s testedStore, caller User, session Session) {
-			s.update(caller.ID, func(u *User) { u.SetPassword("new") })
-		}, ErrEnded},
-		{"is refused to a caller whose account was deleted", false, func(s testedStore, caller User, session Session) { s.remove(caller.ID) }, ErrEnded},
-		{"is refused to a caller whose account was disabled", false, func(s testedStore, caller User, session Session) {
-			s.update(caller.ID, func(u *User) { u.Disabled = true })
-		}, ErrInactive},
-		{"is refused to a caller whose account was disabled and enabled again", false, func(s testedStore, caller User, session Session) {
-			s.update(caller.ID, func(u *User) { u.Disabled = true })
-			s.update(caller.ID, func(u *User) { u.Disabled = false })
-		}, ErrEnded},
-		{"is refused to a caller whose refresh token was replayed", false, func(s testedStore, caller User, session Session) {
-			_, _, err := s.UpdateSession(s.t.Context(), caller.ID, session.ID, func(*Session, User) error { return ErrReplayed })
-			wantErr(s.t, "UpdateSession", err, ErrReplayed)
-		}, ErrEnded},
+		{"succeeds for a caller with a live session", update(), false, nil},
+		{"for admins succeeds for an admin", update(promote), true, nil},
+		{"for admins is refused to a user", update(), true, ErrNotAdmin},
+		{"for admins is refused to an admin who was demoted", update(promote, demote), true, ErrNotAdmin},
+		{"is refused to a caller whose password was changed", update(func(u *User) { u.SetPassword("new") }), false, ErrEnded},
+		{"is refused to a caller whose account was disabled", update(disable), false, ErrInactive},
+		{"is refused to a caller whose account was disabled and enabled again", update(disable, enable), false, ErrEnded},
+		{"is refused to a caller whose account was deleted", func(s testedStore, by *Caller) { s.remove(by.UserID) }, false, ErrEnded},
+		{"is refused to a caller whose session was ended", func(s testedStore, by *Caller) {
+			noError(s.t, s.EndSession(s.t.Context(), Caller{}, by.UserID, by.SessionID))
+		}, false, ErrEnded},
+		{"is refused to a caller whose refresh token was replayed", func(s testedStore, by *Caller) {
+			replay := func(*Session, User) error { return ErrReplayed }
+			wantErr(s.t, "UpdateSession", errOf(s.UpdateSession(s.t.Context(), by.UserID, by.SessionID, replay)), ErrReplayed)
+		}, false, ErrEnded},
+		{"is refused to a caller whose token has expired", func(s testedStore, by *Caller) { by.Expires = time.Now() }, false, ErrEnded},
+		{"succeeds for a caller whose token will expire", func(s testedStore, by *Caller) { by.Expires = time.Now().Add(time.Minute) }, false, nil},
 	} {
 		for _, way := range callerChanges {
 			rule(way.name+" "+row.name, func(t *testing.T, s testedStore) {
 				s.create(newAdmin("boss")) // the caller may then be demoted or deleted
 				caller, target := s.create(newUser("caller")), s.create(newUser("target"))
-				session, targets := s.login(caller), s.login(target)
-				row.happen(s, caller, session)
+				by, targets := Caller{UserID: caller.ID, SessionID: s.login(caller).ID, Admin: row.admin}, s.login(target)
+				row.happen(s, &by)
 				before := s.contents()
-				by := Caller{UserID: caller.ID, SessionID: session.ID, Admin: row.admin}
 				wantErr(t, way.name, way.change(s.Store, by, target, targets), row.want)
 				if row.want != nil {
 					wantEqual(t, "the contents of the store afterwards", s.contents(), before)
 				}
 			})
 		}
-	}
-	for _, way := range callerChanges {
-		rule(way.name+" is refused to a caller whose token has expired", func(t *testing.T, s testedStore) {
-			caller, target := s.create(newUser("caller")), s.create(newUser("target"))
-			session, targets := s.login(caller), s.login(target)
-			before := s.contents()
-			by := Caller{UserID: caller.ID, SessionID: session.ID, Expires: time.Now()}
-			wantErr(t, way.name, way.change(s.Store, by, target, targets), ErrEnded)
-			wantEqual(t, "the contents of the store afterwards", s.contents(), before)
-			by.Expires = time.Now().Add(time.Minute)
-			wantErr(t, way.name+" before that", way.change(s.Store, by, target, targets), nil)
-		})
 	}
 	rule("a caller whose session belongs to another account is refused", func(t *testing.T, s testedStore) {
 		john, jane := s.create(newUser("john")), s.create(newUser("jane"))
@@ -809,8 +759,7 @@ func testAtOnce(rule ruleFunc) {
 			if n%2 == 0 {
 				return s.tryUpdate(u.ID, func(u *User) { u.FullName += "!" })
 			}
-			_, _, err := s.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { s.Generation++; return nil })
-			return err
+			return errOf(s.UpdateSession(t.Context(), u.ID, made.ID, advance))
 		})
 		wantErr(t, "UpdateUser and UpdateSession", errors.Join(errs...), nil)
 		wantEqual(t, "the full name after 25 updates", s.user(u.ID).FullName, u.FullName+strings.Repeat("!", many/2))
@@ -845,8 +794,7 @@ func testAtOnce(rule ruleFunc) {
 					return err
 				}
 			default:
-				_, _, err := s.UpdateSession(t.Context(), u.ID, old.ID, func(s *Session, _ User) error { s.Generation++; return nil })
-				if !errors.Is(err, ErrNotFound) {
+				if err := errOf(s.UpdateSession(t.Context(), u.ID, old.ID, advance)); !errors.Is(err, ErrNotFound) {
 					return err
 				}
 			}
@@ -896,8 +844,7 @@ func testAtOnce(rule ruleFunc) {
 				admins, by = append(admins, u), append(by, Caller{UserID: u.ID, SessionID: s.login(u).ID, Admin: true})
 			}
 			errs := atOnce(2, func(n int) error {
-				_, err := s.UpdateUser(t.Context(), by[n], admins[1-n].ID, func(u *User) error { u.Role = RoleUser; return nil })
-				return err
+				return errOf(s.UpdateUser(t.Context(), by[n], admins[1-n].ID, func(u *User) error { u.Role = RoleUser; return nil }))
 			})
 			onlyWinner(t, "two admins demote each other at once", errs, ErrNotAdmin)
 		}
@@ -924,7 +871,7 @@ func testAtOnce(rule ruleFunc) {
 				case 3:
 					_, got, err = s.Session(t.Context(), u.ID, made.ID)
 				case 4:
-					_, got, err = s.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { s.Generation++; return nil })
+					_, got, err = s.UpdateSession(t.Context(), u.ID, made.ID, advance)
 				}
 				if err == nil && (got.Email != got.FullName || got.Email != got.PasswordHash) {
 					err = fmt.Errorf("a part of a change was read: %+v", got)
@@ -952,8 +899,7 @@ func testStoreClock(t *testing.T, open func(t *testing.T) Store) {
 		made := s.login(u)
 		time.Sleep(testLife.Idle - 1)
 		wantEqual(t, "Sessions 1 ns before", s.sessions(u.ID), []Session{made})
-		_, _, err := s.Session(t.Context(), u.ID, made.ID)
-		wantErr(t, "Session 1 ns before", err, nil)
+		wantErr(t, "Session 1 ns before", errOf(s.Session(t.Context(), u.ID, made.ID)), nil)
 		time.Sleep(time.Nanosecond)
 		s.wantGone(made)
 	})
@@ -964,8 +910,7 @@ func testStoreClock(t *testing.T, open func(t *testing.T) Store) {
 			made = s.rotate(made)
 		}
 		time.Sleep(testLife.Idle/2 - 1)
-		_, _, err := s.Session(t.Context(), made.UserID, made.ID)
-		wantErr(t, "Session 1 ns before its maximum lifetime", err, nil)
+		wantErr(t, "Session 1 ns before its maximum lifetime", errOf(s.Session(t.Context(), made.UserID, made.ID)), nil)
 		time.Sleep(time.Nanosecond)
 		s.wantGone(made)
 	})
@@ -997,8 +942,7 @@ func testFirstVersion(t *testing.T, s testedStore, tokens map[string]string) {
 		names = append(names, fmt.Sprintf("%d %s %s %v", u.ID, u.Username, u.Role, u.Disabled))
 	}
 	wantEqual(t, "Users", names, []string{"1 root admin false", "2 John.Doe user false", "3 jane user false", "5 dora user true"})
-	john, err := s.UserByName(t.Context(), "JOHN.doe")
-	wantErr(t, "UserByName(JOHN.doe)", err, nil)
+	john := s.byName("JOHN.doe")
 	wantEqual(t, "the full name", john.FullName, `John "J" Doe <&> é`)
 	if ok, weak := (Hasher{DefaultIterations}).Check("correct horse", john.PasswordHash); !ok || weak {
 		t.Errorf("Check of the password of John.Doe = %v, %v, want true, false", ok, weak)
@@ -1006,24 +950,18 @@ func testFirstVersion(t *testing.T, s testedStore, tokens map[string]string) {
 	wantEqual(t, "sessions of root, John.Doe, jane and dora", fmt.Sprint(len(s.sessions(1)), len(s.sessions(2)), len(s.sessions(3)), len(s.sessions(5))), "1 2 1 1")
 
 	refresh := func(token string) (Session, error) {
-		r, err := NewTokens("stdauth", testKey, "").VerifyRefresh(tokens[token])
-		wantErr(t, "VerifyRefresh of "+token, err, nil)
+		r := need(NewTokens("stdauth", testKey, "").VerifyRefresh(tokens[token]))(t)
 		got, _, err := s.UpdateSession(t.Context(), r.UserID, r.SessionID, func(s *Session, _ User) error {
 			return s.Rotate(r.Generation, s.LastUsedAt.Add(time.Minute), monthLife)
 		})
 		return got, err
 	}
-	_, err = refresh("ended by a new password")
-	wantErr(t, "a refresh of a session that a new password ended", err, ErrNotFound)
-	got, err := refresh("current")
-	wantErr(t, "a refresh with the current token", err, nil)
+	wantErr(t, "a refresh of a session that a new password ended", errOf(refresh("ended by a new password")), ErrNotFound)
+	got := need(refresh("current"))(t)
 	wantEqual(t, "the generation after that refresh", got.Generation, 3)
-	_, err = refresh("replaced")
-	wantErr(t, "a refresh with a token replaced long ago", err, ErrReplayed)
+	wantErr(t, "a refresh with a token replaced long ago", errOf(refresh("replaced")), ErrReplayed)
 	s.wantGone(got)
-	if id := s.create(newUser("next")).ID; id != 7 {
-		t.Errorf("CreateUser = ID %d, want 7: the first version used 6", id)
-	}
+	wantEqual(t, "the ID after those that the first version used", s.create(newUser("next")).ID, 7)
 }
 
 var (
@@ -1060,13 +998,11 @@ type testedStore struct {
 }
 
 func (s testedStore) tryCreate(name string) error {
-	_, err := s.CreateUser(s.t.Context(), Caller{}, newUser(name))
-	return err
+	return errOf(s.CreateUser(s.t.Context(), Caller{}, newUser(name)))
 }
 
 func (s testedStore) tryUpdate(id int64, change func(*User)) error {
-	_, err := s.UpdateUser(s.t.Context(), Caller{}, id, func(u *User) error { change(u); return nil })
-	return err
+	return errOf(s.UpdateUser(s.t.Context(), Caller{}, id, func(u *User) error { change(u); return nil }))
 }
 
 func (s testedStore) tryLogin(u User) error {
@@ -1075,73 +1011,60 @@ func (s testedStore) tryLogin(u User) error {
 
 func (s testedStore) create(u User) User {
 	s.t.Helper()
-	u, err := s.CreateUser(s.t.Context(), Caller{}, u)
-	if err != nil {
-		s.t.Fatalf("CreateUser(%s): %v", u.Username, err)
-	}
-	return u
+	return need(s.CreateUser(s.t.Context(), Caller{}, u))(s.t)
 }
 
 func (s testedStore) update(id int64, change func(*User)) User {
 	s.t.Helper()
-	u, err := s.UpdateUser(s.t.Context(), Caller{}, id, func(u *User) error { change(u); return nil })
-	if err != nil {
-		s.t.Fatalf("UpdateUser(%d): %v", id, err)
-	}
-	return u
+	return need(s.UpdateUser(s.t.Context(), Caller{}, id, func(u *User) error { change(u); return nil }))(s.t)
 }
 
 func (s testedStore) remove(id int64) {
 	s.t.Helper()
-	if err := s.DeleteUser(s.t.Context(), Caller{}, id); err != nil {
-		s.t.Fatalf("DeleteUser(%d): %v", id, err)
-	}
+	noError(s.t, s.DeleteUser(s.t.Context(), Caller{}, id))
 }
 
 func (s testedStore) login(u User) Session {
 	s.t.Helper()
 	made := newSession(u)
-	if err := errOf(s.CreateSession(s.t.Context(), made)); err != nil {
-		s.t.Fatalf("CreateSession(for %s): %v", u.Username, err)
-	}
+	noError(s.t, errOf(s.CreateSession(s.t.Context(), made)))
 	return made
 }
 
-// rotate refreshes a session once with its current generation.
+// rotate refreshes a session with its current token, even within a second of the last time.
 func (s testedStore) rotate(old Session) Session {
 	s.t.Helper()
-	renewed, _, err := s.UpdateSession(s.t.Context(), old.UserID, old.ID, func(s *Session, _ User) error { return rotateSoon(s) })
-	if err != nil {
-		s.t.Fatalf("UpdateSession(%d, %s): %v", old.UserID, old.ID, err)
-	}
+	renewed, _, err := s.UpdateSession(s.t.Context(), old.UserID, old.ID, rotateSoon)
+	noError(s.t, err)
 	return renewed
+}
+
+// refresh refreshes a session with the token of a generation.
+func (s testedStore) refresh(old Session, generation int64) (Session, error) {
+	renewed, _, err := s.UpdateSession(s.t.Context(), old.UserID, old.ID, func(s *Session, _ User) error {
+		return s.Rotate(generation, today(), testLife)
+	})
+	return renewed, err
 }
 
 func (s testedStore) user(id int64) User {
 	s.t.Helper()
-	u, err := s.User(s.t.Context(), id)
-	if err != nil {
-		s.t.Fatalf("User(%d): %v", id, err)
-	}
-	return u
+	return need(s.User(s.t.Context(), id))(s.t)
+}
+
+func (s testedStore) byName(name string) User {
+	s.t.Helper()
+	return need(s.UserByName(s.t.Context(), name))(s.t)
 }
 
 func (s testedStore) users(after int64, limit int) []User {
 	s.t.Helper()
-	list, err := s.Users(s.t.Context(), UserFilter{}, after, limit)
-	if err != nil {
-		s.t.Fatalf("Users(after %d, limit %d): %v", after, limit, err)
-	}
-	return list
+	return need(s.Users(s.t.Context(), UserFilter{}, after, limit))(s.t)
 }
 
 func (s testedStore) sessions(userID int64) []Session {
 	s.t.Helper()
-	list, err := s.Sessions(s.t.Context(), userID)
-	if err != nil {
-		s.t.Fatalf("Sessions(%d): %v", userID, err)
-	}
-	return list
+	return need(s.Sessions(s.t.Context(), userID))(s.t)
 }
 
 func idsOf(users []User) (ids []int64) {
@@ -1154,19 +1077,15 @@ func idsOf(users []User) (ids []int64) {
 // wantGone checks that no method finds the session.
 func (s testedStore) wantGone(gone Session) {
 	s.t.Helper()
-	_, _, err := s.Session(s.t.Context(), gone.UserID, gone.ID)
-	wantErr(s.t, "Session of one that must be gone", err, ErrNotFound)
-	_, _, err = s.UpdateSession(s.t.Context(), gone.UserID, gone.ID, func(*Session, User) error {
-		s.t.Error("UpdateSession of a session that must be gone called change")
+	wantErr(s.t, "Session of one that must be gone", errOf(s.Session(s.t.Context(), gone.UserID, gone.ID)), ErrNotFound)
+	update := func(*Session, User) error {
+		s.t.Error("UpdateSession of one that must be gone called change")
 		return nil
-	})
-	wantErr(s.t, "UpdateSession of one that must be gone", err, ErrNotFound)
-	wantErr(s.t, "EndSession of one that must be gone", s.EndSession(s.t.Context(), Caller{}, gone.UserID, gone.ID), ErrNotFound)
-	for _, listed := range s.sessions(gone.UserID) {
-		if listed.ID == gone.ID {
-			s.t.Errorf("Sessions(%d) lists %s, which must be gone", gone.UserID, gone.ID)
-		}
 	}
+	wantErr(s.t, "UpdateSession of one that must be gone", errOf(s.UpdateSession(s.t.Context(), gone.UserID, gone.ID, update)), ErrNotFound)
+	wantErr(s.t, "EndSession of one that must be gone", s.EndSession(s.t.Context(), Caller{}, gone.UserID, gone.ID), ErrNotFound)
+	listed := slices.ContainsFunc(s.sessions(gone.UserID), func(s Session) bool { return s.ID == gone.ID })
+	wantEqual(s.t, "whether Sessions lists one that must be gone", listed, false)
 }
 
 // contents returns everything that can be read from a store.
@@ -1177,9 +1096,7 @@ func (s testedStore) contents() map[string]any {
 		page := s.users(after, 7)
 		for _, u := range page {
 			all[fmt.Sprintf("User(%d)", u.ID)] = s.user(u.ID)
-			byName, err := s.UserByName(s.t.Context(), u.Username)
-			wantErr(s.t, "UserByName("+u.Username+")", err, nil)
-			wantEqual(s.t, "UserByName("+u.Username+")", byName, u)
+			wantEqual(s.t, "UserByName("+u.Username+")", s.byName(u.Username), u)
 			list := s.sessions(u.ID)
 			all[fmt.Sprintf("Sessions(%d)", u.ID)] = list
 			for _, listed := range list {
@@ -1241,14 +1158,38 @@ func wantErr(t testing.TB, call string, got, want error) {
 	}
 }
 
-// rotateSoon rotates a session even if less than a second has passed since the last time.
-func rotateSoon(s *Session) error {
+// rotateSoon and advance are changes for UpdateSession.
+func rotateSoon(s *Session, _ User) error {
 	s.LastUsedAt = s.LastUsedAt.Add(-refreshPause)
 	return s.Rotate(s.Generation, today(), testLife)
 }
 
-// errOf returns the error of a call that returns a string as well.
-func errOf(_ string, err error) error { return err }
+func advance(s *Session, _ User) error { s.Generation++; return nil }
+
+// need returns a function that returns value, or ends the test for the error:
+//
+//	file := need(os.Open(path))(t)
+func need[T any](value T, err error) func(t testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		noError(t, err)
+		return value
+	}
+}
+
+// noError ends the test unless err is nil.
+func noError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// errOf returns the last result of a call, its error.
+func errOf(results ...any) error {
+	err, _ := results[len(results)-1].(error)
+	return err
+}
 
 // A modelStore is a Store that is too simple to be wrong: a map, a list, one lock, and
 // a linear search for every call.
