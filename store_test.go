@@ -1367,8 +1367,7 @@ func randomCaller(rng *rand.Rand, model *modelStore) Caller {
 }
 
 func (m *modelStore) CreateUser(ctx context.Context, by Caller, u User) (User, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.lock()()
 	if err := m.allow(by); err != nil {
 		return User{}, err
 	}
@@ -1382,24 +1381,22 @@ func (m *modelStore) CreateUser(ctx context.Context, by Caller, u User) (User, e
 }
 
 func (m *modelStore) User(ctx context.Context, id int64) (User, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return orNotFound(m.accounts[id])
+	defer m.lock()()
+	return m.account(Caller{}, id)
 }
 
 func (m *modelStore) UserByName(ctx context.Context, name string) (User, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.lock()()
 	u, _ := m.byName(name)
-	return orNotFound(u)
+	return m.account(Caller{}, u.ID)
 }
 
 func (m *modelStore) Users(ctx context.Context, filter UserFilter, after int64, limit int) (page []User, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, u := range slices.SortedFunc(maps.Values(m.accounts), func(a, b User) int { return int(a.ID - b.ID) }) {
-		matches := (filter.Name == "" || len(u.Username) == len(filter.Name) && strings.EqualFold(u.Username, filter.Name)) && (filter.Email == "" || u.Email == filter.Email)
-		if u.ID > after && len(page) < limit && matches {
+	defer m.lock()()
+	for _, id := range slices.Sorted(maps.Keys(m.accounts)) {
+		u := m.accounts[id]
+		passes := (filter.Name == "" || sameName(u.Username, filter.Name)) && (filter.Email == "" || u.Email == filter.Email)
+		if id > after && len(page) < limit && passes {
 			page = append(page, u)
 		}
 	}
@@ -1407,12 +1404,8 @@ func (m *modelStore) Users(ctx context.Context, filter UserFilter, after int64, 
 }
 
 func (m *modelStore) UpdateUser(ctx context.Context, by Caller, id int64, change func(*User) error) (User, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.allow(by); err != nil {
-		return User{}, err
-	}
-	old, err := orNotFound(m.accounts[id])
+	defer m.lock()()
+	old, err := m.account(by, id)
 	if err != nil {
 		return User{}, err
 	}
@@ -1429,22 +1422,18 @@ func (m *modelStore) UpdateUser(ctx context.Context, by Caller, id int64, change
 	}
 	m.accounts[id] = u
 	if old.Disabled && !u.Disabled {
-		m.logins = slices.DeleteFunc(m.logins, func(s Session) bool { return s.UserID == id })
+		m.end(id, func(Session) bool { return true })
 	}
 	return u, nil
 }
 
 func (m *modelStore) DeleteUser(ctx context.Context, by Caller, id int64) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.allow(by); err != nil {
+	defer m.lock()()
+	u, err := m.account(by, id)
+	switch {
+	case err != nil:
 		return err
-	}
-	u, err := orNotFound(m.accounts[id])
-	if err != nil {
-		return err
-	}
-	if m.lastAdmin(u) {
+	case m.lastAdmin(u):
 		return ErrLastAdmin
 	}
 	delete(m.accounts, id)
@@ -1452,9 +1441,8 @@ func (m *modelStore) DeleteUser(ctx context.Context, by Caller, id int64) error 
 }
 
 func (m *modelStore) CreateSession(ctx context.Context, s Session) (ended string, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	u, err := orNotFound(m.accounts[s.UserID])
+	defer m.lock()()
+	u, err := m.account(Caller{}, s.UserID)
 	switch {
 	case err != nil:
 		return "", err
@@ -1464,91 +1452,61 @@ func (m *modelStore) CreateSession(ctx context.Context, s Session) (ended string
 		return "", ErrInactive
 	}
 	if list := m.live(u.ID); len(list) == maxSessions {
-		oldest := list[0]
-		for _, other := range list {
-			if other.LastUsedAt.Before(oldest.LastUsedAt) {
-				oldest = other
-			}
-		}
-		ended = oldest.ID
-		m.end(u.ID, ended)
+		ended = slices.MinFunc(list, func(a, b Session) int { return a.LastUsedAt.Compare(b.LastUsedAt) }).ID
+		m.end(u.ID, func(s Session) bool { return s.ID == ended })
 	}
 	m.logins = append(m.logins, s)
 	return ended, nil
 }
 
 func (m *modelStore) Session(ctx context.Context, userID int64, id string) (Session, User, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, s := range m.live(userID) {
-		if s.ID == id {
-			return s, m.accounts[userID], nil
-		}
-	}
-	return Session{}, User{}, ErrNotFound
+	defer m.lock()()
+	return m.session(userID, id)
 }
 
 func (m *modelStore) Sessions(ctx context.Context, userID int64) ([]Session, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.lock()()
 	return m.live(userID), nil
 }
 
 func (m *modelStore) UpdateSession(ctx context.Context, userID int64, id string, change func(*Session, User) error) (Session, User, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	u, exists := m.accounts[userID]
-	for i := range m.logins {
-		s := &m.logins[i]
-		if bound := s.Within(testLife, time.Now()); s.UserID != userID || s.ID != id || !exists || !bound.Live(u.Epoch, time.Now()) {
-			continue
-		}
-		next := s.Within(testLife, time.Now())
-		if err := change(&next, u); err != nil {
-			if errors.Is(err, ErrReplayed) {
-				m.end(userID, id)
-			}
-			return Session{}, User{}, err
-		}
-		s.Generation, s.CreatedAt, s.LastUsedAt, s.ExpiresAt = next.Generation, next.CreatedAt, next.LastUsedAt, next.ExpiresAt
-		return *s, u, nil
+	defer m.lock()()
+	next, u, err := m.session(userID, id)
+	if err == nil {
+		err = change(&next, u)
 	}
-	return Session{}, User{}, ErrNotFound
+	if errors.Is(err, ErrReplayed) {
+		m.end(userID, func(s Session) bool { return s.ID == id })
+	}
+	if err != nil {
+		return Session{}, User{}, err
+	}
+	s := &m.logins[slices.IndexFunc(m.logins, func(s Session) bool { return s.ID == id })]
+	s.Generation, s.CreatedAt, s.LastUsedAt, s.ExpiresAt = next.Generation, next.CreatedAt, next.LastUsedAt, next.ExpiresAt
+	return *s, u, nil
 }
 
 func (m *modelStore) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.lock()()
 	if err := m.allow(by); err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(m.live(userID), func(s Session) bool { return s.ID == id }) {
-		return ErrNotFound
-	}
-	m.end(userID, id)
-	return nil
+	_, _, err := m.session(userID, id)
+	m.end(userID, func(s Session) bool { return s.ID == id })
+	return err
 }
 
 func (m *modelStore) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.allow(by); err != nil {
-		return err
+	defer m.lock()()
+	_, err := m.account(by, userID)
+	if err == nil {
+		m.end(userID, func(s Session) bool { return s.ID != keep })
 	}
-	if _, err := orNotFound(m.accounts[userID]); err != nil {
-		return err
-	}
-	for _, s := range m.live(userID) {
-		if s.ID != keep {
-			m.end(userID, s.ID)
-		}
-	}
-	return nil
+	return err
 }
 
 func (m *modelStore) Import(ctx context.Context, users []User, lastID int64) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	defer m.lock()()
 	if len(m.accounts) > 0 {
 		return ErrNotEmpty
 	}
@@ -1567,15 +1525,16 @@ func (m *modelStore) Ready(ctx context.Context) error { return nil }
 
 func (m *modelStore) Close() error { return nil }
 
+func (m *modelStore) lock() (unlock func()) { m.mu.Lock(); return m.mu.Unlock }
+
 // allow has the rules of Caller.Allowed without its code.
 func (m *modelStore) allow(by Caller) error {
 	if by == (Caller{}) {
 		return nil
 	}
-	u := m.accounts[by.UserID]
-	live := slices.ContainsFunc(m.live(by.UserID), func(s Session) bool { return s.ID == by.SessionID })
+	_, u, err := m.session(by.UserID, by.SessionID)
 	switch {
-	case !live || by.Expires != (time.Time{}) && !time.Now().Before(by.Expires):
+	case err != nil || by.Expires != (time.Time{}) && !time.Now().Before(by.Expires):
 		return ErrEnded
 	case u.Disabled:
 		return ErrInactive
@@ -1585,13 +1544,34 @@ func (m *modelStore) allow(by Caller) error {
 	return nil
 }
 
+// account returns an account for a call, if its caller is allowed to make it.
+func (m *modelStore) account(by Caller, id int64) (User, error) {
+	u, exists := m.accounts[id]
+	err := m.allow(by)
+	if err == nil && !exists {
+		err = ErrNotFound
+	}
+	return u, err
+}
+
 func (m *modelStore) byName(name string) (User, bool) {
 	for _, u := range m.accounts {
-		if len(u.Username) == len(name) && strings.EqualFold(u.Username, name) { // ASCII folds to no other length
+		if sameName(u.Username, name) {
 			return u, true
 		}
 	}
 	return User{}, false
+}
+
+func sameName(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) } // ASCII folds to no other length
+
+func (m *modelStore) session(userID int64, id string) (Session, User, error) {
+	for _, s := range m.live(userID) {
+		if s.ID == id {
+			return s, m.accounts[userID], nil
+		}
+	}
+	return Session{}, User{}, ErrNotFound
 }
 
 func (m *modelStore) live(userID int64) (list []Session) {
@@ -1605,23 +1585,17 @@ func (m *modelStore) live(userID int64) (list []Session) {
 	return list
 }
 
-func (m *modelStore) end(userID int64, id string) {
-	m.logins = slices.DeleteFunc(m.logins, func(s Session) bool { return s.UserID == userID && s.ID == id })
+// end ends those sessions of an account that are over.
+func (m *modelStore) end(userID int64, over func(Session) bool) {
+	m.logins = slices.DeleteFunc(m.logins, func(s Session) bool { return s.UserID == userID && over(s) })
 }
 
 func (m *modelStore) lastAdmin(u User) bool {
-	admins := 0
+	active := func(u User) bool { return u.Role == RoleAdmin && !u.Disabled }
 	for _, other := range m.accounts {
-		if other.Role == RoleAdmin && !other.Disabled {
-			admins++
+		if other.ID != u.ID && active(other) {
+			return false
 		}
 	}
-	return admins == 1 && u.Role == RoleAdmin && !u.Disabled
-}
-
-func orNotFound(u User) (User, error) {
-	if u.ID == 0 {
-		return User{}, ErrNotFound
-	}
-	return u, nil
+	return active(u)
 }
