@@ -37,24 +37,23 @@ func TestEtcdStore(t *testing.T) {
 // TestEtcdStoreOnAFailingCluster: the contract holds while every fifth request to etcd
 // fails in some way. Only failures that leave the outcome of a write unknown are absent.
 func TestEtcdStoreOnAFailingCluster(t *testing.T) {
-	forReads := []fault{refused, loseResponse, noLeader, hang, says(502, "<html>bad gateway</html>")}
-	forWrites := []fault{refused, noLeader} // known to have had no effect
+	forReads := []fault{refused, loseResponse, noLeader.fault, hang, says(502, "<html>bad gateway</html>")}
+	forWrites := []fault{refused, noLeader.fault} // known to have had no effect
 	rule := func(name string, test func(t *testing.T, s testedStore)) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newFakeEtcd()
 				s := testedStore{c.open(t), t}
 				var n atomic.Int64
-				c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-					n := n.Add(1)
+				c.fails(func(r etcdCall) error {
+					n, faults := n.Add(1), forReads
+					if r.isWrite() {
+						faults = forWrites
+					}
 					if n%5 > 0 {
 						return nil
 					}
-					faults := forReads
-					if isWrite(path, body) {
-						faults = forWrites
-					}
-					return faults[n/5%int64(len(faults))](c, host, path, body)
+					return faults[n/5%int64(len(faults))](r)
 				})
 				test(t, s)
 				c.fails(nil)
@@ -154,45 +153,36 @@ func TestEtcdHandshakeThatHangs(t *testing.T) {
 
 // TestEtcdStoreIsNotOpened has the errors at the start. Each is one line that names the cause.
 func TestEtcdStoreIsNotOpened(t *testing.T) {
+	failing := func(f fault) func(*fakeEtcd) { return func(c *fakeEtcd) { c.fails(f) } }
+	refusing := func(r etcdRefusal) func(*fakeEtcd) { return func(c *fakeEtcd) { c.refusal = r } }
+	user := func(known, given string) func(*fakeEtcd) { return func(c *fakeEtcd) { c.user, c.given = known, given } }
 	for _, test := range []struct {
 		name string
 		set  func(c *fakeEtcd)
 		want string // at once, except where each member may work a moment later
 	}{
-		{"a port that is not one of etcd is refused after a wait", func(c *fakeEtcd) { c.fails(says(404, "<html>no such page\n")) },
-			":2379: not a response of etcd"},
-		{"a port that responds in JSON but is not one of etcd is refused after a wait", func(c *fakeEtcd) { c.fails(says(200, "{}")) },
-			":2379: not a response of etcd"},
-		{"a missing user is refused", func(c *fakeEtcd) { c.user, c.password = "alice", "secret" },
-			"etcdserver: user name is empty"},
-		{"a wrong password is refused", func(c *fakeEtcd) { c.user, c.password, c.given = "alice", "secret", "alice:guess" },
-			"etcdserver: authentication failed, invalid user ID or password"},
-		{"a user without the permission to write is refused", func(c *fakeEtcd) { c.writes = etcdRefusal{403, 7, "etcdserver: permission denied"} },
-			"etcdserver: permission denied"},
-		{"a cluster without space is refused", func(c *fakeEtcd) { c.writes = noSpace },
-			"etcdserver: mvcc: database space exceeded (alarm NOSPACE)"},
-		{"a corrupt cluster is refused", func(c *fakeEtcd) { c.writes = corrupt },
-			"etcdserver: corrupt cluster (alarm CORRUPT)"},
+		{"a port that is not one of etcd is refused after a wait", failing(says(404, "<html>no such page\n")), ":2379: not a response of etcd"},
+		{"a port that responds in JSON but is not one of etcd is refused after a wait", failing(says(200, "{}")), ":2379: not a response of etcd"},
+		{"a cluster that refuses connections is refused after a wait", failing(refused), "connection refused"},
+		{"a cluster without a leader is refused after a wait", failing(noLeader.fault), "etcdserver: no leader"},
+		{"a missing user is refused", user("alice:secret", ""), "etcdserver: user name is empty"},
+		{"a wrong password is refused", user("alice:secret", "alice:guess"), "etcdserver: authentication failed, invalid user ID or password"},
+		{"a user without the permission to write is refused by a named member", refusing(denied), ":2379: etcdserver: permission denied"},
+		{"a user without the permission to write to an existing store is refused", func(c *fakeEtcd) {
+			c.put("/stdauth/format", "1")
+			c.refusal = denied
+		}, "etcdserver: permission denied"},
+		{"a cluster without space is refused", refusing(noSpace), "etcdserver: mvcc: database space exceeded (alarm NOSPACE)"},
+		{"a corrupt cluster is refused", refusing(corrupt), "etcdserver: corrupt cluster (alarm CORRUPT)"},
 		{"keys of another program are refused", func(c *fakeEtcd) { c.put("/stdauth/config", "x") },
 			"the keys under /stdauth/ are not those of stdauth"},
 		{"keys of another version are refused", func(c *fakeEtcd) { c.put("/stdauth/format", "2") },
 			"the keys under /stdauth/ were written by another version of stdauth"},
+		{"keys that another version creates at the same time are refused", func(c *fakeEtcd) {
+			c.fails(nthWrite(1, func(etcdCall) error { c.put("/stdauth/format", "2"); return nil }))
+		}, "the keys under /stdauth/ were written by another version of stdauth"},
 		{"keys of an interrupted import are refused", func(c *fakeEtcd) { c.put("/stdauth/format", "1"); c.put("/stdauth/last_id", `"importing"`) },
 			"an import is under way, or was cut off: then remove the keys under /stdauth/ and import again"},
-		{"an error names the member that refused", func(c *fakeEtcd) { c.writes = etcdRefusal{403, 7, "etcdserver: permission denied"} },
-			":2379: etcdserver: permission denied"},
-		{"a user without the permission to write to an existing store is refused", func(c *fakeEtcd) {
-			c.put("/stdauth/format", "1")
-			c.writes = etcdRefusal{403, 7, "etcdserver: permission denied"}
-		},
-			"etcdserver: permission denied"},
-		{"keys that another version creates at the same time are refused", func(c *fakeEtcd) {
-			c.fails(once(isWrite, func(*fakeEtcd, string, string, []byte) error { c.put("/stdauth/format", "2"); return nil }))
-		}, "the keys under /stdauth/ were written by another version of stdauth"},
-		{"a cluster that refuses connections is refused after a wait", func(c *fakeEtcd) { c.fails(refused) },
-			"connection refused"},
-		{"a cluster without a leader is refused after a wait", func(c *fakeEtcd) { c.fails(noLeader) },
-			"etcdserver: no leader"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -219,26 +209,18 @@ func TestEtcdStoreIsNotOpened(t *testing.T) {
 // that are then refused, one fetches a new token for all.
 func TestEtcdTokenIsRenewedOnce(t *testing.T) {
 	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
-		c.fails(func(*fakeEtcd, string, string, []byte) error {
+		c.fails(func(etcdCall) error {
 			for range 100 { // all requests are refused before one has a new token
 				runtime.Gosched()
 			}
 			return nil
 		})
-		for _, forgotten := range []etcdRefusal{
-			{401, 16, "etcdserver: invalid auth token"},
-			{400, 3, "etcdserver: revision of auth store is old"},
-		} {
+		for _, forgotten := range []etcdRefusal{lostToken, oldToken} {
 			c.forget(forgotten)
 			before := c.count("/v3/auth/authenticate")
-			errs := atOnce(20, func(n int) error {
-				_, _, err := s.Session(t.Context(), s.u.ID, s.made.ID)
-				return err
-			})
+			errs := atOnce(20, func(n int) error { return errOf(s.Session(t.Context(), s.u.ID, s.made.ID)) })
 			wantErr(t, "Session with a token that "+forgotten.Message, errors.Join(errs...), nil)
-			if got := c.count("/v3/auth/authenticate") - before; got != 1 {
-				t.Errorf("%d new tokens were fetched, want 1", got)
-			}
+			wantEqual(t, "new tokens that were fetched", c.count("/v3/auth/authenticate")-before, 1)
 		}
 	}, withUser)
 }
@@ -247,16 +229,8 @@ func TestEtcdTokenIsRenewedOnce(t *testing.T) {
 // user, is left for the next one, also by a write.
 func TestEtcdMemberRefusesEveryToken(t *testing.T) {
 	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
-		for _, refusal := range []etcdRefusal{
-			{401, 16, "etcdserver: invalid auth token"},
-			{400, 3, "etcdserver: revision of auth store is old"},
-		} {
-			c.fails(at(s.member(), func(c *fakeEtcd, host, path string, body []byte) error {
-				if path == "/v3/kv/txn" {
-					return refusal
-				}
-				return nil
-			}))
+		for _, refusal := range []etcdRefusal{lostToken, oldToken} {
+			c.fails(at(s.member(), at("/v3/kv/txn", refusal.fault)))
 			done, err := s.e.commit(t.Context(), etcdTxn{Success: []etcdOp{putKey("/stdauth/x", "x")}})
 			if !done || err != nil {
 				t.Errorf("a write while a member says %q: %v, %v; want it made at the next", refusal.Message, done, err)
@@ -359,8 +333,7 @@ func TestEtcdFindsAnAddressAmongThousands(t *testing.T) {
 			{UserFilter{}, 3, []int64{1, 2, 3}, 1},
 		} {
 			before := c.count("/v3/kv/txn")
-			users, err := s.Users(t.Context(), test.filter, 0, test.limit)
-			wantErr(t, "Users", err, nil)
+			users := need(s.Users(t.Context(), test.filter, 0, test.limit))(t)
 			call := fmt.Sprintf("of %d accounts, Users(%v, limit %d)", accounts, test.filter, test.limit)
 			wantEqual(t, call, idsOf(users), test.want)
 			wantEqual(t, "the reads for it: "+call, int64(c.count("/v3/kv/txn")-before), test.reads)
@@ -372,21 +345,19 @@ func TestEtcdFindsAnAddressAmongThousands(t *testing.T) {
 // trip, as every request with an access token waits for it.
 func TestEtcdSessionIsOneRoundTrip(t *testing.T) {
 	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
-		before := len(c.requests)
+		before := len(c.calls)
 		wantErr(t, "Session", errOf(s.Session(t.Context(), s.u.ID, s.made.ID)), nil)
-		wantEqual(t, "requests of Session", c.requests[before:], []string{"/v3/kv/txn"})
+		wantEqual(t, "requests of Session", len(c.calls)-before, 1)
 	})
 }
 
 // etcdChanges are all changes of a store.
 var etcdChanges = append(changesOfAll[:len(changesOfAll):len(changesOfAll)],
 	storeChange{"UpdateUser that changes the password", func(s Store, by Caller, u User, _ Session) error {
-		_, err := s.UpdateUser(context.Background(), by, u.ID, func(u *User) error { u.Epoch++; return nil })
-		return err
+		return errOf(s.UpdateUser(context.Background(), by, u.ID, func(u *User) error { u.Epoch++; return nil }))
 	}},
 	storeChange{"UpdateUser that demotes an admin", func(s Store, by Caller, u User, _ Session) error {
-		_, err := s.UpdateUser(context.Background(), by, u.ID, func(u *User) error { u.Role = RoleUser; return nil })
-		return err
+		return errOf(s.UpdateUser(context.Background(), by, u.ID, func(u *User) error { u.Role = RoleUser; return nil }))
 	}},
 )
 
@@ -409,13 +380,7 @@ func eachEtcdChange(t *testing.T, outcome string, test func(t *testing.T, c *fak
 func TestEtcdResponseLost(t *testing.T) {
 	eachEtcdChange(t, "is not sent again if its response is lost", func(t *testing.T, c *fakeEtcd, change func() error) {
 		before, writes := c.revision, 0
-		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-			if isWrite(path, body) {
-				writes++
-				return loseResponse(c, host, path, body)
-			}
-			return nil
-		})
+		c.fails(eachWrite(func(r etcdCall) error { writes++; return loseResponse(r) }))
 		wantErr(t, "a change whose response is lost", change(), ErrUnavailable)
 		if c.revision != before+1 || writes != 1 {
 			t.Errorf("the cluster made %d changes of %d writes, want 1 of 1", c.revision-before, writes)
@@ -437,11 +402,9 @@ func TestEtcdClientHangsUp(t *testing.T) {
 func TestEtcdClientHangsUpWhileReading(t *testing.T) {
 	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		gone, cancel := context.WithCancel(t.Context())
-		c.fails(func(*fakeEtcd, string, string, []byte) error { cancel(); return context.Canceled })
+		c.fails(func(etcdCall) error { cancel(); return context.Canceled })
 		wantErr(t, "Session for a client that goes", errOf(s.Session(gone, s.u.ID, s.made.ID)), context.Canceled)
-		if n := s.e.gateway.failOvers.Load(); n != 0 {
-			t.Errorf("a canceled read caused %d fail-overs, want none", n)
-		}
+		wantEqual(t, "fail-overs", s.e.gateway.failOvers.Load(), 0)
 	})
 }
 
@@ -456,15 +419,14 @@ func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
 		ended  error
 	}{
 		{"a change that a session asks for", func(s testedStore, made Session, decide func()) error {
-			_, err := s.UpdateUser(s.t.Context(), Caller{UserID: made.UserID, SessionID: made.ID}, made.UserID, func(u *User) error { decide(); u.FullName += "!"; return nil })
-			return err
+			by := Caller{UserID: made.UserID, SessionID: made.ID}
+			return errOf(s.UpdateUser(s.t.Context(), by, made.UserID, func(u *User) error { decide(); u.FullName += "!"; return nil }))
 		}, ErrEnded},
 		{"a refresh", func(s testedStore, made Session, decide func()) error {
-			_, _, err := s.UpdateSession(s.t.Context(), made.UserID, made.ID, func(made *Session, _ User) error {
+			return errOf(s.UpdateSession(s.t.Context(), made.UserID, made.ID, func(made *Session, _ User) error {
 				decide()
 				return made.Rotate(made.Generation, time.Now().UTC(), testLife)
-			})
-			return err
+			}))
 		}, ErrNotFound},
 	}
 	for _, test := range []struct {
@@ -478,19 +440,10 @@ func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
 		{name: "is not made if the decision takes too long", fault: func(*fakeEtcd) {}, decide: late, took: late, want: errSessionEnded, writes: 0},
 		{name: "is not made if the decision takes until then", fault: func(*fakeEtcd) {}, decide: late / 2, took: late / 2, want: errSessionEnded, writes: 0},
 		{name: "is not made if no member accepts it in time", fault: func(c *fakeEtcd) {
-			over := time.Now().Add(late)
-			c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-				if isWrite(path, body) {
-					return until(over, noLeader)(c, host, path, body)
-				}
-				return nil
-			})
+			c.fails(eachWrite(until(time.Now().Add(late), noLeader.fault)))
 		}, took: late / 2, want: ErrUnavailable, writes: 0},
 		{name: "has an unknown outcome if the response comes too late", fault: func(c *fakeEtcd) {
-			c.fails(once(isWrite, func(c *fakeEtcd, host, path string, body []byte) error {
-				c.handle(path, body, "")
-				return errHang
-			}))
+			c.fails(nthWrite(1, func(r etcdCall) error { r.make(); return errHang }))
 		}, took: late / 2, want: errExpired, writes: 1},
 		{name: "is made if there is time", fault: func(*fakeEtcd) {}, decide: late / 4, took: late / 4, writes: 1},
 	} {
@@ -533,21 +486,19 @@ func TestEtcdWriteIsSentAgainOnlyIfItHadNoEffect(t *testing.T) {
 		want  error
 	}{
 		{"a write that was not sent is sent to the next member", refused, nil},
-		{"a write that a member without a leader refused is sent again", noLeader, nil},
+		{"a write that a member without a leader refused is sent again", noLeader.fault, nil},
 		{"a write that a busy member refused is sent again", says(429, `{"code":8,"message":"etcdserver: too many requests"}`), nil},
 		{"a write during a change of the leader is not sent again", says(503, `{"code":14,"message":"etcdserver: leader changed"}`), ErrUnavailable},
 		{"a write whose response is late is not sent again", hang, ErrUnavailable},
 		{"a write that a proxy did not pass on is not sent again", says(502, "<html>bad gateway</html>"), ErrUnavailable},
-		{"a write that a proxy refuses with the words of etcd is not sent again", func(*fakeEtcd, string, string, []byte) error {
-			return etcdRefusal{502, 0, `{"message":"etcdserver: no leader"}`}
-		}, ErrUnavailable},
-		{"a write that the user may not make is not sent again", says(403, `{"code":7,"message":"etcdserver: permission denied"}`), ErrUnavailable},
+		{"a write that a proxy refuses with the words of etcd is not sent again", etcdRefusal{502, 0, `{"message":"etcdserver: no leader"}`}.fault, ErrUnavailable},
+		{"a write that the user may not make is not sent again", denied.fault, ErrUnavailable},
 		{"a write whose response breaks off is not sent again", breakOff, ErrUnavailable},
 		{"a write whose response is not JSON is not sent again", says(200, "<html>"), ErrUnavailable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
-				c.fails(once(isWrite, test.fault))
+				c.fails(nthWrite(1, test.fault))
 				wantErr(t, "CreateSession", s.tryLogin(s.u), test.want)
 			})
 		})
@@ -595,7 +546,7 @@ func TestAttackOneBadMember(t *testing.T) {
 			onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 				bad := s.member()
 				c.fails(at(bad, test.response))
-				before, start := len(c.asked), time.Now()
+				before, start := c.count(bad), time.Now()
 				wantErr(t, "Session", errOf(s.Session(t.Context(), s.u.ID, s.made.ID)), nil)
 				wantEqual(t, "the account in a list", s.users(0, 10), []User{s.u})
 				s.rotate(s.made)
@@ -606,13 +557,8 @@ func TestAttackOneBadMember(t *testing.T) {
 				if took := time.Since(start); took > 50*time.Millisecond {
 					t.Errorf("five calls took %v, want no time but that between two tries", took)
 				}
-				asked := map[string]int{}
-				for _, host := range c.asked[before:] {
-					asked[host]++
-				}
-				if len(asked) > 3 || asked[bad] != 2 {
-					t.Errorf("the requests to each address are %v, want 2 to %s, and none where a redirect leads", asked, bad)
-				}
+				wantEqual(t, "requests to the bad member", c.count(bad)-before, 2)
+				wantEqual(t, "requests where a redirect leads", c.count("elsewhere"), 0)
 			})
 		})
 	}
@@ -625,13 +571,8 @@ func TestAttackBadMemberRepeatsThePassword(t *testing.T) {
 	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		bad := s.member()
 		for _, status := range []int{200, 400} {
-			c.forget(etcdRefusal{401, 16, "etcdserver: invalid auth token"})
-			c.fails(at(bad, func(c *fakeEtcd, host, path string, body []byte) error {
-				if path == "/v3/auth/authenticate" {
-					return etcdRefusal{status: status, Message: string(body)}
-				}
-				return nil
-			}))
+			c.forget(lostToken)
+			c.fails(at(bad, at("/v3/auth/authenticate", func(r etcdCall) error { return etcdRefusal{status: status, Message: string(r.body)} })))
 			wantEqual(t, "the accounts", s.users(0, 10), []User{s.u})
 			s.e.gateway.failOvers.Add(2) // back to the bad member
 		}
@@ -652,7 +593,7 @@ func TestEtcdFailOver(t *testing.T) {
 		{"the client leaves a member that refuses the connection", refused, 0},
 		{"the client leaves a member that closes the connection", loseResponse, 0},
 		{"the client leaves a member that does not respond in time", hang, etcdTry},
-		{"the client leaves a member without a leader", noLeader, 0},
+		{"the client leaves a member without a leader", noLeader.fault, 0},
 		{"the client leaves a member whose leader has changed", says(503, `{"code":14,"message":"etcdserver: leader changed"}`), 0},
 		{"the client leaves a member that timed out", says(504, `{"code":14,"message":"etcdserver: request timed out"}`), 0},
 		{"the client leaves a member with too many requests", says(429, `{"code":8,"message":"etcdserver: too many requests"}`), 0},
@@ -667,14 +608,13 @@ func TestEtcdFailOver(t *testing.T) {
 			onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 				bad := s.member()
 				c.fails(at(bad, test.fault))
-				before, start := len(c.asked), time.Now()
+				before, start := c.count(bad), time.Now()
 				s.rotate(s.made)
 				if took := time.Since(start); took != test.most {
 					t.Errorf("a refresh took %v, want %v", took, test.most)
 				}
 				s.rotate(s.made)
-				asked := slices.DeleteFunc(c.asked[before:], func(host string) bool { return host != bad })
-				wantEqual(t, "requests to the failing member", asked, []string{bad})
+				wantEqual(t, "requests to the failing member", c.count(bad)-before, 1)
 				wantEqual(t, "the generation", s.sessions(s.u.ID)[0].Generation, 3)
 			})
 		})
@@ -715,7 +655,7 @@ func TestEtcdReadsFailWithoutTheCluster(t *testing.T) {
 // requests succeed.
 func TestEtcdWithoutMajority(t *testing.T) {
 	for name, fault := range map[string]fault{
-		"requests without a leader are refused":       noLeader,
+		"requests without a leader are refused":       noLeader.fault,
 		"requests that no member accepts are refused": refused,
 		"requests without a response are refused":     hang,
 	} {
@@ -738,7 +678,7 @@ func TestEtcdWithoutMajority(t *testing.T) {
 				}
 				c.fails(nil)
 				wantErr(t, "Session when the majority is back", errOf(s.Session(t.Context(), s.u.ID, s.made.ID)), nil)
-				c.fails(until(time.Now().Add(time.Second), noLeader))
+				c.fails(until(time.Now().Add(time.Second), noLeader.fault))
 				wantErr(t, "Session during a later election", errOf(s.Session(t.Context(), s.u.ID, s.made.ID)), nil)
 				s.create(newUser("another"))
 				time.Sleep(time.Second + 1)
@@ -751,29 +691,27 @@ func TestEtcdWithoutMajority(t *testing.T) {
 // TestEtcdElection: an election takes a second or two, and a request during it waits.
 func TestEtcdElection(t *testing.T) {
 	eachEtcdChange(t, "waits for the end of an election", func(t *testing.T, c *fakeEtcd, change func() error) {
-		c.fails(until(time.Now().Add(2*time.Second), noLeader))
+		c.fails(until(time.Now().Add(2*time.Second), noLeader.fault))
 		wantErr(t, "a change during an election", change(), nil)
 	})
 }
 
 func TestEtcdReady(t *testing.T) {
 	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
-		before := len(c.requests)
+		before := len(c.calls)
 		for range 10 {
 			wantErr(t, "Ready", s.Ready(t.Context()), nil)
 		}
-		if got := len(c.requests) - before; got != 1 {
-			t.Errorf("ten calls of Ready within a second sent %d requests to etcd, want 1", got)
-		}
+		wantEqual(t, "requests of ten calls of Ready within a second", len(c.calls)-before, 1)
 		for _, refusal := range []etcdRefusal{noSpace, corrupt} {
-			c.writes = refusal
+			c.refusal = refusal
 			time.Sleep(time.Second + 1)
 			err := s.Ready(t.Context())
 			wantErr(t, "Ready while "+refusal.Message, err, ErrUnavailable)
 			p, _ := problemOf(err)
 			wantEqual(t, "the response", p.detail, "The store cannot be used at the moment: alarm "+map[etcdRefusal]string{noSpace: "NOSPACE", corrupt: "CORRUPT"}[refusal])
 		}
-		c.writes = etcdRefusal{}
+		c.refusal = etcdRefusal{}
 		c.remove("/stdauth/format")
 		time.Sleep(time.Second + 1)
 		wantErr(t, "Ready of a store that was removed", s.Ready(t.Context()), ErrUnavailable)
@@ -786,10 +724,7 @@ func TestEtcdLastAdminInBetween(t *testing.T) {
 	c := newFakeEtcd()
 	one, two := testedStore{c.open(t), t}, testedStore{c.open(t), t}
 	a, b := one.create(newAdmin("anna")), one.create(newAdmin("ben"))
-	c.fails(once(isWrite, func(*fakeEtcd, string, string, []byte) error {
-		two.update(b.ID, func(u *User) { u.Disabled = true })
-		return nil
-	}))
+	c.fails(nthWrite(1, func(etcdCall) error { two.update(b.ID, func(u *User) { u.Disabled = true }); return nil }))
 	wantErr(t, "UpdateUser", one.tryUpdate(a.ID, func(u *User) { u.Role = RoleUser }), ErrLastAdmin)
 }
 
@@ -803,14 +738,12 @@ func TestEtcdChangedInBetween(t *testing.T) {
 		one.login(u)
 	}
 	meanwhile := func(change func()) {
-		c.fails(once(isWrite, func(*fakeEtcd, string, string, []byte) error { change(); return nil }))
+		c.fails(nthWrite(1, func(etcdCall) error { change(); return nil }))
 	}
 
 	meanwhile(func() { two.login(u) })
 	one.login(u)
-	if got := len(one.sessions(u.ID)); got != maxSessions {
-		t.Errorf("after two logins at once there are %d sessions, want %d", got, maxSessions)
-	}
+	wantEqual(t, "sessions after two logins at once", len(one.sessions(u.ID)), maxSessions)
 	another := two.create(newUser("another"))
 	before := c.count("/v3/kv/txn")
 	meanwhile(func() { two.login(u) })
@@ -819,11 +752,8 @@ func TestEtcdChangedInBetween(t *testing.T) {
 	two.remove(another.ID)
 	made := one.login(u)
 	meanwhile(func() { two.rotate(made) })
-	_, _, err := one.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, _ User) error { return s.Rotate(1, today(), testLife) })
-	wantErr(t, "UpdateSession", err, nil)
-	if got := one.sessions(u.ID)[maxSessions-1].Generation; got != 2 {
-		t.Errorf("after two refreshes with one token the generation is %d, want 2", got)
-	}
+	wantErr(t, "a refresh", errOf(one.refresh(made, 1)), nil)
+	wantEqual(t, "the generation after two refreshes with one token", one.sessions(u.ID)[maxSessions-1].Generation, 2)
 	meanwhile(func() { two.login(u) })
 	wantErr(t, "EndSessions", one.EndSessions(t.Context(), Caller{}, u.ID, ""), nil)
 	wantEqual(t, "Sessions", one.sessions(u.ID), nil)
@@ -834,13 +764,11 @@ func TestEtcdChangedInBetween(t *testing.T) {
 	wantErr(t, "CreateUser", one.tryCreate("anna"), ErrUsernameTaken)
 	meanwhile(func() { two.create(newUser("ben")) })
 	cleo := one.create(newUser("cleo"))
-	if cleo.ID != 5 {
-		t.Errorf("the second of two accounts created at once has the ID %d, want 5", cleo.ID)
-	}
+	wantEqual(t, "the ID of the second of two accounts created at once", cleo.ID, 5)
 
 	made = one.login(cleo)
 	meanwhile(func() { two.update(cleo.ID, func(u *User) { u.Disabled = true }) })
-	_, _, err = one.UpdateSession(t.Context(), cleo.ID, made.ID, func(s *Session, u User) error {
+	_, _, err := one.UpdateSession(t.Context(), cleo.ID, made.ID, func(s *Session, u User) error {
 		if u.Disabled {
 			return ErrInactive
 		}
@@ -851,36 +779,23 @@ func TestEtcdChangedInBetween(t *testing.T) {
 	c = newFakeEtcd()
 	one, two = testedStore{c.open(t), t}, testedStore{c.open(t), t}
 	meanwhile(func() { two.create(newUser("first")) })
-	wantErr(t, "Import", one.Import(t.Context(), []User{{ID: 1, Username: "imported", Role: RoleUser}}, 1), ErrNotEmpty)
+	imported := []User{{ID: 1, Username: "imported", Role: RoleUser}}
+	wantErr(t, "Import", one.Import(t.Context(), imported, 1), ErrNotEmpty)
 
-	for _, write := range []int{2, 3} { // the accounts, the end
-		c, writes := newFakeEtcd(), 0
+	for _, write := range []int64{2, 3} { // the accounts, the end
+		c := newFakeEtcd()
 		one := testedStore{c.open(t), t}
-		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-			if isWrite(path, body) {
-				if writes++; writes == write {
-					c.put("/stdauth/last_id", "7")
-				}
-			}
-			return nil
-		})
-		if err := one.Import(t.Context(), []User{{ID: 1, Username: "imported", Role: RoleUser}}, 1); err == nil || !strings.Contains(err.Error(), "somebody else") {
-			t.Errorf("Import while somebody else begins an account before write %d = %v", write, err)
-		}
+		c.fails(nthWrite(write, func(etcdCall) error { c.put("/stdauth/last_id", "7"); return nil }))
+		err := one.Import(t.Context(), imported, 1)
+		wantErrText(t, fmt.Sprintf("Import while somebody else begins an account before write %d", write), err, "somebody else")
 	}
 }
 
 // TestEtcdRetriesAreBounded: a change that always conflicts with others fails in the end.
 func TestEtcdRetriesAreBounded(t *testing.T) {
 	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
-		var writes int
-		c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-			if isWrite(path, body) {
-				writes++
-				c.put("/stdauth/users/0000000000000000001", string(c.kvs["/stdauth/users/0000000000000000001"].value))
-			}
-			return nil
-		})
+		writes, key := 0, s.e.userKey(s.u.ID)
+		c.fails(eachWrite(func(etcdCall) error { writes++; c.put(key, string(c.kvs[key].value)); return nil }))
 		wantErr(t, "UpdateUser", s.tryUpdate(s.u.ID, func(u *User) { u.FullName += "!" }), ErrUnavailable)
 		if writes < 100 {
 			t.Errorf("UpdateUser made %d tries, want 100 or more, as only the pauses between them take time here", writes)
@@ -957,11 +872,7 @@ func TestEtcdKeysOfTheFirstVersion(t *testing.T) {
 		noError(t, json.Unmarshal([]byte(readText(t, "testdata/first-version-etcd.json")), &kvs))
 		c := newFakeEtcd()
 		for _, kv := range kvs {
-			c.put(kv.Key, kv.Value)
-			if kv.Lease != 0 {
-				c.leases[kv.Lease] = time.Now().Add(48 * time.Hour)
-				c.kvs[kv.Key] = fakeKV{[]byte(kv.Value), c.revision, c.revision, kv.Lease}
-			}
+			c.kvs[kv.Key] = fakeKV{[]byte(kv.Value), 1, 1, kv.Lease != 0}
 		}
 		e := c.store()
 		e.life = monthLife
@@ -973,8 +884,7 @@ func TestEtcdKeysOfTheFirstVersion(t *testing.T) {
 			"replaced":                "MX72AFDSPIPBZE3L6DKDVPNFMT.2.1.Jn-i9e--UPyFkpmNn5wBtxjKxznfEHnOSBPG5Vz6A64",
 			"ended by a new password": "MO3J63MCOEWY2QI32V2C4V5KLE.3.1.kzZWZ0cUMuj3VpfimFIEOQsVogSstxqsvzwYnoHff8o",
 		})
-		time.Sleep(48 * time.Hour)
-		c.keys() // ends the leases that have expired
+		maps.DeleteFunc(c.kvs, func(_ string, kv fakeKV) bool { return kv.leased }) // the leases end
 		s.wantGone(Session{UserID: 2, ID: "VXTE6EZ4O4IEMY6LSBNGDVH7S5"})
 		if c.keys()[e.sessionsOf(3)+jane.ID] == "" {
 			t.Error("a session that this version refreshed ended with the lease of the first version")
@@ -992,38 +902,30 @@ func TestEtcdImport(t *testing.T) {
 	c := newFakeEtcd()
 	s := testedStore{c.open(t), t}
 	batches := 0
-	var sent []byte
-	c.fails(func(c *fakeEtcd, host, path string, body []byte) error {
-		if !isWrite(path, body) {
-			return nil
-		}
-		if batches++; batches == 2 {
-			sent = body
-		}
-		if batches == 3 {
-			wantErr(t, "CreateUser during an import", errOf(testedStore{s.Store, t}.CreateUser(t.Context(), Caller{}, newUser("user99"))), ErrUnavailable)
+	var sent etcdCall
+	c.fails(eachWrite(func(r etcdCall) error {
+		batches++
+		switch batches {
+		case 2:
+			sent = r
+		case 3:
+			wantErr(t, "CreateUser during an import", s.tryCreate("user99"), ErrUnavailable)
 			wantErr(t, "a second import", s.Import(t.Context(), users, 0), ErrNotEmpty)
-			return says(403, `{"code":7,"message":"etcdserver: permission denied"}`)(c, host, path, body)
+			return denied
 		}
 		return nil
-	})
+	}))
 	wantErr(t, "Import that is interrupted", s.Import(t.Context(), users, 100), ErrUnavailable)
 	c.fails(nil)
-	if err := c.store().open(t.Context()); err == nil || !strings.Contains(err.Error(), "import") {
-		t.Errorf("open after an interrupted import = %v, want an error about the import", err)
-	}
+	wantErrText(t, "open after an interrupted import", c.store().open(t.Context()), "import")
 	c.txn(fakeTxn{Success: []fakeOp{{Delete: &fakeRange{Key: []byte("/stdauth/"), RangeEnd: []byte("/stdauth0")}}}})
 	s.Store = c.open(t)
 	wantErr(t, "Import", s.Import(t.Context(), users, 120), nil)
 	wantEqual(t, "Users", s.users(0, 1000), users)
-	if u := s.create(newUser("next")); u.ID != 121 {
-		t.Errorf("the next ID is %d, want 121", u.ID)
-	}
+	wantEqual(t, "the next ID", s.create(newUser("next")).ID, 121)
 	s.remove(1)
 	before := c.keys()
-	if _, err := c.handle("/v3/kv/txn", sent, ""); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, sent.make())
 	wantEqual(t, "the keys after a part of the first import arrived late", c.keys(), before)
 }
 
@@ -1034,14 +936,12 @@ func TestEtcdImportStops(t *testing.T) {
 	users := numberedUsers(200)
 	ctx, stop := context.WithCancel(t.Context())
 	writes := 0
-	c.fails(func(_ *fakeEtcd, _, path string, body []byte) error {
-		if isWrite(path, body) {
-			if writes++; writes == 2 {
-				stop()
-			}
+	c.fails(eachWrite(func(etcdCall) error {
+		if writes++; writes == 2 {
+			stop()
 		}
 		return nil
-	})
+	}))
 	wantErr(t, "Import that is stopped", s.Import(ctx, users, 0), context.Canceled)
 	wantEqual(t, "the writes of the import", writes, 2)
 }
@@ -1050,23 +950,15 @@ func TestEtcdImportStops(t *testing.T) {
 func TestEtcdDamagedValue(t *testing.T) {
 	onEtcd(t, func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		c.put("/stdauth/sessions/0000000000000000001/x", "{")
-		if _, err := s.Sessions(t.Context(), s.u.ID); err == nil || !strings.Contains(err.Error(), "the value of etcd's key /stdauth/sessions/0000000000000000001/x") {
-			t.Errorf("Sessions of an account with a damaged one = %v, want something about its key", err)
-		}
+		err := errOf(s.Sessions(t.Context(), s.u.ID))
+		wantErrText(t, "Sessions of an account with a damaged one", err, "the value of etcd's key /stdauth/sessions/0000000000000000001/x")
 		c.put("/stdauth/users/0000000000000000001", "{")
-		_, err := s.UpdateUser(t.Context(), Caller{}, s.u.ID, func(*User) error { return nil })
 		const want = "the value of etcd's key /stdauth/users/0000000000000000001"
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("UpdateUser = %v, want an error with %s", err, want)
-		}
-		_, err = s.CreateUser(t.Context(), Caller{UserID: s.u.ID, SessionID: "x"}, newUser("another"))
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("CreateUser by a damaged account = %v, want something about %s", err, want)
-		}
+		wantErrText(t, "UpdateUser", s.tryUpdate(s.u.ID, func(*User) {}), want)
+		err = errOf(s.CreateUser(t.Context(), Caller{UserID: s.u.ID, SessionID: "x"}, newUser("another")))
+		wantErrText(t, "CreateUser by a damaged account", err, want)
 		for name, read := range etcdReads {
-			if err := read(s); err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%s for a damaged account = %v, want something about %s", name, err, want)
-			}
+			wantErrText(t, name+" of a damaged account", read(s), want)
 		}
 		c.put("/stdauth/names/johndoe", "x")
 		if _, err := s.UserByName(t.Context(), s.u.Username); err == nil || errors.Is(err, ErrNotFound) {
@@ -1126,15 +1018,12 @@ func jsonText(t *testing.T, value any) string {
 
 // changed is a fault that handles a request and changes the response.
 func changed(change func(response []byte) []byte) fault {
-	return func(c *fakeEtcd, host, path string, body []byte) error {
-		response, err := c.handle(path, body, "")
+	return func(r etcdCall) error {
+		response, err := r.handle(r.path, r.body, "")
 		if err != nil {
 			return err
 		}
-		text, err := json.Marshal(response)
-		if err != nil {
-			return err
-		}
+		text, _ := json.Marshal(response)
 		return etcdRefusal{status: 200, Message: string(change(text))}
 	}
 }
@@ -1143,28 +1032,42 @@ func changed(change func(response []byte) []byte) fault {
 // users and errors of etcd that the store uses. Its messages are declared apart from
 // those of the store, to catch a misspelt member there.
 type fakeEtcd struct {
-	user, password, given string
-	writes                etcdRefusal // of every write
-	fault                 fault       // if not nil, called before each request
-	asked, requests       []string
-	date                  string     // of each response
-	mu                    sync.Mutex // guards the fields below
-	revision, logins      int64
-	kvs                   map[string]fakeKV
-	leases                map[int64]time.Time
-	token                 string
-	forgotten             etcdRefusal
+	user, given string      // with their passwords: the one that etcd knows, and that of the store
+	refusal     etcdRefusal // of every write
+	date        string      // of each response
+
+	mu               sync.Mutex // guards the fields below
+	fault            fault      // if not nil, called before each request
+	calls            []etcdCall
+	revision, logins int64
+	kvs              map[string]fakeKV
+	token            string
+	forgotten        etcdRefusal
 }
 
 type fakeKV struct {
 	value            []byte
 	created, changed int64
-	lease            int64
+	leased           bool // it goes with its lease, unless it is put again
 }
+
+// An etcdCall is a request to a member.
+type etcdCall struct {
+	*fakeEtcd
+	host, path string
+	body       []byte
+}
+
+func (r etcdCall) isWrite() bool {
+	return r.path == "/v3/kv/txn" && (bytes.Contains(r.body, []byte("request_put")) || bytes.Contains(r.body, []byte("request_delete")))
+}
+
+// make does what the request asks for.
+func (r etcdCall) make() error { return errOf(r.handle(r.path, r.body, "")) }
 
 // A fault is called with a request before it reaches a member. An error is returned in
 // place of the response.
-type fault func(c *fakeEtcd, host, path string, body []byte) error
+type fault func(r etcdCall) error
 
 // An etcdRefusal is an error of etcd, in the form of its gateway.
 type etcdRefusal struct {
@@ -1175,8 +1078,10 @@ type etcdRefusal struct {
 
 func (r etcdRefusal) Error() string { return r.Message }
 
+func (r etcdRefusal) fault(etcdCall) error { return r }
+
 func newFakeEtcd() *fakeEtcd {
-	return &fakeEtcd{revision: 1, kvs: map[string]fakeKV{}, leases: map[int64]time.Time{}}
+	return &fakeEtcd{revision: 1, kvs: map[string]fakeKV{}}
 }
 
 // store returns a store that is not yet open.
@@ -1214,11 +1119,12 @@ func (c *fakeEtcd) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	runtime.Gosched() // other requests run while a real cluster responds
 	c.mu.Lock()
-	c.asked, c.requests = append(c.asked, r.URL.Host), append(c.requests, r.URL.Path)
+	call := etcdCall{c, r.URL.Host, r.URL.Path, body}
+	c.calls = append(c.calls, call)
 	fault := c.fault
 	c.mu.Unlock()
 	if fault != nil {
-		err = fault(c, r.URL.Host, r.URL.Path, body)
+		err = fault(call)
 	}
 	if err == errHang {
 		<-r.Context().Done()
@@ -1265,17 +1171,12 @@ func (c *fakeEtcd) response(w http.ResponseWriter, response any, err error) {
 func (c *fakeEtcd) handle(path string, body []byte, token string) (response any, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for id, at := range c.leases {
-		if !time.Now().Before(at) {
-			c.revoke(id)
-		}
-	}
 	if path == "/v3/auth/authenticate" {
 		var in struct{ Name, Password string }
 		if err := strict(body, &in); err != nil {
 			return nil, err
 		}
-		if in.Name != c.user || in.Password != c.password {
+		if in.Name+":"+in.Password != c.user {
 			return nil, etcdRefusal{400, 3, "etcdserver: authentication failed, invalid user ID or password"}
 		}
 		c.logins++
@@ -1286,7 +1187,7 @@ func (c *fakeEtcd) handle(path string, body []byte, token string) (response any,
 	case c.user != "" && token == "":
 		return nil, etcdRefusal{400, 3, "etcdserver: user name is empty"}
 	case c.user != "" && token != c.token:
-		return nil, cmp.Or(c.forgotten, etcdRefusal{401, 16, "etcdserver: invalid auth token"})
+		return nil, cmp.Or(c.forgotten, lostToken)
 	}
 	if path != "/v3/kv/txn" {
 		return nil, etcdRefusal{404, 0, "404 page not found"}
@@ -1305,12 +1206,6 @@ func strict(body []byte, into any) error {
 		return etcdRefusal{400, 3, err.Error()}
 	}
 	return nil
-}
-
-func (c *fakeEtcd) revoke(id int64) {
-	delete(c.leases, id)
-	c.revision++
-	maps.DeleteFunc(c.kvs, func(_ string, kv fakeKV) bool { return kv.lease == id })
 }
 
 type fakeTxn struct {
@@ -1358,8 +1253,8 @@ func (c *fakeEtcd) txn(in fakeTxn) (any, error) {
 	switch {
 	case max(len(in.Compare), len(in.Success), len(in.Failure)) > 128:
 		return nil, etcdRefusal{400, 3, "etcdserver: too many operations in txn request"}
-	case writes && c.writes.Code != 0:
-		return nil, c.writes
+	case writes && c.refusal.Code != 0:
+		return nil, c.refusal
 	}
 	succeeded := true
 	for _, cmp := range in.Compare {
@@ -1393,7 +1288,7 @@ func (c *fakeEtcd) txn(in fakeTxn) (any, error) {
 			responses = append(responses, map[string]any{"response_range": map[string]any{"kvs": c.list(*op.Range)}})
 		case op.Put != nil:
 			old := c.kvs[string(op.Put.Key)]
-			c.kvs[string(op.Put.Key)] = fakeKV{op.Put.Value, cmp.Or(old.created, next), next, 0}
+			c.kvs[string(op.Put.Key)] = fakeKV{op.Put.Value, cmp.Or(old.created, next), next, false}
 			c.revision = next
 			responses = append(responses, map[string]any{"response_put": map[string]any{}})
 		default:
@@ -1458,7 +1353,7 @@ func onEtcd(t *testing.T, test func(t *testing.T, c *fakeEtcd, s openedEtcd), se
 	})
 }
 
-func withUser(c *fakeEtcd) { c.user, c.password, c.given = "alice", "secret", "alice:secret" }
+func withUser(c *fakeEtcd) { c.user, c.given = "alice:secret", "alice:secret" }
 
 // member returns the host of the member that the store asks first.
 func (s openedEtcd) member() string {
@@ -1471,7 +1366,7 @@ func (c *fakeEtcd) put(key, value string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.revision++
-	c.kvs[key] = fakeKV{[]byte(value), cmp.Or(c.kvs[key].created, c.revision), c.revision, 0}
+	c.kvs[key] = fakeKV{[]byte(value), cmp.Or(c.kvs[key].created, c.revision), c.revision, false}
 }
 
 func (c *fakeEtcd) remove(key string) {
@@ -1482,7 +1377,6 @@ func (c *fakeEtcd) remove(key string) {
 }
 
 func (c *fakeEtcd) keys() map[string]string {
-	c.handle("/v3/kv/txn", []byte("{}"), "") // ends the leases that have expired
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	keys := map[string]string{}
@@ -1492,11 +1386,12 @@ func (c *fakeEtcd) keys() map[string]string {
 	return keys
 }
 
-func (c *fakeEtcd) count(path string) (n int) {
+// count returns how many requests were to a member, or to a path.
+func (c *fakeEtcd) count(to string) (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, request := range c.requests {
-		if request == path {
+	for _, r := range c.calls {
+		if r.host == to || r.path == to {
 			n++
 		}
 	}
@@ -1515,74 +1410,64 @@ func (c *fakeEtcd) forget(why etcdRefusal) {
 	c.token, c.forgotten = "forgotten", why
 }
 
-var errHang = errors.New("no response")
+var (
+	noLeader  = etcdRefusal{503, 14, "etcdserver: no leader"}
+	noSpace   = etcdRefusal{429, 8, "etcdserver: mvcc: database space exceeded"}
+	corrupt   = etcdRefusal{500, 15, "etcdserver: corrupt cluster"}
+	denied    = etcdRefusal{403, 7, "etcdserver: permission denied"}
+	lostToken = etcdRefusal{401, 16, "etcdserver: invalid auth token"}
+	oldToken  = etcdRefusal{400, 3, "etcdserver: revision of auth store is old"}
 
-func hang(*fakeEtcd, string, string, []byte) error { return errHang }
+	errHang      = errors.New("no response")
+	errBreaksOff = errors.New("the connection is reset within the answer")
+)
 
-func refused(*fakeEtcd, string, string, []byte) error {
+func refused(etcdCall) error {
 	return &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 }
 
-func noLeader(*fakeEtcd, string, string, []byte) error {
-	return etcdRefusal{503, 14, "etcdserver: no leader"}
-}
+func hang(etcdCall) error { return errHang }
 
-var (
-	noSpace = etcdRefusal{429, 8, "etcdserver: mvcc: database space exceeded"}
-	corrupt = etcdRefusal{500, 15, "etcdserver: corrupt cluster"}
-)
-
-// loseResponse handles the request and closes the connection.
-func loseResponse(c *fakeEtcd, host, path string, body []byte) error {
-	c.handle(path, body, "")
+// loseResponse makes the request and closes the connection.
+func loseResponse(r etcdCall) error {
+	r.make()
 	return &net.OpError{Op: "read", Net: "tcp", Err: errors.New("connection reset by peer")}
 }
 
-var errBreaksOff = errors.New("the connection is reset within the answer")
-
-// breakOff handles the request and closes the connection within the response.
-func breakOff(c *fakeEtcd, host, path string, body []byte) error {
-	c.handle(path, body, "")
+// breakOff makes the request and closes the connection within the response.
+func breakOff(r etcdCall) error {
+	r.make()
 	return errBreaksOff
 }
 
 func says(status int, body string) fault {
 	r := etcdRefusal{status: status, Message: body}
 	json.Unmarshal([]byte(body), &r)
-	return func(*fakeEtcd, string, string, []byte) error { return r }
+	return r.fault
 }
 
-func isWrite(path string, body []byte) bool {
-	return path == "/v3/kv/txn" && (bytes.Contains(body, []byte("request_put")) || bytes.Contains(body, []byte("request_delete")))
-}
-
-// at is a fault of one member.
-func at(member string, f fault) fault {
-	return func(c *fakeEtcd, host, path string, body []byte) error {
-		if host == member {
-			return f(c, host, path, body)
+// when is a fault of some requests.
+func when(applies func(r etcdCall) bool, f fault) fault {
+	return func(r etcdCall) error {
+		if applies(r) {
+			return f(r)
 		}
 		return nil
 	}
 }
 
-// until is a fault that ends.
+// at is a fault of a member, or of a path.
+func at(to string, f fault) fault {
+	return when(func(r etcdCall) bool { return r.host == to || r.path == to }, f)
+}
+
 func until(over time.Time, f fault) fault {
-	return func(c *fakeEtcd, host, path string, body []byte) error {
-		if time.Now().Before(over) {
-			return f(c, host, path, body)
-		}
-		return nil
-	}
+	return when(func(etcdCall) bool { return time.Now().Before(over) }, f)
 }
 
-// once is a fault of the first request of a kind.
-func once(kind func(path string, body []byte) bool, f fault) fault {
-	var done atomic.Bool
-	return func(c *fakeEtcd, host, path string, body []byte) error {
-		if kind(path, body) && done.CompareAndSwap(false, true) {
-			return f(c, host, path, body)
-		}
-		return nil
-	}
+func eachWrite(f fault) fault { return when(etcdCall.isWrite, f) }
+
+func nthWrite(n int64, f fault) fault {
+	var writes atomic.Int64
+	return when(func(r etcdCall) bool { return r.isWrite() && writes.Add(1) == n }, f)
 }

@@ -1052,9 +1052,7 @@ func TestUnfinishedFileIsNotImported(t *testing.T) {
 	path := storePath(t)
 	for text, want := range map[string]string{fileHeader + annaLine[:10]: "line 2: it is incomplete", "": "the file is empty"} {
 		write(t, path, text)
-		if _, err := ReadFileStore(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("ReadFileStore of %q: got error %v, want %q", text, err, want)
-		}
+		wantErrText(t, fmt.Sprintf("ReadFileStore of %q", text), errOf(ReadFileStore(t.Context(), path)), want)
 	}
 	wantErr(t, "ReadFileStore of no file", errOf(ReadFileStore(t.Context(), path+".none")), os.ErrNotExist)
 }
@@ -1119,12 +1117,8 @@ func wantStart(t *testing.T, file, want string) {
 	if err == nil {
 		f.Close()
 	}
-	if err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("OpenFileStore: got error %v, want %q", err, want)
-	}
-	if _, err := ReadFileStore(t.Context(), path); err == nil || !strings.Contains(err.Error(), want) {
-		t.Errorf("ReadFileStore: got error %v, want %q", err, want)
-	}
+	wantErrText(t, "OpenFileStore", err, want)
+	wantErrText(t, "ReadFileStore", errOf(ReadFileStore(t.Context(), path)), want)
 	wantEqual(t, "the file", readText(t, path), file)
 	wantEqual(t, "the file beside it", readText(t, path+".new"), "somebody else's")
 }

@@ -1158,6 +1158,14 @@ func wantErr(t testing.TB, call string, got, want error) {
 	}
 }
 
+// wantErrText reports an error unless got contains text.
+func wantErrText(t testing.TB, call string, got error, text string) {
+	t.Helper()
+	if got == nil || !strings.Contains(got.Error(), text) {
+		t.Errorf("%s: got error %v, want one with %q", call, got, text)
+	}
+}
+
 // rotateSoon and advance are changes for UpdateSession.
 func rotateSoon(s *Session, _ User) error {
 	s.LastUsedAt = s.LastUsedAt.Add(-refreshPause)
