@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/url"
@@ -12,8 +13,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"unicode/utf8"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // FuzzReadJSON: any body of PATCH /users/me/ gets a 200, or a 4xx in the form of an
@@ -207,9 +206,7 @@ func FuzzParseObject(f *testing.F) {
 		for _, m := range list {
 			got[m.name] = m.value
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("parseObject(%q) (-encoding/json +ours):\n%s", data, diff)
-		}
+		wantEqual(t, fmt.Sprintf("parseObject(%q), as encoding/json reads it", data), got, want)
 	})
 }
 

@@ -131,9 +131,7 @@ func testSecondSignal(t *testing.T, binary string) {
 // sessions must survive.
 func testRestart(t *testing.T, binary string) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "users.jsonl")
-	writeAccounts(t, file, User{Username: "ada", Role: RoleAdmin, PasswordHash: Hasher{Iterations: 1}.Hash("secret")})
-
+	file := adasFile(t, RoleAdmin)
 	token, want := "", ""
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGTERM} {
 		cmd, s, _ := start(t, binary, "-store", file)
@@ -177,8 +175,7 @@ func testSignalRightAtTheStart(t *testing.T, binary string) {
 // program that does not respond.
 func testInterruptedCommands(t *testing.T, binary string) {
 	t.Parallel()
-	file, addr := filepath.Join(t.TempDir(), "users.jsonl"), freeAddr(t)
-	writeAccounts(t, file, User{Username: "ada", Role: RoleAdmin})
+	file, addr := adasFile(t, RoleAdmin), freeAddr(t)
 	for _, test := range []struct {
 		name, args string
 		signal     os.Signal
@@ -239,9 +236,7 @@ func TestTerminal(t *testing.T) {
 		{"a file is not a terminal", file, false},
 		{"the null device is not a terminal", null, false},
 	} {
-		if got := isTerminal(test.file); got != test.want {
-			t.Errorf("%s: isTerminal(%s) = %t, want %t", test.name, test.file.Name(), got, test.want)
-		}
+		wantEqual(t, test.name+": isTerminal", isTerminal(test.file), test.want)
 	}
 }
 
@@ -271,9 +266,7 @@ func TestTerminalSession(t *testing.T) {
 			cancel()
 		}
 	}
-	if got := <-status; got != 0 {
-		t.Errorf("run at a terminal = %d, want 0", got)
-	}
+	wantEqual(t, "run at a terminal", <-status, 0)
 	text := strings.Join(screen, "\n")
 	text = regexp.MustCompile(`\b\d\d:\d\d:\d\d\b`).ReplaceAllString(text, "06:51:39")
 	text = regexp.MustCompile(`\b\d+ms\b`).ReplaceAllString(text, "128ms")
@@ -291,9 +284,7 @@ Try it from another terminal:
 06:51:39 POST /token 200 128ms user 1
 06:51:39 GET - 404 128ms
 06:51:39 stopping`
-	if diff := cmp.Diff(strings.ReplaceAll(want, "URL", s.url), text); diff != "" {
-		t.Errorf("the text on the terminal (-want +got):\n%s", diff)
-	}
+	wantEqual(t, "the text on the terminal", text, strings.ReplaceAll(want, "URL", s.url))
 }
 
 // openPTY opens a pseudo-terminal. The text written to slave can be read from master.

@@ -246,8 +246,7 @@ func TestRefusedSettings(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	cert, key := writeCertificate(t)
-	full := filepath.Join(dir, "full.jsonl")
-	writeAccounts(t, full, User{Username: "ada", Role: RoleAdmin})
+	full := adasFile(t, RoleAdmin)
 	broken := filepath.Join(dir, "broken.jsonl")
 	write(t, broken, fileHeader+"{}\n{}\n")
 	taken := openFile(t, filepath.Join(dir, "taken.jsonl")).path
@@ -381,9 +380,7 @@ func TestDemoOrigins(t *testing.T) {
 		"http://evil@app.localhost": false, "http://app.localhost:evil": false, "http://app.localhost:65536": false, "http://127.0.0.2:3000": false,
 		"http://[::2]:3000": false, "ftp://localhost": false, "ftp://app.localhost": false, "http://*.localhost:*": false,
 	} {
-		if got := s.allowedOrigin(origin); got != want {
-			t.Errorf("allowedOrigin(%s) = %t, want %t", origin, got, want)
-		}
+		wantEqual(t, "allowedOrigin("+origin+")", s.allowedOrigin(origin), want)
 	}
 }
 
@@ -521,8 +518,7 @@ func TestAnAddressInUseIsNoBadSetting(t *testing.T) {
 // TestAnEndBeforeTheStart: a signal may arrive before the server listens.
 func TestAnEndBeforeTheStart(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "users.jsonl")
-	writeAccounts(t, file, User{Username: "ada", Role: RoleAdmin})
+	file := adasFile(t, RoleAdmin)
 	for _, args := range []string{"", "-store " + file, "-store " + file + " -tls-cert x"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -569,8 +565,7 @@ func TestVersion(t *testing.T) {
 // warning.
 func TestWarningsAtTheStart(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "users.jsonl")
-	writeAccounts(t, file, User{Username: "ada", Role: RoleUser})
+	file := adasFile(t, RoleUser)
 	for _, test := range []struct{ name, args, env, want string }{
 		{"the default settings cause no warning", "-addr 127.0.0.1:0", "", ""},
 		{"STDAUTH_SECRET_KEY beside SECRET_KEY causes no warning", "-addr 127.0.0.1:0", "SECRET_KEY=" + settingsKey + " STDAUTH_SECRET_KEY=x", ""},
@@ -596,30 +591,16 @@ func TestWarningsAtTheStart(t *testing.T) {
 
 func TestDemoIsForTryingThingsOut(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		args string
-		want bool
-	}{
-		{"", true},
-		{"-addr localhost:0", true},
-		{"-addr [::1]:0", true},
-		{"-addr 127.1.2.3:0", true},
-		{"-demo", true},
-		{"-demo=false", false},
-		{"-addr :0", false},
-		{"-addr 0.0.0.0:0", false},
-		{"-addr [::]:0", false},
-		{"-addr 192.0.2.1:0", false},
-		{"-store users.jsonl", false},
-		{"-store users.jsonl -import old.jsonl", false},
-		{"-admin root", false},
-		{"-admin root -demo", true},
-		{"-trusted-proxy 127.0.0.1/32", false},
-		{"-tls-cert x -tls-key y", false},
+	for want, all := range map[bool][]string{
+		true: {"", "-addr localhost:0", "-addr [::1]:0", "-addr 127.1.2.3:0", "-demo", "-admin root -demo"},
+		false: {
+			"-demo=false", "-addr :0", "-addr 0.0.0.0:0", "-addr [::]:0", "-addr 192.0.2.1:0", "-store users.jsonl", "-admin root",
+			"-store users.jsonl -import old.jsonl", "-trusted-proxy 127.0.0.1/32", "-tls-cert x -tls-key y",
+		},
 	} {
-		set, err := parseSettings(strings.Fields(test.args), envOf("SECRET_KEY="+settingsKey))
-		if err != nil || set.Demo != test.want {
-			t.Errorf("parseSettings(%s): demo = %t, %v; want %t, nil", test.args, set.Demo, err, test.want)
+		for _, args := range all {
+			set := need(parseSettings(strings.Fields(args), envOf("SECRET_KEY="+settingsKey)))(t)
+			wantEqual(t, "whether a server with "+args+" has the demo accounts", set.Demo, want)
 		}
 	}
 	for _, u := range demoUsers {
@@ -633,7 +614,7 @@ func TestDemoIsForTryingThingsOut(t *testing.T) {
 // TestAdmin: -admin creates an account once and never changes one.
 func TestAdmin(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "users.jsonl")
+	file := storePath(t)
 	log := ""
 	admin := func(args string, env ...string) (stdout string, u User) {
 		t.Helper()
@@ -673,7 +654,7 @@ func TestAdmin(t *testing.T) {
 
 func TestAdminPassword(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "users.jsonl")
+	file := storePath(t)
 	s := launch(t, []string{"-store", file, "-admin", "root"}, "SECRET_KEY="+settingsKey, "ADMIN_PASSWORD=correct horse")
 	s.stop()
 	if got := s.stdout.String() + s.stderr.String(); strings.Contains(got, "correct horse") {
@@ -692,9 +673,7 @@ func TestLostPassword(t *testing.T) {
 	defer null.Close()
 	closed := need(os.Create(filepath.Join(t.TempDir(), "closed")))(t)
 	closed.Close()
-	dir := t.TempDir()
-	file, absent := filepath.Join(dir, "users.jsonl"), filepath.Join(dir, "absent.jsonl")
-	writeAccounts(t, file, User{Username: "ada", Role: RoleUser})
+	file, absent := adasFile(t, RoleUser), storePath(t)
 	before := readText(t, file)
 	full := writerFunc(func([]byte) (int, error) { return 0, syscall.ENOSPC })
 	outputs := map[string]io.Writer{"full": full, "the null device": null, "closed": closed}
@@ -710,9 +689,7 @@ func TestLostPassword(t *testing.T) {
 			}
 		}
 	}
-	if got := readText(t, file); got != before {
-		t.Errorf("the file has changed: %s", got)
-	}
+	wantEqual(t, "the file", readText(t, file), before)
 	if _, err := os.Stat(absent); err == nil {
 		t.Error("a start that failed has left a new file")
 	}
@@ -770,7 +747,7 @@ func TestAccountsThatCannotBeCreatedStopTheStart(t *testing.T) {
 
 func TestResetPassword(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "users.jsonl")
+	file := storePath(t)
 	hash := Hasher{Iterations: 1}.Hash("forgotten")
 	writeAccounts(t, file, User{Username: "Ada", Role: RoleAdmin, PasswordHash: hash}, User{Username: "bob", Role: RoleUser, PasswordHash: hash, Disabled: true})
 	f := openFile(t, file)
@@ -799,7 +776,7 @@ func TestResetPassword(t *testing.T) {
 		t.Errorf("Sessions(Ada) = %v, %v; want none", list, err)
 	}
 
-	absent := filepath.Join(t.TempDir(), "absent.jsonl")
+	absent := storePath(t)
 	status, _, stderr = runFor(t, 20*time.Second, []string{"-store", absent, "-reset-password", "ada"})
 	if _, err := os.Stat(absent); status != 2 || !strings.Contains(stderr, "-reset-password: ada in "+absent+": not found") || err == nil {
 		t.Errorf("-reset-password in a file that does not exist = %d, %q, and the file exists then: %t; want 2, the path, false", status, stderr, err == nil)
@@ -830,25 +807,21 @@ func TestImport(t *testing.T) {
 
 func TestPasswordsOfTheServerCost600000Iterations(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "users.jsonl")
-	writeAccounts(t, file, User{Username: "ada", Role: RoleAdmin, PasswordHash: Hasher{Iterations: 1}.Hash("secret")})
+	file := adasFile(t, RoleAdmin)
 	s := launch(t, []string{"-store", file}, "SECRET_KEY="+settingsKey)
 	s.login("ada") // which replaces the weak hash
 	if got := s.do("POST", "/users/", "", `{"username":"bob","password":"correct horse"}`); got.status != 201 {
 		t.Errorf("POST /users/ = %d %s, want 201", got.status, got.body)
 	}
 	s.stop()
-	if got := strings.Count(readText(t, file), "$pbkdf2-sha256$i=600000,l=32$"); got != 2 {
-		t.Errorf("the file has %d hashes of 600,000 iterations, want 2:\n%s", got, readText(t, file))
-	}
+	wantEqual(t, "hashes of 600,000 iterations in the file", strings.Count(readText(t, file), "$pbkdf2-sha256$i=600000,l=32$"), 2)
 }
 
 // TestKeyRotation: a new key ends no session if the old one is SECRET_KEY_PREVIOUS, and
 // all sessions otherwise.
 func TestKeyRotation(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "users.jsonl")
-	writeAccounts(t, file, User{Username: "ada", Role: RoleAdmin, PasswordHash: Hasher{Iterations: 1}.Hash("secret")})
+	file := adasFile(t, RoleAdmin)
 	oldKey, newKey := "SECRET_KEY=the-old-key-"+testKey, "SECRET_KEY=the-new-key-"+testKey
 	s := launch(t, []string{"-store", file}, oldKey)
 	token := s.login("ada")
@@ -1001,14 +974,13 @@ func TestRenewalsUnderLoad(t *testing.T) {
 
 func TestDebugListener(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "users.jsonl")
-	writeAccounts(t, file, User{Username: "johndoe", Role: RoleAdmin, PasswordHash: Hasher{Iterations: 1}.Hash("secret")})
+	file := adasFile(t, RoleAdmin)
 	s := launch(t, []string{"-store", file, "-debug-addr", "127.0.0.1:0"}, "SECRET_KEY="+settingsKey)
 	if got := s.do("GET", "/debug/vars", "", ""); got.status != 404 {
 		t.Errorf("GET /debug/vars of the API = %d, want 404", got.status)
 	}
-	s.login("johndoe")
-	s.do("POST", "/token", "", "username=johndoe&password=wrong")
+	s.login("ada")
+	s.do("POST", "/token", "", "username=ada&password=wrong")
 
 	m := regexp.MustCompile(`msg=debugging metrics=(\S+)/metrics`).FindStringSubmatch(s.stderr.String())
 	if m == nil {
@@ -1038,9 +1010,7 @@ func TestDebugListener(t *testing.T) {
 	for _, m := range regexp.MustCompile(`_bucket\{le="([^"]*)"\}`).FindAllStringSubmatch(got.body, -1) {
 		bounds = append(bounds, m[1])
 	}
-	if got, want := strings.Join(bounds, " "), "0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 +Inf"; got != want {
-		t.Errorf("the buckets of GET /metrics are %s, want %s", got, want)
-	}
+	wantEqual(t, "the buckets of GET /metrics", bounds, strings.Fields("0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 +Inf"))
 	for profile, want := range map[string]int{
 		"heap": 200, "cmdline": 200, "symbol": 200, "trace?seconds=0.01": 200, "profile?seconds=1": 200,
 		"profile?seconds=61": 400, "trace?seconds=60.1": 400, "trace?seconds=NaN": 400, "trace?seconds=1e999": 400, "heap?seconds=9999": 400,
@@ -1183,9 +1153,8 @@ func TestURL(t *testing.T) {
 		{false, "[::]:80", "http://localhost:80"},
 	} {
 		addr := need(net.ResolveTCPAddr("tcp", test.addr))(t)
-		if got := (&settings{Config: Config{TLS: test.tls}}).url(addr); got != test.want {
-			t.Errorf("url(%s), TLS %t = %s, want %s", test.addr, test.tls, got, test.want)
-		}
+		set := settings{Config: Config{TLS: test.tls}}
+		wantEqual(t, "url("+test.addr+")", set.url(addr), test.want)
 	}
 }
 
@@ -1405,8 +1374,7 @@ func (s *launched) do(method, path, token, body string) received {
 	defer client.CloseIdleConnections()
 	resp := need(client.Do(r))(s.t)
 	defer resp.Body.Close()
-	b := need(io.ReadAll(resp.Body))(s.t)
-	return received{resp.StatusCode, resp.Proto, resp.Header, string(b)}
+	return received{resp.StatusCode, resp.Proto, resp.Header, string(need(io.ReadAll(resp.Body))(s.t))}
 }
 
 // client returns a client that uses HTTP/2 with TLS.
@@ -1453,14 +1421,13 @@ func (p *printed) String() string {
 
 // A pipeListener has connections that work in testing/synctest.
 type pipeListener struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	close  func()
+	conns chan net.Conn
+	close func()
 }
 
 func newPipeListener() *pipeListener {
-	closed := make(chan struct{})
-	return &pipeListener{make(chan net.Conn), closed, sync.OnceFunc(func() { close(closed) })}
+	conns := make(chan net.Conn)
+	return &pipeListener{conns, sync.OnceFunc(func() { close(conns) })}
 }
 
 func (l *pipeListener) dial() net.Conn {
@@ -1470,12 +1437,10 @@ func (l *pipeListener) dial() net.Conn {
 }
 
 func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
+	if c, open := <-l.conns; open {
 		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
 	}
+	return nil, net.ErrClosed
 }
 
 func (l *pipeListener) Close() error {
@@ -1496,10 +1461,17 @@ func writeAccounts(t *testing.T, file string, users ...User) {
 	f.close()
 }
 
+// adasFile returns a file store with one account: ada, whose password is "secret".
+func adasFile(t *testing.T, role Role) (file string) {
+	t.Helper()
+	file = storePath(t)
+	writeAccounts(t, file, User{Username: "ada", Role: role, PasswordHash: Hasher{Iterations: 1}.Hash("secret")})
+	return file
+}
+
 func accountsOf(t *testing.T, file string) *MemoryStore {
 	t.Helper()
-	store := need(ReadFileStore(t.Context(), file))(t)
-	return store
+	return need(ReadFileStore(t.Context(), file))(t)
 }
 
 func flagNames() (names []string) {
