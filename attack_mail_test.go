@@ -47,8 +47,8 @@ func TestAttackForgottenPasswordEnumeration(t *testing.T) {
 // BenchmarkForgotPassword shows the time of a response for each kind of account.
 func BenchmarkForgotPassword(b *testing.B) {
 	w := newWorld(b)
-	w.addUser("jane", "secret", func(u *User) { u.Email, u.EmailVerified = "jane@example.com", true })
-	w.addUser("dora", "secret", func(u *User) { u.Email, u.EmailVerified, u.Disabled = "dora@example.com", true, true })
+	w.addUser("jane", withAddress("jane@example.com"))
+	w.addUser("dora", func(u *User) { u.Email, u.EmailVerified, u.Disabled = "dora@example.com", true, true })
 	for _, name := range []string{"jane", "johndoe", "dora", "nobody"} {
 		b.Run(name, func(b *testing.B) {
 			var took time.Duration
@@ -73,8 +73,8 @@ func BenchmarkForgotPassword(b *testing.B) {
 func TestAttackMailBombOverHTTP(t *testing.T) {
 	for _, addresses := range []int{1, 300} {
 		inPeopledWorld(t, func(w *world) {
-			w.addUser("victim", "secret", func(u *User) { u.Email, u.EmailVerified = "victim@example.com", true })
-			w.addUser("other", "secret", func(u *User) { u.Email, u.EmailVerified = "other@example.com", true })
+			w.addUser("victim", withAddress("victim@example.com"))
+			w.addUser("other", withAddress("other@example.com"))
 			for i := range 1200 {
 				w.send(fmt.Sprintf(`POST /forgot-password from 198.51.%d.%d {"username":"victim"}`, i%addresses/100, i%addresses%100))
 				time.Sleep(3 * time.Second)
@@ -152,7 +152,7 @@ func TestAttackLinkWithForeignHost(t *testing.T) {
 			w.restart("-mail=terminal", settings)
 			w.server.Demo = false // its guard would refuse a foreign Host at once
 			w.server.mailer = startMail(MailConfig{Target: mailTerminal}, &bytes.Buffer{}, w.server.log, w.server.metrics.count)
-			w.addUser("victim", "secret", func(u *User) { u.Email, u.EmailVerified = "victim@example.com", true })
+			w.addUser("victim", withAddress("victim@example.com"))
 			for i, header := range []string{"Host", "X-Forwarded-Host", "Forwarded", "X-Original-Host", "Origin", "Referer"} {
 				value := map[string]string{"Forwarded": "host=evil.example", "Origin": "http://127.0.0.1:8000", "Referer": "https://evil.example/"}[header]
 				if value == "" {
@@ -195,7 +195,7 @@ func TestAttackHeaderInjection(t *testing.T) {
 		}
 		for i, address := range []string{"a@example.com\r\nBcc: all@example.com", "a@example.com, all@example.com", "a@example.com\n\nHello", "<a@example.com>", "a@example.com\x00"} {
 			name := fmt.Sprint("byhand", i)
-			w.addUser(name, "secret", func(u *User) { u.Email, u.EmailVerified = address, true })
+			w.addUser(name, withAddress(address))
 			w.do(fmt.Sprintf(`POST /forgot-password {"username":%q}`, name))
 		}
 		time.Sleep(time.Second)
@@ -284,7 +284,7 @@ func TestAttackResetsAtOnce(t *testing.T) {
 func TestAttackLoginDuringReset(t *testing.T) {
 	everyStore(t, func(t *testing.T, w *world, u User) {
 		for round := range 10 {
-			w.login("thief", "johndoe", "secret")
+			w.do("login johndoe as thief")
 			token, next := w.resetToken(u), fmt.Sprintf("new password %d", round)
 			var wg sync.WaitGroup
 			for range 4 {
@@ -337,7 +337,7 @@ func everyStore(t *testing.T, test func(t *testing.T, w *world, u User)) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.store.Store = open(t)
-			u := w.addUser("johndoe", "secret", func(u *User) { u.Email, u.EmailVerified = "johndoe@example.com", true })
+			u := w.addUser("johndoe", withAddress("johndoe@example.com"))
 			test(t, w, u)
 		})
 	}

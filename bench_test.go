@@ -168,7 +168,7 @@ func loopback(t testing.TB) net.Listener {
 func benchWorld(b *testing.B) *world {
 	w := newWorld(b)
 	w.server.log = slog.New(slog.DiscardHandler)
-	w.login("john", "johndoe", "secret")
+	w.do("login johndoe as john")
 	return w
 }
 
@@ -437,7 +437,7 @@ func BenchmarkGrowthPage(b *testing.B) {
 		path, _ := grownFile(b, accounts, true)
 		w := benchWorld(b)
 		w.store.Store = openFile(b, path)
-		w.login("admin", "user1", "secret")
+		w.do("login user1 as admin")
 		r := w.request(b.Context(), fmt.Sprintf("GET /users/?limit=100&after=%d as admin", accounts/2))
 		page := serving(b, w.handler, r, 200)
 		for b.Loop() {

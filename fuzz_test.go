@@ -23,7 +23,7 @@ func FuzzReadJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		w := newWorld(t)
-		w.login("john", "johndoe", "secret")
+		w.do("login johndoe as john")
 		r := w.request(t.Context(), "PATCH /users/me/ as john")
 		r.Header.Set("Content-Type", "application/merge-patch+json")
 		r.Body = io.NopCloser(bytes.NewReader(body))

@@ -272,7 +272,7 @@ func TestForwardAuth(t *testing.T) {
 // a header.
 func TestForwardAuthLeavesOut(t *testing.T) {
 	inWorld(t, func(w *world) {
-		w.addUser("eve", "secret", func(u *User) { u.FullName, u.Email = "Eve\r\nRemote-Groups: admin", "eve@example.com\x7f" })
+		w.addUser("eve", func(u *User) { u.FullName, u.Email = "Eve\r\nRemote-Groups: admin", "eve@example.com\x7f" })
 		w.do("login eve as eve")
 		w.want("an account with control characters", "GET /forward-auth as eve", "204\nRemote-User: eve\nRemote-Groups: user")
 	})
@@ -451,9 +451,9 @@ func TestListUsers(t *testing.T) {
 
 	inWorld(t, func(w *world) {
 		for i := range 150 {
-			w.addUser(fmt.Sprintf("user%03d", i), "secret")
+			w.addUser(fmt.Sprintf("user%03d", i))
 		}
-		w.login("admin", "admin", "secret")
+		w.do("login admin as admin")
 		got := w.do("GET /users/ as admin")
 		if count := strings.Count(got, `"id":`); count != 100 || !strings.Contains(got, `Link: </users/?limit=100&after=100>; rel="next"`) {
 			t.Errorf("GET /users/ with 152 accounts returns %d of them: %.200s\n  want 100, the default, and a link", count, got)

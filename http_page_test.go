@@ -246,8 +246,8 @@ func TestOpenAPIFieldsOfResponses(t *testing.T) {
 	doc, operations := describedOperations(t)
 	for name, op := range operations {
 		t.Run(name, alone(func(w *world) {
-			w.login("admin", "admin", "secret")
-			w.login("john", "johndoe", "secret")
+			w.do("login admin as admin")
+			w.do("login johndoe as john")
 			w.do("POST /users/1/reset-link as admin ; keep link as reset ; POST /request-verify-token as john ; mail verify as verify")
 			token := map[string]string{"POST /reset-password": "$reset", "POST /verify": "$verify"}[name]
 			call := strings.Replace(callFromExample(doc, name, op), "cHJvb2Y.1.1767323045.c2lnbmF0dXJl", token, 1)
@@ -296,7 +296,7 @@ func TestOpenAPIFieldsOfRequests(t *testing.T) {
 			continue
 		}
 		t.Run(name, alone(func(w *world) {
-			w.login("admin", "admin", "secret")
+			w.do("login admin as admin")
 			schema := doc.schema(media.Schema)
 			if string(schema.AdditionalProperties) != "false" {
 				w.Errorf("openapi.json lets %s have unknown fields", name)

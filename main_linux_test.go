@@ -581,7 +581,7 @@ func TestAttackUserEnumerationByTime(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	w := loudWorld(t, 1000)
-	w.addUser("imported", "secret", func(u *User) { u.PasswordHash = Hasher{Iterations: 20_000}.Hash("secret") })
+	w.addUser("imported", func(u *User) { u.PasswordHash = Hasher{Iterations: 20_000}.Hash("secret") })
 	w.server.meetAccounts(t.Context())
 	calls := append(slices.Clone(failedLogins), "POST /token username=imported&password=guess")
 	least, quotient := map[string]time.Duration{}, map[string]float64{}
