@@ -634,8 +634,8 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("the first -admin root creates %+v, and its password matches: %t; want an active admin and true", made, ok)
 	}
 	for _, args := range []string{"-admin root", "-admin ROOT"} {
-		if stdout, now := admin(args, "ADMIN_PASSWORD=correct horse"); stdout != "" || now != made {
-			t.Errorf("the second %s prints %q and leaves %+v; want nothing printed or changed", args, stdout, now)
+		if stdout, now := admin(args, "ADMIN_PASSWORD=correct horse"); stdout != "" || now != made || strings.Contains(log, "level=WARN") {
+			t.Errorf("the second %s prints %q, leaves %+v and logs %s\nwant nothing printed or changed, and no warning", args, stdout, now, log)
 		}
 	}
 

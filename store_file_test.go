@@ -813,7 +813,9 @@ func TestCompactionKeepsTheLastIDOfAStoreWithoutAccounts(t *testing.T) {
 }
 
 func TestWriterThatWakesForNothingDoesNotCompact(t *testing.T) {
-	if f := filledStore(t); f.file.flush() {
+	f := filledStore(t)
+	f.compactSoon()
+	if f.file.flush() {
 		t.Error("without changes, flush wants a compaction")
 	}
 }
@@ -912,6 +914,23 @@ func TestChangesDuringACompaction(t *testing.T) {
 		noNewFile(t, f)
 		wantEqual(t, "new files that were created", d.created.Load(), 1)
 	})
+}
+
+// TestNewFileIsSyncedInPieces: one sync of all of it would keep the writer from the disk.
+func TestNewFileIsSyncedInPieces(t *testing.T) {
+	f := filledStore(t)
+	f.file.piece = 100
+	var syncs atomic.Int64
+	f.watch(func(op string) error {
+		if op == "new sync" {
+			syncs.Add(1)
+		}
+		return nil
+	})
+	f.compactNow()
+	if got, lines := syncs.Load(), int64(strings.Count(string(f.bytes()), "\n")); got < lines/2 {
+		t.Errorf("the new file, with %d lines of about 100 bytes, was synced %d times, want once for two lines at least", lines, got)
+	}
 }
 
 // TestCompactionWaitsUntilItPays: a compaction writes everything live again. It waits
