@@ -695,6 +695,7 @@ func TestPaths(t *testing.T) {
 		{"a path is case-sensitive", "GET /Users/me/ as john", notFound},
 		{"an unknown file of the page is not found", "GET /docs/passwords.txt", notFound},
 		{"the page has no second address", "GET /docs/index.html", notFound},
+		{"a file of the server has no second address", "GET /docs/source%2Fauth.go", notFound},
 		{"a file outside the page is not found", "GET /docs/..%2fmain.go", notFound},
 		{"the directory of the page is not found", "GET /docs/%2e", notFound},
 

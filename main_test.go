@@ -363,6 +363,9 @@ func TestRefusedSettings(t *testing.T) {
 			t.Errorf("%s: run(%q) with %q\n got %d, stdout %q, stderr %q\nwant 2, nothing, one line with %q", test.name, args, test.env, status, stdout, stderr, test.want)
 		}
 	}
+	if new(settings).flags().Output() != io.Discard {
+		t.Error("the flag package writes errors, want them from run alone, once")
+	}
 }
 
 // TestDemoOrigins: with the demo accounts, the pages of this machine may call the server,
@@ -993,7 +996,7 @@ func TestDebugListener(t *testing.T) {
 		`stdauth_requests_total{method="POST",route="/token",class="2xx"} 1`, `stdauth_requests_total{method="POST",route="/token",class="4xx"} 1`,
 		`stdauth_requests_total{method="",route="",class="4xx"} 1`, `stdauth_requests_total{method="GET",route="/users/",class="2xx"} 0`,
 		`stdauth_requests_total{method="GET",route="/users/",class="1xx"} 0`, `stdauth_requests_total{method="GET",route="/users/",class="5xx"} 0`,
-		"stdauth_replays_total 0", "stdauth_sessions_started_total 1", "stdauth_etcd_failovers_total 0", "stdauth_request_duration_seconds_count 3",
+		"# TYPE stdauth_replays_total counter\nstdauth_replays_total 0", "stdauth_sessions_started_total 1", "stdauth_etcd_failovers_total 0", "stdauth_request_duration_seconds_count 3",
 		fmt.Sprint("stdauth_store_file_bytes ", len(readText(t, file))), `stdauth_request_duration_seconds_bucket{le="+Inf"} 3`, "# TYPE stdauth_request_duration_seconds histogram",
 	} {
 		if !strings.Contains(got.body, sample+"\n") {

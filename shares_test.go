@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -218,6 +221,43 @@ func TestLimitOfAPeriod(t *testing.T) {
 			t.Errorf("after an hour, %d are taken by %v (%v), want 1", r.used, r.held, r.lent)
 		}
 	})
+}
+
+// TestBytesOfRequestsAreShared: requests that send no body hold what theirs may take. A
+// network alone holds half of the memory for bodies.
+func TestBytesOfRequestsAreShared(t *testing.T) {
+	for _, test := range []struct {
+		name           string
+		length         int64
+		version, among int // among so many requests at once, one finds no room
+	}{
+		{"a form of unknown length takes 8 KiB", -1, 1, 257},
+		{"a form that says its length takes it", 4 << 10, 1, 513},
+		{"a form over HTTP/2 takes 24 KiB more, for its request", -1, 2, 65},
+	} {
+		t.Run(test.name, alone(func(w *world) {
+			const call = "POST /revoke token=x"
+			body, end := io.Pipe()
+			var refused atomic.Int64
+			var all sync.WaitGroup
+			for range test.among {
+				r := w.request(w.Context(), call)
+				r.Body, r.ContentLength, r.ProtoMajor = body, test.length, test.version
+				all.Go(func() {
+					if w.serve(r, call).status == 503 {
+						refused.Add(1)
+					}
+				})
+			}
+			synctest.Wait()
+			wantEqual(t, "requests that are refused", refused.Load(), 1)
+			w.want("another network", "POST /revoke from 198.51.100.1 token=x", "200\n{}")
+			w.want("one more of the same", call, oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many requests are being read", "Retry-After: 1"))
+			end.Close()
+			all.Wait()
+			w.want("one more after these", call, "200\n{}")
+		}))
+	}
 }
 
 // TestConnectionsMakeRoom: above its limits, the server closes the connection that has
