@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
-	"time"
 )
 
 // This file has the attacks on passwords, and on those who want to log in meanwhile.
@@ -39,27 +37,6 @@ func TestAttackUserEnumeration(t *testing.T) {
 			}
 		}
 	})
-}
-
-// BenchmarkUserEnumeration reports the medians. They should differ no more than two
-// runs of one of them do.
-func BenchmarkUserEnumeration(b *testing.B) {
-	w := loudWorld(b, DefaultIterations)
-	times := map[string][]float64{}
-	n := 0
-	for b.Loop() {
-		for _, name := range []string{"johndoe", "nobody", "dora"} {
-			n++
-			start := time.Now()
-			w.send(fmt.Sprintf("POST /token from 2001:db8:%x:%x::1 username=%s&password=guess", n>>16, n&0xffff, name))
-			times[name] = append(times[name], time.Since(start).Seconds()*1e3)
-		}
-	}
-	for name, list := range times {
-		slices.Sort(list)
-		b.ReportMetric(list[len(list)/2], name+"-ms")
-	}
-	b.ReportMetric(0, "ns/op")
 }
 
 // TestAttackGuessesAtOnce: of fifty guesses at once only five are hashed. They wait in

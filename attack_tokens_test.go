@@ -199,10 +199,7 @@ func TestAttackAlgorithmConfusion(t *testing.T) {
 	refuseAccess(t, "EdDSA with a key of the attacker", signed("EdDSA")+"."+encode(string(ed25519.Sign(private, []byte(signed("EdDSA"))))))
 
 	// The classic attack: a public key, which everyone has, used as an HMAC key.
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := need(rsa.GenerateKey(rand.Reader, 2048))(t)
 	public := pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(&key.PublicKey)})
 	refuseAccess(t, "HS256 with a public key as the secret", sign(string(public), ourHeader, ourPayload))
 }
@@ -250,15 +247,9 @@ func TestAttackSignatureStripping(t *testing.T) {
 	// CVE-2022-21449, "psychic signatures": r = s = 0 is valid for careless ECDSA.
 	psychic := encode(`{"alg":"ES256","typ":"JWT"}`) + "." + encode(ourPayload)
 	refuseAccess(t, "psychic signature", psychic+"."+encode(string(make([]byte, 64))))
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := need(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
 	digest := sha256.Sum256([]byte(psychic))
-	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
-	if err != nil {
-		t.Fatal(err)
-	}
+	signature := need(ecdsa.SignASN1(rand.Reader, key, digest[:]))(t)
 	refuseAccess(t, "ECDSA with a key of the attacker", psychic+"."+encode(string(signature)))
 }
 
@@ -378,14 +369,9 @@ func TestAttackForgedRefreshToken(t *testing.T) {
 // header of JWE alone (RFC 7516, section 4.1.3).
 func TestAttackDecompressionBomb(t *testing.T) {
 	var small bytes.Buffer
-	w, err := flate.NewWriter(&small, flate.BestCompression)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := need(flate.NewWriter(&small, flate.BestCompression))(t)
 	fmt.Fprint(w, replaceOnce(t, ourPayload, "{", `{"x":"`+strings.Repeat("x", 1<<20)+`",`))
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, w.Close())
 	refuseAccess(t, "zip", sign(testSecret, `{"alg":"HS256","zip":"DEF"}`, small.String()))
 }
 
@@ -438,10 +424,7 @@ func TestAttackDeadTokenOverHTTP(t *testing.T) {
 			token := s.login("root")
 			want := s.do("GET", "/users/", token, "").body
 			body, rest := io.Pipe()
-			r, err := http.NewRequestWithContext(t.Context(), call.method, s.url+call.path, body)
-			if err != nil {
-				t.Fatal(err)
-			}
+			r := need(http.NewRequestWithContext(t.Context(), call.method, s.url+call.path, body))(t)
 			r.ContentLength = int64(len(call.body))
 			r.Header.Set("Content-Type", "application/json")
 			r.Header.Set("Authorization", "Bearer "+token)

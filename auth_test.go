@@ -47,9 +47,7 @@ func TestOutsideLibraryCanVerifyOurToken(t *testing.T) {
 		t.Fatalf("header = %+v, %v", header, err)
 	}
 	var got map[string]any
-	if err := json.Unmarshal([]byte(decode(t, part[1])), &got); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, json.Unmarshal([]byte(decode(t, part[1])), &got))
 	want := map[string]any{
 		"iss": "stdauth", "aud": "stdauth", "sub": "1", "sid": "QDZ6NYXK3JLHVZ7GF5VTMX2RWA",
 		"username": "johndoe", "role": "user", "iat": 1767323045.0, "exp": 1767324845.0,

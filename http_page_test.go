@@ -159,9 +159,7 @@ func TestOpenAPIErrorExamples(t *testing.T) {
 					Description                string `json:"error_description"`
 					Errors                     []fieldError
 				}{}
-				if err := json.Unmarshal(example.Value, &got); err != nil {
-					t.Fatalf("%s, %s: %v", name, title, err)
-				}
+				noError(t, json.Unmarshal(example.Value, &got))
 				seen[got.Code] = true
 				if !slices.ContainsFunc(problems, func(p problem) bool {
 					if name == "MayNotPass" && p.status == http.StatusBadRequest {
@@ -195,9 +193,7 @@ func TestOpenAPIErrorExamples(t *testing.T) {
 // has a default: generators take a field with one for required.
 func TestOpenAPIHasExamples(t *testing.T) {
 	var doc any
-	if err := json.Unmarshal(webFile(t, "openapi.json"), &doc); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, json.Unmarshal(webFile(t, "openapi.json"), &doc))
 	checked := 0
 	need := func(ok bool, at, what string) {
 		if checked++; !ok {
@@ -272,9 +268,7 @@ func TestOpenAPIFieldsOfResponses(t *testing.T) {
 				body = list[0]
 			}
 			var object map[string]json.RawMessage
-			if err := json.Unmarshal(body, &object); err != nil {
-				w.Fatalf("%s = %s: %v", call, body, err)
-			}
+			noError(w, json.Unmarshal(body, &object))
 			wantEqual(w, "the fields of the answer to "+call+", and openapi.json's", slices.Sorted(maps.Keys(want.Properties)), slices.Sorted(maps.Keys(object)))
 		}))
 	}
@@ -391,10 +385,7 @@ func TestPageFilesAreServed(t *testing.T) {
 
 // Each Go file of the server is part of the binary, and no test is.
 func TestSourceIsWhole(t *testing.T) {
-	files, err := fs.ReadDir(code, ".")
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := need(fs.ReadDir(code, "."))(t)
 	var got []string
 	for _, f := range files {
 		got = append(got, f.Name())
@@ -458,9 +449,7 @@ func TestPageSettings(t *testing.T) {
 				Callers      map[string]string
 			}
 			body := w.send("GET /docs/settings.json").body
-			if err := json.Unmarshal([]byte(body), &got); err != nil {
-				t.Fatal(err)
-			}
+			noError(t, json.Unmarshal([]byte(body), &got))
 			if text := fmt.Sprintf("%t %s %d %s", got.Demo, got.Issuer, got.AccessTTL, got.Registration); text != test.want || len(got.Start) < 20 {
 				t.Errorf("settings.json with %s = %s, want %s and a start", test.flags, body, test.want)
 			}
@@ -693,9 +682,7 @@ func TestReadingOrder(t *testing.T) {
 	}
 	const file = "docs/reading.md"
 	if *update {
-		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.WriteFile(file, []byte(b.String()), 0o644))
 	}
 	wantEqual(t, file+" is out of date; go test -run ReadingOrder -update writes it", readText(t, file), b.String())
 }
@@ -764,9 +751,7 @@ type apiSchema struct {
 func describedOperations(t testing.TB) (apiDescription, map[string]apiOperation) {
 	t.Helper()
 	var doc apiDescription
-	if err := json.Unmarshal(webFile(t, "openapi.json"), &doc); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, json.Unmarshal(webFile(t, "openapi.json"), &doc))
 	operations := map[string]apiOperation{}
 	for path, item := range doc.Paths {
 		for method, raw := range item {
@@ -774,9 +759,7 @@ func describedOperations(t testing.TB) (apiDescription, map[string]apiOperation)
 				continue
 			}
 			var op apiOperation
-			if err := json.Unmarshal(raw, &op); err != nil {
-				t.Fatalf("%s %s: %v", method, path, err)
-			}
+			noError(t, json.Unmarshal(raw, &op))
 			operations[strings.ToUpper(method)+" "+path] = op
 		}
 	}
@@ -796,19 +779,13 @@ func (d apiDescription) schema(s *apiSchema) *apiSchema {
 
 func webFile(t testing.TB, name string) []byte {
 	t.Helper()
-	b, err := web.ReadFile(path.Join("web", name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := need(web.ReadFile(path.Join("web", name)))(t)
 	return b
 }
 
 func webNames(t testing.TB) []string {
 	t.Helper()
-	files, err := fs.ReadDir(web, "web")
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := need(fs.ReadDir(web, "web"))(t)
 	var names []string
 	for _, f := range files {
 		names = append(names, f.Name())
@@ -890,9 +867,7 @@ func readWays(t testing.TB) (book wayBook) {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(webFile(t, "ways.json")))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&book); err != nil {
-		t.Fatalf("ways.json: %v", err)
-	}
+	noError(t, d.Decode(&book))
 	return book
 }
 
@@ -931,20 +906,11 @@ type declaration struct {
 func declarations(t testing.TB) map[string]declaration {
 	t.Helper()
 	all := map[string]declaration{}
-	entries, err := fs.ReadDir(code, ".")
-	if err != nil {
-		t.Fatal(err)
-	}
+	entries := need(fs.ReadDir(code, "."))(t)
 	for _, entry := range entries {
-		text, err := code.ReadFile(entry.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := need(code.ReadFile(entry.Name()))(t)
 		set := token.NewFileSet()
-		file, err := parser.ParseFile(set, entry.Name(), text, parser.ParseComments|parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
+		file := need(parser.ParseFile(set, entry.Name(), text, parser.ParseComments|parser.SkipObjectResolution))(t)
 		for _, d := range file.Decls {
 			from, to := set.Position(d.Pos()), set.Position(d.End())
 			lines := strings.Split(string(text), "\n")[from.Line-1 : to.Line]
@@ -1011,14 +977,10 @@ func writeWayFiles(t *testing.T, files map[string]map[string]string) {
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("  ", "  ")
-	if err := e.Encode(files); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, e.Encode(files))
 	_, rest, _ := strings.Cut(readText(t, "web/ways.json"), "\n  \"parts\": ")
 	text := "{\n  \"files\": " + strings.TrimSpace(b.String()) + ",\n  \"parts\": " + rest
-	if err := os.WriteFile("web/ways.json", []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.WriteFile("web/ways.json", []byte(text), 0o644))
 }
 
 func (d declaration) hasLine(t *testing.T, name, line string) {
@@ -1089,9 +1051,7 @@ const rulesFile = "web/rules.json"
 
 func readRules(t *testing.T) (sections []ruleSection) {
 	t.Helper()
-	if err := json.Unmarshal([]byte(readText(t, rulesFile)), &sections); err != nil {
-		t.Fatalf("%s: %v", rulesFile, err)
-	}
+	noError(t, json.Unmarshal([]byte(readText(t, rulesFile)), &sections))
 	return sections
 }
 
@@ -1127,16 +1087,12 @@ func writeRules(t *testing.T, sections []ruleSection) {
 			if j > 0 {
 				b.WriteByte(',')
 			}
-			if err := e.Encode(rule); err != nil {
-				t.Fatal(err)
-			}
+			noError(t, e.Encode(rule))
 		}
 		b.WriteString("]}\n")
 	}
 	b.WriteString("]\n")
-	if err := os.WriteFile(rulesFile, b.Bytes(), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.WriteFile(rulesFile, b.Bytes(), 0o644))
 }
 
 // pageRules finds the operation of each rule: the first of its requests that is also

@@ -441,10 +441,7 @@ func TestReadmeNames(t *testing.T) {
 func TestPagesNameTests(t *testing.T) {
 	t.Parallel()
 	functions := func(pattern string) (names []string) {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
+		files := need(filepath.Glob(pattern))(t)
 		for _, file := range files {
 			for _, m := range matches(t, 0, `(?m)^func ((?:[Tt]est|Benchmark|Fuzz)\w+)\(`, readText(t, file)) {
 				names = append(names, m[1])
@@ -559,10 +556,7 @@ func goTool(t *testing.T, env []string, args ...string) string {
 // productionFiles are the Go files of the program, for any system, sorted.
 func productionFiles(t *testing.T) (files []string) {
 	t.Helper()
-	all, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := need(filepath.Glob("*.go"))(t)
 	for _, file := range all {
 		if !strings.HasSuffix(file, "_test.go") {
 			files = append(files, file)
@@ -578,10 +572,7 @@ func productionFiles(t *testing.T) (files []string) {
 // with a package ("time.Now").
 func fileKnows(t *testing.T, name string) (imports, names map[string]bool) {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := need(parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution))(t)
 	imports, names = map[string]bool{}, map[string]bool{}
 	ast.Inspect(file, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -688,9 +679,6 @@ func prose(page string) string {
 
 func defaultSettings(t *testing.T) *settings {
 	t.Helper()
-	set, err := parseSettings(nil, envOf())
-	if err != nil {
-		t.Fatal(err)
-	}
+	set := need(parseSettings(nil, envOf()))(t)
 	return set
 }

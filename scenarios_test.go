@@ -40,16 +40,11 @@ func TestScenarios(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run("the scenario "+strings.TrimSuffix(filepath.Base(file), ".txt")+" shows the responses of the server", func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			want := need(os.ReadFile(file))(t)
 			inWorld(t, func(w *world) {
 				got := playScenario(w, string(want))
 				if *update {
-					if err := os.WriteFile(file, []byte(got), 0o666); err != nil {
-						t.Fatal(err)
-					}
+					noError(t, os.WriteFile(file, []byte(got), 0o666))
 					return
 				}
 				if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
@@ -364,10 +359,7 @@ func (w *world) hold(call, place string) (release func() *answered) {
 	}
 	switch place {
 	case "its body":
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			w.Fatal(err)
-		}
+		body := need(io.ReadAll(r.Body))(w)
 		pipe, rest := io.Pipe()
 		r.Body = pipe
 		go rest.Write(body[:1]) // the first byte comes at once
@@ -413,9 +405,7 @@ func (w *world) occupyHashing(queue int) (release func()) {
 		return &hashes.places
 	}
 	for i := range queue {
-		if err := pool(i).take(i, 1); err != nil {
-			w.Fatal(err)
-		}
+		noError(w, pool(i).take(i, 1))
 	}
 	return func() {
 		for i := range queue {
@@ -753,10 +743,7 @@ func (w *world) note(secrets ...string) {
 }
 
 func (w *world) noteRequest(r *http.Request) {
-	text, err := r.GetBody()
-	if err != nil {
-		w.Fatal(err)
-	}
+	text := need(r.GetBody())(w)
 	body, _ := io.ReadAll(text)
 	w.note(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
 	if len(r.URL.RawQuery) >= 5 {
@@ -785,10 +772,7 @@ func (w *world) leaks() (found []string) {
 	w.Helper()
 	leak := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 	w.store.stage(nil)
-	users, err := w.store.Users(context.Background(), UserFilter{}, 0, math.MaxInt32)
-	if err != nil {
-		w.Fatal(err)
-	}
+	users := need(w.store.Users(context.Background(), UserFilter{}, 0, math.MaxInt32))(w)
 	for _, u := range users {
 		parts := strings.Split(u.PasswordHash, "$")
 		w.note(u.PasswordHash, parts[len(parts)-1], parts[len(parts)-2])
