@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -43,9 +44,8 @@ func TestToken(t *testing.T) {
 		{"Basic credentials of a client are ignored at a login", `POST /token with "Authorization: Basic Y2xpZW50OnNlY3JldA==" username=johndoe&password=secret`, tokens},
 		{"a token of an ended session is ignored at a login", "POST /token as ended username=johndoe&password=secret", tokens},
 		{"the content type of a login may have parameters and any case of letters",
-			`POST /token with "Content-Type: Application/X-WWW-Form-Urlencoded; charset=utf-8" username=johndoe&password=secret`, tokens},
+			`POST /token with "Content-Type: Application/X-WWW-Form-Urlencoded ; charset=utf-8" username=johndoe&password=secret`, tokens},
 		{"a broken parameter of a content type does not matter", `POST /token with "Content-Type: application/x-www-form-urlencoded; charset" username=johndoe&password=secret`, tokens},
-		{"a content type may be in any case", `POST /token with "Content-Type: Application/X-WWW-Form-Urlencoded ;charset=\"" username=johndoe&password=secret`, tokens},
 
 		{"a wrong password is refused", "POST /token username=johndoe&password=wrong", wrongLogin},
 		{"a password is case-sensitive", "POST /token username=johndoe&password=Secret", wrongLogin},
@@ -155,11 +155,7 @@ func TestRevoke(t *testing.T) {
 }
 
 func TestIntrospect(t *testing.T) {
-	const (
-		off       = "200\n" + `{"active":false}`
-		onAccess  = "200\n" + `{"active":true,"aud":"stdauth","exp":946686600,"iat":946684800,"iss":"stdauth","role":"user","sid":"$john.sid","sub":"1","token_type":"bearer","username":"johndoe"}`
-		onRefresh = "200\n" + `{"active":true,"aud":"stdauth","exp":949276800,"iat":946684800,"iss":"stdauth","role":"user","sid":"$john.sid","sub":"1","username":"johndoe"}`
-	)
+	onRefresh := strings.NewReplacer("946686600", "949276800", `"token_type":"bearer",`, "").Replace(onAccess)
 	checkRules(t, []apiRule{
 		{"an access token is active", "POST /introspect as admin token=$john", onAccess},
 		{"a refresh token is active until its session expires", "POST /introspect as admin token=$john.refresh", onRefresh},
@@ -195,8 +191,6 @@ func TestIntrospect(t *testing.T) {
 // INTROSPECT_CLIENT, and can do nothing else with them.
 func TestIntrospectClient(t *testing.T) {
 	const (
-		off      = "200\n" + `{"active":false}`
-		active   = "200\n" + `{"active":true,"aud":"stdauth","exp":946686600,"iat":946684800,"iss":"stdauth","role":"user","sid":"$john.sid","sub":"1","token_type":"bearer","username":"johndoe"}`
 		restart  = "restart INTROSPECT_CLIENT=rs0:5+5%is~a:secret! ; "
 		form     = restart + "POST /introspect client_id=rs0&client_secret=5%2B5%25is~a:secret!&token="
 		wrongKey = "POST /introspect client_id=rs0&client_secret=guess&token=$john"
@@ -208,9 +202,9 @@ func TestIntrospectClient(t *testing.T) {
 	wrong := oauthRefusal(401, "invalid_client", "incorrect_login", "Incorrect client ID or secret", `WWW-Authenticate: Basic realm="stdauth"`)
 	tooMany := tooManyLogins("1")
 	checkRules(t, []apiRule{
-		{"a resource server introspects with HTTP Basic, both parts percent-encoded", restart + "POST /introspect " + encoded + "token=$john", active},
-		{"a resource server introspects with its ID and secret in the form", form + "$john", active},
-		{"the scheme of a resource server may be in any case", restart + "POST /introspect " + strings.Replace(encoded, "Basic", "bAsIC", 1) + "token=$john", active},
+		{"a resource server introspects with HTTP Basic, both parts percent-encoded", restart + "POST /introspect " + encoded + "token=$john", onAccess},
+		{"a resource server introspects with its ID and secret in the form", form + "$john", onAccess},
+		{"the scheme of a resource server may be in any case", restart + "POST /introspect " + strings.Replace(encoded, "Basic", "bAsIC", 1) + "token=$john", onAccess},
 		{"a refresh token is inactive for a resource server, or it would pass for an access token", form + "$john.refresh", off},
 		{"an access token of an ended session is inactive for a resource server", form + "$ended", off},
 		{"an access token of a disabled account is inactive for a resource server", form + "$dora", off},
@@ -218,7 +212,7 @@ func TestIntrospectClient(t *testing.T) {
 
 		{"a wrong secret of a resource server is refused", restart + wrongKey, wrong},
 		{"a wrong ID of a resource server is refused", restart + "POST /introspect client_id=rs1&client_secret=5%2B5%25is~a:secret!&token=$john", wrong},
-		{"a secret in HTTP Basic need not be percent-encoded, as some clients do not", restart + "POST /introspect " + basic("rs0:5+5%is~a:secret!") + "token=$john", active},
+		{"a secret in HTTP Basic need not be percent-encoded, as some clients do not", restart + "POST /introspect " + basic("rs0:5+5%is~a:secret!") + "token=$john", onAccess},
 		{"a secret in HTTP Basic that is half percent-encoded is another secret", restart + "POST /introspect " + basic("rs0:5+5%25is~a:secret!") + "token=$john", wrong},
 		{"another scheme with the ID and secret of a resource server is refused", restart + "POST /introspect " + strings.Replace(encoded, "Basic", "Foo", 1) + "token=$john", noClient},
 		{"HTTP Basic with a broken percent sign is refused", restart + "POST /introspect " + basic("rs0:5%") + "token=$john", wrong},
@@ -234,7 +228,7 @@ func TestIntrospectClient(t *testing.T) {
 		{"the sixth wrong secret of a resource server must wait", restart + "repeat 6 " + wrongKey, tooMany},
 		{"a wait applies even to the right secret", restart + "repeat 5 " + wrongKey + " ; " + strings.TrimPrefix(form, restart) + "$john", tooMany},
 		{"a resource server at another address need not wait",
-			restart + "repeat 5 " + wrongKey + " ; " + strings.Replace(strings.TrimPrefix(form, restart), "client_id", "from 192.0.2.2 client_id", 1) + "$john", active},
+			restart + "repeat 5 " + wrongKey + " ; " + strings.Replace(strings.TrimPrefix(form, restart), "client_id", "from 192.0.2.2 client_id", 1) + "$john", onAccess},
 		{"wrong secrets of a resource server do not throttle an account of that name",
 			restart + `POST /users/ {"username":"rs0","password":"correct horse"} ; repeat 5 ` + wrongKey + " ; POST /token username=rs0&password=correct+horse", tokens},
 	})
@@ -335,7 +329,13 @@ func TestRegister(t *testing.T) {
 		badFullName = "must be text without control characters"
 		unknown     = "is not a field of this request"
 	)
-
+	var many, firstTwenty []string
+	for i := range 25 {
+		many = append(many, fmt.Sprintf(`"field%d":0`, i))
+		if i < 20 {
+			firstTwenty = append(firstTwenty, fmt.Sprintf("field%d %s", i, unknown))
+		}
+	}
 	checkRules(t, []apiRule{
 		{"a username and a password create an account", `POST /users/ {"username":"alice","password":"correct horse"}`, created + alice},
 		{"a registration may set an email and a full name", `POST /users/ {"username":"alice","password":"correct horse","email":"a@example.com","full_name":"Alice Ä."}`,
@@ -355,7 +355,7 @@ func TestRegister(t *testing.T) {
 		{"the username of a deleted account is available", name("dave"), created + strings.Replace(alice, "alice", "dave", 1)},
 
 		{"username and password are required", `POST /users/ {}`, invalidFields("username is required", "password is required")},
-		{"a response lists at most 20 invalid fields", `POST /users/ {` + manyFields(25) + `}`, invalidFields(manyRefusals(20)...)},
+		{"a response lists at most 20 invalid fields", `POST /users/ {` + strings.Join(many, ",") + `}`, invalidFields(firstTwenty...)},
 		{"a response lists all invalid fields", `POST /users/ {"username":"a b","password":"short","email":"x","full_name":"\u0007","role":"admin","disabled":1}`,
 			invalidFields("username "+badName, "email "+badEmail, "full_name "+badFullName, "role "+unknown, "disabled "+unknown, "password "+badPassword)},
 		{"a registration cannot set the role", with(`"role":"admin"`), invalidFields("role " + unknown)},
@@ -535,8 +535,6 @@ func TestPassword(t *testing.T) {
 			`PUT /users/me/password as john {"current_password":"wrong","new_password":"correct horse"} ; GET /users/me/ as john`, "200\n" + john},
 		{"current_password and new_password are required", `PUT /users/me/password as john {}`, invalidFields("current_password is required", "new_password is required")},
 		{"a new password of 6 characters is refused", `PUT /users/me/password as john {"current_password":"secret","new_password":"secret"}`,
-			invalidFields("new_password must be at least 8 characters long")},
-		{"a new password that equals the username admin is refused as too short", `PUT /users/me/password as admin {"current_password":"secret","new_password":"admin"}`,
 			invalidFields("new_password must be at least 8 characters long")},
 		{"a common password is refused as a new password", `PUT /users/me/password as john {"current_password":"secret","new_password":"12345678"}`,
 			invalidFields("new_password is one of the most common passwords")},
@@ -776,7 +774,6 @@ func TestThrottle(t *testing.T) {
 		{"the third wait is 4 s", "repeat 5 " + wrong + " ; wait 1s ; " + wrong + " ; wait 2s ; repeat 2 " + wrong, tooManyLogins("4")},
 		{"a successful login resets the failed logins", "repeat 4 " + wrong + " ; " + right + " ; repeat 5 " + wrong, wrongLogin},
 		{"a new password that an admin sets forgets the failed logins", "repeat 5 " + wrong + " ; " + setPassword + " ; POST /token username=johndoe&password=correct+horse", tokens},
-		{"four failed logins cause no wait", "repeat 4 " + wrong + " ; " + right, tokens},
 
 		{"a wait applies to the username in any case of letters", "repeat 5 " + wrong + " ; POST /token username=JOHNDOE&password=secret", tooManyLogins("1")},
 		{"a login that must wait does not read the store", "repeat 5 " + wrong + " ; store vanishes ; " + right, tooManyLogins("1")},
@@ -897,25 +894,20 @@ func TestWhoMayCallWhat(t *testing.T) {
 	var here, there []string
 	for _, e := range endpoints {
 		here = append(here, e.pattern)
-		callers := "active users only"
-		refused := map[string]int{"john": 200, "jane": 200, "admin": 200, "nobody": 401, "dora": 400, "dave": 401, "ended": 401, "john.refresh": 401}
+		callers, refused := "active users only", map[string]int{"nobody": 401, "dora": 400, "dave": 401, "ended": 401, "john.refresh": 401}
 		switch e.who {
 		case anyone:
-			refused, callers = nil, "everyone"
+			callers, refused = "everyone", nil
 		case admin, inspector:
-			refused["john"], refused["jane"], callers = 403, 403, "admins only"
+			callers, refused["john"], refused["jane"] = "admins only", 403, 403
 		}
 		if e.pattern == "GET /forward-auth" {
 			refused["dora"] = 403 // for proxies
 		}
 		t.Run(e.pattern+" is for "+callers, peopled(func(w *world) {
 			for caller, status := range refused {
-				if status == 200 {
-					continue
-				}
-				call := strings.Replace(strings.Replace(e.call, " as john", " as "+caller, 1), " as admin", " as "+caller, 1)
-				call = strings.Replace(call, " as nobody", "", 1)
-				if got := w.send(call); got.status != status {
+				call := regexp.MustCompile(" as (john|admin)").ReplaceAllString(e.call, " as "+caller)
+				if got := w.send(strings.Replace(call, " as nobody", "", 1)); got.status != status {
 					w.Errorf("%s\n  got %s\n  want %d: it is for %s", call, w.show(got), status, callers)
 				}
 			}
@@ -1250,6 +1242,9 @@ const (
 
 // The accounts and tokens, as responses show them.
 const (
+	onAccess = "200\n" + `{"active":true,"aud":"stdauth","exp":946686600,"iat":946684800,"iss":"stdauth","role":"user","sid":"$john.sid","sub":"1","token_type":"bearer","username":"johndoe"}`
+	off      = "200\n" + `{"active":false}`
+
 	tokens = "200\n" + `{"access_token":"<access token>","token_type":"bearer","expires_in":1800,"refresh_token":"<refresh token>"}`
 
 	john  = `{"id":1,"username":"johndoe","email":"johndoe@example.com","email_verified":false,"full_name":"John Doe","disabled":false,"role":"user","created_at":"2000-01-01T00:00:00Z"}`
@@ -1323,68 +1318,50 @@ func checkRules(t *testing.T, rules []apiRule) {
 	}
 }
 
-// manyFields returns n JSON members that no request has.
-func manyFields(n int) string {
-	var list []string
-	for i := range n {
-		list = append(list, fmt.Sprintf(`"field%d":0`, i))
-	}
-	return strings.Join(list, ",")
-}
-
-func manyRefusals(n int) (list []string) {
-	for i := range n {
-		list = append(list, fmt.Sprintf("field%d is not a field of this request", i))
-	}
-	return list
-}
-
 func indent(s string) string { return strings.ReplaceAll(s, "\n", "\n       ") }
 
-// refusal is a problem (RFC 9457), in the form of world.show.
-func refusal(status int, code, detail string, headers ...string) string {
-	return shown(status, headers, struct {
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-		Detail string `json:"detail"`
-		Code   string `json:"code"`
-	}{http.StatusText(status), status, detail, code})
+// An errorBody is a problem (RFC 9457) or an error of OAuth (RFC 6749, section 5.2).
+type errorBody struct {
+	Title       string         `json:"title,omitempty"`
+	Status      int            `json:"status,omitempty"`
+	Error       string         `json:"error,omitempty"`
+	Description string         `json:"error_description,omitempty"`
+	Detail      string         `json:"detail"`
+	Code        string         `json:"code"`
+	Errors      []invalidField `json:"errors,omitempty"`
 }
 
-// oauthRefusal is an error of the OAuth endpoints (RFC 6749, section 5.2).
+type invalidField struct {
+	Field   string `json:"field"`
+	Message string `json:"message"`
+}
+
+// refusal is a problem, in the form of world.show.
+func refusal(status int, code, detail string, headers ...string) string {
+	return shown(status, headers, errorBody{Title: http.StatusText(status), Status: status, Detail: detail, Code: code})
+}
+
+// oauthRefusal is an error of the OAuth endpoints.
 func oauthRefusal(status int, oauth, code, detail string, headers ...string) string {
-	return shown(status, headers, struct {
-		Error       string `json:"error"`
-		Description string `json:"error_description"`
-		Detail      string `json:"detail"`
-		Code        string `json:"code"`
-	}{oauth, detail, detail, code})
+	return shown(status, headers, errorBody{Error: oauth, Description: detail, Detail: detail, Code: code})
 }
 
 // invalidFields is a 422 with an entry for each "field message".
 func invalidFields(entries ...string) string {
-	type entry struct {
-		Field   string `json:"field"`
-		Message string `json:"message"`
-	}
-	detail := fmt.Sprintf("%d fields are invalid", len(entries))
+	body := errorBody{Title: "Unprocessable Entity", Status: 422, Detail: "The request is invalid: ", Code: "invalid_fields"}
 	if len(entries) == 1 {
-		detail = strings.TrimSpace(entries[0])
+		body.Detail += strings.TrimSpace(entries[0])
+	} else {
+		body.Detail += fmt.Sprintf("%d fields are invalid", len(entries))
 	}
-	list := make([]entry, len(entries))
-	for i, e := range entries {
-		list[i].Field, list[i].Message, _ = strings.Cut(e, " ")
+	for _, e := range entries {
+		field, message, _ := strings.Cut(e, " ")
+		body.Errors = append(body.Errors, invalidField{field, message})
 	}
-	return shown(422, nil, struct {
-		Title  string  `json:"title"`
-		Status int     `json:"status"`
-		Detail string  `json:"detail"`
-		Code   string  `json:"code"`
-		Errors []entry `json:"errors"`
-	}{"Unprocessable Entity", 422, "The request is invalid: " + detail, "invalid_fields", list})
+	return shown(422, nil, body)
 }
 
-func shown(status int, headers []string, body any) string {
+func shown(status int, headers []string, body errorBody) string {
 	b, err := json.Marshal(body)
 	if err != nil {
 		panic(err)
