@@ -39,16 +39,16 @@ func NewPasswords(iterations int) *Passwords {
 	}
 }
 
-// Check tries a password for an account. It returns ErrPassword if the hash that lookUp
-// returns was not made from it, and otherwise a better hash, if that one is weaker than
-// a new one. Every try goes through Check. One that comes during a delay does not call
-// lookUp, which also returns whether the client is known: whether the account has a live
-// session from its network. A known client goes first.
+// Check tries a password for an account. It returns ErrPassword if the password does
+// not match the hash that lookUp returns. If it does, but the hash is weaker than new ones,
+// Check returns a better one. lookUp also returns whether the client is known (see
+// hashQueue). Every try goes through Check. One that comes during a delay does not call
+// lookUp.
 func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr, password string, lookUp func() (phc string, known bool, err error)) (better string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxQueueTime, ErrBusy)
 	defer cancel()
 	keys := throttleKeys(username, from)
-	if err := p.begin(ctx, keys, from); err != nil {
+	if err := p.beginInTurn(ctx, keys, from); err != nil {
 		return "", err
 	}
 	defer p.throttle.end(keys)
@@ -73,17 +73,17 @@ func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr,
 	return better, err
 }
 
-// begin begins a try, which must end, or returns why not. Where it has to wait for another
+// beginInTurn begins a try, which must end, or returns why not. Where it has to wait for another
 // try to end, it does so on a place of the queue.
-func (p *Passwords) begin(ctx context.Context, keys [2]throttleKey, from netip.Addr) error {
+func (p *Passwords) beginInTurn(ctx context.Context, keys [2]throttleKey, from netip.Addr) error {
 	landed, err := p.throttle.begin(keys)
 	if landed == nil {
 		return err
 	}
-	if err := p.queue.places.take(site(from), 1); err != nil {
+	if err := p.queue.places.take(network(from), 1); err != nil {
 		return err
 	}
-	defer p.queue.places.give(site(from), 1)
+	defer p.queue.places.give(network(from), 1)
 	for landed != nil {
 		select {
 		case <-landed:
@@ -97,7 +97,7 @@ func (p *Passwords) begin(ctx context.Context, keys [2]throttleKey, from netip.A
 
 // Meet takes note of a hash in the store. From then on every check takes as long as one
 // of the strongest hash, so an imported hash of a higher cost does not reveal an account.
-// Meet returns how many iterations a check of this hash lacks.
+// Meet returns how many fewer iterations this hash has.
 func (p *Passwords) Meet(phc string) (missing int64) {
 	cost := int64(p.hasher.Iterations)
 	if iterations, _, _, ok := parsePHC(phc); ok {
@@ -145,8 +145,8 @@ type throttle struct {
 
 // A throttleKey stands for an account and an address, or for an address alone.
 type throttleKey struct {
-	name [16]byte // see nameSum; zero for an address alone
-	from netip.Prefix
+	name [16]byte     // see nameSum; zero for an address alone
+	from netip.Prefix // an IPv4 address or an IPv6 /64
 }
 
 // failures counts failed tries in a row.
@@ -166,20 +166,15 @@ const (
 var harmless = [2]int{freeTries, freeAddressTries}
 
 func throttleKeys(username string, from netip.Addr) [2]throttleKey {
-	return [2]throttleKey{{nameSum(username), network(from)}, {from: network(from)}}
+	// An IPv6 /64 is one link. A larger network would let neighbours delay each other.
+	link, _ := from.Prefix(min(64, from.BitLen())) // no error: it has that many bits
+	return [2]throttleKey{{nameSum(username), link}, {from: link}}
 }
 
 // nameSum stands for a name, however long.
 func nameSum(username string) [16]byte {
 	sum := sha256.Sum256([]byte(foldName(username)))
 	return [16]byte(sum[:])
-}
-
-// network returns the network for which failures are counted: an IPv4 address, or an IPv6
-// /64, which is one link. A larger one would let neighbours delay each other.
-func network(from netip.Addr) netip.Prefix {
-	prefix, _ := from.Prefix(min(64, from.BitLen())) // no error: it has that many bits
-	return prefix
 }
 
 // begin begins a try, which must end, or returns what to wait for. It returns a LaterError
@@ -220,6 +215,7 @@ func (t *throttle) count(keys [2]throttleKey, ok bool) {
 	t.note(keys, ok)
 }
 
+// note is count for a caller that holds mu.
 func (t *throttle) note(keys [2]throttleKey, ok bool) {
 	for i, key := range keys {
 		f := t.get(key)

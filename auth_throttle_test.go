@@ -97,14 +97,14 @@ func TestTryWhoseClientHasGone(t *testing.T) {
 		keys := throttleKeys("johndoe", clientAddr)
 		ctx, giveUp := context.WithCancel(t.Context())
 		for range freeTries {
-			wantErr(t, "begin", p.begin(ctx, keys, clientAddr), nil)
+			wantErr(t, "begin", p.beginInTurn(ctx, keys, clientAddr), nil)
 		}
 		errs := make(chan error)
-		go func() { errs <- p.begin(ctx, keys, clientAddr) }()
+		go func() { errs <- p.beginInTurn(ctx, keys, clientAddr) }()
 		synctest.Wait()
 		giveUp()
 		wantErr(t, "begin of a client that has gone", <-errs, context.Canceled)
-		go func() { errs <- p.begin(t.Context(), keys, clientAddr) }()
+		go func() { errs <- p.beginInTurn(t.Context(), keys, clientAddr) }()
 		synctest.Wait()
 		p.throttle.end(keys)
 		wantErr(t, "begin after another one has ended", <-errs, nil)
@@ -123,7 +123,7 @@ func TestTryThatWaitsTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, start := NewPasswords(1), time.Now()
 		for range freeTries {
-			wantErr(t, "begin", p.begin(t.Context(), throttleKeys("johndoe", clientAddr), clientAddr), nil)
+			wantErr(t, "begin", p.beginInTurn(t.Context(), throttleKeys("johndoe", clientAddr), clientAddr), nil)
 		}
 		_, err := p.Check(t.Context(), "johndoe", clientAddr, "secret", func() (string, bool, error) {
 			t.Error("the account is looked up")
@@ -142,7 +142,7 @@ func TestDelayBeginsWithTheResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, keys := NewPasswords(1), throttleKeys("johndoe", clientAddr)
 		for range freeTries {
-			wantErr(t, "begin", p.begin(t.Context(), keys, clientAddr), nil)
+			wantErr(t, "begin", p.beginInTurn(t.Context(), keys, clientAddr), nil)
 		}
 		time.Sleep(3 * time.Second)
 		for range freeTries {

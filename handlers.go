@@ -87,7 +87,7 @@ func direct(p string) bool {
 }
 
 // endpoint makes the call of a request, serves it and writes the reply. Errors become
-// replies here, but for the methods that noRoute adds to one.
+// replies here.
 func (s *server) endpoint(to route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := s.newCall(w, r, to.pattern)
@@ -96,7 +96,7 @@ func (s *server) endpoint(to route) http.Handler {
 			out = s.refusal(c, err)
 		}
 		c.write(out)
-		s.release(c)
+		s.giveBytes(c)
 		s.observe(c)
 	})
 }
@@ -122,7 +122,7 @@ func (s *server) serve(c *call, to route) (out reply, err error) {
 			return reply{}, err
 		}
 	}
-	if err := s.occupy(c, to.body); err != nil {
+	if err := s.takeBytes(c, to.body.limit); err != nil {
 		return reply{}, err
 	}
 	unread := c.body.read(c.w, c.Request, to.body)
@@ -132,9 +132,9 @@ func (s *server) serve(c *call, to route) (out reply, err error) {
 	if unread != nil {
 		return reply{}, unread
 	}
-	// A PUT sets a password, and is counted where the password is known to be valid.
+	// A PUT sets a password. setPassword counts it, when the body is known to be valid.
 	if c.user.ID != 0 && (c.Method == http.MethodPatch || c.Method == http.MethodDelete) {
-		if err := s.shares.changes.take(changer{account: c.subject, admin: c.by.Admin}, 1); err != nil {
+		if err := s.shares.changes.take(author{account: c.subject, admin: c.by.Admin}, 1); err != nil {
 			return reply{}, err
 		}
 	}
@@ -188,8 +188,8 @@ func bearerToken(r *http.Request) string {
 	return strings.TrimLeft(token, " ")
 }
 
-// noRoute handles requests that no route matches. If one would match with the other
-// choice of a last slash, it redirects there. If one would match with another method,
+// noRoute handles requests that no route matches. If one would match with or without a
+// slash at the end, it redirects there. If one would match with another method,
 // it names the methods: 204 for OPTIONS, else 405.
 func (s *server) noRoute(c *call, mux *http.ServeMux) (reply, error) {
 	allow := allowedMethods(mux, c.URL)

@@ -26,6 +26,7 @@ func (s *server) mailLink(p purpose, u User, expires time.Time) string {
 	return cmp.Or(s.Mail.Link, s.PublicURL+"/docs") + "#" + linkNames[p] + "=" + s.tokens.SignMail(p, u, expires)
 }
 
+// sendLink sends a link that is good for a time.
 func (s *server) sendLink(c *call, p purpose, u User, life time.Duration) {
 	s.mailer.Send(newLetter(linkNames[p], u, "{link}", s.mailLink(p, u, time.Now().Add(life))), c.from)
 }

@@ -39,8 +39,8 @@ func (s *server) metadata(c *call) (reply, error) {
 }
 
 // publicURL returns where clients reach the server, or "". That is -public-url, or else
-// what a trusted proxy says, or else the loopback address that the server listens on. What
-// a stranger says in Host is never part of it.
+// what a trusted proxy says, or else the loopback address that the server listens on. The
+// Host of a request never counts: its sender chooses it.
 func (s *server) publicURL(c *call) string {
 	proto, host := c.Header["X-Forwarded-Proto"], c.Header["X-Forwarded-Host"]
 	_, known, _ := strings.Cut(s.PublicURL, "://")

@@ -47,6 +47,7 @@ func (s *server) requestedTTL(f form) (time.Duration, error) {
 	return time.Duration(seconds) * time.Second, nil
 }
 
+// login starts a session for a password.
 func (s *server) login(c *call, ttl time.Duration) (reply, error) {
 	if err := c.form.require("username", "password"); err != nil {
 		return reply{}, err
@@ -134,6 +135,7 @@ func displayable(header string) string {
 	}, strings.ToValidUTF8(header[:min(len(header), 256)], "?"))
 }
 
+// refresh rotates a refresh token and issues its successors.
 func (s *server) refresh(c *call, ttl time.Duration) (reply, error) {
 	if err := c.form.require("refresh_token"); err != nil {
 		return reply{}, err

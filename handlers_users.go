@@ -11,6 +11,7 @@ import (
 	"time"
 )
 
+// createUser registers an account, for anybody or for an admin.
 func (s *server) createUser(c *call) (out reply, err error) {
 	in := c.object(fields{"username": usernameField, "password": textField, "email": emailField, "full_name": fullNameField}, "username", "password")
 	in.check("password", func(password string) error { return checkPassword(password, in.text("username")) })
@@ -19,12 +20,12 @@ func (s *server) createUser(c *call) (out reply, err error) {
 	}
 	if !c.by.Admin && s.admit(c, admin) != nil { // an admin's do not count
 		c.by = Caller{}
-		if err := s.shares.registrations.take(site(c.from), 1); err != nil {
+		if err := s.shares.registrations.take(network(c.from), 1); err != nil {
 			return reply{}, err
 		}
 		defer func() {
 			if err != nil {
-				s.shares.registrations.give(site(c.from), 1)
+				s.shares.registrations.give(network(c.from), 1)
 			}
 		}()
 	}
@@ -147,7 +148,7 @@ func (s *server) confirm(c *call, in *object, field string) error {
 
 // setPassword changes the password of an account, which ends its sessions.
 func (s *server) setPassword(c *call, password string) (User, error) {
-	if err := s.shares.changes.take(changer{account: c.subject, admin: c.by.Admin, password: true}, 1); err != nil {
+	if err := s.shares.changes.take(author{account: c.subject, admin: c.by.Admin, password: true}, 1); err != nil {
 		return User{}, err
 	}
 	hash, err := s.passwords.Hash(c.Context(), c.from, c.near(c.session), password)

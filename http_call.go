@@ -24,7 +24,7 @@ type Config struct {
 	Closed         bool           // only an admin may create accounts
 	Demo           bool           // the demo accounts exist: the page offers them
 	TLS            bool           // browsers are told to use HTTPS only
-	CORSOrigins    []string       // "http://localhost:3000", or ":*" for any port
+	CORSOrigins    []string       // see matchOrigin
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is trusted
 	Iterations     int            // of the password hash
 	PublicURL      string         // where clients reach the server, without a slash at its end; may be empty
@@ -64,7 +64,7 @@ const (
 	anyone     admission = "anyone"
 	activeUser admission = "active user"
 	admin      admission = "admin"
-	inspector  admission = "admin or resource server"
+	inspector  admission = "admin or resource server" // the one of INTROSPECT_CLIENT
 )
 
 // A call is one request on its way through the server. endpoint makes it and passes it
@@ -91,13 +91,13 @@ type call struct {
 	login   string // the outcome of a login: "ok", "failed" or "refused"
 	status  int
 	bytes   int64 // of the body that was written
-	holds   int   // of the limit of bytes
+	taken   int   // of shares.bytes
 }
 
 // near reports whether a session began in the client's network.
 func (c *call) near(v Session) bool {
 	from, err := netip.ParseAddr(v.IP)
-	return err == nil && site(from) == site(c.from)
+	return err == nil && network(from) == network(c.from)
 }
 
 var methods = []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}

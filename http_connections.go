@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// connections bounds how many connections are open, in all and for each client. For one
-// more than that, it closes the one that has been idle longest, of the client that has
-// the most.
+// connections bounds how many connections are open, in all and for each client. When one
+// more comes, it closes the one that has been idle longest, of those of the client that
+// has the most.
 type connections struct {
-	limit limit                 // by site, or by connection
+	limit limit                 // by network, or by connection
 	proxy func(netip.Addr) bool // whether each connection from there is a client of its own
 	open  sync.Map              // a *connection by net.Conn: without a lock, because note is called twice for each request
 }
@@ -42,7 +42,7 @@ func (l *connections) note(conn net.Conn, state http.ConnState) {
 	}
 	switch state {
 	case http.StateNew:
-		l.admit(conn)
+		l.add(conn)
 	case http.StateActive, http.StateIdle:
 		var since int64
 		if state == http.StateIdle {
@@ -56,10 +56,10 @@ func (l *connections) note(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// admit accounts for a connection, or closes it if there is no room.
-func (l *connections) admit(conn net.Conn) {
+// add accounts for a connection, or closes it if there is no room.
+func (l *connections) add(conn net.Conn) {
 	addr := peer(conn.RemoteAddr().String())
-	c := &connection{client: site(addr)}
+	c := &connection{client: network(addr)}
 	if l.proxy(addr) {
 		c.client = c
 	}
@@ -103,11 +103,10 @@ func (l *connections) close(conn net.Conn) {
 	}
 }
 
-// occupy takes the share of the client that the call will take: its body, and over
-// HTTP/2 also what goes with a request. Over HTTP/1, that is the connection's, so a GET
-// costs nothing here.
-func (s *server) occupy(c *call, body bodyType) error {
-	n := body.limit
+// takeBytes takes what the call will hold of shares.bytes: its body of at most n bytes, and
+// over HTTP/2 also what goes with a request. Over HTTP/1, that belongs to the connection,
+// so a GET takes none.
+func (s *server) takeBytes(c *call, n int64) error {
 	if c.ContentLength >= 0 {
 		n = min(n, c.ContentLength)
 	}
@@ -117,15 +116,15 @@ func (s *server) occupy(c *call, body bodyType) error {
 	if n == 0 {
 		return nil
 	}
-	if err := s.shares.bytes.take(site(c.from), int(n)); err != nil {
+	if err := s.shares.bytes.take(network(c.from), int(n)); err != nil {
 		return detailed(err, "Too many requests are being read")
 	}
-	c.holds = int(n)
+	c.taken = int(n)
 	return nil
 }
 
-func (s *server) release(c *call) {
-	if c.holds > 0 {
-		s.shares.bytes.give(site(c.from), c.holds)
+func (s *server) giveBytes(c *call) {
+	if c.taken > 0 {
+		s.shares.bytes.give(network(c.from), c.taken)
 	}
 }

@@ -45,7 +45,7 @@ const (
 	statusClientGone = 499 // nginx's number, for the log: nobody receives it
 )
 
-// problems maps errors to responses.
+// problems maps errors to responses. The first match counts; the last is for the rest.
 var problems = []problem{
 	{err: errNoCredentials, status: 401, code: "not_authenticated", oauth: "invalid_client", challenge: "Bearer", detail: "Not authenticated"},
 	{err: ErrToken, status: 401, code: "invalid_token", oauth: "invalid_token", challenge: invalidToken, detail: "Could not validate credentials"},
@@ -138,7 +138,7 @@ func (i invalid) Unwrap() error { return errInvalidFields }
 // problemOf returns the response to an error, and the invalid fields if it is about
 // fields. An error that is not in problems is an internal error.
 func problemOf(err error) (p problem, fields []fieldError) {
-	for _, p = range problems { // the last is errInternal
+	for _, p = range problems {
 		if errors.Is(err, p.err) {
 			break
 		}

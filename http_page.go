@@ -22,8 +22,8 @@ import (
 //go:embed web
 var web embed.FS
 
-// code is the server's own source. Together, these patterns leave out the tests alone:
-// all names but those that end in t.go, and of these all but those that end in st.go.
+// code is the server's own source without its tests: the names that do not end in t.go,
+// and those that do, but not in st.go.
 //
 //go:embed *[^t].go *[^s]t.go
 var code embed.FS
@@ -45,7 +45,7 @@ func (s *server) docs(c *call) (reply, error) {
 	case file == "settings.json":
 		return replyJSON(http.StatusOK, s.pageSettings())
 	case file == "mail.json" && s.Demo && !c.fromAfar():
-		return replyJSON(http.StatusOK, s.mailer.shown())
+		return replyJSON(http.StatusOK, s.mailer.printed())
 	case file == "index.html", file == "openapi.json", strings.Contains(file, "/"):
 		return reply{}, ErrNotFound // each file has one address
 	default:

@@ -115,7 +115,7 @@ type Mailer struct {
 
 	// Requests do not share the places of letters: the number of those left would
 	// reveal accounts.
-	requests, letters  limit // by site
+	requests, letters  limit // by network
 	perMinute, perHour limit // by kind with account or address
 }
 
@@ -139,7 +139,7 @@ func (m *Mailer) Later(from netip.Addr, lookUp func(context.Context)) error {
 	if m == nil {
 		return ErrMailOff
 	}
-	return m.begin(&m.requests, from, func() {
+	return m.background(&m.requests, from, func() {
 		time.Sleep(mailDelay)
 		lookUp(m.try)
 	})
@@ -148,7 +148,7 @@ func (m *Mailer) Later(from netip.Addr, lookUp func(context.Context)) error {
 // Send sends a letter in the background, unless the network that caused it has too many
 // that wait.
 func (m *Mailer) Send(l *letter, from netip.Addr) {
-	err := m.begin(&m.letters, from, func() {
+	err := m.background(&m.letters, from, func() {
 		outcome, err := m.send(l)
 		m.report(l, outcome, err)
 	})
@@ -157,13 +157,13 @@ func (m *Mailer) Send(l *letter, from netip.Addr) {
 	}
 }
 
-// begin starts work in the background, on one of the places of the client's network.
-func (m *Mailer) begin(places *limit, from netip.Addr, work func()) error {
-	if err := places.take(site(from), 1); err != nil {
+// background starts work in the background, on one of the places of the client's network.
+func (m *Mailer) background(places *limit, from netip.Addr, work func()) error {
+	if err := places.take(network(from), 1); err != nil {
 		return err
 	}
 	m.work.Go(func() {
-		defer places.give(site(from), 1)
+		defer places.give(network(from), 1)
 		work()
 	})
 	return nil
@@ -249,7 +249,7 @@ func (m *Mailer) Waiting() int {
 }
 
 // Stop lets each letter have one attempt, and ends those too when ctx is done. No method
-// may be called after it.
+// but Stop may be called after it.
 func (m *Mailer) Stop(ctx context.Context) {
 	if m == nil {
 		return

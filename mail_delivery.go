@@ -106,8 +106,8 @@ func (p *printer) deliver(_ context.Context, l *letter) error {
 	return err
 }
 
-// shown returns what the terminal has shown. Only demo servers tell it to others.
-func (m *Mailer) shown() []letter {
+// printed returns what the terminal has shown. Only demo servers tell it to others.
+func (m *Mailer) printed() []letter {
 	p, ok := m.mailSink.(*printer)
 	if !ok {
 		return []letter{} // which is not null in JSON

@@ -73,7 +73,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	case err == nil, stopped && set.serves():
 		return 0
 	case stopped:
-		err = errors.New("interrupted; " + cmp.Or(set.left, "nothing was changed"))
+		err = errors.New("interrupted; " + cmp.Or(set.leftBehind, "nothing was changed"))
 	}
 	fmt.Fprintln(stderr, "stdauth:", quoted(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	if _, ok := errors.AsType[settingError](err); ok {
@@ -311,7 +311,7 @@ func (set *settings) ask(ctx context.Context) error {
 	}
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
-	return must(resp.StatusCode == http.StatusOK, fmt.Sprintf("-check: %s: %s %s", set.addr, resp.Status, body))
+	return errUnless(resp.StatusCode == http.StatusOK, fmt.Sprintf("-check: %s: %s %s", set.addr, resp.Status, body))
 }
 
 // debugHandler serves metrics and profiles to users of this machine. It accepts only

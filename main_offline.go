@@ -21,7 +21,7 @@ func (set *settings) importAccounts(ctx context.Context, store Store, stdout io.
 		return set.bad("-import", err)
 	}
 	users, _ := source.Users(ctx, UserFilter{}, 0, math.MaxInt) // from memory
-	set.left = "the store may have a part of the accounts"
+	set.leftBehind = "the store may have a part of the accounts"
 	if err := store.Import(ctx, users, source.lastID); err != nil {
 		return set.bad("-import", err)
 	}
@@ -40,7 +40,7 @@ func (set *settings) resetPassword(ctx context.Context, store Store, stdout io.W
 	if err != nil {
 		return err
 	}
-	set.left = "the password of " + u.Username + " may have changed"
+	set.leftBehind = "the password of " + u.Username + " may have changed"
 	_, err = store.UpdateUser(ctx, Caller{}, u.ID, func(u *User) error {
 		u.SetPassword(hash)
 		u.Disabled = false

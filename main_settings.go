@@ -35,8 +35,8 @@ type settings struct {
 	introspectClient           string // INTROSPECT_CLIENT, id:secret
 	etcdUsername, etcdPassword string
 
-	given map[string]string // flags that were set, with their names in errors
-	left  string            // what an offline command has changed so far, if anything
+	given      map[string]string // flags that were set, with their names in errors
+	leftBehind string            // what an offline command has changed so far, if anything
 }
 
 const (
@@ -156,7 +156,7 @@ func parseFlags(args []string, getenv func(string) string) (*settings, error) {
 			}
 		}
 		if text, ok := f.Value.(flag.Getter); ok && err == nil && text.Get() == f.Value.String() { // of a string
-			err = cmp.Or(must(f.Value.String() != "", "must not be empty"), checkText(f.Value.String()))
+			err = cmp.Or(errUnless(f.Value.String() != "", "must not be empty"), checkText(f.Value.String()))
 		}
 		if err != nil {
 			err = set.bad(name, err)
@@ -265,27 +265,27 @@ func (set *settings) check(getenv func(string) string) error {
 		name string
 		err  error // nil if the rule is kept
 	}{
-		{"SECRET_KEY", must(!set.randomKey || getenv("STDAUTH_SECRET_KEY") == "", "is not set; STDAUTH_SECRET_KEY is, but the variable is SECRET_KEY")},
-		{"SECRET_KEY", must(!set.randomKey || !keep || set.offline(), "is required with a -store that outlives the process; make one with: openssl rand -hex 32")},
-		{"SECRET_KEY_PREVIOUS", must(!set.randomKey || set.previous == "", "is useless without SECRET_KEY")},
-		{"INTROSPECT_CLIENT", must(set.introspectClient == "" || set.IntrospectID != "" && len(set.IntrospectSecret) >= minClientSecret,
+		{"SECRET_KEY", errUnless(!set.randomKey || getenv("STDAUTH_SECRET_KEY") == "", "is not set; STDAUTH_SECRET_KEY is, but the variable is SECRET_KEY")},
+		{"SECRET_KEY", errUnless(!set.randomKey || !keep || set.offline(), "is required with a -store that outlives the process; make one with: openssl rand -hex 32")},
+		{"SECRET_KEY_PREVIOUS", errUnless(!set.randomKey || set.previous == "", "is useless without SECRET_KEY")},
+		{"INTROSPECT_CLIENT", errUnless(set.introspectClient == "" || set.IntrospectID != "" && len(set.IntrospectSecret) >= minClientSecret,
 			fmt.Sprintf("must be id:secret, with a secret of %d bytes or more", minClientSecret))},
-		{"STDAUTH_ETCD_USERNAME", must(set.etcdUsername != "" || set.etcdPassword == "", "is required with STDAUTH_ETCD_PASSWORD")},
-		{"-demo", must(!set.Demo || set.private(), "requires the memory store and a loopback -addr, without -tls-cert and -trusted-proxy: everybody knows the demo passwords")},
-		{"-registration", must(set.Closed || set.registration == "open", "must be open or closed")},
-		{"-access-ttl", must(lasts(set.AccessTTL), lifetime)},
-		{"-refresh-ttl", must(lasts(set.Sessions.Idle), lifetime)},
-		{"-session-ttl", must(lasts(set.Sessions.Max), lifetime)},
-		{"-issuer", must(len(set.Issuer) <= 200 && printable(set.Issuer), "must be 1 to 200 bytes without control characters")},
+		{"STDAUTH_ETCD_USERNAME", errUnless(set.etcdUsername != "" || set.etcdPassword == "", "is required with STDAUTH_ETCD_PASSWORD")},
+		{"-demo", errUnless(!set.Demo || set.private(), "requires the memory store and a loopback -addr, without -tls-cert and -trusted-proxy: everybody knows the demo passwords")},
+		{"-registration", errUnless(set.Closed || set.registration == "open", "must be open or closed")},
+		{"-access-ttl", errUnless(lasts(set.AccessTTL), lifetime)},
+		{"-refresh-ttl", errUnless(lasts(set.Sessions.Idle), lifetime)},
+		{"-session-ttl", errUnless(lasts(set.Sessions.Max), lifetime)},
+		{"-issuer", errUnless(len(set.Issuer) <= 200 && printable(set.Issuer), "must be 1 to 200 bytes without control characters")},
 		// Without a path, as clients expect of an issuer (RFC 8414, section 3).
-		{"-public-url", must(set.PublicURL == "" || isOrigin(set.PublicURL) && web, "must be a URL without a path, such as https://id.example.com")},
+		{"-public-url", errUnless(set.PublicURL == "" || isOrigin(set.PublicURL) && web, "must be a URL without a path, such as https://id.example.com")},
 		{mailSetting, badMail},
-		{"-mail-link", must(set.Mail.Target != mailTerminal || set.Mail.Link != "" || set.PublicURL != "" || isLoopback(set.addr), "is required with -mail terminal on this -addr, unless -public-url is set")},
-		{"-store", must(keep || !set.offline(), "is required with -import and -reset-password: memory ends with the process")},
-		{"-import", must(set.resetName == "" || set.importFile == "", "cannot be set with -reset-password")},
-		{"-tls-cert, -tls-key", must((set.certFile == "") == (set.keyFile == ""), "require each other")},
-		{"-debug-addr", must(set.debugAddr == "" || isLoopback(set.debugAddr), "must be a loopback address: what it shows is not for others")},
-		{"-log-format", must(set.logFormat == "text" || set.logFormat == "json", "must be text or json")},
+		{"-mail-link", errUnless(set.Mail.Target != mailTerminal || set.Mail.Link != "" || set.PublicURL != "" || isLoopback(set.addr), "is required with -mail terminal on this -addr, unless -public-url is set")},
+		{"-store", errUnless(keep || !set.offline(), "is required with -import and -reset-password: memory ends with the process")},
+		{"-import", errUnless(set.resetName == "" || set.importFile == "", "cannot be set with -reset-password")},
+		{"-tls-cert, -tls-key", errUnless((set.certFile == "") == (set.keyFile == ""), "require each other")},
+		{"-debug-addr", errUnless(set.debugAddr == "" || isLoopback(set.debugAddr), "must be a loopback address: what it shows is not for others")},
+		{"-log-format", errUnless(set.logFormat == "text" || set.logFormat == "json", "must be text or json")},
 	} {
 		if rule.err != nil {
 			return set.bad(rule.name, rule.err)
@@ -318,8 +318,8 @@ func (set *settings) private() bool {
 	return set.store == memory && isLoopback(set.addr) && !set.TLS && len(set.TrustedProxies) == 0
 }
 
-// must returns the rule as an error, or nil if it is kept.
-func must(ok bool, rule string) error {
+// errUnless returns the rule as an error, or nil if it is kept.
+func errUnless(ok bool, rule string) error {
 	if !ok {
 		return errors.New(rule)
 	}
@@ -343,7 +343,7 @@ func list(add func(string) error) func(string) error {
 func (set *settings) addOrigin(origin string) error {
 	origin = strings.ToLower(origin)
 	set.CORSOrigins = append(set.CORSOrigins, origin)
-	return must(isOrigin(strings.TrimSuffix(origin, ":*")), "must be an origin as browsers send it, such as https://app.example.com or http://localhost:*")
+	return errUnless(isOrigin(strings.TrimSuffix(origin, ":*")), "must be an origin as browsers send it, such as https://app.example.com or http://localhost:*")
 }
 
 // isOrigin reports whether text is an origin as browsers write it: a scheme, which an
@@ -367,7 +367,7 @@ func (set *settings) addProxy(cidr string) error {
 		prefix, err = prefix.Addr().Unmap().Prefix(prefix.Bits() - 96)
 	}
 	set.TrustedProxies = append(set.TrustedProxies, prefix.Masked())
-	return must(err == nil, "must be a CIDR, such as 10.0.0.0/8 or ::1/128")
+	return errUnless(err == nil, "must be a CIDR, such as 10.0.0.0/8 or ::1/128")
 }
 
 const (

@@ -446,7 +446,7 @@ func (w *world) keepTokens(as string) {
 func (w *world) mailed(kind string) string {
 	w.Helper()
 	time.Sleep(2 * mailDelay)
-	for _, m := range slices.Backward(w.server.mailer.shown()) {
+	for _, m := range slices.Backward(w.server.mailer.printed()) {
 		if _, token, ok := strings.Cut(m.Text, "#"+kind+"="); ok {
 			token, _, _ = strings.Cut(token, "\n")
 			w.note(token)

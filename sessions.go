@@ -36,7 +36,7 @@ const (
 	// A session rotates at most once in this time, so its client cannot fill the store.
 	refreshPause = time.Second
 
-	// The clock of another copy of the server may be this far ahead.
+	// Copies of the server can share a store. The clock of another may be this far ahead.
 	leeway = 30 * time.Second
 )
 
@@ -54,8 +54,8 @@ func NewSession(u User, now time.Time, life Lifetimes) Session {
 }
 
 // Rotate accepts a refresh token of the given generation: the current one, or the one
-// before it in its grace period. Afterwards s.Generation is that of its successor, which
-// soon after a rotation is the current token itself. An older token has two holders, and
+// before it in its grace period. Afterwards s.Generation is that of the token to hand
+// out; soon after a rotation that is the current one. An older token has two holders, and
 // one of them is a thief: Rotate returns ErrReplayed, and the session must end (RFC
 // 9700, section 4.14.2).
 func (s *Session) Rotate(generation int64, now time.Time, life Lifetimes) error {
@@ -99,8 +99,8 @@ func (s Session) Within(life Lifetimes, now time.Time) Session {
 	return s
 }
 
-// bounded returns the session as if it began now, if it is from the future: the clock
-// was ahead then, and the session must not last longer for it.
+// bounded returns the session with no time in the future. A clock that was ahead must not
+// make a session last longer.
 func (s Session) bounded(now time.Time) Session {
 	s.CreatedAt, s.LastUsedAt = past(s.CreatedAt, now), past(s.LastUsedAt, now)
 	return s

@@ -16,9 +16,9 @@ import (
 // This file bounds what all clients share, in all and for each client, so that no client
 // can use it up.
 
-// site returns the network that counts as one client: an IPv4 address, or an IPv6 /48, the
+// network returns the network that counts as one client: an IPv4 address, or an IPv6 /48, the
 // largest prefix that a customer commonly gets (RFC 6177).
-func site(from netip.Addr) netip.Prefix {
+func network(from netip.Addr) netip.Prefix {
 	prefix, _ := from.Prefix(min(48, from.BitLen())) // no error: it has that many bits
 	return prefix
 }
@@ -29,7 +29,7 @@ func site(from netip.Addr) netip.Prefix {
 // reserved.
 type limit struct {
 	total   int
-	share   int           // how many times what is left free a client may hold, if not once
+	share   int           // a client may hold share times what is left free, or once that if it is 0
 	most    int           // for one client, if not 0
 	period  time.Duration // after which a part comes back by itself, if not 0
 	refusal error
@@ -70,7 +70,7 @@ func (l *limit) take(client any, n int) error {
 	case tooMuch && l.period == 0:
 		return l.refusal
 	case tooMuch:
-		// If the client holds nothing, others hold it all.
+		// A client that holds nothing waits for the part of another that is due first.
 		first := max(0, slices.IndexFunc(l.lent, func(v loan) bool { return v.client == client }))
 		return LaterError{l.refusal, l.lent[first].due.Sub(now)}
 	case l.period > 0:
@@ -130,15 +130,15 @@ var (
 
 // shares are the limits of requests. Connections, hashes and mails have their own.
 type shares struct {
-	bytes         limit // of requests under way, by site
-	registrations limit // by site
-	changes       limit // by changer
+	bytes         limit // of requests under way, by network
+	registrations limit // by network
+	changes       limit // by author
 }
 
-// A changer is whoever changes an account: an admin, or its owner, and then perhaps with
+// An author is whoever changes an account: an admin, or its owner, and then perhaps with
 // the password. Each has a limit, so a thief with a token cannot prevent the owner from
 // setting a new password, or an admin from disabling the account.
-type changer struct {
+type author struct {
 	account         int64
 	admin, password bool
 }
@@ -146,7 +146,7 @@ type changer struct {
 const (
 	maxBytes         = 4 << 20
 	streamBytes      = 24 << 10 // what a request takes beside those on its HTTP/2 connection
-	maxRegistrations = 30       // of a site an hour
+	maxRegistrations = 30       // of a network an hour
 	maxChanges       = 60       // of an account a minute
 	maxSpent         = 1 << 14  // in all, which bounds the bookkeeping
 )
@@ -159,8 +159,9 @@ func newShares() shares {
 	}
 }
 
-// A hashQueue lets one hash run on each core, and a limited number wait. Known clients
-// have some places to themselves and go first, so that strangers cannot keep them out.
+// A hashQueue lets one hash run on each core, and a limited number wait. A known client is
+// one in whose network the account has a live session already. Known clients have some
+// places to themselves and go first, so that strangers cannot keep them out.
 // After them go clients with nothing else in the queue, which no other client can keep
 // out by filling its own places, however slow the cores are.
 type hashQueue struct {
@@ -175,8 +176,8 @@ const (
 	maxWaiting   = 128
 	knownWaiting = maxWaiting / 4
 
-	// A request takes requestTimeout to arrive and may wait twice. Its response must be
-	// on its way before the server stops writing it, which is a minute after the headers.
+	// A request may take 30 s to arrive (requestTimeout) and wait for two hashes. Its
+	// response must be on its way a minute after its headers (writeTimeout).
 	maxQueueTime = 14 * time.Second
 )
 
@@ -197,7 +198,7 @@ func (q *hashQueue) waiting() int { return q.places.inUse() + q.known.inUse() }
 func (q *hashQueue) run(ctx context.Context, from netip.Addr, known bool, hash func()) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxQueueTime, ErrBusy)
 	defer cancel()
-	client, places := site(from), &q.places
+	client, places := network(from), &q.places
 	var first chan struct{}
 	switch {
 	case known && q.known.take(client, 1) == nil:
@@ -227,7 +228,7 @@ func (q *hashQueue) run(ctx context.Context, from netip.Addr, known bool, hash f
 }
 
 // passOn hands a core to a client that goes first, or frees it for the one that has waited
-// longest. Two of eight cores are not for known clients, and one goes by time alone, so
+// longest. Of eight turns, two pass over the known clients, and one goes by time alone. So
 // those who go first slow the others down, but do not keep them out.
 func (q *hashQueue) passOn() {
 	first := q.first[:]

@@ -16,7 +16,8 @@ var (
 	ErrUnavailable   = errors.New("the store is unavailable") // wrapped with the cause
 )
 
-// An Alarm is why a store is unavailable, in the words of its own operating manual. It is
+// An Alarm is why a store is unavailable, in the words of its own operating manual, such
+// as etcd's NOSPACE. It is
 // for the operator, and tells clients nothing that they must not know.
 type Alarm string
 
@@ -68,9 +69,9 @@ type UserFilter struct {
 
 // A Changer is the part of a Store that makes changes.
 //
-// A method that returns nil has made its change durable, as far as the store can. Except
-// for Import, a method that returns an error has changed nothing, with two exceptions:
-// after ErrUnavailable the outcome is unknown, and ErrReplayed ends a session.
+// A method that returns nil has made its change durable, as far as the store can. A method
+// that returns an error has changed nothing, with three exceptions: ErrReplayed has ended a
+// session, after ErrUnavailable the outcome is unknown, and Import may have made a part.
 //
 // A method that takes a [Caller] checks it in the same atomic step as it makes the
 // change: ErrEnded if its session is not live or its token has expired, else the error of

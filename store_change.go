@@ -27,14 +27,15 @@ type account struct {
 }
 
 // decisions implements the methods of [Changer] that change one account, for all
-// stores: each method decides on a change, and the store makes it.
+// stores: each method decides on a change, and the store makes it. UpdateUser, for
+// example, passes a decision to atomically, which calls it with the account.
 type decisions struct {
 	life Lifetimes // they bound older sessions as well
 
-	// decide checks the caller, calls the decision with the account, makes the change
+	// atomically checks the caller, calls the decision with the account, makes the change
 	// that it returns, and returns its error, all in one atomic step. It returns
 	// ErrNotFound if there is no such account.
-	decide func(ctx context.Context, by Caller, id int64, d decision) error
+	atomically func(ctx context.Context, by Caller, id int64, d decision) error
 }
 
 // A decision returns the change to make to an account. An empty change is no change. A
@@ -58,7 +59,7 @@ func (a *account) endsAdmin(c change) bool {
 }
 
 func (d decisions) UpdateUser(ctx context.Context, by Caller, id int64, update func(*User) error) (updated User, err error) {
-	err = d.decide(ctx, by, id, func(a *account) (change, error) {
+	err = d.atomically(ctx, by, id, func(a *account) (change, error) {
 		u := *a.user
 		if err := update(&u); err != nil {
 			return change{}, err
@@ -77,25 +78,25 @@ func (d decisions) UpdateUser(ctx context.Context, by Caller, id int64, update f
 }
 
 func (d decisions) DeleteUser(ctx context.Context, by Caller, id int64) error {
-	return d.decide(ctx, by, id, func(*account) (change, error) { return change{ID: id, Deleted: true}, nil })
+	return d.atomically(ctx, by, id, func(*account) (change, error) { return change{ID: id, Deleted: true}, nil })
 }
 
 func (d decisions) CreateSession(ctx context.Context, s Session) (ended string, err error) {
-	err = d.decide(ctx, Caller{}, s.UserID, func(a *account) (change, error) {
+	err = d.atomically(ctx, Caller{}, s.UserID, func(a *account) (change, error) {
 		switch {
 		case a.user.Epoch != s.Epoch:
 			return change{}, ErrStale
 		case a.user.Disabled:
 			return change{}, ErrInactive
 		}
-		_, ended = a.with(s)
+		_, ended = a.with(s) // apply will end the same one
 		return change{ID: s.UserID, Session: &s}, nil
 	})
 	return ended, err
 }
 
 func (d decisions) UpdateSession(ctx context.Context, userID int64, id string, update func(*Session, User) error) (updated Session, u User, err error) {
-	err = d.decide(ctx, Caller{}, userID, func(a *account) (change, error) {
+	err = d.atomically(ctx, Caller{}, userID, func(a *account) (change, error) {
 		old, ok := a.session(id, d.life)
 		if !ok {
 			return change{}, ErrNotFound
@@ -117,7 +118,7 @@ func (d decisions) UpdateSession(ctx context.Context, userID int64, id string, u
 }
 
 func (d decisions) EndSession(ctx context.Context, by Caller, userID int64, id string) error {
-	return d.decide(ctx, by, userID, func(a *account) (change, error) {
+	return d.atomically(ctx, by, userID, func(a *account) (change, error) {
 		if _, ok := a.session(id, d.life); !ok {
 			return change{}, ErrNotFound
 		}
@@ -126,7 +127,7 @@ func (d decisions) EndSession(ctx context.Context, by Caller, userID int64, id s
 }
 
 func (d decisions) EndSessions(ctx context.Context, by Caller, userID int64, keep string) error {
-	return d.decide(ctx, by, userID, func(*account) (change, error) { return change{ID: userID, Kept: &keep}, nil })
+	return d.atomically(ctx, by, userID, func(*account) (change, error) { return change{ID: userID, Kept: &keep}, nil })
 }
 
 // session returns a live session of the account, which may be nil. It tries the newest
@@ -208,8 +209,8 @@ func (a *account) with(s Session) (sessions []Session, ended string) {
 	return append(sessions, s), ended
 }
 
-// bound gives the sessions from the future an end that does not move with the clock. It
-// changes them in place: nobody else may have the account yet.
+// bound fixes the end of the sessions from the future, which would otherwise be counted
+// from each look at them. It changes them in place: nobody else may have the account yet.
 func (a *account) bound(life Lifetimes, now time.Time) {
 	for i, s := range a.sessions {
 		if s != s.bounded(now) {

@@ -56,8 +56,8 @@ const (
 	// Members refuse transactions with more operations (--max-txn-ops).
 	maxEtcdOps = 128
 
-	// Each change of an account reads this many keys of sessions. A login or a refresh
-	// removes those that expired long ago, which are more than the one that it adds.
+	// Each change of an account also reads this many keys of sessions. A login or a refresh
+	// removes those that expired long ago. It adds one at most, so they do not pile up.
 	sweptKeys = 4
 
 	// Sessions stay this long after they expire, because the clocks of copies differ.
@@ -80,7 +80,7 @@ func OpenEtcdStore(ctx context.Context, address, username, password string, life
 
 func newEtcdStore(g *gateway, prefix string, life Lifetimes) *EtcdStore {
 	e := &EtcdStore{gateway: g, prefix: prefix}
-	e.decisions = decisions{life, e.decide}
+	e.decisions = decisions{life, e.atomically}
 	e.sweep(nil)
 	return e
 }
@@ -195,8 +195,8 @@ func (e *EtcdStore) Users(ctx context.Context, filter UserFilter, after int64, l
 	return users[:min(limit, len(users))], nil
 }
 
-// decide is the function that [decisions] needs.
-func (e *EtcdStore) decide(ctx context.Context, by Caller, id int64, d decision) error {
+// atomically is the function that [decisions] needs.
+func (e *EtcdStore) atomically(ctx context.Context, by Caller, id int64, d decision) error {
 	twoAdmins := getAll(e.prefix + "admins/").first(2) // at least one is another account's
 	user, sessions, toSweep := getKey(e.userKey(id)), getAll(e.sessionsOf(id)), e.sweepNext()
 	return e.change(ctx, by, []etcdOp{user, sessions, twoAdmins, toSweep}, func(view etcdView) (t etcdTxn, err error) {

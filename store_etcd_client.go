@@ -105,9 +105,9 @@ func parseEtcdAddress(address string) (endpoints []string, prefix string, err er
 type verdict int
 
 const (
-	stop    verdict = iota // it succeeded, or every member would refuse it
-	retry                  // it had no effect, and another member may accept it
-	unknown                // it may have had an effect, and another member may respond
+	verdictStop    verdict = iota // it succeeded, or every member would refuse it
+	verdictRetry                  // it had no effect, and another member may accept it
+	verdictUnknown                // it may have had an effect, and another member may respond
 )
 
 // judge returns the verdict on a call that returned err. Whatever is not a response of
@@ -118,17 +118,17 @@ func (g *gateway) judge(err error) verdict {
 	op, failed := errors.AsType[*net.OpError](err)
 	switch {
 	case err == nil:
-		return stop
+		return verdictStop
 	case failed && op.Op == "dial":
-		return retry // not sent
+		return verdictRetry // not sent
 	case !refused:
-		return unknown
+		return verdictUnknown
 	case e.wantsToken() && g.username != "", e.is("no leader"), e.is("too many requests"):
-		return retry // etcd checks for these first
+		return verdictRetry // etcd checks for these first
 	case e.Code == 3, e.Code == 7, alarmed: // invalid argument, permission denied
-		return stop
+		return verdictStop
 	}
-	return unknown
+	return verdictUnknown
 }
 
 // txn sends a transaction to one member after the other until ctx is done, for
@@ -145,9 +145,9 @@ func (g *gateway) txn(ctx context.Context, t etcdTxn, write bool) (view etcdView
 	for tries := 1; ; tries++ {
 		at := g.failOvers.Load()
 		view, err = g.try(ctx, g.endpoint(at), t)
-		verdict := g.judge(err)
+		found := g.judge(err)
 		switch {
-		case verdict == stop:
+		case found == verdictStop:
 			if g.lost.CompareAndSwap(true, false) {
 				g.log.Info("the etcd cluster responds again")
 			}
@@ -159,7 +159,7 @@ func (g *gateway) txn(ctx context.Context, t etcdTxn, write bool) (view etcdView
 		if g.failOvers.CompareAndSwap(at, at+1) && len(g.endpoints) > 1 && !g.lost.Load() {
 			g.log.Warn("a member of the etcd cluster failed, going on with the next", "failed", g.endpoint(at), "next", g.endpoint(at+1), "error", err)
 		}
-		if write && verdict == unknown || ctx.Err() != nil || tries%len(g.endpoints) == 0 && !g.pause(ctx, tries/len(g.endpoints)) {
+		if write && found == verdictUnknown || ctx.Err() != nil || tries%len(g.endpoints) == 0 && !g.pause(ctx, tries/len(g.endpoints)) {
 			return view, err
 		}
 	}

@@ -28,7 +28,7 @@ const (
 	blockSize = 2 * maxLine
 )
 
-// A loaded is the result of loadFile. It counts from the beginning of the file.
+// A loaded is what loadFile has found, counted from the beginning of the file.
 type loaded struct {
 	lines, whole int64 // lines and bytes; the rest is torn
 	synced       int64 // bytes; the rest may never have been synced
@@ -43,8 +43,8 @@ type fileLine struct {
 	err    error
 }
 
-// loadFile makes the changes in a file on m, in order. Other goroutines decode the lines,
-// which is six sevenths of the work.
+// loadFile makes the changes that a file contains on m, in order. Other goroutines decode
+// the lines, which is six sevenths of the work.
 func loadFile(ctx context.Context, m *MemoryStore, file file) (found loaded, err error) {
 	info, err := file.Stat()
 	if err != nil {

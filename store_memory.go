@@ -24,7 +24,7 @@ type MemoryStore struct {
 	lastID   int64            // the highest ID ever used
 	swept    int              // the index in accounts that sweep looked at last
 
-	// A file store sets both. record is called with each change before it is made, with
+	// A file store sets both; otherwise they are nil. record is called with each change before it is made, with
 	// mu held; its error prevents the change. settle is called with the error that a
 	// method is about to return, without mu; its result is returned instead.
 	record func(change) error
@@ -34,7 +34,7 @@ type MemoryStore struct {
 // NewMemoryStore returns an empty store.
 func NewMemoryStore(life Lifetimes) *MemoryStore {
 	m := &MemoryStore{names: map[string]int64{}}
-	m.decisions = decisions{life, m.decide}
+	m.decisions = decisions{life, m.atomically}
 	return m
 }
 
@@ -75,8 +75,8 @@ func (m *MemoryStore) commit(c change) error {
 	return nil
 }
 
-// decide is the function that [decisions] needs.
-func (m *MemoryStore) decide(_ context.Context, by Caller, id int64, d decision) error {
+// atomically is the function that [decisions] needs.
+func (m *MemoryStore) atomically(_ context.Context, by Caller, id int64, d decision) error {
 	return m.step(by, func() (change, error) {
 		a := m.account(id)
 		if a == nil {
@@ -94,8 +94,7 @@ func (m *MemoryStore) CreateUser(ctx context.Context, by Caller, u User) (User, 
 			return change{}, ErrUsernameTaken
 		}
 		u.ID = m.lastID + 1
-		stored := u
-		return change{ID: u.ID, User: &stored}, nil
+		return change{ID: u.ID, User: new(u)}, nil
 	})
 	return u, err
 }
@@ -235,8 +234,8 @@ func (c change) single() bool {
 	return false
 }
 
-// apply makes a change that check has accepted. But for what it sweeps, it does not read
-// the clock, so a start gives the same state again.
+// apply makes a change that check has accepted. Only sweeping reads the clock, so a start
+// that makes the changes again gives the same accounts and live sessions.
 func (m *MemoryStore) apply(c change) {
 	m.lastID = max(m.lastID, c.LastID, c.ID)
 	i, found := slices.BinarySearch(m.ids, c.ID)
@@ -260,8 +259,8 @@ func (m *MemoryStore) apply(c change) {
 	}
 }
 
-// tidy removes the places of deleted accounts. It takes as long as half as many deletions
-// would, and there were that many.
+// tidy removes the places of deleted accounts. It is called when they are more than half,
+// so each deletion pays for a small part of it.
 func (m *MemoryStore) tidy() {
 	ids, accounts := make([]int64, 0, len(m.ids)-m.deleted), make([]*account, 0, len(m.ids)-m.deleted)
 	for i, a := range m.accounts {

@@ -59,7 +59,7 @@ func (u *User) EndsSessions(old *User) bool {
 // The rules for the fields of an account. The text of an error continues the name of
 // the field, as in "username must be ...".
 
-// checkUsername passes most email addresses.
+// checkUsername checks a username. Most email addresses are valid ones.
 func checkUsername(name string) error {
 	if !isPlain(name) {
 		return errors.New("must be 1 to 64 of ASCII letters, digits and @ . + - _")
@@ -134,7 +134,7 @@ func hashable(password string) bool {
 }
 
 func checkEmail(email string) error {
-	if len(email) <= 254 && printable(email) { // before what takes long for a long text
+	if len(email) <= 254 && printable(email) { // first: to parse a long text takes long
 		if a, err := mail.ParseAddress(email); err == nil && a.Address == email {
 			return nil
 		}
