@@ -952,6 +952,11 @@ func TestClientThatHasGone(t *testing.T) {
 		}
 		wantEqual(t, "the metric of the store's faults", w.server.metrics.samples.Get(errorSample("store_unavailable")).String(), before)
 		w.wantLog("level=ERROR", 0)
+		damaged := errors.New("the value of etcd's key users/7 is damaged")
+		if got := w.server.refusal(c, damaged).status; got != http.StatusInternalServerError {
+			t.Errorf("the reply to a fault that a client did not wait for has the status %d, want 500", got)
+		}
+		w.wantLog("level=ERROR", 1)
 	})
 }
 

@@ -131,7 +131,7 @@ func (s *server) refusal(c *call, err error) reply {
 	p, fields := problemOf(err)
 	gone := c.Context().Err() != nil
 	switch {
-	case gone && (p.err == errInternal || errors.Is(err, context.Canceled)): // a read of etcd ends with its client
+	case gone && errors.Is(err, context.Canceled): // waiting ends when the client hangs up
 		return reply{status: statusClientGone}
 	case err == errInternal, err == errOpening: // the log has the panic or the progress
 	case p.err == errInternal, p.err == ErrUnavailable:
