@@ -44,7 +44,7 @@ func TestToken(t *testing.T) {
 		{"Basic credentials of a client are ignored at a login", `POST /token with "Authorization: Basic Y2xpZW50OnNlY3JldA==" username=johndoe&password=secret`, tokens},
 		{"a token of an ended session is ignored at a login", "POST /token as ended username=johndoe&password=secret", tokens},
 		{"the content type of a login may have parameters and any case of letters",
-			`POST /token with "Content-Type: Application/X-WWW-Form-Urlencoded ; charset=utf-8" username=johndoe&password=secret`, tokens},
+			`POST /token with "Content-Type: Application/X-WWW-Form-Urlencoded\t; charset=utf-8" username=johndoe&password=secret`, tokens},
 		{"a broken parameter of a content type does not matter", `POST /token with "Content-Type: application/x-www-form-urlencoded; charset" username=johndoe&password=secret`, tokens},
 
 		{"a wrong password is refused", "POST /token username=johndoe&password=wrong", wrongLogin},
