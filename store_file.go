@@ -204,7 +204,7 @@ func ReadFileStore(ctx context.Context, path string) (*MemoryStore, error) {
 	case found.whole == 0:
 		return nil, errors.New("the file is empty")
 	case found.whole < found.size:
-		return nil, fmt.Errorf("line %d: it is incomplete; remove or complete it", found.lines+1)
+		return nil, fmt.Errorf("line %d: it is incomplete; if no server is writing it, remove or complete it", found.lines+1)
 	}
 	return m, nil
 }
