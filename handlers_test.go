@@ -947,9 +947,7 @@ func TestClientThatHasGone(t *testing.T) {
 		c := &call{Request: w.request(gone, "GET /users/me/"), route: "GET /users/me/{$}"}
 		before := w.server.metrics.samples.Get(errorSample("store_unavailable")).String()
 		hangUp()
-		if got := w.server.refusal(c, unavailable(context.Canceled)).status; got != statusClientGone {
-			t.Errorf("the reply to a client that has gone has the status %d, want %d", got, statusClientGone)
-		}
+		wantEqual(t, "the status of the reply to a client that has gone", w.server.refusal(c, unavailable(context.Canceled)).status, statusClientGone)
 		wantEqual(t, "the metric of the store's faults", w.server.metrics.samples.Get(errorSample("store_unavailable")).String(), before)
 		w.wantLog("level=ERROR", 0)
 		damaged := errors.New("the value of etcd's key users/7 is damaged")
@@ -1021,9 +1019,7 @@ func TestHeaders(t *testing.T) {
 		w.start(Config{TLS: true}, w.server.tokens)
 		for host, want := range map[string]string{"auth.example.com": "max-age=31536000", "localhost:8000": "", "api.LOCALHOST": "", "127.0.0.1": "", "[::1]:8443": ""} {
 			call := fmt.Sprintf("GET /nowhere with %q", "Host: "+host)
-			if got := w.send(call).header.Get("Strict-Transport-Security"); got != want {
-				w.Errorf("%s\n  got Strict-Transport-Security: %q\n  want %q", call, got, want)
-			}
+			wantEqual(w, call+": Strict-Transport-Security", w.send(call).header.Get("Strict-Transport-Security"), want)
 		}
 	}))
 }
