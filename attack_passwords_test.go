@@ -59,9 +59,7 @@ func TestAttackGuessesAtOnce(t *testing.T) {
 		for range cap(responses) {
 			statuses[<-responses]++
 		}
-		if statuses[401] != 5 || statuses[429] != 45 {
-			t.Errorf("50 guesses at once return %v, want 5 times 401 and 45 times 429", statuses)
-		}
+		wantEqual(t, "the statuses of 50 guesses at once", statuses, map[int]int{401: 5, 429: 45})
 	})
 }
 
@@ -237,17 +235,15 @@ func TestAttackStrangersFromEverywhere(t *testing.T) {
 			calls = ""
 			go func() { response <- w.send(tt.login) }()
 			synctest.Wait()
-			if strings.Contains(tt.login, "/token") && calls != "UserByName Sessions " {
-				t.Errorf("%s: the server calls %sof the store, want the same for all", tt.who, calls)
+			if strings.Contains(tt.login, "/token") {
+				wantEqual(t, "what the server asks the store, for "+tt.who, calls, "UserByName Sessions ")
 			}
 			q.passOn() // a core is free, and goes to a known client if one waits
 			synctest.Wait()
 			for len(q.running) < cap(q.running) {
 				q.running <- struct{}{}
 			}
-			if got := w.show(<-response); got != tt.want {
-				t.Errorf("%s\n  got %s\n  want %s", tt.who, got, tt.want)
-			}
+			wantEqual(t, tt.who, w.show(<-response), tt.want)
 		}
 	})
 }

@@ -28,12 +28,8 @@ func TestAttackMassAssignment(t *testing.T) {
 			} {
 				w.want("the attack", call, "422...")
 			}
-			if got := w.do("GET /users/1 as admin"); got != "200\n"+john {
-				w.Errorf("after the attack, johndoe is %s\n  want %s", got, john)
-			}
-			if got := w.do("POST /token username=mallory&password=correct+horse"); got != wrongLogin {
-				w.Errorf("after the attack, the login of mallory returns %s\n  want no such account", got)
-			}
+			w.want("johndoe after the attack", "GET /users/1 as admin", "200\n"+john)
+			w.want("a login of mallory after the attack", "POST /token username=mallory&password=correct+horse", wrongLogin)
 		}))
 	}
 }
@@ -137,12 +133,8 @@ func TestAttackCORSOrigin(t *testing.T) {
 			w.restart("-cors-origin=http://localhost:*", "-cors-origin=http://127.0.0.1:*", "-cors-origin=https://app.example")
 			for _, call := range []string{"GET /healthz", `OPTIONS /users/me/ with "Access-Control-Request-Method: PATCH"`} {
 				a := w.send(call + fmt.Sprintf(" with %q", "Origin: "+origin))
-				if got := a.header.Get("Access-Control-Allow-Origin"); got != want {
-					w.Errorf("%s\n  got Access-Control-Allow-Origin: %q\n  want %q", a.call, got, want)
-				}
-				if a.header.Get("Access-Control-Allow-Credentials") != "" {
-					w.Errorf("%s\n  got Access-Control-Allow-Credentials, want none: there are no cookies", a.call)
-				}
+				wantEqual(w, a.call+": Access-Control-Allow-Origin", a.header.Get("Access-Control-Allow-Origin"), want)
+				wantEqual(w, a.call+": Access-Control-Allow-Credentials, as there are no cookies", a.header.Get("Access-Control-Allow-Credentials"), "")
 			}
 		}))
 	}
@@ -313,9 +305,7 @@ func TestAttackOnTheWire(t *testing.T) {
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			t.Parallel()
-			if got := strings.Join(onTheWire(t, tt.send, tt.want), " "); got != tt.want {
-				t.Errorf("%.300q\n  got  %s\n  want %s", tt.send, got, tt.want)
-			}
+			wantEqual(t, fmt.Sprintf("%.300q", tt.send), strings.Join(onTheWire(t, tt.send, tt.want), " "), tt.want)
 		})
 	}
 }

@@ -29,9 +29,7 @@ func TestAttackRegistrationRace(t *testing.T) {
 		}) {
 			statuses[a.status]++
 		}
-		if statuses[201] != 1 || statuses[400] != 49 {
-			t.Errorf("50 registrations of one name at once return %v, want one 201 and 49 times 400", statuses)
-		}
+		wantEqual(t, "the statuses of 50 registrations of one name at once", statuses, map[int]int{201: 1, 400: 49})
 	})
 }
 

@@ -449,9 +449,7 @@ func TestAttackDeadTokenOverHTTP(t *testing.T) {
 			if resp.StatusCode != http.StatusUnauthorized {
 				t.Errorf("%s: %s %s with a token that was revoked before the last byte arrived = %d, want 401", resp.Proto, call.method, call.path, resp.StatusCode)
 			}
-			if got := s.do("GET", "/users/", s.login("root"), "").body; got != want {
-				t.Errorf("%s: %s %s with a dead token has changed\n  %s\n  to %s", resp.Proto, call.method, call.path, want, got)
-			}
+			wantEqual(t, fmt.Sprintf("%s: the accounts after %s %s with a dead token", resp.Proto, call.method, call.path), s.do("GET", "/users/", s.login("root"), "").body, want)
 		}
 		s.stop()
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -19,20 +18,22 @@ var clientAddr = netip.MustParseAddr("192.0.2.1")
 // waits for another one to end.
 func TestTriesAtOnce(t *testing.T) {
 	const cores = 16
+	type results map[string]int
+	kinds := map[error]string{nil: "right", ErrPassword: "wrong", ErrThrottled: "throttled", ErrBusy: "busy"}
 	for _, test := range []struct {
 		name     string
 		failures int
 		tries    string // r is the right password, w a wrong one
 		atOnce   int    // hash together
-		want     string
+		want     results
 	}{
-		{"sixteen right logins at once all succeed", 0, "rrrrrrrrrrrrrrrr", 5, "16 right"},
-		{"sixteen right logins at once after four failures all succeed", 4, "rrrrrrrrrrrrrrrr", 1, "16 right"},
-		{"sixteen right logins at once after a delay all succeed", 5, "rrrrrrrrrrrrrrrr", 1, "16 right"},
-		{"of a hundred right logins at once those beyond the places of a client are refused", 0, strings.Repeat("r", 100), 5, "64 right, 36 busy"},
-		{"of sixteen guesses at once five are hashed", 0, "wwwwwwwwwwwwwwww", 5, "5 wrong, 11 throttled"},
-		{"of sixteen guesses at once after four failures one is hashed", 4, "wwwwwwwwwwwwwwww", 1, "1 wrong, 15 throttled"},
-		{"of sixteen guesses at once after a delay one is hashed", 5, "wwwwwwwwwwwwwwww", 1, "1 wrong, 15 throttled"},
+		{"sixteen right logins at once all succeed", 0, "rrrrrrrrrrrrrrrr", 5, results{"right": 16}},
+		{"sixteen right logins at once after four failures all succeed", 4, "rrrrrrrrrrrrrrrr", 1, results{"right": 16}},
+		{"sixteen right logins at once after a delay all succeed", 5, "rrrrrrrrrrrrrrrr", 1, results{"right": 16}},
+		{"of a hundred right logins at once those beyond the places of a client are refused", 0, strings.Repeat("r", 100), 5, results{"right": 64, "busy": 36}},
+		{"of sixteen guesses at once five are hashed", 0, "wwwwwwwwwwwwwwww", 5, results{"wrong": 5, "throttled": 11}},
+		{"of sixteen guesses at once after four failures one is hashed", 4, "wwwwwwwwwwwwwwww", 1, results{"wrong": 1, "throttled": 15}},
+		{"of sixteen guesses at once after a delay one is hashed", 5, "wwwwwwwwwwwwwwww", 1, results{"wrong": 1, "throttled": 15}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -56,35 +57,20 @@ func TestTriesAtOnce(t *testing.T) {
 				}
 				synctest.Wait()
 				flying, waiting := p.throttle.flying[throttleKeys("johndoe", clientAddr)[0]], p.queue.waiting()
-				if flying != test.atOnce || waiting != min(len(test.tries), 64) {
-					t.Errorf("%d tries are under way and %d wait, want %d and %d", flying, waiting, test.atOnce, min(len(test.tries), 64))
-				}
+				wantEqual(t, "the tries that are under way and that wait", []int{flying, waiting}, []int{test.atOnce, min(len(test.tries), 64)})
 				for range cores {
 					<-p.queue.running
 				}
-				count := map[error]int{}
+				got := results{}
 				for range test.tries {
 					err := <-errs
 					if later, ok := err.(LaterError); ok {
 						err = later.error
 					}
-					count[err]++
+					got[kinds[err]]++
 				}
-				got := ""
-				for _, kind := range []struct {
-					name string
-					err  error
-				}{{"right", nil}, {"wrong", ErrPassword}, {"throttled", ErrThrottled}, {"busy", ErrBusy}} {
-					if n := count[kind.err]; n > 0 {
-						got += fmt.Sprintf(", %d %s", n, kind.name)
-					}
-				}
-				if got = got[2:]; got != test.want {
-					t.Errorf("%d tries at once: %s, want %s", len(test.tries), got, test.want)
-				}
-				if len(p.throttle.flying) != 0 || p.queue.waiting() != 0 {
-					t.Errorf("afterwards, %v are under way and %d wait, want none", p.throttle.flying, p.queue.waiting())
-				}
+				wantEqual(t, "the results", got, test.want)
+				wantEqual(t, "the tries that are under way and that wait afterwards", []int{len(p.throttle.flying), p.queue.waiting()}, []int{0, 0})
 			})
 		})
 	}
@@ -111,9 +97,7 @@ func TestTryWhoseClientHasGone(t *testing.T) {
 		for range freeTries {
 			p.throttle.end(keys)
 		}
-		if len(p.throttle.newer) != 0 || len(p.throttle.flying) != 0 {
-			t.Errorf("the throttle holds %v and %v, want nothing", p.throttle.newer, p.throttle.flying)
-		}
+		wantEqual(t, "what the throttle holds", len(p.throttle.newer)+len(p.throttle.flying), 0)
 	})
 }
 
@@ -130,9 +114,7 @@ func TestTryThatWaitsTooLong(t *testing.T) {
 			return "", false, nil
 		})
 		wantErr(t, "Check", err, ErrBusy)
-		if took := time.Since(start); took != maxQueueTime {
-			t.Errorf("the try is refused after %v, want %v", took, maxQueueTime)
-		}
+		wantEqual(t, "the time until the try is refused", time.Since(start), maxQueueTime)
 	})
 }
 
@@ -192,9 +174,7 @@ func TestForget(t *testing.T) {
 		wantErr(t, "a try from "+addr, p.throttle.check(throttleKeys("johndoe", netip.MustParseAddr(addr))), nil)
 	}
 	wantErr(t, "a try of another account", p.throttle.check(throttleKeys("jane", clientAddr)), ErrThrottled)
-	if got := p.throttle.get(throttleKeys("", clientAddr)[1]).count; got != 2*freeTries {
-		t.Errorf("the address has %d failures, want all %d", got, 2*freeTries)
-	}
+	wantEqual(t, "the failures of the address", p.throttle.get(throttleKeys("", clientAddr)[1]).count, 2*freeTries)
 }
 
 // wantLater checks for a LaterError.

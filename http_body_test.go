@@ -72,9 +72,8 @@ func TestObjectSaysWhereItBroke(t *testing.T) {
 	} {
 		got, err := parseObject([]byte(test.data))
 		p, _ := problemOf(err)
-		if said := strings.TrimPrefix(strings.TrimPrefix(p.detail, "The body is not JSON: "), "The request is invalid: "); said != test.want {
-			t.Errorf("%s: parseObject(%q) = %v, detail %q, want %q", test.name, test.data, got, said, test.want)
-		}
+		said := strings.TrimPrefix(strings.TrimPrefix(p.detail, "The body is not JSON: "), "The request is invalid: ")
+		wantEqual(t, fmt.Sprintf("%s: parseObject(%q) = %v", test.name, test.data, got), said, test.want)
 	}
 }
 
@@ -141,14 +140,10 @@ func TestInvalidFieldsAreBounded(t *testing.T) {
 	var twice invalid
 	twice.add("field1", "must be a string")
 	twice.add("field1", "is given more than once")
-	if len(twice) != 1 {
-		t.Errorf("a field that is wrong twice is named %d times, want once: %v", len(twice), twice)
-	}
+	wantEqual(t, "the times that a field that is wrong twice is named", len(twice), 1)
 	var long invalid
 	long.add(strings.Repeat("ä", 100), "x")
-	if got := long[0].Field; got != strings.Repeat("ä", 50)+"..." {
-		t.Errorf("the response has a name of 200 bytes as %q, want its first 100 bytes", got)
-	}
+	wantEqual(t, "a name of 200 bytes is cut to 100", long[0].Field, strings.Repeat("ä", 50)+"...")
 }
 
 // TestVectorsJSONTestSuite sends the texts of JSONTestSuite to every endpoint that takes

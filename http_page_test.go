@@ -292,9 +292,7 @@ func TestOpenAPIFieldsOfRequests(t *testing.T) {
 		t.Run(name, alone(func(w *world) {
 			w.do("login admin as admin")
 			schema := doc.schema(media.Schema)
-			if string(schema.AdditionalProperties) != "false" {
-				w.Errorf("openapi.json lets %s have unknown fields", name)
-			}
+			wantEqual(w, "the unknown fields that openapi.json lets "+name+" have", string(schema.AdditionalProperties), "false")
 			path := strings.ReplaceAll(name, "{id}", "1")
 			var answer struct{ Errors []fieldError }
 			refusals := func(body string) map[string]string {
@@ -454,9 +452,7 @@ func TestPageSettings(t *testing.T) {
 				t.Errorf("settings.json with %s = %s, want %s and a start", test.flags, body, test.want)
 			}
 			for route, want := range map[string]string{"POST /users/": test.register, "GET /users/": "admin", "GET /users/me/": "active user", "POST /token": "anyone"} {
-				if got.Callers[route] != want {
-					t.Errorf("settings.json with %s says that %s is for %q, want %s", test.flags, route, got.Callers[route], want)
-				}
+				wantEqual(t, "the callers of "+route+" in settings.json with "+test.flags, got.Callers[route], want)
 			}
 		})
 	}
@@ -991,9 +987,7 @@ func (d declaration) hasLine(t *testing.T, name, line string) {
 			count++
 		}
 	}
-	if count != 1 {
-		t.Errorf("%s has the line %q %d times, want once", name, line, count)
-	}
+	wantEqual(t, fmt.Sprintf("the lines of %s with %q", name, line), count, 1)
 }
 
 // handlerName returns the name of the method that the route table has for a route.

@@ -342,12 +342,8 @@ func TestMailer(t *testing.T) {
 				}
 				time.Sleep(hour)
 				got := strings.ReplaceAll(strings.Join(p.reports(), ", "), "too many to one account or address", "too many")
-				if got != test.want {
-					t.Errorf("the log says %q, want %q", got, test.want)
-				}
-				if n := p.Waiting(); n != 0 {
-					t.Errorf("%d letters wait at the end", n)
-				}
+				wantEqual(t, "the log", got, test.want)
+				wantEqual(t, "the letters that wait at the end", p.Waiting(), 0)
 			})
 		})
 	}
@@ -412,9 +408,7 @@ func TestAttackMailBomb(t *testing.T) {
 			}
 			before := p.Waiting()
 			p.Send(newLetter("reset", User{ID: 1000, Username: "jane", Email: "jane@example.com"}), client(1000))
-			if got := p.Waiting() > before; got != test.victimWaits {
-				t.Errorf("%s: a mail of somebody else is taken: %v, want %v", test.attack, got, test.victimWaits)
-			}
+			wantEqual(t, test.attack+": a mail of somebody else is taken", p.Waiting() > before, test.victimWaits)
 		})
 	}
 }
@@ -455,17 +449,13 @@ func TestRequestsForMailAreShared(t *testing.T) {
 					t.Errorf("Later() = %v, want ErrMailBusy", err)
 				}
 			}
-			if taken != maxMails/2 {
-				t.Errorf("one client may have %d requests wait, want half of %d", taken, maxMails)
-			}
+			wantEqual(t, fmt.Sprintf("the requests that one client may have wait, with accounts: %v", known), taken, maxMails/2)
 			time.Sleep(mailDelay)
 			synctest.Wait()
 			for taken = 0; p.Later(testClient, func(context.Context) {}) == nil; {
 				taken++
 			}
-			if taken != maxMails/2 {
-				t.Errorf("with accounts: %v, one client may have %d requests wait after the first, want half of %d", known, taken, maxMails)
-			}
+			wantEqual(t, fmt.Sprintf("the requests that one client may have wait, with accounts: %v", known), taken, maxMails/2)
 			time.Sleep(time.Second)
 		})
 	}
@@ -855,9 +845,7 @@ func atServer(t *testing.T, test func(t *testing.T, s *smtpServer, f *fakeSMTP))
 		s.config.RootCAs = x509.NewCertPool()
 		s.config.RootCAs.AddCert(web.Certificate())
 		s.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if network != "tcp" || addr != "mail.example.com:587" {
-				t.Errorf("dial(%s, %s)", network, addr)
-			}
+			wantEqual(t, "what is dialled", network+" "+addr, "tcp mail.example.com:587")
 			ours, theirs := net.Pipe()
 			go f.serve(theirs)
 			return ours, nil

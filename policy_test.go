@@ -28,9 +28,7 @@ func TestStandardLibraryOnly(t *testing.T) {
 	const template = "{{if not .Standard}}{{.ImportPath}}{{end}}"
 	for _, goos := range []string{"linux", "darwin", "windows"} {
 		got := goTool(t, []string{"GOOS=" + goos, "CGO_ENABLED=0"}, "list", "-deps", "-f", template, ".")
-		if want := "example.com/stdauth\n"; got != want {
-			t.Errorf("packages outside the standard library on %s:\n%swant only %s", goos, got, want)
-		}
+		wantEqual(t, "the packages outside the standard library on "+goos, got, "example.com/stdauth\n")
 	}
 	var got []string
 	for _, m := range matches(t, 2, `(?m)^(?:tool|require|\t)\s*([^\s(]+)( v\S+)?$`, readText(t, "go.mod")) {

@@ -26,8 +26,6 @@ import (
 	"testing/iotest"
 	"testing/synctest"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // TestScenarios runs the scenarios in testdata/scenarios, whose README.md explains the
@@ -47,9 +45,7 @@ func TestScenarios(t *testing.T) {
 					noError(t, os.WriteFile(file, []byte(got), 0o666))
 					return
 				}
-				if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
-					t.Errorf("%s differs from the responses of the server (-shown +got):\n%s", file, diff)
-				}
+				wantEqual(t, file+", and the responses of the server", strings.Split(got, "\n"), strings.Split(string(want), "\n"))
 			})
 		})
 	}

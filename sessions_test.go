@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -70,10 +71,7 @@ func TestRotate(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" || !errors.Is(err, test.err) {
 			t.Errorf("%s: Rotate(%d) after %v = %v, want %v; session (-want +got):\n%s", test.name, test.generation, test.after, err, test.err, diff)
 		}
-		usable := test.generation == 4 && err == nil
-		if got := old.Superseded(test.generation, now); got != usable {
-			t.Errorf("%s: Superseded(%d) after %v = %v, want %v", test.name, test.generation, test.after, got, usable)
-		}
+		wantEqual(t, test.name+": Superseded()", old.Superseded(test.generation, now), test.generation == 4 && err == nil)
 	}
 }
 
@@ -130,12 +128,8 @@ func TestSessionFromTheFuture(t *testing.T) {
 	} {
 		s := Session{Generation: 5, CreatedAt: testNow.Add(test.created), LastUsedAt: testNow.Add(test.used)}
 		s.ExpiresAt = s.expiry(monthLife)
-		if got := s.Within(monthLife, testNow).ExpiresAt.Sub(testNow); got != test.expires {
-			t.Errorf("%s: it expires after %v, want %v", test.name, got, test.expires)
-		}
-		if err := s.Rotate(5, testNow, monthLife); err != nil {
-			t.Errorf("%s: Rotate() = %v", test.name, err)
-		}
+		wantEqual(t, test.name+": its life", s.Within(monthLife, testNow).ExpiresAt.Sub(testNow), test.expires)
+		wantErr(t, test.name+": Rotate()", s.Rotate(5, testNow, monthLife), nil)
 		if got := s.ExpiresAt.Sub(testNow); s.Generation == 6 && got != test.afterARotation {
 			t.Errorf("%s: after a refresh it expires after %v, want %v", test.name, got, test.afterARotation)
 		}
@@ -163,9 +157,7 @@ func TestSessionEndsWhenUnusedOrOld(t *testing.T) {
 		{"a refresh does not extend the session beyond its maximum lifetime", 80 * day, 90 * day},
 		{"a refresh in the last second does not extend the session", 90*day - time.Second, 90 * day},
 	} {
-		if err := s.Rotate(s.Generation, testNow.Add(step.at), monthLife); err != nil {
-			t.Fatalf("%s: Rotate() = %v", step.name, err)
-		}
+		wantErr(t, step.name+": Rotate()", s.Rotate(s.Generation, testNow.Add(step.at), monthLife), nil)
 		end := testNow.Add(step.expires)
 		if !s.ExpiresAt.Equal(end) || !s.Live(u.Epoch, end.Add(-1)) || s.Live(u.Epoch, end) {
 			t.Errorf("%s: expires at %v, live just before %v: %v, then: %v", step.name, s.ExpiresAt, end, s.Live(u.Epoch, end.Add(-1)), s.Live(u.Epoch, end))
@@ -184,9 +176,6 @@ func TestSessionEndsWithTheEpochOfItsAccount(t *testing.T) {
 	u := User{ID: 7, Epoch: 3}
 	s := NewSession(u, testNow, monthLife)
 	for epoch, want := range map[int64]bool{2: false, 3: true, 4: false} {
-		u.Epoch = epoch
-		if got := s.Live(u.Epoch, testNow); got != want {
-			t.Errorf("Live() of a session of epoch 3 of an account of epoch %d = %v, want %v", epoch, got, want)
-		}
+		wantEqual(t, fmt.Sprintf("Live() of a session of epoch 3 of an account of epoch %d", epoch), s.Live(epoch, testNow), want)
 	}
 }

@@ -32,9 +32,9 @@ func TestHashQueue(t *testing.T) {
 			t.Errorf("a hash after 96 of strangers = %v, want ErrBusy", e.err)
 		}
 		for i := range 32 {
-			waiting = append(waiting, q.enterKnown(patience, fmt.Sprintf("10.0.0.%d", i)))
+			waiting = append(waiting, q.enter(patience, fmt.Sprintf("known 10.0.0.%d", i)))
 		}
-		if e := q.enterKnown(q.ctx, "192.0.2.1"); !e.done() || e.err != ErrBusy {
+		if e := q.enter(q.ctx, "known 192.0.2.1"); !e.done() || e.err != ErrBusy {
 			t.Errorf("a known client's hash after 96 of strangers and 32 of known clients = %v, want ErrBusy", e.err)
 		}
 		for i, e := range waiting {
@@ -77,16 +77,11 @@ func TestHashQueueIsShared(t *testing.T) {
 			inQueue(t, func(q *queueTest) {
 				q.occupy()
 				for i, from := range test.came {
-					enter, got := q.enter, 0
-					if addr, ok := strings.CutPrefix(from, "known "); ok {
-						enter, from = q.enterKnown, addr
-					}
-					for !enter(q.ctx, from).done() {
+					got := 0
+					for !q.enter(q.ctx, from).done() {
 						got++
 					}
-					if got != test.want[i] {
-						t.Errorf("%s has %d places, want %d", from, got, test.want[i])
-					}
+					wantEqual(t, "the places of "+from, got, test.want[i])
 				}
 			})
 		})
@@ -99,8 +94,8 @@ func TestKnownClientsGoFirst(t *testing.T) {
 	inQueue(t, func(q *queueTest) {
 		q.occupy()
 		stranger := q.enter(q.ctx, "192.0.2.1")
-		known := q.enterKnown(q.ctx, "192.0.2.2")
-		last := q.enterKnown(q.ctx, "192.0.2.3")
+		known := q.enter(q.ctx, "known 192.0.2.2")
+		last := q.enter(q.ctx, "known 192.0.2.3")
 		q.wantOrder(known, last, stranger)
 	})
 }
@@ -114,7 +109,7 @@ func TestOneClientDoesNotDelayOthers(t *testing.T) {
 		for range 63 {
 			q.enter(q.ctx, "192.0.2.1")
 		}
-		others := []*entry{q.enter(q.ctx, "192.0.2.2"), q.enter(q.ctx, "192.0.2.3"), q.enterKnown(q.ctx, "192.0.2.4")}
+		others := []*entry{q.enter(q.ctx, "192.0.2.2"), q.enter(q.ctx, "192.0.2.3"), q.enter(q.ctx, "known 192.0.2.4")}
 		q.wantOrder(others[2], attacker, others[0], others[1])
 	})
 }
@@ -122,13 +117,13 @@ func TestOneClientDoesNotDelayOthers(t *testing.T) {
 // TestNobodyIsKeptOut: clients that go first and come back without pause slow down those
 // with several places, but do not keep them out.
 func TestNobodyIsKeptOut(t *testing.T) {
-	for _, known := range []bool{true, false} {
+	for _, others := range []string{"known 198.51.100.", "198.51.100."} {
 		inQueue(t, func(q *queueTest) {
 			q.occupy()
 			waiting := []*entry{q.enter(q.ctx, "192.0.2.1"), q.enter(q.ctx, "192.0.2.1")}
 			strangers := slices.Clone(waiting)
 			for i := range 16 {
-				waiting = append(waiting, q.start(q.ctx, fmt.Sprintf("198.51.100.%d", 2+i), known)) // goes first
+				waiting = append(waiting, q.enter(q.ctx, fmt.Sprint(others, 2+i))) // goes first
 				q.entries[0].end()
 				next := slices.IndexFunc(waiting, (*entry).done)
 				q.entries[0] = waiting[next]
@@ -136,7 +131,7 @@ func TestNobodyIsKeptOut(t *testing.T) {
 			}
 			for _, e := range strangers {
 				if !e.done() {
-					t.Errorf("after 16 hashes of others, known: %t, a stranger still waits", known)
+					t.Errorf("after 16 hashes of %s..., a stranger still waits", others)
 				}
 			}
 		})
@@ -335,9 +330,7 @@ func TestConnectionsMakeRoom(t *testing.T) {
 							c.told = true
 						}
 					}
-					if got != s.want {
-						t.Errorf("step %d, %s: %q, want %q", i+1, s.do, got, s.want)
-					}
+					wantEqual(t, fmt.Sprintf("step %d, %s", i+1, s.do), got, s.want)
 				}
 				for _, c := range open {
 					l.note(c, http.StateClosed)
@@ -417,17 +410,13 @@ type entry struct {
 	err         error
 }
 
-func (q *queueTest) enter(ctx context.Context, from string) *entry { return q.start(ctx, from, false) }
-
-func (q *queueTest) enterKnown(ctx context.Context, from string) *entry {
-	return q.start(ctx, from, true)
-}
-
-func (q *queueTest) start(ctx context.Context, from string, known bool) *entry {
+// enter waits for a hash, from an address or from that of a "known" client.
+func (q *queueTest) enter(ctx context.Context, from string) *entry {
+	addr, known := strings.CutPrefix(from, "known ")
 	e := &entry{began: make(chan struct{}), over: make(chan struct{})}
 	q.entries = append(q.entries, e)
 	go func(over <-chan struct{}) {
-		e.err = q.queue.run(ctx, netip.MustParseAddr(from), known, func() { close(e.began); <-over })
+		e.err = q.queue.run(ctx, netip.MustParseAddr(addr), known, func() { close(e.began); <-over })
 		if e.err != nil {
 			close(e.began)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -42,9 +43,7 @@ func TestNamesAreFoldedInASCIIOnly(t *testing.T) {
 		"JohnDOE": "johndoe", "A.b+C-d_E@1": "a.b+c-d_e@1", "@[Z`{": "@[z`{",
 		"adm\u0130n": "adm\u0130n", "\u212A": "\u212A", "ÄÖÜ": "ÄÖÜ",
 	} {
-		if got := foldName(name); got != want {
-			t.Errorf("foldName(%q) = %q, want %q", name, got, want)
-		}
+		wantEqual(t, "foldName("+name+")", foldName(name), want)
 	}
 }
 
@@ -81,22 +80,16 @@ func TestPasswordRules(t *testing.T) {
 	})
 	// A username of 3 characters occurs in many good passwords.
 	for username, want := range map[string]string{"hors": name, "hor": ""} {
-		if got := said(checkPassword("correct horse", username)); got != want {
-			t.Errorf("checkPassword(correct horse) of %q = %q, want %q", username, got, want)
-		}
+		wantEqual(t, "checkPassword(correct horse) of "+username, said(checkPassword("correct horse", username)), want)
 	}
 }
 
 // TestCommonPasswordsAreRefusedByTheListAlone: a password on the list that another rule
 // refuses, or that is not in lower case, would be useless there.
 func TestCommonPasswordsAreRefusedByTheListAlone(t *testing.T) {
-	if n := len(commonPasswords()); n != 3000 {
-		t.Errorf("the list has %d passwords, want 3000", n)
-	}
+	wantEqual(t, "the length of the list", len(commonPasswords()), 3000)
 	for password := range commonPasswords() {
-		if got := said(checkPassword(password, "")); got != "is one of the most common passwords" {
-			t.Errorf("checkPassword(%q) = %q, want it refused as common", password, got)
-		}
+		wantEqual(t, password, said(checkPassword(password, "")), "is one of the most common passwords")
 	}
 }
 
@@ -163,9 +156,7 @@ func TestFullNameRules(t *testing.T) {
 func TestRoleRules(t *testing.T) {
 	const rule = `must be "user" or "admin"`
 	for role, want := range map[Role]string{"user": "", "admin": "", "": rule, "Admin": rule, "root": rule, "admin ": rule} {
-		if got := said(checkRole(role)); got != want {
-			t.Errorf("checkRole(%q) = %q, want %q", role, got, want)
-		}
+		wantEqual(t, fmt.Sprintf("checkRole(%q)", role), said(checkRole(role)), want)
 	}
 }
 
@@ -175,9 +166,7 @@ type valueRule struct{ name, value, want string }
 func checkValues(t *testing.T, check func(string) error, rules []valueRule) {
 	t.Helper()
 	for _, test := range rules {
-		if got := said(check(test.value)); got != test.want {
-			t.Errorf("%s: %q gets %q, want %q", test.name, test.value, got, test.want)
-		}
+		wantEqual(t, fmt.Sprintf("%s: %q", test.name, test.value), said(check(test.value)), test.want)
 	}
 }
 

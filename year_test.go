@@ -736,12 +736,8 @@ func (c *company) checkMemory(live int) {
 		c.Errorf("the store holds %d accounts and %d names, want %d", len(c.memory.accounts), len(c.memory.names), here)
 	}
 	throttle := &c.server.passwords.throttle
-	if got := len(throttle.newer) + len(throttle.older); got != len(c.failures) {
-		c.Errorf("the throttle holds %d failures, want %d", got, len(c.failures))
-	}
-	if got := c.server.passwords.queue.waiting(); got != 0 {
-		c.Errorf("%d passwords wait to be hashed in the evening, want none", got)
-	}
+	wantEqual(c, "the failures that the throttle holds", len(throttle.newer)+len(throttle.older), len(c.failures))
+	wantEqual(c, "the passwords that wait to be hashed in the evening", c.server.passwords.queue.waiting(), 0)
 }
 
 // verify compares the validity of a token with the rules, which changes nothing.
