@@ -13,8 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // This file is the manual of the API. Each row is a rule, a request that the
@@ -975,43 +973,39 @@ func TestHeaders(t *testing.T) {
 	const evil = ` with "Origin: https://evil.example"`
 	const method = ` with "Access-Control-Request-Method: PATCH"`
 	for _, tt := range []struct {
-		rule, restart, call string
-		status              int
-		want                wanted
+		rule, do string
+		status   int
+		want     wanted
 	}{
-		{"a page of localhost may call the API of a server with demo accounts", "", "GET /healthz" + local, 200, cors("http://localhost:3000")},
-		{"a page of 127.0.0.1 may read an error and its headers", "", `GET /users/me/ with "Origin: http://127.0.0.1"`, 401, cors("http://127.0.0.1")},
-		{"a page of localhost may send a preflight request", "", "OPTIONS /users/me/" + local + method, 204, preflight},
-		{"a page of another origin gets no CORS headers", "", "GET /healthz" + evil, 200, none},
-		{"a preflight request may ask for any header", "",
+		{"a page of localhost may call the API of a server with demo accounts", "GET /healthz" + local, 200, cors("http://localhost:3000")},
+		{"a page of 127.0.0.1 may read an error and its headers", `GET /users/me/ with "Origin: http://127.0.0.1"`, 401, cors("http://127.0.0.1")},
+		{"a page of localhost may send a preflight request", "OPTIONS /users/me/" + local + method, 204, preflight},
+		{"a page of another origin gets no CORS headers", "GET /healthz" + evil, 200, none},
+		{"a preflight request may ask for any header",
 			"OPTIONS /token" + local + method + ` with "Access-Control-Request-Headers: authorization, traceparent,x-requested-with, (x), "`, 204,
 			wide},
-		{"a preflight request from another origin is OPTIONS like any other", "", "OPTIONS /users/me/" + evil + method, 204, none},
-		{"a page of an origin in -cors-origin may call the API", "-cors-origin=https://app.example", `GET /healthz with "Origin: https://app.example"`, 200, cors("https://app.example")},
-		{"an origin in -cors-origin replaces localhost", "-cors-origin=https://app.example", "GET /healthz" + local, 200, none},
-		{"a server without demo accounts allows no other origin", "-demo=false", "GET /healthz" + local, 200, wanted{}},
+		{"a preflight request from another origin is OPTIONS like any other", "OPTIONS /users/me/" + evil + method, 204, none},
+		{"a page of an origin in -cors-origin may call the API", `restart -cors-origin=https://app.example ; GET /healthz with "Origin: https://app.example"`, 200, cors("https://app.example")},
+		{"an origin in -cors-origin replaces localhost", "restart -cors-origin=https://app.example ; GET /healthz" + local, 200, none},
+		{"a server without demo accounts allows no other origin", "restart -demo=false ; GET /healthz" + local, 200, wanted{}},
 
-		{"the page has a Content-Security-Policy and varies by origin", "-demo=false", "GET /docs", 200, wanted{"Content-Security-Policy": contentPolicy, "Vary": "Accept-Encoding, Origin"}},
+		{"the page has a Content-Security-Policy and varies by origin", "restart -demo=false ; GET /docs", 200, wanted{"Content-Security-Policy": contentPolicy, "Vary": "Accept-Encoding, Origin"}},
 
-		{"a request without an Origin gets no CORS headers", "", "GET /healthz", 200, wanted{}},
-		{"an empty response to a page of an allowed origin keeps its status", "", "POST /revoke" + local + " token=rubbish", 200, cors("http://localhost:3000")},
-		{"OPTIONS without a method to ask for is no preflight", "", "OPTIONS /users/me/" + local, 204, cors("http://localhost:3000")},
-		{"GET that asks for a method is no preflight", "", "GET /healthz" + local + method, 200, cors("http://localhost:3000")},
+		{"a request without an Origin gets no CORS headers", "GET /healthz", 200, wanted{}},
+		{"an empty response to a page of an allowed origin keeps its status", "POST /revoke" + local + " token=rubbish", 200, cors("http://localhost:3000")},
+		{"OPTIONS without a method to ask for is no preflight", "OPTIONS /users/me/" + local, 204, cors("http://localhost:3000")},
+		{"GET that asks for a method is no preflight", "GET /healthz" + local + method, 200, cors("http://localhost:3000")},
 	} {
 		t.Run(tt.rule, alone(func(w *world) {
-			if tt.restart != "" {
-				w.restart(tt.restart)
-			}
-			a := w.send(tt.call)
+			w.do(tt.do)
 			got := wanted{}
 			for _, name := range headers {
-				if values := a.header.Values(name); len(values) > 0 {
+				if values := w.last.header.Values(name); len(values) > 0 {
 					got[name] = strings.Join(values, " | ")
 				}
 			}
-			if diff := cmp.Diff(tt.want, got); diff != "" || a.status != tt.status {
-				w.Errorf("%s\n  got %d, want %d, and headers (-want +got):\n%s", tt.call, a.status, tt.status, diff)
-			}
+			wantEqual(w, tt.do+": the status", w.last.status, tt.status)
+			wantEqual(w, tt.do+": the headers", got, tt.want)
 		}))
 	}
 

@@ -201,15 +201,9 @@ func jsonTestSuite(t *testing.T) (all []struct{ name, text string }) {
 		if err != nil || name[1] != '_' {
 			continue // a line of the header
 		}
-		text, err := strconv.Unquote(quoted)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
+		text := need(strconv.Unquote(quoted))(t)
 		if times := strings.TrimSpace(rest[len(quoted):]); times != "" {
-			n, err := strconv.Atoi(times)
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
+			n := need(strconv.Atoi(times))(t)
 			text = strings.Repeat(text, n)
 			all = append(all, struct{ name, text string }{name + ", cut off", text[:maxBody]})
 		}
