@@ -247,19 +247,13 @@ func TestOpenAPIFieldsOfResponses(t *testing.T) {
 			if !isJSON || media.Schema == nil || strings.HasSuffix(call, ".json") && !strings.HasSuffix(call, "settings.json") {
 				return
 			}
-			want := doc.schema(media.Schema)
-			body := []byte(w.last.body)
+			want, body := doc.schema(media.Schema), "["+w.last.body+"]"
 			if want.Items != nil {
-				want = doc.schema(want.Items)
-				var list []json.RawMessage
-				if err := json.Unmarshal(body, &list); err != nil || len(list) == 0 {
-					w.Fatalf("%s = %s, want a list (%v)", call, body, err)
-				}
-				body = list[0]
+				want, body = doc.schema(want.Items), w.last.body
 			}
-			var object map[string]json.RawMessage
-			noError(w, json.Unmarshal(body, &object))
-			wantEqual(w, "the fields of the answer to "+call+", and openapi.json's", slices.Sorted(maps.Keys(want.Properties)), slices.Sorted(maps.Keys(object)))
+			var objects []map[string]json.RawMessage
+			noError(w, json.Unmarshal([]byte(body), &objects))
+			wantEqual(w, "the fields of the answer to "+call+", and openapi.json's", slices.Sorted(maps.Keys(want.Properties)), slices.Sorted(maps.Keys(objects[0])))
 		}))
 	}
 }
@@ -283,35 +277,32 @@ func TestOpenAPIFieldsOfRequests(t *testing.T) {
 			w.do("login admin as admin")
 			schema := doc.schema(media.Schema)
 			wantEqual(w, "the unknown fields that openapi.json lets "+name+" have", string(schema.AdditionalProperties), "false")
-			path := strings.ReplaceAll(name, "{id}", "1")
-			var answer struct{ Errors []fieldError }
-			refusals := func(body string) map[string]string {
-				a := w.send(path + " as admin " + body)
-				if err := json.Unmarshal([]byte(a.body), &answer); err != nil || a.status != http.StatusUnprocessableEntity {
-					w.Fatalf("%s = %s, want 422 (%v)", a.call, w.show(a), err)
-				}
+			refusals := func(body string) map[string]string { // by field
+				a := w.send(strings.ReplaceAll(name, "{id}", "1") + " as admin " + body)
+				var answer struct{ Errors []fieldError }
+				noError(w, json.Unmarshal([]byte(a.body), &answer))
+				wantEqual(w, a.call+": the status", a.status, http.StatusUnprocessableEntity)
 				found := map[string]string{}
 				for _, e := range answer.Errors {
 					found[e.Field] = e.Message
 				}
 				return found
 			}
-			var known []string
+			var known, required []string
 			for field := range names {
 				value := fmt.Sprintf(`{%q:[]}`, field) // of no field's type
 				if refusals(value)[field] != "is not a field of this request" {
 					known = append(known, field)
 				}
 			}
-			slices.Sort(known)
-			wantEqual(w, "the fields that "+name+" takes, and openapi.json's", slices.Sorted(maps.Keys(schema.Properties)), known)
-			var required []string
 			for field, message := range refusals(`{"is_admin":true}`) {
 				if message == "is required" {
 					required = append(required, field)
 				}
 			}
+			slices.Sort(known)
 			slices.Sort(required)
+			wantEqual(w, "the fields that "+name+" takes, and openapi.json's", slices.Sorted(maps.Keys(schema.Properties)), known)
 			wantEqual(w, "the fields that "+name+" needs, and openapi.json's", slices.Sorted(slices.Values(schema.Required)), required)
 		}))
 	}
@@ -529,15 +520,13 @@ func TestEveryRouteHasAWay(t *testing.T) {
 					passes[h.name] = true
 				}
 				isForm := route.body.limit == maxForm
-				isJSON := route.body.limit > 0 && !isForm
-				if passes["parseForm"] != isForm || passes["parseObject"] != isJSON {
-					t.Errorf("the way of %s does not read its body, %v", name, route.body)
-				}
-				if passes["bearerToken"] != (route.who != anyone) {
-					t.Errorf("the way of %s is not for %s", name, route.who)
-				}
-				if !passes[handlerName(name)] {
-					t.Errorf("the way of %s does not pass %s", name, handlerName(name))
+				for function, want := range map[string]bool{
+					"parseForm":       isForm,
+					"parseObject":     route.body.limit > 0 && !isForm,
+					"bearerToken":     route.who != anyone,
+					handlerName(name): true,
+				} {
+					wantEqual(t, "the way of "+name+" passes "+function, passes[function], want)
 				}
 			}
 			if !found {
@@ -630,25 +619,23 @@ func TestReadingOrder(t *testing.T) {
 		"Each request below passes the functions under it, in this order. Functions that an earlier request\n" +
 		"has passed are left out. The page at `/docs` shows the same functions with their source, under each request\n" +
 		"that it sends. `go test -run ReadingOrder -update` writes this file from `web/ways.json`.\n")
-	line := func(h hop) {
-		says := strings.TrimSuffix(": "+book.Files[files[h.name]][h.name], ": ")
-		fmt.Fprintf(&b, "%s- `%s` in [%s](../%s)%s\n", strings.Repeat("  ", h.depth), h.name, files[h.name], files[h.name], says)
-		seen[h.name] = true
-	}
-	for _, way := range book.Ways {
-		var fresh []hop
+	list := func(hops []hop) {
 		above := []int{} // the depths of the functions that are shown above
-		for _, h := range book.hops(way.Hops) {
+		for _, h := range hops {
 			for len(above) > 0 && above[len(above)-1] >= h.depth {
 				above = above[:len(above)-1]
 			}
 			if !seen[h.name] {
-				fresh = append(fresh, hop{h.name, len(above)})
+				says := strings.TrimSuffix(": "+book.Files[files[h.name]][h.name], ": ")
+				fmt.Fprintf(&b, "%s- `%s` in [%s](../%s)%s\n", strings.Repeat("  ", len(above)), h.name, files[h.name], files[h.name], says)
 				above = append(above, h.depth)
 				seen[h.name] = true
 			}
 		}
-		if len(fresh) == 0 {
+	}
+	for _, way := range book.Ways {
+		hops := book.hops(way.Hops)
+		if !slices.ContainsFunc(hops, func(h hop) bool { return !seen[h.name] }) {
 			continue
 		}
 		name := "`" + way.Route + "`"
@@ -656,16 +643,10 @@ func TestReadingOrder(t *testing.T) {
 			name = "Any other path or method"
 		}
 		fmt.Fprintf(&b, "\n## %s: %s\n\n", name, way.Title)
-		for _, h := range fresh {
-			line(h)
-		}
+		list(hops)
 	}
 	b.WriteString("\n## Any error\n\n")
-	for _, h := range book.hops(book.Parts["fail"]) {
-		if !seen[h.name] {
-			line(h)
-		}
-	}
+	list(book.hops(book.Parts["fail"]))
 	const file = "docs/reading.md"
 	if *update {
 		noError(t, os.WriteFile(file, []byte(b.String()), 0o644))
