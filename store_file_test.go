@@ -85,14 +85,11 @@ func TestFileOfTheFirstVersion(t *testing.T) {
 }
 
 func TestFileWrittenByHandNeedsNoChecksums(t *testing.T) {
-	path := storePath(t)
-	write(t, path, fileHeader+strings.NewReplacer(`"id":1`, `"id":3`, `"role":"user"`, `"role":"admin"`).Replace(annaLine)+`{"last_id": 8}`+"\n")
-	f := openFile(t, path)
+	anna := strings.NewReplacer(`"id":1`, `"id":3`, `"role":"user"`, `"role":"admin"`).Replace(annaLine)
+	f := openText(t, fileHeader+anna+`{"last_id": 8}`+"\n")
 	want := User{ID: 3, Username: "anna", Role: RoleAdmin, CreatedAt: longAgo, PasswordHash: "x"}
 	wantEqual(t, "Users", f.users(0, 10), []User{want})
-	if got := f.create(newUser("next")).ID; got != 9 {
-		t.Errorf("CreateUser = ID %d, want 9", got)
-	}
+	wantEqual(t, "the next ID", f.create(newUser("next")).ID, 9)
 }
 
 func TestFileIsForItsOwnerOnly(t *testing.T) {
@@ -103,16 +100,14 @@ func TestFileIsForItsOwnerOnly(t *testing.T) {
 	write(t, path, fileHeader)
 	noError(t, os.Chmod(path, 0o644))
 	check := func(f openedFile, when string) {
-		info, err := os.Stat(f.path)
-		if err != nil || info.Mode() != 0o600 {
-			t.Errorf("%s: mode %v (%v), want 0600", when, info.Mode(), err)
-		}
+		t.Helper()
+		wantEqual(t, "the mode of "+when, need(os.Stat(f.path))(t).Mode(), 0o600)
 	}
 	f := openFile(t, path)
 	check(f, "a file that everyone could read")
 	f.create(newUser("johndoe"))
 	f.compactNow()
-	check(f, "after a compaction")
+	check(f, "a compacted file")
 	check(openFile(t, storePath(t)), "a new file")
 }
 
@@ -149,11 +144,8 @@ func TestTornLastLineIsDropped(t *testing.T) {
 	check("zero bytes in place of a whole buffer", []byte(strings.Repeat("\x00", maxLine)+"the end of a line\"}\n"))
 
 	f = openFile(t, f.path)
-	if got := f.create(newUser("next")).ID; got != 6 {
-		t.Errorf("CreateUser after a torn line = ID %d, want 6", got)
-	}
-	want := f.contents()
-	wantEqual(t, "the store with a new line in place of the torn one", f.reopen().contents(), want)
+	wantEqual(t, "the ID after a torn line", f.create(newUser("next")).ID, 6)
+	f.wantKept()
 }
 
 const (
@@ -195,8 +187,7 @@ func TestLastLineWithoutItsEndIsKept(t *testing.T) {
 			wantErr(t, "ReadFileStore", importErr, nil)
 			wantEqual(t, "imported accounts", len(testedStore{imported, t}.users(0, 10)), row.want)
 			f.create(newUser("next"))
-			want := f.contents()
-			wantEqual(t, "the store with another line, opened again", f.reopen().contents(), want)
+			f.wantKept()
 		})
 	}
 }
@@ -272,29 +263,20 @@ func TestTornLinesThatSharedASync(t *testing.T) {
 				wantStart(t, before+row.tail, "line 3: ")
 				return
 			}
-			path := storePath(t)
-			write(t, path, before+row.tail)
-			f := openFile(t, path)
+			f := openText(t, before+row.tail)
 			wantEqual(t, "accounts", len(f.users(0, 10)), row.want)
 			f.create(newUser("next"))
-			want := f.contents()
-			wantEqual(t, "the store opened again", f.reopen().contents(), want)
+			f.wantKept()
 		})
 	}
 }
 
 func TestTornHeaderIsWrittenAgain(t *testing.T) {
-	path := storePath(t)
 	for n := range len(fileHeader) {
 		for _, zeros := range []int{0, 1, len(fileHeader) - n} {
-			write(t, path, fileHeader[:n]+strings.Repeat("\x00", zeros))
-			f := openFile(t, path)
+			f := openText(t, fileHeader[:n]+strings.Repeat("\x00", zeros))
 			f.create(newUser("johndoe"))
-			f = f.reopen()
-			if got := len(f.users(0, 10)); got != 1 {
-				t.Errorf("%d bytes of the header and %d zero bytes: %d accounts after the first registration", n, zeros, got)
-			}
-			f.close()
+			f.wantKept().close()
 		}
 	}
 }
@@ -394,31 +376,18 @@ func TestUnusableFilesAreRefusedAndLeftAlone(t *testing.T) {
 func TestFileStoreRefusesWhatItCouldNotReplay(t *testing.T) {
 	f := filledStore(t)
 	want := f.contents()
-	for _, row := range []struct {
-		name   string
-		change func() error
-	}{
-		{"an account without a username is refused", func() error { return f.tryCreate("") }},
-		{"an account without a role is refused", func() error {
-			u := newUser("norole")
-			u.Role = ""
-			_, err := f.CreateUser(t.Context(), Caller{}, u)
-			return err
-		}},
-		{"a full name over 64 KiB is refused", func() error { return f.tryUpdate(1, func(u *User) { u.FullName = strings.Repeat("x", maxLine) }) }},
-		{"a user agent over 64 KiB is refused", func() error {
-			s := newSession(f.user(1))
-			s.UserAgent = strings.Repeat("x", maxLine)
-			return errOf(f.CreateSession(t.Context(), s))
-		}},
-		{"a date beyond the year 9999, which JSON times cannot express, is refused", func() error {
-			s := newSession(f.user(1))
-			s.ExpiresAt = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
-			return errOf(f.CreateSession(t.Context(), s))
-		}},
+	noRole := User{Username: "norole", CreatedAt: longAgo}
+	long, late := newSession(f.user(1)), newSession(f.user(1))
+	long.UserAgent, late.ExpiresAt = strings.Repeat("x", maxLine), time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, err := range map[string]error{
+		"an account without a username is refused":                                 f.tryCreate(""),
+		"an account without a role is refused":                                     errOf(f.CreateUser(t.Context(), Caller{}, noRole)),
+		"a full name over 64 KiB is refused":                                       f.tryUpdate(1, func(u *User) { u.FullName = strings.Repeat("x", maxLine) }),
+		"a user agent over 64 KiB is refused":                                      errOf(f.CreateSession(t.Context(), long)),
+		"a date beyond the year 9999, which JSON times cannot express, is refused": errOf(f.CreateSession(t.Context(), late)),
 	} {
-		if err := row.change(); err == nil || errors.Is(err, ErrUnavailable) {
-			t.Errorf("%s: got error %v, want one other than ErrUnavailable", row.name, err)
+		if err == nil || errors.Is(err, ErrUnavailable) {
+			t.Errorf("%s: got error %v, want one other than ErrUnavailable", name, err)
 		}
 	}
 	wantEqual(t, "the store", f.contents(), want)
@@ -432,19 +401,11 @@ func TestLongestLine(t *testing.T) {
 		u := User{ID: 1, Username: "anna", Role: RoleUser, CreatedAt: longAgo, PasswordHash: "x", FullName: strings.Repeat("x", fullName)}
 		return appendLine(b, change{ID: 1, User: &u}, false)
 	}
-	short, err := lineOf(nil, 1)
-	wantErr(t, "appendLine", err, nil)
-	longest := maxLine - len(short) + 1
-
-	lines, err := lineOf([]byte(fileHeader), longest)
-	wantErr(t, fmt.Sprintf("appendLine of %d bytes", maxLine), err, nil)
-	lines, err = lineOf(lines, longest)
-	wantErr(t, fmt.Sprintf("appendLine of %d bytes after others", maxLine), err, nil)
+	longest := maxLine - len(need(lineOf(nil, 1))(t)) + 1
+	lines := need(lineOf([]byte(fileHeader), longest))(t)
+	lines = need(lineOf(lines, longest))(t)
 	wantEqual(t, "bytes of two lines of the maximum length", len(lines), len(fileHeader)+2*maxLine)
-
-	path := storePath(t)
-	write(t, path, string(lines))
-	wantEqual(t, "bytes read of the longest full name", len(openFile(t, path).user(1).FullName), longest)
+	wantEqual(t, "bytes read of the longest full name", len(openText(t, string(lines)).user(1).FullName), longest)
 
 	after, err := lineOf(lines, longest+1)
 	if err == nil || !bytes.Equal(after, lines) {
@@ -530,20 +491,22 @@ func TestClockSetBackBetweenStarts(t *testing.T) {
 }
 
 func TestFailedDiskEndsAllChanges(t *testing.T) {
-	type row struct {
+	fails := func(op string) func(openedFile) { return func(f openedFile) { f.watch(failing(op)) } }
+	full := func(room int) func(openedFile) {
+		return func(f openedFile) { f.file.file = &fullDisk{f.file.file, room} }
+	}
+	for _, row := range []struct {
 		name string
 		fail func(f openedFile)
 		want error
-	}
-	rows := []row{
-		{"a failed write ends all changes", func(f openedFile) { f.watch(failing("write")) }, errFaulty},
-		{"a failed sync ends all changes", func(f openedFile) { f.watch(failing("sync")) }, errFaulty},
-	}
-	for _, room := range []int{0, 1, 40, 200} {
-		full := func(f openedFile) { f.file.file = &fullDisk{f.file.file, room} }
-		rows = append(rows, row{fmt.Sprintf("a disk that is full after %d bytes ends all changes", room), full, syscall.ENOSPC})
-	}
-	for _, row := range rows {
+	}{
+		{"a failed write ends all changes", fails("write"), errFaulty},
+		{"a failed sync ends all changes", fails("sync"), errFaulty},
+		{"a full disk ends all changes", full(0), syscall.ENOSPC},
+		{"a disk that is full after a byte ends all changes", full(1), syscall.ENOSPC},
+		{"a disk that is full after 40 bytes ends all changes", full(40), syscall.ENOSPC},
+		{"a disk that is full after 200 bytes ends all changes", full(200), syscall.ENOSPC},
+	} {
 		t.Run(row.name, func(t *testing.T) {
 			f := filledStore(t)
 			before := f.contents()
@@ -554,20 +517,16 @@ func TestFailedDiskEndsAllChanges(t *testing.T) {
 			for _, way := range changesOfAll {
 				wantErr(t, way.name+" after the failure", way.change(f.Store, Caller{}, u, session), ErrUnavailable)
 			}
-			_, _, err := f.UpdateSession(t.Context(), 2, session.ID, func(*Session, User) error { return nil })
-			wantErr(t, "UpdateSession that changes nothing after the failure", err, ErrUnavailable)
+			nothing := func(*Session, User) error { return nil }
+			wantErr(t, "UpdateSession that changes nothing after the failure", errOf(f.UpdateSession(t.Context(), 2, session.ID, nothing)), ErrUnavailable)
 			wantErr(t, "Ready after the failure", f.Ready(t.Context()), ErrUnavailable)
 			wantEqual(t, "the contents for readers after the failure", f.contents(), before)
 			wantErr(t, "Close after the failure was returned", f.file.Close(), nil)
-			wantEqual(t, "compactions after the failure", f.file.Metrics()["stdauth_store_compactions_total"], 0)
 
 			again := openFile(t, f.path)
 			after := again.contents()
-			if _, ok := after["User(6)"]; ok {
-				// A change whose sync failed may or may not be on the disk.
-				delete(after, "User(6)")
-				delete(after, "Sessions(6)")
-			}
+			delete(after, "User(6)") // a change whose sync failed may or may not be on the disk
+			delete(after, "Sessions(6)")
 			wantEqual(t, "the store opened again on a working disk", after, before)
 			wantErr(t, "Ready of the store opened again", again.Ready(t.Context()), nil)
 			again.create(newUser("lucky"))
@@ -599,24 +558,6 @@ func TestDiskThatFailsWhileOpeningStopsTheStart(t *testing.T) {
 			wantEqual(t, "whether "+name+" exists after a start that failed at a "+op, err == nil, name == "old.jsonl")
 		}
 	}
-}
-
-func TestChangeThatWaitsForAFailingSyncFailsToo(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := filledStore(t)
-		disk := f.slowDown()
-		errs := make(chan error, 2)
-		for _, name := range []string{"first", "second"} {
-			go func() { errs <- f.tryCreate(name) }()
-			synctest.Wait()
-		}
-		disk.finish(errFaulty)
-		wantErr(t, "the change that is being synced", <-errs, ErrUnavailable)
-		wantErr(t, "the change that waits for the next sync", <-errs, ErrUnavailable)
-		f.file.Close()
-		wantEqual(t, "syncs", disk.syncs.Load(), 1)
-		wantEqual(t, "compactions", f.file.Metrics()["stdauth_store_compactions_total"], 0)
-	})
 }
 
 // TestReplacedFolderIsNoticed: an operator moves the folder away and puts a copy in its place.
@@ -652,11 +593,12 @@ func TestFolderThatCannotBeReadIsAnError(t *testing.T) {
 // failed, is not visible to readers.
 func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
 	for _, row := range []struct {
-		name string
-		sync error
+		name, waits   string
+		disk, changes error
 	}{
-		{"readers see changes only after their sync succeeds", nil},
-		{"readers never see changes whose sync fails", errFaulty},
+		{"readers see changes only after their sync succeeds", "sync", nil, nil},
+		{"readers never see changes whose sync fails", "sync", errFaulty, ErrUnavailable},
+		{"readers never see changes whose write fails", "write", errFaulty, ErrUnavailable},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -668,32 +610,30 @@ func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
 					sessions = append(sessions, f.login(users[i]))
 				}
 				before := f.contents()
-				disk := f.slowDown()
+				disk := f.slowDown(row.waits)
 				done := make(chan error, len(changesOfAll))
 				for i, way := range changesOfAll {
 					go func() { done <- way.change(f.Store, Caller{}, users[i], sessions[i]) }()
 					synctest.Wait() // until everything waits for the disk
 					// A read that waited for the sync would never return.
-					wantEqual(t, "the contents for readers during the sync of "+way.name, f.contents(), before)
+					wantEqual(t, "the contents for readers during "+way.name, f.contents(), before)
 				}
 				if len(done) > 0 {
-					t.Fatalf("%d changes were acknowledged before the sync returned, the first with %v", len(done), <-done)
+					t.Fatalf("%d changes were acknowledged before the disk did, the first with %v", len(done), <-done)
 				}
-				disk.finish(row.sync)
+				disk.finish(row.disk)
 				for range cap(done) {
-					if err := <-done; row.sync == nil {
-						wantErr(t, "a change whose sync succeeded", err, nil)
-					} else {
-						wantErr(t, "a change whose sync failed", err, ErrUnavailable)
-					}
+					wantErr(t, "a change that waited for the disk", <-done, row.changes)
 				}
-				if row.sync != nil {
+				if row.disk != nil {
 					wantEqual(t, "the contents for readers after the failure", f.contents(), before)
+					synctest.Wait() // until the writer is idle
+					wantEqual(t, "what the disk was asked to do, the failure included", disk.asked.Load(), 1)
+					wantEqual(t, "compactions after the failure", f.file.Metrics()["stdauth_store_compactions_total"], 0)
 					return
 				}
-				after := f.contents()
 				wantEqual(t, "the accounts after the sync", idsOf(f.users(0, 10)), []int64{1, 2, 4, 5, 6, 7, 8})
-				wantEqual(t, "the store opened again", f.reopen().contents(), after)
+				f.wantKept()
 			})
 		})
 	}
@@ -702,24 +642,20 @@ func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
 func TestChangesThatWaitShareASync(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := openFile(t, storePath(t))
-		disk := f.slowDown()
+		disk := f.slowDown("sync")
 		done := make(chan error, 64)
-		register := func(n int) {
+		for n := range 64 {
 			go func() { done <- f.tryCreate(fmt.Sprintf("user%d", n)) }()
-		}
-		register(0)
-		synctest.Wait() // until the sync of the first has begun
-		for n := range 63 {
-			register(1 + n)
+			if n == 0 {
+				synctest.Wait() // until its sync has begun
+			}
 		}
 		synctest.Wait() // until the others wait
 		disk.finish(nil)
 		for range 64 {
 			wantErr(t, "CreateUser", <-done, nil)
 		}
-		if got := disk.syncs.Load(); got != 2 {
-			t.Errorf("64 changes took %d syncs, want 2: one for the first, one for those that arrived during it", got)
-		}
+		wantEqual(t, "syncs: one for the first change, one for those that arrived during it", disk.asked.Load(), 2)
 		wantEqual(t, "accounts", len(f.users(0, 100)), 64)
 		wantEqual(t, "lines marked with same_sync", strings.Count(string(f.bytes()), `","same_sync":true,"id":`), 62)
 	})
@@ -728,7 +664,7 @@ func TestChangesThatWaitShareASync(t *testing.T) {
 func TestCloseWaitsForChangesUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := openFile(t, storePath(t))
-		disk := f.slowDown()
+		disk := f.slowDown("sync")
 		done, closed := make(chan error, 3), make(chan error, 1)
 		for n := range 3 { // one being synced, two waiting for the next
 			go func() { done <- f.tryCreate(fmt.Sprintf("user%d", n)) }()
@@ -762,9 +698,7 @@ func TestCompactionKeepsEverythingThatCounts(t *testing.T) {
 	}
 	f = f.reopen()
 	wantEqual(t, "the store opened again", f.contents(), want)
-	if got := f.create(newUser("next")).ID; got != 6 {
-		t.Errorf("CreateUser = ID %d, want 6: the deleted account had 5", got)
-	}
+	wantEqual(t, "the ID after that of the deleted account", f.create(newUser("next")).ID, 6)
 }
 
 func TestFileStoreCountsItsBytesAndCompactions(t *testing.T) {
@@ -807,9 +741,7 @@ func TestCompactionKeepsTheLastIDOfAStoreWithoutAccounts(t *testing.T) {
 	f := openFile(t, storePath(t))
 	f.remove(f.create(newUser("deleted")).ID)
 	f.compactNow()
-	if got := f.reopen().create(newUser("next")).ID; got != 2 {
-		t.Errorf("CreateUser = ID %d, want 2: the deleted account's 1 is not given again", got)
-	}
+	wantEqual(t, "the ID after that of the deleted account", f.reopen().create(newUser("next")).ID, 2)
 }
 
 func TestWriterThatWakesForNothingDoesNotCompact(t *testing.T) {
@@ -825,9 +757,7 @@ func TestChangeThatChangesNothingIsNotWritten(t *testing.T) {
 	old := f.sessions(2)[0]
 	renewed := f.rotate(old)
 	before := f.bytes()
-	again, _, err := f.UpdateSession(t.Context(), 2, old.ID, func(s *Session, _ User) error { return s.Rotate(old.Generation, today(), testLife) })
-	wantErr(t, "a refresh that is sent again", err, nil)
-	wantEqual(t, "a refresh that is sent again", again, renewed)
+	wantEqual(t, "a refresh that is sent again", need(f.refresh(old, old.Generation))(t), renewed)
 	f.update(2, func(*User) {})
 	wantEqual(t, "the file", string(f.bytes()), string(before))
 }
@@ -858,12 +788,6 @@ func TestChangesDuringACompaction(t *testing.T) {
 		<-d.began
 		return f, d
 	}
-	noNewFile := func(t *testing.T, f openedFile) {
-		t.Helper()
-		if _, err := os.Stat(f.path + ".new"); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("Stat of the new file = %v, want none", err)
-		}
-	}
 	t.Run("changes do not wait for a compaction, and are in the new file", func(t *testing.T) {
 		f, d := held(t)
 		for n := range 50 {
@@ -874,10 +798,9 @@ func TestChangesDuringACompaction(t *testing.T) {
 		d.release()
 		f.logs.await("compacted the store")
 		wantEqual(t, "the store after the compaction", f.contents(), want)
-		noNewFile(t, f)
+		f.wantNoNewFile()
 		f.create(newUser("afterwards"))
-		want = f.contents()
-		wantEqual(t, "the store opened again", f.reopen().contents(), want)
+		f.wantKept()
 	})
 	t.Run("a compaction that is due during another one does not start", func(t *testing.T) {
 		f, d := held(t)
@@ -894,7 +817,7 @@ func TestChangesDuringACompaction(t *testing.T) {
 		want := f.contents()
 		time.AfterFunc(10*time.Millisecond, d.release)
 		f.close()
-		noNewFile(t, f)
+		f.wantNoNewFile()
 		wantEqual(t, "the store opened again", openFile(t, f.path).contents(), want)
 	})
 	t.Run("a compaction that takes the last space of the disk makes room for a change", func(t *testing.T) {
@@ -902,16 +825,15 @@ func TestChangesDuringACompaction(t *testing.T) {
 		d.full.Store(true)
 		f.create(newUser("late"))
 		wantErr(t, "Ready", f.Ready(t.Context()), nil)
-		noNewFile(t, f)
-		want := f.contents()
-		wantEqual(t, "the store opened again", f.reopen().contents(), want)
+		f.wantNoNewFile()
+		f.wantKept()
 	})
 	t.Run("a disk that fails during a compaction leaves no new file", func(t *testing.T) {
 		f, d := held(t)
 		d.broken.Store(true)
 		time.AfterFunc(10*time.Millisecond, d.release)
 		wantErr(t, "CreateUser", f.tryCreate("unlucky"), ErrUnavailable)
-		noNewFile(t, f)
+		f.wantNoNewFile()
 		wantEqual(t, "new files that were created", d.created.Load(), 1)
 	})
 }
@@ -936,15 +858,13 @@ func TestNewFileIsSyncedInPieces(t *testing.T) {
 // TestCompactionWaitsUntilItPays: a compaction writes everything live again. It waits
 // until the file has grown by as much.
 func TestCompactionWaitsUntilItPays(t *testing.T) {
-	path := storePath(t)
 	var file strings.Builder
 	file.WriteString(fileHeader)
 	for id := 1; file.Len() <= 2*compactSlack; id++ {
 		next := fmt.Sprint(id)
 		file.WriteString(strings.NewReplacer(`id":1`, `id":`+next, "S1", "S"+next, "anna", "u"+next).Replace(annaLine + loginLine))
 	}
-	write(t, path, file.String())
-	f := openFile(t, path)
+	f := openText(t, file.String())
 	var compactions atomic.Int64
 	f.watch(func(op string) error {
 		if op == "new open" {
@@ -956,10 +876,8 @@ func TestCompactionWaitsUntilItPays(t *testing.T) {
 		f.update(1+id, func(u *User) { u.FullName = strings.Repeat("x", compactSlack/8) })
 	}
 	f.close()
-	if compactions.Load() > 0 {
-		t.Errorf("10 changes of a file of %d bytes started a compaction, want none before it has doubled", file.Len())
-	}
-	if grown := f.bytes(); !strings.HasPrefix(string(grown), file.String()) {
+	wantEqual(t, "compactions before the file has doubled", compactions.Load(), 0)
+	if !bytes.HasPrefix(f.bytes(), []byte(file.String())) {
 		t.Error("the file was rewritten, want the new lines appended")
 	}
 }
@@ -967,9 +885,7 @@ func TestCompactionWaitsUntilItPays(t *testing.T) {
 // TestCompactionComesAlsoAfterReopening: a file with few live lines is compacted at the
 // first change after it is opened.
 func TestCompactionComesAlsoAfterReopening(t *testing.T) {
-	path := storePath(t)
-	write(t, path, fileHeader+annaLine+strings.Repeat(loginLine, 2*compactSlack/len(loginLine)))
-	f := openFile(t, path)
+	f := openText(t, fileHeader+annaLine+strings.Repeat(loginLine, 2*compactSlack/len(loginLine)))
 	f.create(newUser("next"))
 	f.logs.await("compacted the store")
 }
@@ -985,8 +901,7 @@ func TestFileStaysSmallUnderSteadyRefreshing(t *testing.T) {
 	refreshes, compactions := 0, 0
 	for ; compactions < 3; refreshes += len(all) {
 		errs := atOnce(len(all), func(n int) error {
-			_, _, err := f.UpdateSession(t.Context(), all[n].UserID, all[n].ID, rotateSoon)
-			return err
+			return errOf(f.UpdateSession(t.Context(), all[n].UserID, all[n].ID, rotateSoon))
 		})
 		wantErr(t, "UpdateSession", errors.Join(errs...), nil)
 		compactions += f.logs.count("compacted the store")
@@ -994,49 +909,30 @@ func TestFileStaysSmallUnderSteadyRefreshing(t *testing.T) {
 			t.Fatalf("%d compactions in %d refreshes", compactions, refreshes)
 		}
 	}
-	want := f.contents()
 	if got := len(f.bytes()); got > 2*compactSlack {
 		t.Errorf("after %d refreshes the file has %d bytes, want at most %d", refreshes, got, 2*compactSlack)
 	}
-	wantEqual(t, "the store opened again", f.reopen().contents(), want)
+	f.wantKept()
 }
 
 func TestFailedCompactionLeavesTheOldFileInUse(t *testing.T) {
-	for _, row := range []struct {
-		name string
-		fail func(t *testing.T, f openedFile)
-	}{
-		{"a compaction that cannot create the new file leaves the old one", func(t *testing.T, f openedFile) {
-			noError(t, os.MkdirAll(filepath.Join(f.path+".new", "not empty"), 0o700))
-		}},
-		{"a compaction that cannot write the new file leaves the old one", func(t *testing.T, f openedFile) {
-			f.watch(failing("new write"))
-		}},
-		{"a compaction that cannot sync the new file leaves the old one", func(t *testing.T, f openedFile) {
-			f.watch(failing("new sync"))
-		}},
-		{"a compaction that cannot rename the new file leaves the old one", func(t *testing.T, f openedFile) {
-			f.watch(failing("rename"))
-		}},
+	for name, fails := range map[string]string{
+		"a compaction that cannot create the new file leaves the old one": "new open",
+		"a compaction that cannot write the new file leaves the old one":  "new write",
+		"a compaction that cannot sync the new file leaves the old one":   "new sync",
+		"a compaction that cannot rename the new file leaves the old one": "rename",
 	} {
-		t.Run(row.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			f := filledStore(t)
-			sound := f.file.folder
-			row.fail(t, f)
+			f.watch(failing(fails))
 			f.compact()
 			f.logs.await("could not compact the store")
-			if info, err := os.Stat(f.path + ".new"); err == nil && !info.IsDir() {
-				t.Error("the new file is left behind: a full disk would stay full")
-			}
-			f.file.folder = sound
+			f.wantNoNewFile() // with which a full disk would stay full
 			f.create(newUser("afterwards"))
 			wantErr(t, "Ready", f.Ready(t.Context()), nil)
-			want := f.contents()
-			noError(t, os.RemoveAll(f.path+".new"))
-			f = f.reopen()
-			wantEqual(t, "the store opened again", f.contents(), want)
+			f = f.wantKept()
 			f.compactNow()
-			wantEqual(t, "the store after a compaction that succeeds", f.reopen().contents(), want)
+			f.wantKept()
 		})
 	}
 }
@@ -1050,9 +946,7 @@ func TestRestOfACompactionIsIgnored(t *testing.T) {
 		again := openFile(t, f.path)
 		wantEqual(t, fmt.Sprintf("the store beside a file of %q", rest), again.contents(), want)
 		again.compactNow()
-		again = again.reopen()
-		wantEqual(t, fmt.Sprintf("the store beside a file of %q, compacted", rest), again.contents(), want)
-		again.close()
+		again.wantKept().close()
 	}
 }
 
@@ -1089,11 +983,8 @@ func TestInterruptedImportLeavesAnEmptyStore(t *testing.T) {
 			wantEqual(t, "Users", f.users(0, 10), nil)
 			wantErr(t, "Import, again", f.Import(t.Context(), users, 2000), nil)
 			wantErr(t, "Import, once more", f.Import(t.Context(), users, 2000), ErrNotEmpty)
-			if got := f.create(newUser("next")).ID; got != 2001 {
-				t.Errorf("CreateUser = ID %d, want 2001", got)
-			}
-			want := f.contents()
-			wantEqual(t, "the store opened again", f.reopen().contents(), want)
+			wantEqual(t, "the next ID", f.create(newUser("next")).ID, 2001)
+			f.wantKept()
 		})
 	}
 }
@@ -1104,10 +995,7 @@ func TestImportThatMayNotBeDurableEndsTheChanges(t *testing.T) {
 	wantErr(t, "Import", f.Import(t.Context(), numberedUsers(3), 0), errFaulty)
 	wantErr(t, "CreateUser", f.tryCreate("late"), ErrUnavailable)
 	wantErr(t, "Ready", f.Ready(t.Context()), ErrUnavailable)
-	f = f.reopen()
-	if got := f.create(newUser("next")).ID; got != 4 {
-		t.Errorf("CreateUser of the store opened again = ID %d, want 4", got)
-	}
+	wantEqual(t, "the next ID of the store opened again", f.reopen().create(newUser("next")).ID, 4)
 }
 
 func TestLinkToAnAbsentFileIsRefused(t *testing.T) {
@@ -1123,14 +1011,12 @@ func TestLinkToAnAbsentFileIsRefused(t *testing.T) {
 // and a file that is not the store's beside it.
 func wantStart(t *testing.T, file, want string) {
 	t.Helper()
-	path := storePath(t)
-	write(t, path, file)
 	if want == "" {
-		f := openFile(t, path)
-		before := f.contents()
-		wantEqual(t, "the store opened again", f.reopen().contents(), before)
+		openText(t, file).wantKept()
 		return
 	}
+	path := storePath(t)
+	write(t, path, file)
 	write(t, path+".new", "somebody else's")
 	f, err := openQuietly(t, path)
 	if err == nil {
@@ -1147,9 +1033,7 @@ func checkedLine(t testing.TB, name string, id int64, shared bool) string {
 	t.Helper()
 	u := newUser(name)
 	u.ID = id
-	b, err := appendLine(nil, change{ID: id, User: &u}, shared)
-	wantErr(t, "appendLine", err, nil)
-	return string(b)
+	return string(need(appendLine(nil, change{ID: id, User: &u}, shared))(t))
 }
 
 // A heldDisk holds a compaction at the first sync of the new file until goOn is closed.
@@ -1200,6 +1084,14 @@ func openFile(t testing.TB, path string) openedFile {
 	return f
 }
 
+// openText opens a store on a file with this text.
+func openText(t testing.TB, text string) openedFile {
+	t.Helper()
+	path := storePath(t)
+	write(t, path, text)
+	return openFile(t, path)
+}
+
 // openQuietly is OpenFileStore for files that may be refused.
 func openQuietly(t testing.TB, path string) (*FileStore, error) {
 	return OpenFileStore(t.Context(), path, testLife, slog.New(slog.DiscardHandler))
@@ -1246,15 +1138,27 @@ func filledStore(t testing.TB) openedFile {
 
 func (f openedFile) close() {
 	f.t.Helper()
-	if err := f.file.Close(); err != nil {
-		f.t.Fatalf("Close: %v", err)
-	}
+	noError(f.t, f.file.Close())
 }
 
 func (f openedFile) reopen() openedFile {
 	f.t.Helper()
 	f.close()
 	return openFile(f.t, f.path)
+}
+
+// wantKept opens the store again, which must have the same contents.
+func (f openedFile) wantKept() openedFile {
+	f.t.Helper()
+	want := f.contents()
+	f = f.reopen()
+	wantEqual(f.t, "the store opened again", f.contents(), want)
+	return f
+}
+
+func (f openedFile) wantNoNewFile() {
+	f.t.Helper()
+	wantErr(f.t, "Stat of the new file of a compaction", errOf(os.Stat(f.path+".new")), os.ErrNotExist)
 }
 
 func (f openedFile) bytes() []byte { return []byte(readText(f.t, f.path)) }
@@ -1297,8 +1201,11 @@ func newOr(name string) string {
 }
 
 func (d watchedFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
+	if err := d.before(newOr(name) + "open"); err != nil {
+		return nil, err
+	}
 	f, err := d.folder.OpenFile(name, flag, perm)
-	return watchedFile{f, newOr(name), d.before}, errors.Join(d.before(newOr(name)+"open"), err)
+	return watchedFile{f, newOr(name), d.before}, err
 }
 
 func (d watchedFolder) Rename(from, to string) error {
@@ -1353,33 +1260,29 @@ func (f openedFile) compactNow() {
 	f.logs.await("compacted the store")
 }
 
-// slowDown puts the file on a disk whose syncs block until they get a result.
-func (f openedFile) slowDown() *slowDisk {
-	d := &slowDisk{results: make(chan error)}
+// slowDown puts the file on a disk whose writes or syncs block until it is finished.
+func (f openedFile) slowDown(waits string) *slowDisk {
+	d := &slowDisk{finished: make(chan struct{})}
 	f.watch(func(op string) error {
-		if op != "sync" {
+		if op != waits {
 			return nil
 		}
-		d.syncs.Add(1)
-		if err, one := <-d.results; one {
-			return err
-		}
-		return d.last
+		d.asked.Add(1)
+		<-d.finished
+		return d.result
 	})
 	return d
 }
 
-// Each sync of a slowDisk waits for a result. After results is closed, all syncs return
-// last.
 type slowDisk struct {
-	syncs   atomic.Int64
-	results chan error
-	last    error
+	asked    atomic.Int64
+	finished chan struct{}
+	result   error // of all of them
 }
 
-func (d *slowDisk) finish(err error) {
-	d.last = err
-	close(d.results)
+func (d *slowDisk) finish(result error) {
+	d.result = result
+	close(d.finished)
 }
 
 // A fullDisk writes only the bytes that it has room for, as a real disk does.
