@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -338,7 +337,7 @@ func typeIn(t *testing.T, page string, sessions []consoleSession) {
 		}
 		got = strings.ReplaceAll(got, sh.addr, "127.0.0.1:8000")
 		if diff := cmp.Diff(s.output, sameEveryTime(got)); diff != "" {
-			t.Fatalf("%s:%d: $ %s\noutput (-page +got):\n%s\nlog of the server:\n%s", page, s.line, s.command, diff, sh.log())
+			t.Fatalf("%s: $ %s\noutput (-page +got):\n%s\nlog of the server:\n%s", page, s.command, diff, sh.log())
 		}
 	}
 }
@@ -356,29 +355,19 @@ func sameEveryTime(output string) string {
 }
 
 // A consoleSession is a command and its output in a ```console block.
-type consoleSession struct {
-	line            int
-	command, output string
-}
+type consoleSession struct{ command, output string }
 
 func consoleSessions(t *testing.T, file string) (sessions []consoleSession) {
 	t.Helper()
-	inside := false
-	for i, line := range strings.Split(readText(t, file), "\n") {
-		command, isCommand := strings.CutPrefix(line, "$ ")
-		switch {
-		case strings.HasPrefix(line, "```"):
-			inside = line == "```console"
-		case inside && isCommand:
-			sessions = append(sessions, consoleSession{line: i + 1, command: command})
-		case inside && len(sessions) == 0:
-			t.Fatalf("%s:%d: output without a command", file, i+1)
-		case inside:
-			sessions[len(sessions)-1].output += line + "\n"
+	for _, block := range regexp.MustCompile("(?ms)^```console\n(.*?)^```").FindAllStringSubmatch(readText(t, file), -1) {
+		parts := strings.Split("\n"+block[1], "\n$ ")
+		if parts[0] != "" {
+			t.Fatalf("%s: output without a command: %s", file, parts[0])
 		}
-	}
-	for i := range sessions {
-		sessions[i].output = strings.TrimSpace(sessions[i].output)
+		for _, part := range parts[1:] {
+			command, output, _ := strings.Cut(part, "\n")
+			sessions = append(sessions, consoleSession{command, strings.TrimSpace(output)})
+		}
 	}
 	return sessions
 }
@@ -637,18 +626,12 @@ func TestFailedListenerEndsTheServer(t *testing.T) {
 // breakListener makes a listener of this process fail for good.
 func breakListener(t *testing.T, addr string) {
 	t.Helper()
-	port := netip.MustParseAddrPort(addr).Port()
-	const listening = "0A" // the state in the table of the kernel
-	for line := range strings.Lines(readText(t, "/proc/self/net/tcp")) {
-		column := strings.Fields(line)
-		if column[3] != listening || !strings.HasSuffix(column[1], fmt.Sprintf(":%04X", port)) {
-			continue
-		}
-		for fd := range 1024 {
-			if to, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)); to == "socket:["+column[9]+"]" {
-				noError(t, syscall.Shutdown(fd, syscall.SHUT_RDWR))
-				return
-			}
+	for fd := range 1024 {
+		at, _ := syscall.Getsockname(fd)
+		listens, _ := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN)
+		if ip4, ok := at.(*syscall.SockaddrInet4); ok && listens == 1 && strings.HasSuffix(addr, fmt.Sprint(":", ip4.Port)) {
+			noError(t, syscall.Shutdown(fd, syscall.SHUT_RDWR))
+			return
 		}
 	}
 	t.Fatalf("there is no listener at %s", addr)
