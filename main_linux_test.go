@@ -143,9 +143,7 @@ func testRestart(t *testing.T, binary string) {
 		}
 		wantStop(t, cmd, signal)
 	}
-	if !strings.Contains(want, "Ada Lovelace") {
-		t.Errorf("GET /users/ = %s, want the changed full name in it", want)
-	}
+	wantIn(t, "GET /users/", want, "Ada Lovelace")
 }
 
 // A signal takes effect from the start of the program. Here it arrives while the

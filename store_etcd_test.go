@@ -956,9 +956,7 @@ func TestEtcdOverHTTP(t *testing.T) {
 	u := s.create(newUser("johndoe"))
 	members[e.gateway.endpoints[0]].Close()
 	s.login(u)
-	if !strings.Contains(log.String(), "a member of the etcd cluster failed") {
-		t.Errorf("the log does not have the fail-over: %s", log.String())
-	}
+	wantIn(t, "the log", log.String(), "a member of the etcd cluster failed")
 }
 
 // openRealEtcd returns an empty store on a real cluster.
