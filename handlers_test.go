@@ -1015,6 +1015,9 @@ func TestHeaders(t *testing.T) {
 			call := fmt.Sprintf("GET /nowhere with %q", "Host: "+host)
 			wantEqual(w, call+": Strict-Transport-Security", w.send(call).header.Get("Strict-Transport-Security"), want)
 		}
+		w.start(Config{}, w.server.tokens)
+		plain := w.send(`GET /nowhere with "Host: auth.example.com"`)
+		wantEqual(w, "Strict-Transport-Security without TLS (RFC 6797, section 7.2)", plain.header.Get("Strict-Transport-Security"), "")
 	}))
 }
 
