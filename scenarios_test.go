@@ -281,18 +281,10 @@ func (w *world) obey(command string) {
 		kind, as, _ := strings.Cut(rest, " as ")
 		w.vars[as] = w.mailed(kind)
 	case "wait":
-		d, err := time.ParseDuration(rest)
-		if err != nil {
-			w.Fatalf("%s: %v", command, err)
-		}
-		time.Sleep(d)
+		time.Sleep(need(time.ParseDuration(rest))(w))
 	case "repeat":
 		count, request, _ := strings.Cut(rest, " ")
-		n, err := strconv.Atoi(count)
-		if err != nil {
-			w.Fatalf("%s: %v", command, err)
-		}
-		for i := range n {
+		for i := range need(strconv.Atoi(count))(w) {
 			w.vars["i"] = strconv.Itoa(i + 1)
 			w.last = w.send(request)
 		}
@@ -315,29 +307,19 @@ func (w *world) obey(command string) {
 		w.last = w.serve(r, rest)
 	case "queue": // fills
 		w.Cleanup(w.occupyHashing(maxWaiting))
-	case "store":
+	case "store": // works, fails, or vanishes [after N]
 		verb, after, _ := strings.Cut(rest, " after ")
-		left, err := strconv.Atoi(order.Or(after, "0")) // reads that succeed
-		switch {
-		case rest == "works":
-			w.store.stage(nil)
-		case rest == "fails":
-			w.store.stage(func(method string) error {
-				if reads(method) {
-					return nil
-				}
-				return fmt.Errorf("%w: the disk is full", ErrUnavailable)
-			})
-		case verb == "vanishes" && err == nil:
-			w.store.stage(func(method string) error {
-				if left--; left >= 0 && reads(method) {
-					return nil
-				}
-				return fmt.Errorf("%w: no route to host", ErrUnavailable)
-			})
-		default:
-			w.Fatalf("%s: the form is: store fails, store vanishes, store vanishes after N, or store works", command)
+		left := need(strconv.Atoi(order.Or(after, "0")))(w) // reads that succeed
+		cause, known := map[string]string{"works": "", "fails": "the disk is full", "vanishes": "no route to host"}[verb]
+		if !known {
+			w.Fatalf("%s: unknown state of a store", command)
 		}
+		w.store.stage(func(method string) error {
+			if left--; cause == "" || reads(method) && (verb == "fails" || left >= 0) {
+				return nil
+			}
+			return fmt.Errorf("%w: %s", ErrUnavailable, cause)
+		})
 	default:
 		w.Fatalf("%s: unknown keyword", command)
 	}
@@ -667,30 +649,26 @@ func (w *world) check(a *answered) {
 	if id == "" || repeated {
 		wrong("X-Request-Id: %q, want a unique one", id)
 	}
-	if got := a.header.Get("X-Content-Type-Options"); got != "nosniff" {
-		wrong("X-Content-Type-Options: %q, want nosniff", got)
-	}
-	page := a.path == "/openapi.json" || strings.HasPrefix(a.path, "/docs")
-	if got := a.header.Get("Cache-Control"); got != "no-store" && !(page && a.status < 400) {
-		wrong("Cache-Control: %q, want no-store", got)
-	}
-	if page && a.status < 400 {
-		return
-	}
+	page := (a.path == "/openapi.json" || strings.HasPrefix(a.path, "/docs")) && a.status < 400
 	oauth := (a.path == "/token" || a.path == "/revoke" || a.path == "/introspect") && a.status != 405
-	contentType := ""
+	headers := map[string]string{"X-Content-Type-Options": "nosniff"}
+	if !page {
+		headers["Cache-Control"] = "no-store"
+	}
 	switch {
-	case a.status == statusClientGone: // no client reads it
+	case page, a.status == statusClientGone: // of many types, or read by nobody
 	case a.status >= 400 && !oauth:
-		contentType = "application/problem+json"
+		headers["Content-Type"] = "application/problem+json"
 	case a.status >= 400, a.body != "" && a.status < 300:
-		contentType = "application/json"
+		headers["Content-Type"] = "application/json"
 	}
-	if got := a.header.Get("Content-Type"); contentType != "" && got != contentType {
-		wrong("Content-Type: %q, want %q", got, contentType)
+	if strings.HasPrefix(a.body, `{"access_token":`) {
+		headers["Pragma"] = "no-cache" // RFC 6749, section 5.1
 	}
-	if strings.HasPrefix(a.body, `{"access_token":`) && a.header.Get("Pragma") != "no-cache" {
-		wrong("want Pragma: no-cache with a token (RFC 6749, section 5.1)")
+	for name, want := range headers {
+		if got := a.header.Get(name); got != want {
+			wrong("%s: %q, want %q", name, got, want)
+		}
 	}
 	if scheme, _, _ := strings.Cut(a.header.Get("WWW-Authenticate"), " "); a.status == 401 && scheme != "Bearer" && scheme != "Basic" {
 		wrong("want a WWW-Authenticate with a 401 (RFC 9110, section 15.5.2)")
@@ -698,27 +676,19 @@ func (w *world) check(a *answered) {
 	if a.status < 400 || a.body == "" {
 		return
 	}
-	var got struct {
-		Error, Detail, Code string
-		Errors              []fieldError
-	}
-	if err := json.Unmarshal([]byte(a.body), &got); err != nil {
-		wrong("want the form of an error: %v", err)
-	}
-	want, kind := refusal(a.status, got.Code, got.Detail), "a problem (RFC 9457)"
+	var got errorBody
+	noError(w, json.Unmarshal([]byte(a.body), &got))
+	want := errorBody{Title: http.StatusText(a.status), Status: a.status, Detail: got.Detail, Code: got.Code, Errors: got.Errors}
 	if oauth {
-		want, kind = oauthRefusal(a.status, got.Error, got.Code, got.Detail), "an OAuth error (RFC 6749, section 5.2)"
+		want = errorBody{Error: got.Error, Description: got.Detail, Detail: got.Detail, Code: got.Code}
 	}
-	_, want, _ = strings.Cut(want, "\n")
 	status := a.status
 	if a.path == "/forward-auth" && status == 403 && got.Code != "not_enough_permissions" {
 		status = 400 // which proxies do not know
 	}
-	switch {
-	case a.status == 422 && (len(got.Errors) == 0 || !strings.HasPrefix(a.body, strings.TrimSuffix(want, "}")+`,"errors":[{"field":`)):
-		wrong("want a problem with errors (RFC 9457)")
-	case a.status != 422 && a.body != want || got.Detail == "" || oauth && got.Error == "":
-		wrong("want the form of %s: %s", kind, want)
+	switch form := shown(a.status, nil, want); {
+	case fmt.Sprintf("%d\n%s", a.status, a.body) != form || got.Detail == "" || oauth && got.Error == "" || (len(got.Errors) > 0) != (a.status == 422):
+		wrong("want the form of an error: %s", form)
 	case !slices.ContainsFunc(problems, func(p problem) bool { return p.code == got.Code && p.status == status }):
 		wrong("want a code with this status from the table of problems")
 	}
