@@ -355,9 +355,8 @@ func onTheWire(t *testing.T, send, want string) (responses []string) {
 	const patience = 200 * time.Millisecond
 	w := newWorld(t)
 	srv := newHTTPServer(w.handler, slog.New(slog.DiscardHandler))
-	if srv.ReadHeaderTimeout != 10*time.Second || srv.ReadTimeout != 30*time.Second || srv.IdleTimeout != 2*time.Minute {
-		t.Errorf("the server waits %v for headers, %v for a request, %v between requests; want 10s, 30s, 2m", srv.ReadHeaderTimeout, srv.ReadTimeout, srv.IdleTimeout)
-	}
+	patient := []time.Duration{srv.ReadHeaderTimeout, srv.ReadTimeout, srv.IdleTimeout}
+	wantEqual(t, "how long the server waits for headers, for a request, and between requests", patient, []time.Duration{10 * time.Second, 30 * time.Second, 2 * time.Minute})
 	srv.ReadHeaderTimeout, srv.ReadTimeout = patience, 2*patience
 	listener := need(new(settings).listen("-addr", "127.0.0.1:0"))(t)
 	go srv.Serve(listener)
@@ -377,14 +376,8 @@ func onTheWire(t *testing.T, send, want string) (responses []string) {
 			}
 			return append(responses, "closed")
 		}
-		res, err := http.ReadResponse(r, &http.Request{Method: strings.Replace(method, "CONNECT", "GET", 1)})
-		if err != nil {
-			t.Fatalf("%q: %v", send, err)
-		}
-		body, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Fatalf("%q: %v", send, err)
-		}
+		res := need(http.ReadResponse(r, &http.Request{Method: strings.Replace(method, "CONNECT", "GET", 1)}))(t)
+		body := need(io.ReadAll(res.Body))(t)
 		responses = append(responses, strings.TrimSpace(fmt.Sprint(res.StatusCode, " ", res.Header.Get("Location"))))
 		ours := res.Header.Get("X-Request-Id") != ""
 		if res.StatusCode >= 400 && ours && !strings.HasSuffix(res.Header.Get("Content-Type"), "json") {
