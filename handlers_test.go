@@ -745,18 +745,6 @@ func TestCrossOrigin(t *testing.T) {
 	})
 }
 
-// TestEveryCodeHasARow: programs rely on the codes, and a table above shows each.
-func TestEveryCodeHasARow(t *testing.T) {
-	manual := readText(t, "handlers_test.go") + readText(t, "mail_test.go")
-	for _, p := range problems {
-		row := fmt.Sprintf(`efusal(%d, "%s", `, p.status, p.code)
-		oauth := fmt.Sprintf(`efusal(%d, "%s", "%s", `, p.status, p.oauth, p.code)
-		if !strings.Contains(manual, row) && !strings.Contains(manual, oauth) && p.err != errInvalidFields {
-			t.Errorf("no row has the code %s with status %d", p.code, p.status)
-		}
-	}
-}
-
 // TestThrottle has the rules; attack_passwords_test.go has the attempts to get around them.
 func TestThrottle(t *testing.T) {
 	const wrong = "POST /token username=johndoe&password=wrong"
