@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -505,48 +506,33 @@ func (w *world) serve(r *http.Request, call string) *answered {
 	return a
 }
 
+// someCall is METHOD PATH, options and a body, and someOption one of the options.
+var (
+	someCall   = regexp.MustCompile(`(?s)^(\S+) (\S+)((?: as \S+| from \S+| with "(?:[^"\\]|\\.)*")*) ?(.*)$`)
+	someOption = regexp.MustCompile(` (as|from|with) ("(?:[^"\\]|\\.)*"|\S+)`)
+)
+
 // request returns the request of a call. A body is a form for the OAuth endpoints, a merge
 // patch with PATCH, and JSON otherwise, unless "with" sets its Content-Type.
 func (w *world) request(ctx context.Context, call string) *http.Request {
 	w.Helper()
-	method, rest, ok := strings.Cut(call, " ")
-	if !ok {
-		w.Fatalf("%s: no path", call)
+	parts := someCall.FindStringSubmatch(call)
+	if parts == nil || strings.HasPrefix(parts[4], "with ") {
+		w.Fatalf("%s: the form is: METHOD PATH [as NAME] [from ADDRESS] [with \"Header: value\"] [BODY]", call)
 	}
-	path, rest, _ := strings.Cut(rest, " ")
-	path = w.expand(path)
-	header := http.Header{}
-	from := "192.0.2.1"
-	for {
-		word, after, _ := strings.Cut(rest, " ")
-		switch word {
+	method, path, from, header := parts[1], w.expand(parts[2]), "192.0.2.1", http.Header{}
+	for _, option := range someOption.FindAllStringSubmatch(parts[3], -1) {
+		switch option[1] {
 		case "as":
-			word, after, _ = strings.Cut(after, " ")
-			token, known := w.vars[word]
-			if !known {
-				w.Fatalf("%s: no value has the name %s", call, word)
-			}
-			header.Add("Authorization", "Bearer "+token)
+			header.Add("Authorization", "Bearer "+w.expand("$"+option[2]))
 		case "from":
-			from, after, _ = strings.Cut(after, " ")
+			from = option[2]
 		case "with":
-			quoted, err := strconv.QuotedPrefix(after)
-			if err != nil {
-				w.Fatalf("%s: a header must be quoted: %v", call, err)
-			}
-			after = strings.TrimPrefix(after[len(quoted):], " ")
-			line, _ := strconv.Unquote(quoted)
-			name, value, _ := strings.Cut(line, ": ")
+			name, value, _ := strings.Cut(need(strconv.Unquote(option[2]))(w), ": ")
 			header.Add(name, w.expand(value))
-		default:
-			word = ""
 		}
-		if word == "" {
-			break
-		}
-		rest = after
 	}
-	body := w.expand(rest)
+	body := w.expand(parts[4])
 	target, _, _ := strings.Cut(path, "?")
 	if body != "" && header["Content-Type"] == nil {
 		switch {
@@ -559,13 +545,7 @@ func (w *world) request(ctx context.Context, call string) *http.Request {
 		}
 	}
 	r := httptest.NewRequestWithContext(ctx, method, path, strings.NewReader(body))
-	if r.Host = header.Get("Host"); r.Host == "" {
-		r.Host = "127.0.0.1:8000"
-	}
-	r.RemoteAddr = from + ":1234"
-	if strings.Contains(from, ":") {
-		r.RemoteAddr = "[" + from + "]:1234"
-	}
+	r.Host, r.RemoteAddr = order.Or(header.Get("Host"), "127.0.0.1:8000"), net.JoinHostPort(from, "1234")
 	maps.Copy(r.Header, header)
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(body)), nil }
 	return r
