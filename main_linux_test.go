@@ -67,9 +67,7 @@ func start(t *testing.T, binary string, args ...string) (cmd *exec.Cmd, s *launc
 func wantStop(t *testing.T, cmd *exec.Cmd, signal os.Signal) {
 	t.Helper()
 	noError(t, cmd.Process.Signal(signal))
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the server ends on %v with %v, want exit status 0", signal, err)
-	}
+	wantErr(t, fmt.Sprint("the end of the server on ", signal), cmd.Wait(), nil)
 }
 
 // A log that is not read fills its pipe, and requests wait for it. A signal must stop
@@ -97,9 +95,7 @@ func testClosedStandardError(t *testing.T, binary string) {
 	cmd, s, stderr := start(t, binary)
 	stderr.Close()
 	for range 3 {
-		if got := s.do("GET", "/healthz", "", ""); got.status != 200 {
-			t.Errorf("GET /healthz with a closed standard error = %d, want 200", got.status)
-		}
+		s.want(200, "GET", "/healthz", "", "")
 	}
 	wantStop(t, cmd, syscall.SIGTERM)
 }
@@ -138,9 +134,8 @@ func testRestart(t *testing.T, binary string) {
 			token = s.login("ada")
 			s.do("PATCH", "/users/me/", token, `{"full_name":"Ada Lovelace"}`)
 			want = s.do("GET", "/users/", token, "").body
-		} else if got := s.do("GET", "/users/", token, ""); got.status != 200 || got.body != want {
-			t.Errorf("GET /users/ after a restart = %d %s, want 200 %s", got.status, got.body, want)
 		}
+		wantEqual(t, "GET /users/ after each start", s.want(200, "GET", "/users/", token, "").body, want)
 		wantStop(t, cmd, signal)
 	}
 	wantIn(t, "GET /users/", want, "Ada Lovelace")
@@ -162,9 +157,7 @@ func testSignalRightAtTheStart(t *testing.T, binary string) {
 		time.Sleep(20 * time.Millisecond) // time for the signal to kill a program that does not handle it
 		w.WriteString(readText(t, certFile))
 		w.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the server ends on %v while it reads its settings with %v, want exit status 0", signal, err)
-		}
+		wantErr(t, fmt.Sprintf("the end of the server on %v while it reads its settings", signal), cmd.Wait(), nil)
 	}
 }
 
@@ -195,11 +188,8 @@ func testInterruptedCommands(t *testing.T, binary string) {
 			defer conn.Close()
 			if test.want == 0 {
 				s := &launched{t: t, url: "http://" + addr}
-				for path, want := range map[string]int{"/healthz": 200, "/readyz": 503} {
-					if got := s.do("GET", path, "", ""); got.status != want {
-						t.Errorf("GET %s while the store is being opened = %d %s, want %d", path, got.status, got.body, want)
-					}
-				}
+				s.want(200, "GET", "/healthz", "", "")
+				s.want(503, "GET", "/readyz", "", "")
 			}
 			cmd.Process.Signal(test.signal)
 			cmd.Wait()

@@ -36,7 +36,6 @@ import (
 // TestEachFlagAndItsVariable checks the default of each flag, and that its variable has
 // the same effect.
 func TestEachFlagAndItsVariable(t *testing.T) {
-	t.Parallel()
 	cert, key := writeCertificate(t)
 	for _, test := range []struct {
 		flag   string
@@ -89,12 +88,8 @@ func TestEachFlagAndItsVariable(t *testing.T) {
 			if c.want == nil || (test.flag == "version" || test.flag == "check") && len(c.env) > 0 {
 				continue // one of a pair cannot be absent; -version and -check have no variable
 			}
-			set, err := parseSettings(c.args, envOf(append(c.env, "SECRET_KEY="+settingsKey)...))
-			if err != nil {
-				t.Errorf("-%s: %s: parseSettings(%q) with %q: %v", test.flag, c.what, c.args, c.env, err)
-			} else if got := test.get(set); got != c.want {
-				t.Errorf("-%s: %s: parseSettings(%q) with %q gives %v, want %v", test.flag, c.what, c.args, c.env, got, c.want)
-			}
+			set := need(parseSettings(c.args, envOf(append(c.env, "SECRET_KEY="+settingsKey)...)))(t)
+			wantEqual(t, fmt.Sprintf("-%s: %s: parseSettings(%q) with %q", test.flag, c.what, c.args, c.env), test.get(set), c.want)
 		}
 	}
 }
@@ -107,7 +102,6 @@ const demoOrigins = "[http://localhost:* https://localhost:* http://*.localhost:
 const mailFlags = "-mail-from root@example.com -mail-link https://app.example.com/reset"
 
 func TestRepeatableFlags(t *testing.T) {
-	t.Parallel()
 	for _, test := range []struct{ name, args, env, want string }{
 		{"a repeated flag makes a list", "-cors-origin https://a.example.com -cors-origin https://b.example.com:*", "", "[https://a.example.com https://b.example.com:*] []"},
 		{"a variable has a list separated by commas", "", "STDAUTH_CORS_ORIGIN=https://a.example.com,https://b.example.com", "[https://a.example.com https://b.example.com] []"},
@@ -119,28 +113,20 @@ func TestRepeatableFlags(t *testing.T) {
 		{"the IPv6 loopback address is an origin", "-cors-origin http://[::1]:*", "", "[http://[::1]:*] []"},
 		{"a server without demo accounts allows no origins", "-demo=false", "", "[] []"},
 	} {
-		set, err := parseSettings(strings.Fields(test.args), envOf(test.env))
-		if err != nil {
-			t.Errorf("%s: parseSettings(%s) with %s: %v", test.name, test.args, test.env, err)
-		} else if got := fmt.Sprint(set.CORSOrigins, set.TrustedProxies); got != test.want {
-			t.Errorf("%s: parseSettings(%s) with %s gives %s, want %s", test.name, test.args, test.env, got, test.want)
-		}
+		set := need(parseSettings(strings.Fields(test.args), envOf(test.env)))(t)
+		wantEqual(t, test.name, fmt.Sprint(set.CORSOrigins, set.TrustedProxies), test.want)
 	}
 }
 
 // TestLimitsOfSettings: the minimum and the maximum of a setting are valid.
 func TestLimitsOfSettings(t *testing.T) {
-	t.Parallel()
 	for _, arg := range []string{"-access-ttl=1s", "-session-ttl=876000h", "-issuer=" + strings.Repeat("x", 200)} {
-		if _, err := parseSettings([]string{arg}, envOf()); err != nil {
-			t.Errorf("parseSettings(%s) = %v, want nil", arg, err)
-		}
+		wantErr(t, "parseSettings("+arg+")", errOf(parseSettings([]string{arg}, envOf())), nil)
 	}
 }
 
 // TestSecrets: each secret is read from its variable or from a file.
 func TestSecrets(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	files := 0
 	file := func(content string) string {
@@ -212,7 +198,6 @@ func TestSecrets(t *testing.T) {
 
 // TestControlCharactersInSettings: no flag and no variable may have one.
 func TestControlCharactersInSettings(t *testing.T) {
-	t.Parallel()
 	refused := func(name, value, c string, args []string, env string) {
 		_, err := parseSettings(args, envOf(env))
 		if _, ok := errors.AsType[settingError](err); !ok || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), c) {
@@ -242,7 +227,6 @@ func TestControlCharactersInSettings(t *testing.T) {
 // TestRefusedSettings: an invalid setting ends the process with exit status 2 and a
 // one-line error that names the flag or the variable.
 func TestRefusedSettings(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	cert, key := writeCertificate(t)
 	full := adasFile(t, RoleAdmin)
@@ -370,7 +354,6 @@ func TestRefusedSettings(t *testing.T) {
 // TestDemoOrigins: with the demo accounts, the pages of this machine may call the server,
 // and no others.
 func TestDemoOrigins(t *testing.T) {
-	t.Parallel()
 	s := server{Config: defaultSettings(t).Config}
 	for origin, want := range map[string]bool{
 		"http://localhost": true, "http://localhost:3000": true, "https://localhost:5173": true, "http://127.0.0.1:8080": true,
@@ -388,15 +371,11 @@ func TestDemoOrigins(t *testing.T) {
 
 // TestPublicURL: a public URL is kept as an origin, without a slash at its end.
 func TestPublicURL(t *testing.T) {
-	t.Parallel()
 	for given, want := range map[string]string{
 		"https://id.example.com": "https://id.example.com", "https://ID.example.com/": "https://id.example.com",
 		"http://127.0.0.1:8000": "http://127.0.0.1:8000", "http://[::1]:8000": "http://[::1]:8000",
 	} {
-		set, err := parseSettings([]string{"-public-url", given}, envOf())
-		if err != nil || set.PublicURL != want {
-			t.Errorf("-public-url %s gives %s, %v; want %s", given, set.PublicURL, err, want)
-		}
+		wantEqual(t, "-public-url "+given, need(parseSettings([]string{"-public-url", given}, envOf()))(t).PublicURL, want)
 	}
 }
 
@@ -406,26 +385,19 @@ func TestPublicURLByDefault(t *testing.T) {
 	t.Parallel()
 	const path = "/.well-known/oauth-authorization-server"
 	s := launch(t, nil)
-	if got := s.do("GET", path, "", ""); got.status != 200 || !strings.Contains(got.body, `"issuer":"`+s.url+`"`) {
-		t.Errorf("GET %s on a loopback address = %d %s, want the issuer %s", path, got.status, got.body, s.url)
-	}
+	wantIn(t, "GET "+path+" on a loopback address", s.want(200, "GET", path, "", "").body, `"issuer":"`+s.url+`"`)
 	s = launch(t, []string{"-addr", ":0", "-admin", "root"}, "ADMIN_PASSWORD=staple battery")
-	if got := s.do("GET", path, "", ""); got.status != 404 {
-		t.Errorf("GET %s on all addresses = %d %s, want 404", path, got.status, got.body)
-	}
+	s.want(404, "GET", path, "", "")
 }
 
 // TestErrorsAfterASignal: what fails then was interrupted, whatever the store says.
 func TestErrorsAfterASignal(t *testing.T) {
-	t.Parallel()
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	for ctx, want := range map[context.Context]error{t.Context(): ErrUnavailable, ended: context.Canceled} {
 		set := &settings{store: memory}
 		err := set.withStore(ctx, slog.New(slog.DiscardHandler), func(Store) error { return ErrUnavailable })
-		if !errors.Is(err, want) {
-			t.Errorf("withStore = %v, want %v", err, want)
-		}
+		wantErr(t, "withStore", err, want)
 	}
 }
 
@@ -470,7 +442,6 @@ func TestCheck(t *testing.T) {
 
 // TestOpening: while its store is being read, a server is alive but not ready.
 func TestOpening(t *testing.T) {
-	t.Parallel()
 	set := defaultSettings(t)
 	s := newServer(set.Config, nil, NewTokens("stdauth", settingsKey, ""), slog.New(slog.DiscardHandler))
 	s.opening.Store(true)
@@ -504,7 +475,6 @@ func TestOpening(t *testing.T) {
 }
 
 func TestAnAddressInUseIsNoBadSetting(t *testing.T) {
-	t.Parallel()
 	l := loopback(t)
 	for _, args := range [][]string{
 		{"-addr", l.Addr().String()},
@@ -519,7 +489,6 @@ func TestAnAddressInUseIsNoBadSetting(t *testing.T) {
 
 // TestAnEndBeforeTheStart: a signal may arrive before the server listens.
 func TestAnEndBeforeTheStart(t *testing.T) {
-	t.Parallel()
 	file := adasFile(t, RoleAdmin)
 	for _, args := range []string{"", "-store " + file, "-store " + file + " -tls-cert x"} {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -536,7 +505,6 @@ func TestAnEndBeforeTheStart(t *testing.T) {
 }
 
 func TestHelpShowsEachFlag(t *testing.T) {
-	t.Parallel()
 	for _, flag := range []string{"-help", "-h"} {
 		status, stdout, stderr := runFor(t, 5*time.Second, []string{flag})
 		if status != 0 || stderr != "" {
@@ -552,7 +520,6 @@ func TestHelpShowsEachFlag(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	t.Parallel()
 	status, stdout, stderr := runFor(t, 5*time.Second, []string{"-version", "-store=/nonexistent/x"})
 	if want := regexp.MustCompile(`^stdauth \S+, go1\.\S+, commit \S+\n$`); status != 0 || stderr != "" || !want.MatchString(stdout) {
 		t.Errorf("run(-version) = %d, stdout %q, stderr %q; want 0 and a line like %s", status, stdout, stderr, want)
@@ -602,10 +569,7 @@ func TestDemoIsForTryingThingsOut(t *testing.T) {
 		}
 	}
 	for _, u := range demoUsers {
-		ok, weak := Hasher{Iterations: DefaultIterations}.Check("secret", u.PasswordHash)
-		if !ok || weak {
-			t.Errorf("Check(secret, hash of %s) = %t, weak %t; want true, false", u.Username, ok, weak)
-		}
+		wantPassword(t, u, "secret")
 	}
 }
 
@@ -628,9 +592,8 @@ func TestAdmin(t *testing.T) {
 	if m == nil {
 		t.Fatalf("the first -admin root prints %q", stdout)
 	}
-	if ok, _ := (Hasher{}).Check(m[1], made.PasswordHash); !ok || made.Role != RoleAdmin || made.Disabled {
-		t.Errorf("the first -admin root creates %+v, and its password matches: %t; want an active admin and true", made, ok)
-	}
+	wantPassword(t, made, m[1])
+	wantEqual(t, "whether the first -admin root creates an active admin", made.Role == RoleAdmin && !made.Disabled, true)
 	for _, args := range []string{"-admin root", "-admin ROOT"} {
 		if stdout, now := admin(args, "ADMIN_PASSWORD=correct horse"); stdout != "" || now != made || strings.Contains(log, "level=WARN") {
 			t.Errorf("the second %s prints %q, leaves %+v and logs %s\nwant nothing printed or changed, and no warning", args, stdout, now, log)
@@ -656,15 +619,11 @@ func TestAdminPassword(t *testing.T) {
 	if got := s.stdout.String() + s.stderr.String(); strings.Contains(got, "correct horse") {
 		t.Errorf("the password from ADMIN_PASSWORD is printed: %s", got)
 	}
-	u, err := accountsOf(t, file).UserByName(t.Context(), "root")
-	if ok, _ := (Hasher{}).Check("correct horse", u.PasswordHash); !ok || err != nil {
-		t.Errorf("root = %+v, %v; want an account with the password from ADMIN_PASSWORD", u, err)
-	}
+	wantPassword(t, need(accountsOf(t, file).UserByName(t.Context(), "root"))(t), "correct horse")
 }
 
 // TestLostPassword: a generated password that nobody can read changes nothing.
 func TestLostPassword(t *testing.T) {
-	t.Parallel()
 	null := need(os.OpenFile(os.DevNull, os.O_WRONLY, 0))(t)
 	defer null.Close()
 	closed := need(os.Create(filepath.Join(t.TempDir(), "closed")))(t)
@@ -686,14 +645,11 @@ func TestLostPassword(t *testing.T) {
 		}
 	}
 	wantEqual(t, "the file", readText(t, file), before)
-	if _, err := os.Stat(absent); err == nil {
-		t.Error("a start that failed has left a new file")
-	}
+	wantErr(t, "Stat of the file of a start that failed", errOf(os.Stat(absent)), os.ErrNotExist)
 }
 
 // TestAFailedStartLeavesNoFile: nor does a failed import.
 func TestAFailedStartLeavesNoFile(t *testing.T) {
-	t.Parallel()
 	l := loopback(t)
 	dir := t.TempDir()
 	taken := l.Addr().String()
@@ -705,9 +661,7 @@ func TestAFailedStartLeavesNoFile(t *testing.T) {
 		if status, _, stderr := runFor(t, 5*time.Second, strings.Fields(args), "SECRET_KEY="+settingsKey); status == 0 {
 			t.Errorf("run(%s) = 0, %s", args, stderr)
 		}
-		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-			t.Errorf("run(%s) leaves %v, %v; want nothing", args, left, err)
-		}
+		wantEqual(t, "files that run("+args+") leaves", len(need(os.ReadDir(dir))(t)), 0)
 	}
 }
 
@@ -735,9 +689,7 @@ func TestAccountsThatCannotBeCreatedStopTheStart(t *testing.T) {
 			}
 			return nil
 		}}
-		if err := test.set.createAccounts(t.Context(), store, io.Discard, slog.New(slog.DiscardHandler)); !errors.Is(err, test.want) {
-			t.Errorf("%s: createAccounts = %v, want %v", test.name, err, test.want)
-		}
+		wantErr(t, test.name, test.set.createAccounts(t.Context(), store, io.Discard, slog.New(slog.DiscardHandler)), test.want)
 	}
 }
 
@@ -764,13 +716,10 @@ func TestResetPassword(t *testing.T) {
 	after := accountsOf(t, file)
 	for name, password := range map[string]string{"ada": "correct horse", "bob": m[1]} {
 		u, _ := after.UserByName(t.Context(), name)
-		if ok, weak := (Hasher{Iterations: DefaultIterations}).Check(password, u.PasswordHash); !ok || weak || u.Disabled || u.Epoch == 0 {
-			t.Errorf("%s = %+v; want an enabled account with the password %q and a new epoch", name, u, password)
-		}
+		wantPassword(t, u, password)
+		wantEqual(t, "whether "+name+" is enabled, with a new epoch", !u.Disabled && u.Epoch > 0, true)
 	}
-	if list, err := after.Sessions(t.Context(), 1); len(list) != 0 || err != nil {
-		t.Errorf("Sessions(Ada) = %v, %v; want none", list, err)
-	}
+	wantEqual(t, "Sessions(Ada)", need(after.Sessions(t.Context(), 1))(t), nil)
 
 	absent := storePath(t)
 	status, _, stderr = runFor(t, 20*time.Second, []string{"-store", absent, "-reset-password", "ada"})
@@ -780,7 +729,6 @@ func TestResetPassword(t *testing.T) {
 }
 
 func TestImport(t *testing.T) {
-	t.Parallel()
 	dir := t.TempDir()
 	from, to := filepath.Join(dir, "from.jsonl"), filepath.Join(dir, "to.jsonl")
 	writeAccounts(t, from, User{Username: "ada", Role: RoleAdmin}, User{Username: "bob", Role: RoleUser}, User{Username: "eve", Role: RoleUser}, User{Username: "last", Role: RoleUser})
@@ -796,9 +744,7 @@ func TestImport(t *testing.T) {
 	}
 	target := openFile(t, to)
 	wantEqual(t, "the accounts after the import", target.users(0, 10), want)
-	if next := target.create(newUser("new")); next.ID != 5 {
-		t.Errorf("CreateUser after the import = ID %d, want 5: a deleted account had 4", next.ID)
-	}
+	wantEqual(t, "the ID after that of the last deleted account", target.create(newUser("new")).ID, 5)
 }
 
 func TestPasswordsOfTheServerCost600000Iterations(t *testing.T) {
@@ -806,9 +752,7 @@ func TestPasswordsOfTheServerCost600000Iterations(t *testing.T) {
 	file := adasFile(t, RoleAdmin)
 	s := launch(t, []string{"-store", file}, "SECRET_KEY="+settingsKey)
 	s.login("ada") // which replaces the weak hash
-	if got := s.do("POST", "/users/", "", `{"username":"bob","password":"correct horse"}`); got.status != 201 {
-		t.Errorf("POST /users/ = %d %s, want 201", got.status, got.body)
-	}
+	s.want(201, "POST", "/users/", "", `{"username":"bob","password":"correct horse"}`)
 	s.stop()
 	wantEqual(t, "hashes of 600,000 iterations in the file", strings.Count(readText(t, file), "$pbkdf2-sha256$i=600000,l=32$"), 2)
 }
@@ -832,9 +776,7 @@ func TestKeyRotation(t *testing.T) {
 		{"a token is refused after a restart with a new key alone", []string{newKey}, 401},
 	} {
 		s := launch(t, []string{"-store", file}, test.env...)
-		if got := s.do("GET", "/users/me/", token, ""); got.status != test.want {
-			t.Errorf("%s: GET /users/me/ = %d %s, want %d", test.name, got.status, got.body, test.want)
-		}
+		wantEqual(t, test.name+": GET /users/me/", s.do("GET", "/users/me/", token, "").status, test.want)
 		s.stop()
 	}
 }
@@ -886,9 +828,8 @@ func TestRenewedCertificate(t *testing.T) {
 		t.Error("a certificate without its key is used")
 	}
 	dial()
-	if got := s.stderr.String(); strings.Count(got, "cannot use the new certificate; the old one stays in use") != 1 {
-		t.Errorf("the log does not have the certificate without its key once:\n%s", got)
-	}
+	const unusable = "cannot use the new certificate; the old one stays in use"
+	wantEqual(t, "lines of the log about a certificate without its key", strings.Count(s.stderr.String(), unusable), 1)
 	replace(keyFile, readText(t, newKey))
 	_, renewed := dial()
 	if renewed == old {
@@ -967,9 +908,7 @@ func TestDebugListener(t *testing.T) {
 	t.Parallel()
 	file := adasFile(t, RoleAdmin)
 	s := launch(t, []string{"-store", file, "-debug-addr", "127.0.0.1:0"}, "SECRET_KEY="+settingsKey)
-	if got := s.do("GET", "/debug/vars", "", ""); got.status != 404 {
-		t.Errorf("GET /debug/vars of the API = %d, want 404", got.status)
-	}
+	s.want(404, "GET", "/debug/vars", "", "") // of the API
 	s.login("ada")
 	s.do("POST", "/token", "", "username=ada&password=wrong")
 
@@ -999,13 +938,9 @@ func TestDebugListener(t *testing.T) {
 		"": 200, "heap": 200, "cmdline": 200, "symbol": 200, "trace?seconds=0.01": 200, "profile?seconds=1": 200,
 		"profile?seconds=61": 400, "trace?seconds=60.1": 400, "trace?seconds=NaN": 400, "trace?seconds=1e999": 400, "heap?seconds=9999": 400,
 	} {
-		if got := s.do("GET", "/debug/pprof/"+profile, "", ""); got.status != want {
-			t.Errorf("GET /debug/pprof/%s = %d, want %d", profile, got.status, want)
-		}
+		s.want(want, "GET", "/debug/pprof/"+profile, "", "")
 	}
-	if got := s.do("POST", "/debug/pprof/profile", "", "seconds=9999"); got.status != 405 {
-		t.Errorf("POST /debug/pprof/profile = %d, want 405", got.status)
-	}
+	s.want(405, "POST", "/debug/pprof/profile", "", "seconds=9999")
 	for _, test := range []struct {
 		name, host, header string
 		want               int
@@ -1027,16 +962,13 @@ func TestDebugListener(t *testing.T) {
 		}
 		resp := need(http.DefaultClient.Do(r))(t)
 		resp.Body.Close()
-		if resp.StatusCode != test.want {
-			t.Errorf("GET /debug/vars by %s = %d, want %d", test.name, resp.StatusCode, test.want)
-		}
+		wantEqual(t, "GET /debug/vars by "+test.name, resp.StatusCode, test.want)
 	}
 }
 
 // TestNothingStartsBeforeTheSettingsAreGood: a server that refuses a setting has asked no
 // mail server yet, whose answer would be a second line.
 func TestNothingStartsBeforeTheSettingsAreGood(t *testing.T) {
-	t.Parallel()
 	taken, smtp := loopback(t), loopback(t)
 	args := append(strings.Fields(mailFlags), "-addr=127.0.0.1:0", "-mail=smtp://"+smtp.Addr().String(), "-debug-addr="+taken.Addr().String())
 	for range 500 { // a mail server is asked in the background, so not in each run
@@ -1096,9 +1028,7 @@ func TestTheEndWaitsForItsLog(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if status := run(ctx, []string{"-addr=127.0.0.1:0"}, envOf(), &out, slow); status != 0 {
-		t.Errorf("run = %d, want 0", status)
-	}
+	wantEqual(t, "run", run(ctx, []string{"-addr=127.0.0.1:0"}, envOf(), &out, slow), 0)
 	wantIn(t, "the log", got.String(), "msg=stopping\n")
 }
 
@@ -1111,13 +1041,10 @@ func TestGreetingsCommandWorks(t *testing.T) {
 		t.Fatalf("the greeting has no command:\n%s", s.stderr)
 	}
 	s.url = m[3]
-	if got := s.do("POST", "", "", m[1]+"&"+m[2]); got.status != 200 || !strings.Contains(got.body, "access_token") {
-		t.Errorf("POST %s with %s and %s = %d %s, want 200 and a token", m[3], m[1], m[2], got.status, got.body)
-	}
+	wantIn(t, "the response to that command", s.want(200, "POST", "", "", m[1]+"&"+m[2]).body, "access_token")
 }
 
 func TestURL(t *testing.T) {
-	t.Parallel()
 	for _, test := range []struct {
 		tls        bool
 		addr, want string
@@ -1164,9 +1091,8 @@ func TestTerminalLines(t *testing.T) {
 		var out []string // one for each write, so the lines of two requests do not mix
 		w := writerFunc(func(b []byte) (int, error) { out = append(out, string(b)); return len(b), nil })
 		test.log(slog.New(terminalHandler{slog.NewTextHandler(nil, &slog.HandlerOptions{Level: test.level}), w}))
-		if _, got, _ := strings.Cut(strings.Join(out, "|"), " "); got != test.want {
-			t.Errorf("%s: %q, want one write of the time and %q", test.name, out, test.want)
-		}
+		_, got, _ := strings.Cut(strings.Join(out, "|"), " ")
+		wantEqual(t, test.name+": what is written once, after the time", got, test.want)
 	}
 }
 
@@ -1204,7 +1130,6 @@ func TestGracefulStop(t *testing.T) {
 }
 
 func TestAStopTakes10sAtMost(t *testing.T) {
-	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := newPipeListener()
 		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })}
@@ -1214,19 +1139,14 @@ func TestAStopTakes10sAtMost(t *testing.T) {
 		synctest.Wait()
 		start := time.Now()
 		shutDown(server, nil)
-		if took := time.Since(start); took != 10*time.Second {
-			t.Errorf("shutDown with a request that never ends took %v, want 10s", took)
-		}
-		if n, err := client.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("after shutDown, the client reads %d bytes, %v; want a closed connection", n, err)
-		}
+		wantEqual(t, "the time that shutDown with a request that never ends took", time.Since(start), 10*time.Second)
+		wantErr(t, "Read of the client after that", errOf(client.Read(make([]byte, 1))), io.EOF)
 		client.Close()
 	})
 }
 
 // TestSlowClients: a client that sends too little cannot keep a connection.
 func TestSlowClients(t *testing.T) {
-	t.Parallel()
 	for _, test := range []struct {
 		name, sends string
 		want        time.Duration
@@ -1353,6 +1273,16 @@ func (s *launched) do(method, path, token, body string) received {
 	return received{resp.StatusCode, resp.Proto, resp.Header, string(need(io.ReadAll(resp.Body))(s.t))}
 }
 
+// want is do for a status that is known.
+func (s *launched) want(status int, method, path, token, body string) received {
+	s.t.Helper()
+	got := s.do(method, path, token, body)
+	if got.status != status {
+		s.t.Errorf("%s %s = %d %s, want %d", method, path, got.status, got.body, status)
+	}
+	return got
+}
+
 // client returns a client that uses HTTP/2 with TLS.
 func (s *launched) client() *http.Client {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}}
@@ -1361,13 +1291,11 @@ func (s *launched) client() *http.Client {
 // login logs in with the password "secret".
 func (s *launched) login(username string) (token string) {
 	s.t.Helper()
-	got := s.do("POST", "/token", "", "username="+username+"&password=secret")
 	var response struct {
 		Token string `json:"access_token"`
 	}
-	if err := json.Unmarshal([]byte(got.body), &response); err != nil || got.status != 200 {
-		s.t.Fatalf("login of %s: %d %s", username, got.status, got.body)
-	}
+	got := s.want(200, "POST", "/token", "", "username="+username+"&password=secret")
+	noError(s.t, json.Unmarshal([]byte(got.body), &response))
 	return response.Token
 }
 
@@ -1443,6 +1371,14 @@ func adasFile(t *testing.T, role Role) (file string) {
 	file = storePath(t)
 	writeAccounts(t, file, User{Username: "ada", Role: role, PasswordHash: Hasher{Iterations: 1}.Hash("secret")})
 	return file
+}
+
+// wantPassword checks that an account has a password, with a hash of full strength.
+func wantPassword(t *testing.T, u User, password string) {
+	t.Helper()
+	if ok, weak := (Hasher{Iterations: DefaultIterations}).Check(password, u.PasswordHash); !ok || weak {
+		t.Errorf("Check(%s, the hash of %s) = %t, weak %t; want true, false", password, u.Username, ok, weak)
+	}
 }
 
 func accountsOf(t *testing.T, file string) *MemoryStore {

@@ -219,10 +219,8 @@ func TestEtcdMemberRefusesEveryToken(t *testing.T) {
 	onEtcd(func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		for _, refusal := range []etcdRefusal{lostToken, oldToken} {
 			c.fails(at(s.member(), at("/v3/kv/txn", refusal.fault)))
-			done, err := s.e.commit(t.Context(), etcdTxn{Success: []etcdOp{putKey("/stdauth/x", "x")}})
-			if !done || err != nil {
-				t.Errorf("a write while a member says %q: %v, %v; want it made at the next", refusal.Message, done, err)
-			}
+			done := need(s.e.commit(t.Context(), etcdTxn{Success: []etcdOp{putKey("/stdauth/x", "x")}}))(t)
+			wantEqual(t, "whether a write is made at the next member after "+refusal.Message, done, true)
 		}
 	}, withUser)(t)
 }
@@ -366,9 +364,8 @@ func TestEtcdResponseLost(t *testing.T) {
 		before, writes := c.revision, 0
 		c.fails(eachWrite(func(r etcdCall) error { writes++; return loseResponse(r) }))
 		wantErr(t, "a change whose response is lost", change(), ErrUnavailable)
-		if c.revision != before+1 || writes != 1 {
-			t.Errorf("the cluster made %d changes of %d writes, want 1 of 1", c.revision-before, writes)
-		}
+		wantEqual(t, "writes", writes, 1)
+		wantEqual(t, "changes that the cluster has made", c.revision-before, 1)
 	})
 }
 
@@ -445,9 +442,7 @@ func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
 				if want == errExpired {
 					wantErr(t, "the change", err, ErrUnavailable)
 				}
-				if took := time.Since(start).Truncate(10 * time.Millisecond); took != test.took {
-					t.Errorf("the change took %v, want %v", took, test.took)
-				}
+				wantEqual(t, "the time of the change", time.Since(start).Truncate(10*time.Millisecond), test.took)
 				wantEqual(t, "the changes in the cluster", int(c.revision-before), test.writes)
 				if got := s.e.gateway.failOvers.Load(); test.want != ErrUnavailable && got != failOvers {
 					t.Errorf("%d fail-overs, want none", got-failOvers)
@@ -587,9 +582,7 @@ func TestEtcdFailOver(t *testing.T) {
 			c.fails(at(bad, test.fault))
 			before, start := c.count(bad), time.Now()
 			s.rotate(s.made)
-			if took := time.Since(start); took != test.most {
-				t.Errorf("a refresh took %v, want %v", took, test.most)
-			}
+			wantEqual(t, "the time of a refresh", time.Since(start), test.most)
 			s.rotate(s.made)
 			wantEqual(t, "requests to the failing member", c.count(bad)-before, 1)
 			wantEqual(t, "the generation", s.sessions(s.u.ID)[0].Generation, 3)

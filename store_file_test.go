@@ -732,9 +732,7 @@ func TestFailedCompactionIsNotTriedAgainAtOnce(t *testing.T) {
 		f.create(newUser(fmt.Sprint("later", i)))
 	}
 	f.file.Close()
-	if more() != 1 {
-		t.Errorf("there were %d tries, want 1", tries)
-	}
+	wantEqual(t, "tries", more(), 1)
 }
 
 func TestCompactionKeepsTheLastIDOfAStoreWithoutAccounts(t *testing.T) {
@@ -1100,10 +1098,7 @@ func openQuietly(t testing.TB, path string) (*FileStore, error) {
 func openFileLog(t testing.TB, path string) (openedFile, logLines) {
 	t.Helper()
 	logger, logs := newLog()
-	f, err := OpenFileStore(t.Context(), path, testLife, logger)
-	if err != nil {
-		t.Fatalf("OpenFileStore: %v", err)
-	}
+	f := need(OpenFileStore(t.Context(), path, testLife, logger))(t)
 	t.Cleanup(func() { f.Close() })
 	return openedFile{testedStore{f, t}, f, path, logs}, logs
 }

@@ -929,9 +929,7 @@ func testFirstVersion(t *testing.T, s testedStore, tokens map[string]string) {
 	wantEqual(t, "Users", names, []string{"1 root admin false", "2 John.Doe user false", "3 jane user false", "5 dora user true"})
 	john := s.byName("JOHN.doe")
 	wantEqual(t, "the full name", john.FullName, `John "J" Doe <&> é`)
-	if ok, weak := (Hasher{DefaultIterations}).Check("correct horse", john.PasswordHash); !ok || weak {
-		t.Errorf("Check of the password of John.Doe = %v, %v, want true, false", ok, weak)
-	}
+	wantPassword(t, john, "correct horse")
 	wantEqual(t, "sessions of root, John.Doe, jane and dora", fmt.Sprint(len(s.sessions(1)), len(s.sessions(2)), len(s.sessions(3)), len(s.sessions(5))), "1 2 1 1")
 
 	refresh := func(token string) (Session, error) {
