@@ -482,44 +482,41 @@ func TestEtcdWriteIsSentAgainOnlyIfItHadNoEffect(t *testing.T) {
 
 // notEtcd are responses of programs that are not a member of the cluster: a member without
 // its gateway, a load balancer, whatever uses the port of a member that has moved.
-var notEtcd = []struct {
-	name     string
-	response fault
-}{
-	{"a page that is not found", says(404, "404 page not found\n")},
-	{"a forbidden page", says(403, "<html>forbidden</html>")},
-	{"a redirect", says(307, "")},
-	{"no content", says(204, "")},
-	{"an empty page", says(200, "")},
-	{"a page of HTML", says(200, "<html>welcome</html>")},
-	{"the page of a failing proxy", says(502, "<html>bad gateway</html>")},
-	{"an empty object", says(200, `{}`)},
-	{"null", says(200, `null`)},
-	{"an object without a revision", says(200, `{"header":{"cluster_id":"1"},"succeeded":true,"responses":[{},{}]}`)},
-	{"an object without responses", says(200, `{"header":{"cluster_id":"14841639068965178418","revision":"7"},"succeeded":true}`)},
-	{"half of an object", says(200, `{"header":{"cluster_id":"14841639068965178418","revision":"7"},"succeeded":tr`)},
-	{"an object of other types", says(200, `{"header":"ok","succeeded":"yes"}`)},
-	{"a refusal without a transaction to refuse", says(200, `{"header":{"cluster_id":"14841639068965178418","revision":"7"}}`)},
-	{"an error of another program with a gateway for gRPC", says(404, `{"code":5,"message":"Not Found","details":[]}`)},
-	{"the permission denied of another program", says(403, `{"kind":"Status","message":"secrets is forbidden","code":7}`)},
-	{"the words of etcd without its code", says(403, `{"message":"etcdserver: permission denied"}`)},
-	{"a response that is too long", changed(func(response []byte) []byte { return append(bytes.Repeat([]byte(" "), maxEtcdResponse), response...) })},
-	{"a response of another cluster", changed(func(response []byte) []byte {
+var notEtcd = map[string]fault{
+	"a page that is not found":                  says(404, "404 page not found\n"),
+	"a forbidden page":                          says(403, "<html>forbidden</html>"),
+	"a redirect":                                says(307, ""),
+	"no content":                                says(204, ""),
+	"an empty page":                             says(200, ""),
+	"a page of HTML":                            says(200, "<html>welcome</html>"),
+	"the page of a failing proxy":               says(502, "<html>bad gateway</html>"),
+	"an empty object":                           says(200, `{}`),
+	"null":                                      says(200, `null`),
+	"an object without a revision":              says(200, `{"header":{"cluster_id":"1"},"succeeded":true,"responses":[{},{}]}`),
+	"an object without responses":               says(200, `{"header":{"cluster_id":"14841639068965178418","revision":"7"},"succeeded":true}`),
+	"half of an object":                         says(200, `{"header":{"cluster_id":"14841639068965178418","revision":"7"},"succeeded":tr`),
+	"an object of other types":                  says(200, `{"header":"ok","succeeded":"yes"}`),
+	"a refusal without a transaction to refuse": says(200, `{"header":{"cluster_id":"14841639068965178418","revision":"7"}}`),
+	"an error of another program with a gateway for gRPC": says(404, `{"code":5,"message":"Not Found","details":[]}`),
+	"the permission denied of another program":            says(403, `{"kind":"Status","message":"secrets is forbidden","code":7}`),
+	"the words of etcd without its code":                  says(403, `{"message":"etcdserver: permission denied"}`),
+	"a response that is too long":                         changed(func(response []byte) []byte { return append(bytes.Repeat([]byte(" "), maxEtcdResponse), response...) }),
+	"a response of another cluster": changed(func(response []byte) []byte {
 		return bytes.Replace(response, []byte("14841639068965178418"), []byte("5"), 1)
-	})},
-	{"the values of other keys", changed(func(response []byte) []byte {
+	}),
+	"the values of other keys": changed(func(response []byte) []byte {
 		return bytes.ReplaceAll(response, []byte(`"key":"L3`), []byte(`"key":"M3`))
-	})},
+	}),
 }
 
 // TestAttackOneBadMember: one of three addresses responds with what is not etcd's, for
 // ever. All reads succeed, and so do all writes but one that may have been sent to that
 // address.
 func TestAttackOneBadMember(t *testing.T) {
-	for _, test := range notEtcd {
-		t.Run(test.name+" moves on to the next member", onEtcd(func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+	for name, response := range notEtcd {
+		t.Run(name+" moves on to the next member", onEtcd(func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 			bad := s.member()
-			c.fails(at(bad, test.response))
+			c.fails(at(bad, response))
 			before, start := c.count(bad), time.Now()
 			wantErr(t, "Session", errOf(s.Session(t.Context(), s.u.ID, s.made.ID)), nil)
 			wantEqual(t, "the account in a list", s.users(0, 10), []User{s.u})

@@ -57,18 +57,15 @@ func TestNoCrashStateLosesWhatWasAcknowledged(t *testing.T) {
 // TestCrashStatesFindAFaultyDisk shows that the test above can fail: each of these disks
 // breaks one promise that the store relies on.
 func TestCrashStatesFindAFaultyDisk(t *testing.T) {
-	for _, row := range []struct {
-		name   string
-		faults faults
-	}{
-		{"a disk that does not sync files is found", faults{noSync: true}},
-		{"a disk that does not sync the directory after a rename is found", faults{noFolderSync: true}},
-		{"a disk that syncs a file after its rename instead of before is found", faults{lateSync: true}},
-		{"a disk that does not truncate files is found", faults{noTruncate: true}},
+	for name, faulty := range map[string]faults{
+		"a disk that does not sync files is found":                             {noSync: true},
+		"a disk that does not sync the directory after a rename is found":      {noFolderSync: true},
+		"a disk that syncs a file after its rename instead of before is found": {lateSync: true},
+		"a disk that does not truncate files is found":                         {noTruncate: true},
 	} {
-		t.Run(row.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(50) {
-				if h, err := playHistory(t, seed, row.faults); err != nil {
+				if h, err := playHistory(t, seed, faulty); err != nil {
 					t.Logf("history %d, of %v: %v", seed, h.count, err)
 					return
 				}
