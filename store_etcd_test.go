@@ -167,7 +167,7 @@ func TestEtcdStoreIsNotOpened(t *testing.T) {
 		{"keys of another version are refused", func(c *fakeEtcd) { c.put("/stdauth/format", "2") },
 			"the keys under /stdauth/ were written by another version of stdauth"},
 		{"keys that another version creates at the same time are refused", func(c *fakeEtcd) {
-			c.fails(nthWrite(1, func(etcdCall) error { c.put("/stdauth/format", "2"); return nil }))
+			c.meanwhile(func() { c.put("/stdauth/format", "2") })
 		}, "the keys under /stdauth/ were written by another version of stdauth"},
 		{"keys of an interrupted import are refused", func(c *fakeEtcd) { c.put("/stdauth/format", "1"); c.put("/stdauth/last_id", `"importing"`) },
 			"an import is under way, or was cut off: then remove the keys under /stdauth/ and import again"},
@@ -682,76 +682,81 @@ func TestEtcdReady(t *testing.T) {
 	})(t)
 }
 
-// TestEtcdLastAdminInBetween makes the second change between the read and the write of
-// the first.
-func TestEtcdLastAdminInBetween(t *testing.T) {
-	c := newFakeEtcd()
-	one, two := testedStore{c.open(t), t}, testedStore{c.open(t), t}
-	a, b := one.create(newAdmin("anna")), one.create(newAdmin("ben"))
-	c.fails(nthWrite(1, func(etcdCall) error { two.update(b.ID, func(u *User) { u.Disabled = true }); return nil }))
-	wantErr(t, "UpdateUser", one.tryUpdate(a.ID, func(u *User) { u.Role = RoleUser }), ErrLastAdmin)
-}
-
-// TestEtcdChangedInBetween: a change is decided again if what it has read changes before
-// its write: the password, the hundred sessions, the username.
+// TestEtcdChangedInBetween: a change is decided again if what it has read changes before its
+// write. Here, another copy of the server makes a change in between.
 func TestEtcdChangedInBetween(t *testing.T) {
-	c := newFakeEtcd()
-	one, two := testedStore{c.open(t), t}, testedStore{c.open(t), t}
-	u := one.create(newUser("johndoe"))
-	for range maxSessions - 1 {
-		one.login(u)
+	rule := func(name string, test func(t *testing.T, c *fakeEtcd, one, two testedStore)) {
+		t.Run(name, func(t *testing.T) {
+			c := newFakeEtcd()
+			test(t, c, testedStore{c.open(t), t}, testedStore{c.open(t), t})
+		})
 	}
-	meanwhile := func(change func()) {
-		c.fails(nthWrite(1, func(etcdCall) error { change(); return nil }))
-	}
-
-	meanwhile(func() { two.login(u) })
-	one.login(u)
-	wantEqual(t, "sessions after two logins at once", len(one.sessions(u.ID)), maxSessions)
-	another := two.create(newUser("another"))
-	before := c.count("/v3/kv/txn")
-	meanwhile(func() { two.login(u) })
-	one.login(another)
-	wantEqual(t, "requests of two logins at once to two accounts", c.count("/v3/kv/txn")-before, 4)
-	two.remove(another.ID)
-	made := one.login(u)
-	meanwhile(func() { two.rotate(made) })
-	wantErr(t, "a refresh", errOf(one.refresh(made, 1)), nil)
-	wantEqual(t, "the generation after two refreshes with one token", one.sessions(u.ID)[maxSessions-1].Generation, 2)
-	meanwhile(func() { two.login(u) })
-	wantErr(t, "EndSessions", one.EndSessions(t.Context(), Caller{}, u.ID, ""), nil)
-	wantEqual(t, "Sessions", one.sessions(u.ID), nil)
-
-	meanwhile(func() { two.update(u.ID, func(u *User) { u.Epoch++ }) })
-	wantErr(t, "CreateSession", one.tryLogin(u), ErrStale)
-	meanwhile(func() { two.create(newUser("Anna")) })
-	wantErr(t, "CreateUser", one.tryCreate("anna"), ErrUsernameTaken)
-	meanwhile(func() { two.create(newUser("ben")) })
-	cleo := one.create(newUser("cleo"))
-	wantEqual(t, "the ID of the second of two accounts created at once", cleo.ID, 5)
-
-	made = one.login(cleo)
-	meanwhile(func() { two.update(cleo.ID, func(u *User) { u.Disabled = true }) })
-	_, _, err := one.UpdateSession(t.Context(), cleo.ID, made.ID, func(s *Session, u User) error {
-		if u.Disabled {
-			return ErrInactive
+	rule("two logins at once leave a hundred sessions", func(t *testing.T, c *fakeEtcd, one, two testedStore) {
+		u := one.create(newUser("johndoe"))
+		for range maxSessions - 1 {
+			one.login(u)
 		}
-		return s.Rotate(1, today(), testLife)
+		c.meanwhile(func() { two.login(u) })
+		one.login(u)
+		wantEqual(t, "sessions", len(one.sessions(u.ID)), maxSessions)
 	})
-	wantErr(t, "UpdateSession", err, ErrInactive)
-
-	c = newFakeEtcd()
-	one, two = testedStore{c.open(t), t}, testedStore{c.open(t), t}
-	meanwhile(func() { two.create(newUser("first")) })
+	rule("a login is not decided again because of another account", func(t *testing.T, c *fakeEtcd, one, two testedStore) {
+		john, jane := one.create(newUser("john")), one.create(newUser("jane"))
+		before := c.count("/v3/kv/txn")
+		c.meanwhile(func() { two.login(john) })
+		one.login(jane)
+		wantEqual(t, "requests of two logins", c.count("/v3/kv/txn")-before, 4)
+	})
+	rule("two refreshes with one token get one successor", func(t *testing.T, c *fakeEtcd, one, two testedStore) {
+		u, made := one.loggedIn("johndoe")
+		c.meanwhile(func() { two.rotate(made) })
+		wantErr(t, "a refresh", errOf(one.refresh(made, 1)), nil)
+		wantEqual(t, "the generation", one.sessions(u.ID)[0].Generation, 2)
+	})
+	rule("the session of a login in between ends with all others", func(t *testing.T, c *fakeEtcd, one, two testedStore) {
+		u, _ := one.loggedIn("johndoe")
+		c.meanwhile(func() { two.login(u) })
+		wantErr(t, "EndSessions", one.EndSessions(t.Context(), Caller{}, u.ID, ""), nil)
+		wantEqual(t, "Sessions", one.sessions(u.ID), nil)
+	})
+	rule("a login is refused if the password changes", func(t *testing.T, c *fakeEtcd, one, two testedStore) {
+		u := one.create(newUser("johndoe"))
+		c.meanwhile(func() { two.update(u.ID, func(u *User) { u.Epoch++ }) })
+		wantErr(t, "CreateSession", one.tryLogin(u), ErrStale)
+	})
+	rule("a refresh sees that its account is disabled", func(t *testing.T, c *fakeEtcd, one, two testedStore) {
+		u, made := one.loggedIn("johndoe")
+		c.meanwhile(func() { two.update(u.ID, func(u *User) { u.Disabled = true }) })
+		wantErr(t, "UpdateSession", errOf(one.UpdateSession(t.Context(), u.ID, made.ID, func(s *Session, u User) error {
+			if u.Disabled {
+				return ErrInactive
+			}
+			return advance(s, u)
+		})), ErrInactive)
+	})
+	rule("the last admin is not demoted if the other one is disabled", func(t *testing.T, c *fakeEtcd, one, two testedStore) {
+		anna, ben := one.create(newAdmin("anna")), one.create(newAdmin("ben"))
+		c.meanwhile(func() { two.update(ben.ID, func(u *User) { u.Disabled = true }) })
+		wantErr(t, "UpdateUser", one.tryUpdate(anna.ID, func(u *User) { u.Role = RoleUser }), ErrLastAdmin)
+	})
+	rule("one of two accounts with one username is created", func(t *testing.T, c *fakeEtcd, one, two testedStore) {
+		c.meanwhile(func() { two.create(newUser("Anna")) })
+		wantErr(t, "CreateUser", one.tryCreate("anna"), ErrUsernameTaken)
+	})
+	rule("two accounts get two IDs", func(t *testing.T, c *fakeEtcd, one, two testedStore) {
+		c.meanwhile(func() { two.create(newUser("anna")) })
+		wantEqual(t, "the ID of the second", one.create(newUser("ben")).ID, 2)
+	})
 	imported := []User{{ID: 1, Username: "imported", Role: RoleUser}}
-	wantErr(t, "Import", one.Import(t.Context(), imported, 1), ErrNotEmpty)
-
-	for _, write := range []int64{2, 3} { // the accounts, the end
-		c := newFakeEtcd()
-		one := testedStore{c.open(t), t}
-		c.fails(nthWrite(write, func(etcdCall) error { c.put("/stdauth/last_id", "7"); return nil }))
-		err := one.Import(t.Context(), imported, 1)
-		wantErrText(t, fmt.Sprintf("Import while somebody else begins an account before write %d", write), err, "somebody else")
+	rule("an import is refused if an account is created", func(t *testing.T, c *fakeEtcd, one, two testedStore) {
+		c.meanwhile(func() { two.create(newUser("first")) })
+		wantErr(t, "Import", one.Import(t.Context(), imported, 1), ErrNotEmpty)
+	})
+	for write, name := range map[int64]string{2: "before its accounts", 3: "before its end"} {
+		rule("an import is refused if somebody else begins an account "+name, func(t *testing.T, c *fakeEtcd, one, _ testedStore) {
+			c.fails(nthWrite(write, func(etcdCall) error { c.put("/stdauth/last_id", "7"); return nil }))
+			wantErrText(t, "Import", one.Import(t.Context(), imported, 1), "somebody else")
+		})
 	}
 }
 
@@ -1362,6 +1367,11 @@ func (c *fakeEtcd) fails(f fault) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fault = f
+}
+
+// meanwhile makes a change before the next write.
+func (c *fakeEtcd) meanwhile(change func()) {
+	c.fails(nthWrite(1, func(etcdCall) error { change(); return nil }))
 }
 
 func (c *fakeEtcd) forget(why etcdRefusal) {
