@@ -987,6 +987,24 @@ func TestInterruptedImportLeavesAnEmptyStore(t *testing.T) {
 	}
 }
 
+func TestCancelledImportLeavesAnEmptyStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := openFile(t, storePath(t))
+		ctx, cancel := context.WithCancel(t.Context())
+		f.watch(func(op string) error {
+			if op == "new open" {
+				cancel()
+				synctest.Wait()
+			}
+			return nil
+		})
+		if err := f.Import(ctx, numberedUsers(10), 10); err == nil {
+			t.Error("Import succeeded, want an error")
+		}
+		wantEqual(t, "Users", f.reopen().users(0, 10), nil)
+	})
+}
+
 func TestImportThatMayNotBeDurableEndsTheChanges(t *testing.T) {
 	f := openFile(t, storePath(t))
 	f.watch(failing("folder sync"))
