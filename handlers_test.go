@@ -739,6 +739,7 @@ func TestCrossOrigin(t *testing.T) {
 		{"with demo accounts, nobody logs in through a proxy with Forwarded",
 			`POST /token with "Forwarded: for=203.0.113.5" with "Origin: http://localhost:3000" username=johndoe&password=secret`, crossOriginOAuth},
 		{"GET from another site is accepted, as it changes nothing", `GET /users/me/ as john with "Sec-Fetch-Site: cross-site" with "Origin: https://evil.example"`, "200\n" + john},
+		{"with demo accounts, GET is accepted if its host is not this machine", `GET /users/me/ as john with "Host: example.com" with "Origin: http://example.com"`, "200\n" + john},
 		{"a cross-origin request is refused before its path is looked up", `POST /nowhere with "Sec-Fetch-Site: cross-site" x`, refused},
 		{"a cross-origin revocation gets an OAuth error", `POST /revoke with "Sec-Fetch-Site: cross-site" token=$john`, crossOriginOAuth},
 		{"a page of localhost is refused if there are no demo accounts", `restart -demo=false ; ` + patch + `with "Sec-Fetch-Site: same-site" with "Origin: http://localhost:3000" {}`, refused},
