@@ -803,6 +803,7 @@ func TestChanges(t *testing.T) {
 		{"an admin may change one account 60 times a minute", "repeat 61 DELETE /users/1/sessions as admin", tooMany},
 		{"the changes of an admin do not count for the account", "repeat 60 DELETE /users/3/sessions as admin ; DELETE /users/1/sessions as admin", "204"},
 		{"an admin may set one password 60 times a minute", "repeat 61 " + setPassword, tooMany},
+		{"the passwords that an admin sets for one account do not count for another", "repeat 61 " + setPassword + ` ; PUT /users/3/password as admin {"new_password":"correct horse"}`, "204"},
 	})
 }
 

@@ -229,25 +229,29 @@ func TestBytesOfRequestsAreShared(t *testing.T) {
 		{"a form of unknown length takes 8 KiB", -1, 1, 257},
 		{"a form that says its length takes it", 4 << 10, 1, 513},
 		{"a form over HTTP/2 takes 24 KiB more, for its request", -1, 2, 65},
+		{"an empty form over HTTP/2 takes those alone", 0, 2, 86},
 	} {
 		t.Run(test.name, alone(func(w *world) {
 			const call = "POST /revoke token=x"
 			body, end := io.Pipe()
 			var refused atomic.Int64
 			var all sync.WaitGroup
-			for range test.among {
+			send := func() *answered {
 				r := w.request(w.Context(), call)
 				r.Body, r.ContentLength, r.ProtoMajor = body, test.length, test.version
+				return w.serve(r, call)
+			}
+			for range test.among {
 				all.Go(func() {
-					if w.serve(r, call).status == 503 {
+					if send().status == 503 {
 						refused.Add(1)
 					}
 				})
 			}
 			synctest.Wait()
-			wantEqual(t, "requests that are refused", refused.Load(), 1)
+			wantEqual(w, "requests that are refused", refused.Load(), 1)
 			w.want("another network", "POST /revoke from 198.51.100.1 token=x", "200\n{}")
-			w.want("one more of the same", call, oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many requests are being read", "Retry-After: 1"))
+			wantEqual(w, "one more of the same", w.show(send()), oauthRefusal(503, "temporarily_unavailable", "too_busy", "Too many requests are being read", "Retry-After: 1"))
 			end.Close()
 			all.Wait()
 			w.want("one more after these", call, "200\n{}")

@@ -916,7 +916,9 @@ func TestEtcdDamagedValue(t *testing.T) {
 	onEtcd(func(t *testing.T, c *fakeEtcd, s openedEtcd) {
 		c.put("/stdauth/sessions/0000000000000000001/x", "{")
 		err := errOf(s.Sessions(t.Context(), s.u.ID))
-		wantErrText(t, "Sessions of an account with a damaged one", err, "the value of etcd's key /stdauth/sessions/0000000000000000001/x")
+		const damaged = "the value of etcd's key /stdauth/sessions/0000000000000000001/x"
+		wantErrText(t, "Sessions of an account with a damaged one", err, damaged)
+		wantErrText(t, "UpdateUser of an account with a damaged session", s.tryUpdate(s.u.ID, func(*User) {}), damaged)
 		c.put("/stdauth/users/0000000000000000001", "{")
 		const want = "the value of etcd's key /stdauth/users/0000000000000000001"
 		wantErrText(t, "UpdateUser", s.tryUpdate(s.u.ID, func(*User) {}), want)
