@@ -83,6 +83,16 @@ func TestForgotPassword(t *testing.T) {
 	})
 }
 
+// TestForgotPasswordWithoutTheStore: the response has gone, so the fault is in the log.
+func TestForgotPasswordWithoutTheStore(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.do(`POST /forgot-password {"username":"nobody"} ; POST /forgot-password {"username":"johndoe"} ; wait 200ms`)
+		w.wantLog("level=ERROR", 0)
+		w.do(`store vanishes ; POST /forgot-password {"username":"johndoe"} ; wait 200ms`)
+		w.wantLog(`level=ERROR msg="request failed"`, 1)
+	})
+}
+
 func TestResetByMail(t *testing.T) {
 	badPassword := func(message string) string { return invalidFields("new_password " + message) }
 	checkRules(t, []apiRule{
