@@ -385,3 +385,37 @@ func TestRulesHold(t *testing.T) {
 		t.Errorf("running the rules signs out: %q", name)
 	}
 }
+
+// An RFC that the checks, the reference or the code name is a link to its section. It opens
+// beside the page, which would lose its tokens, and is high enough for a finger.
+func TestRFCsAreLinks(t *testing.T) {
+	_, b := openPage(t)
+	b.click("[data-step=login] > button")
+	b.until(`document.querySelector("[data-step=login][data-state=done]")`)
+	b.do(js(`for (const it of document.querySelectorAll("#checks details, .op")) it.open = true`))
+	b.until(`document.querySelectorAll(".op .try").length === document.querySelectorAll(".op").length`)
+	b.do(js(`for (const it of document.querySelectorAll(".op .fold:not(.rules)")) it.open = true`))
+	b.openCode("[data-step=login]")
+	b.do(js(`[...document.querySelectorAll(".hop")].find((it) => it.textContent.startsWith("server.token")).click()`))
+	b.until(`document.querySelector("#code-hop a[href='https://www.rfc-editor.org/rfc/rfc6749#section-4.3']")`)
+	const plain = `(() => {
+		const found = [], texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+		while (texts.nextNode()) if (/RFC \d/.test(texts.currentNode.data) && !texts.currentNode.parentElement.closest("pre, textarea, .unseen, a[href^='https://www.rfc-editor.org/rfc/rfc']")) found.push(texts.currentNode.data);
+		return found;
+	})()`
+	if got := eval[[]string](b, plain); len(got) > 0 {
+		t.Errorf("no link: %q", got)
+	}
+	const links = `document.querySelectorAll("a[href^='https:']")`
+	if n := eval[int](b, links+`.length`); n < 60 {
+		t.Errorf("only %d links to RFCs", n)
+	}
+	wrong := eval[[]string](b, `[...`+links+`].filter((it) => {
+		const [, number, section] = it.textContent.match(/^RFC (\d+)(?:, (?:sections? )?([\d.]+))?/) ?? [];
+		return it.href !== "https://www.rfc-editor.org/rfc/rfc" + number + (section ? "#section-" + section : "") || it.target !== "_blank" || it.rel !== "noreferrer" ||
+			it.checkVisibility() && it.getBoundingClientRect().height < 24;
+	}).map((it) => it.outerHTML)`)
+	if len(wrong) > 0 {
+		t.Errorf("%d links are wrong, such as %s", len(wrong), wrong[0])
+	}
+}

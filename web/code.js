@@ -2,7 +2,7 @@
 // order, with their source. ways.json says which they are, and which line decides.
 
 import {load, settings} from "/docs/api.js";
-import {$, el, statusChip} from "/docs/dom.js";
+import {$, el, statusChip, words} from "/docs/dom.js";
 import {colour, find, source} from "/docs/go.js";
 import {workedOut} from "/docs/token.js";
 
@@ -157,7 +157,7 @@ function go(to) {
     }));
   $("code-hop").replaceChildren(el("h3", {}, hop.name),
     el("p", {class: "time"}, el("a", {href: `/docs/source/${hop.file}`, target: "_blank"}, hop.file), `, line ${hop.code.at}`),
-    el("p", {}, hop.says), pre);
+    el("p", {}, words(hop.says)), pre);
   (pre.querySelector(".refusing") ?? pre.querySelector(".deciding"))?.scrollIntoView({block: "center"});
 }
 

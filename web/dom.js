@@ -65,14 +65,10 @@ export function say(text) {
   setTimeout(() => { $("live").textContent = text; }, 50);
 }
 
-// words shows `code` in a description.
-export const words = (text) => text.split("`").map((piece, i) => i % 2 ? el("code", {}, piece) : piece);
-
-// rfcLinks links "RFC 7519, 4.1.4" to that section.
-export function rfcLinks(text) {
-  const [, number, section] = text.match(/^RFC (\d+), ([\d.]+)/) ?? [];
-  return number ? el("a", {href: `https://www.rfc-editor.org/rfc/rfc${number}#section-${section}`, rel: "noreferrer"}, text) : text;
-}
+// words shows `code` in a description, and links "RFC 7519, section 4.1.4" to that section,
+// in a tab of its own: this one would lose its tokens.
+export const words = (text) => marked(text, /`([^`]*)`|RFC (\d+)(?:, (?:sections? )?([\d.]*\d)(?: and [\d.]*\d)?)?/g, ([all, code, number, section]) => number ?
+  [el("a", {href: `https://www.rfc-editor.org/rfc/rfc${number}${section ? `#section-${section}` : ""}`, target: "_blank", rel: "noreferrer"}, all)] : [el("code", {}, code)]);
 
 // marked shows text in which whatever a pattern finds becomes elements.
 export function marked(text, pattern, show) {

@@ -39,7 +39,7 @@ export function operationForm({method, path, item, operation}, who) {
     say(exchange.gone ? "The server did not respond." : `Response: ${exchange.status}, after ${Math.round(exchange.ms)} milliseconds.`);
   };
   const form = el("form", {class: "try", input: snippet.update, change: snippet.update, focusin: snippet.update},
-    el("p", {}, ...words(operation.description)),
+    el("p", {}, words(operation.description)),
     ...inputs.map(({row}) => row),
     body?.row,
     el("p", {class: "buttons"}, button, el("label", {class: "check"}, withToken, " with my access token, if I am signed in"), el("a", {href: `#op-${operationId}`}, "Link to this operation")),
@@ -82,7 +82,7 @@ function field(id, name, schema, {required, value, where = "", isForm = false}) 
   return {name, input, read, blame, row: el("div", {class: "field"},
     el("label", {for: id}, el("code", {}, name), where, required ? el("b", {}, " required") : null),
     el("span", {class: "buttons"}, input, none && el("label", {class: "check"}, none, " null")), error,
-    el("p", {class: "because", id: `${id}-hint`}, el("span", {class: "type"}, [typeOf(schema), ...limitsOf(schema)].join(", ")), " ", ...words(description)))};
+    el("p", {class: "because", id: `${id}-hint`}, el("span", {class: "type"}, [typeOf(schema), ...limitsOf(schema)].join(", ")), " ", words(description)))};
 }
 
 function parameterInput({name, in: place, required, schema, example, description}, operationId) {
@@ -151,9 +151,9 @@ function responseView([status, response]) {
   const [[type, media] = []] = Object.entries(content ?? {});
   const examples = media ? examplesOf(media) : [];
   return el("details", {class: "fold response"},
-    el("summary", {}, statusChip(Number(status)), el("span", {}, ...words(description))),
+    el("summary", {}, statusChip(Number(status)), el("span", {}, words(description))),
     type && el("p", {class: "because"}, el("code", {}, Object.keys(content).join(", "))),
-    headers && el("dl", {class: "schema"}, ...Object.entries(headers).flatMap(([name, header]) => [el("dt", {}, el("code", {}, name)), el("dd", {}, ...words(deref(header).description))])),
+    headers && el("dl", {class: "schema"}, ...Object.entries(headers).flatMap(([name, header]) => [el("dt", {}, el("code", {}, name)), el("dd", {}, words(deref(header).description))])),
     media && shape(media.schema),
     ...examples.map(({summary, value}) => block(summary, typeof value === "string" ? value : JSON.stringify(value, null, 2))));
 }

@@ -26,7 +26,7 @@ export async function start() {
 }
 
 function group(tag) {
-  return el("div", {class: "group"}, el("h3", {}, tag.name), el("p", {class: "because"}, ...words(tag.description)),
+  return el("div", {class: "group"}, el("h3", {}, tag.name), el("p", {class: "because"}, words(tag.description)),
     ...describe().filter(({operation}) => operation.tags.includes(tag.name)).map(operationView));
 }
 

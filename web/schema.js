@@ -46,10 +46,10 @@ export function shape(schema) {
   if (items) return el("div", {}, el("p", {class: "because"}, `An array of ${nameOf(items)}.`), shape(items));
   if (!properties) return el("p", {class: "because"}, typeOf(schema));
   const required = new Set(deref(schema).required);
-  return el("div", {}, text ? el("p", {class: "because"}, ...words(text)) : null,
+  return el("div", {}, text ? el("p", {class: "because"}, words(text)) : null,
     el("dl", {class: "schema"}, ...Object.entries(properties).flatMap(([name, property]) => [
       el("dt", {}, el("code", {}, name), required.has(name) ? el("b", {}, " required") : null),
-      el("dd", {}, el("span", {class: "type"}, [typeOf(property), ...limitsOf(property)].join(", ")), " ", ...words(deref(property).description ?? ""))])));
+      el("dd", {}, el("span", {class: "type"}, [typeOf(property), ...limitsOf(property)].join(", ")), " ", words(deref(property).description ?? ""))])));
 }
 
 // examplesOf lists the examples of a media type, or of its schema.

@@ -1,7 +1,7 @@
 // The token panel: any JWT, taken apart, with each check of the server's.
 
 import {isFromBefore, issued, send, settings, wire} from "/docs/api.js";
-import {$, action, clock, copyButton, duration, el, rfcLinks} from "/docs/dom.js";
+import {$, action, clock, copyButton, duration, el, words} from "/docs/dom.js";
 import {codeLink} from "/docs/exchange.js";
 import {checks, encode, inspect, objectOf, ourHeader, payloadOf, spell, textOf} from "/docs/jwt.js";
 import {picture} from "/docs/picture.js";
@@ -239,10 +239,10 @@ function showChecks(results) {
   const count = {pass: 0, fail: 0, ask: 0, idle: 0};
   for (const {check: {id}, result, detail, after} of results) {
     const row = $(`check-${id}`);
-    const [mark, words] = marks[result];
+    const [mark, outcome] = marks[result];
     row.className = `${result} ${after ? "after" : ""}`;
     row.querySelector(".mark").textContent = mark;
-    row.querySelector(".unseen").textContent = ` ${words}${after ? ", but the server stopped at an earlier check" : ""}. `;
+    row.querySelector(".unseen").textContent = ` ${outcome}${after ? ", but the server stopped at an earlier check" : ""}. `;
     row.querySelector(".detail").textContent = detail ? ` – ${detail}` : "";
     count[result]++;
   }
@@ -258,7 +258,7 @@ function list(checks) {
   $("checks-title").textContent = isServers ? "The server's checks, in order" : "What any reader of a JWT should check";
   $("checks").replaceChildren(...checks.map((check) => el("li", {id: `check-${check.id}`}, el("details", {},
     el("summary", {}, el("span", {class: "mark", "aria-hidden": "true"}), el("span", {}, el("b", {}, check.title), el("span", {class: "unseen"}), el("span", {class: "detail"}))),
-    el("p", {class: "because"}, check.why, " ", rfcLinks(check.rfc)),
+    el("p", {class: "because"}, check.why, " ", words(check.rfc)),
     isServers && action(el("button", {type: "button", class: "code-link"}, "The line that checks", el("span", {class: "unseen"}, ` ${check.title}`)), async () => (await import("/docs/code.js")).openCheck(check))))));
 }
 
