@@ -49,7 +49,7 @@ func TestCodeOfASuccess(t *testing.T) {
 	if names[0] != "server.handler" || b.hop() != names[0] {
 		t.Errorf("the panel begins with %s of %q", b.hop(), names)
 	}
-	if place := b.text("code-place"); place != fmt.Sprintf("1 of %d", len(names)) {
+	if place := b.text("code-place"); !strings.HasPrefix(place, fmt.Sprintf("1 of %d: server.handler. ", len(names))) {
 		t.Errorf("the panel says %q for %d functions", place, len(names))
 	}
 	resp, err := http.Get(s.URL + "/docs/source/handlers.go")

@@ -325,6 +325,8 @@ func TestSearch(t *testing.T) {
 		"login":                 "POST /token",
 		"brute force":           "POST /token",
 		"jwt":                   "POST /token",
+		"rate limit":            "POST /token",
+		"alg none":              "The header is the server's own",
 		"logout":                "POST /revoke",
 		"401":                   "GET /users/me/",
 		"last_admin":            "DELETE /users/me/",

@@ -2,7 +2,7 @@
 // walkthrough.js, token.js, reference.js and rules.js; api.js talks to the server.
 
 import {isFromBefore, loadSettings, send, settings, wire} from "/docs/api.js";
-import {$, action, duration, el, say} from "/docs/dom.js";
+import {$, action, duration, el, put, say} from "/docs/dom.js";
 import {exchangeView} from "/docs/exchange.js";
 import * as reference from "/docs/reference.js";
 import {adopt, forget, secondsLeft, session, signedIn, whyEnded} from "/docs/sessions.js";
@@ -43,8 +43,7 @@ async function submit(username, password, demo = false) {
 }
 
 function tell(text, bad = false) {
-  $("sign-in-message").textContent = text;
-  $("sign-in-message").classList.toggle("bad", bad);
+  put($("sign-in-message"), text, bad ? "message bad" : "message");
 }
 
 action($("sign-in-button"), () => submit($("username").value, $("password").value), $("sign-in-form"));
@@ -121,7 +120,7 @@ addEventListener("keydown", (event) => {
 // The rules and the forms about an account are loaded with the first that is wanted.
 const filter = async () => (await import("/docs/rules.js")).filter();
 $("rules-filter").addEventListener("input", filter);
-action($("rules-open"), filter);
+action($("rules-open"), () => filter().then(() => $("rules-list").querySelector("summary")?.focus())); // the button is gone
 const follow = async () => { if (/^#(forgot|reset|verify|request-verify|change-password)\b/.test(location.hash)) (await import("/docs/account.js")).follow(); };
 addEventListener("hashchange", follow);
 

@@ -144,7 +144,7 @@ function go(to) {
     item.setAttribute("aria-current", i === place ? "step" : "false");
     if (i === place) item.scrollIntoView({block: "nearest"});
   });
-  $("code-place").textContent = `${place + 1} of ${hops.length}`;
+  $("code-place").replaceChildren(`${place + 1} of ${hops.length}`, el("span", {class: "unseen"}, `: ${hop.name}. ${hop.says}`));
   $("code-previous").setAttribute("aria-disabled", String(place === 0));
   $("code-next").setAttribute("aria-disabled", String(place === hops.length - 1));
   const marked = view.marked?.in === hop.name ? view.marked.line : null;
@@ -171,12 +171,12 @@ function panel() {
       el("div", {class: "head"},
         el("div", {}, el("h2", {id: "code-title"}), el("p", {id: "code-of"})),
         el("p", {class: "buttons"},
-          el("button", {type: "button", id: "code-all", class: "small", click: toggle}), button("code-previous", "Previous", () => go(place - 1), "←", wide(" Previous")), el("span", {id: "code-place", class: "time"}), button("code-next", "Next", () => go(place + 1), wide("Next "), "→"),
+          el("button", {type: "button", id: "code-all", class: "small", click: toggle}), button("code-previous", "Previous", () => go(place - 1), "←", wide(" Previous")), el("span", {id: "code-place", class: "time", role: "status"}), button("code-next", "Next", () => go(place + 1), wide("Next "), "→"),
           button("code-close", "Close", () => dialog.close(), wide("Close "), "✕"))),
       el("p", {id: "code-note", class: "because"}),
       el("div", {class: "code-body"},
         el("ol", {id: "code-hops", role: "list", "aria-label": "The functions, in the order in which they were called"}),
-        el("div", {id: "code-hop", "aria-live": "polite"}))));
+        el("div", {id: "code-hop"}))));
   dialog.addEventListener("close", () => { if (history.state === "code") history.back(); });
   addEventListener("popstate", () => {
     dialog.close();

@@ -65,6 +65,13 @@ export function say(text) {
   setTimeout(() => { $("live").textContent = text; }, 50);
 }
 
+// put shows a text, perhaps of another kind. A screen reader speaks a status again that is
+// written again, so the same text is not.
+export function put(element, text, kind = element.className) {
+  element.className = kind;
+  if (element.textContent !== text) element.textContent = text;
+}
+
 // words shows `code` in a description, and links "RFC 7519, section 4.1.4" to that section,
 // in a tab of its own: this one would lose its tokens.
 export const words = (text) => marked(text, /`([^`]*)`|RFC (\d+)(?:, (?:sections? )?([\d.]*\d)(?: and [\d.]*\d)?)?/g, ([all, code, number, section]) => number ?

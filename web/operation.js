@@ -35,8 +35,9 @@ export function operationForm({method, path, item, operation}, who) {
     const isTokens = exchange.status === 200 && exchange.json?.refresh_token !== undefined;
     const said = isTokens ? `${adopt(exchange.json)} This page uses these tokens from now on.` : "";
     for (const {name, blame} of [...inputs, ...body?.fields() ?? []]) blame(exchange.json?.errors?.find(({field}) => field === name)?.message);
-    out.replaceChildren(exchangeView(exchange, {note: said, open: true, code: false}));
-    say(exchange.gone ? "The server did not respond." : `Response: ${exchange.status}, after ${Math.round(exchange.ms)} milliseconds.`);
+    const view = exchangeView(exchange, {note: said, open: true, code: false});
+    out.replaceChildren(view);
+    say(`Response: ${exchange.status || "none"}. ${view.querySelector(".reason").textContent}`);
   };
   const form = el("form", {class: "try", input: snippet.update, change: snippet.update, focusin: snippet.update},
     el("p", {}, words(operation.description)),
@@ -64,7 +65,7 @@ function field(id, name, schema, {required, value, where = "", isForm = false}) 
   const choices = values?.length > 1 ? values : isBoolean ? [true, false] : null;
   const input = choices ? el("select", {id, name}, ...["", ...choices].map((choice) => el("option", {value: String(choice), selected: choice === value}, choice === "" ? "left out" : String(choice)))) :
     el("input", {id, name, value: value ?? "", placeholder: absent ?? (required ? null : "left out"), inputmode: isNumber ? "numeric" : null, autocomplete: "off", autocapitalize: "none", spellcheck: "false"});
-  const none = [type].flat().includes("null") && el("input", {type: "checkbox", checked: value === null});
+  const none = [type].flat().includes("null") && el("input", {type: "checkbox", "aria-label": `null: ${name}`, checked: value === null});
   const error = el("p", {class: "bad", id: `${id}-error`});
   input.setAttribute("aria-describedby", `${id}-hint ${error.id}`);
   if (required) input.setAttribute("aria-required", "true");

@@ -14,8 +14,8 @@ export async function start() {
   try {
     const {tags, servers} = await load();
     list.replaceChildren(...tags.map(group));
-    $("side").replaceChildren(...tags.map(({name}) => el("div", {}, el("b", {}, name), ...describe().filter(({operation}) => operation.tags.includes(name)).map(({method, operation}) =>
-      el("a", {href: `#op-${operation.operationId}`}, el("span", {class: `method ${method.toLowerCase()}`}, method), ` ${operation.summary}`)))));
+    $("side").replaceChildren(...tags.map(({name}) => el("div", {}, el("b", {}, name), el("ul", {role: "list", "aria-label": name}, ...describe().filter(({operation}) => operation.tags.includes(name)).map(({method, operation}) =>
+      el("li", {}, el("a", {href: `#op-${operation.operationId}`}, el("span", {class: `method ${method.toLowerCase()}`}, method), ` ${operation.summary}`)))))));
     $("server").replaceChildren(". The server is ", el("code", {}, new URL(servers[0].url, location).origin), ". Requests carry your access token if you are signed in");
     built = true;
     openTarget();
@@ -30,11 +30,9 @@ function group(tag) {
     ...describe().filter(({operation}) => operation.tags.includes(tag.name)).map(operationView));
 }
 
-const callers = {anyone: "anyone", "active user": "user", admin: "admin"};
-
 function operationView(it) {
   const {method, path, operation} = it;
-  const who = callers[settings.callers[`${method} ${path}`]] ?? "";
+  const who = (settings.callers[`${method} ${path}`] ?? "").replace("active ", "");
   const view = el("details", {class: "op", id: `op-${operation.operationId}`},
     el("summary", {}, el("span", {class: `method ${method.toLowerCase()}`}, method), el("code", {}, path),
       el("span", {class: "what"}, operation.summary), el("span", {class: `who ${who}`}, who)));

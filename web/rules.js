@@ -46,9 +46,9 @@ function groupView({test, rules}, open) {
 function ruleView(rule) {
   const {status, said} = summary(rule.want);
   const because = whyNot(rule, settings);
-  const verdict = el("p", {class: "verdict", role: "status"});
+  const verdict = el("p", {class: "verdict"});
   const button = because ? el("span", {class: "because", title: because}, because) :
-    action(el("button", {type: "button", class: "small"}, "Run", el("span", {class: "unseen"}, `: ${rule.rule}`)), () => judge(verdict, () => run(rule)));
+    action(el("button", {type: "button", class: "small", "aria-label": `Run: ${rule.rule}`}, "Run"), () => judge(verdict, () => run(rule)));
   return el("li", {class: "rule"},
     el("p", {class: "sentence"}, rule.rule), button,
     el("div", {class: "request"}, ...rule.do.split(" ; ").map((line) => el("code", {}, line))),

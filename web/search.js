@@ -1,7 +1,7 @@
 // Search over operations, rules, steps and checks at once.
 
 import {load, settings} from "/docs/api.js";
-import {$, el} from "/docs/dom.js";
+import {$, el, put} from "/docs/dom.js";
 import {checks} from "/docs/jwt.js";
 import {filterRules} from "/docs/rules.js";
 import {deref, describe} from "/docs/schema.js";
@@ -9,7 +9,7 @@ import {deref, describe} from "/docs/schema.js";
 // everyday are words that people type, and what the page calls it.
 const everyday = {
   login: "log in", signin: "log in", "sign-in": "log in", authorize: "log in", authenticate: "log in", logout: "log out", signout: "log out", signup: "register",
-  brute: "too_many_failed_logins", force: "too_many_failed_logins", ratelimit: "429", jwt: "token", bearer: "token", csrf: "cross_origin",
+  brute: "too_many_failed_logins", force: "too_many_failed_logins", ratelimit: "429", rate: "429", limit: "429", none: "alg", jwt: "token", bearer: "token", csrf: "cross_origin",
   cors: "cross_origin", forgot: "password", whoami: "who am i", expired: "expire", hacked: "replay", stolen: "replay", ban: "disabled", block: "disabled",
 };
 
@@ -39,6 +39,7 @@ function show(groups, query) {
   $("found").replaceChildren(...groups.map(([kind, found]) => el("section", {}, el("h3", {}, `${kind}: ${found.length}`), ...found.slice(0, 6).map(({item: {title, said, go}}) =>
     el("button", {type: "button", class: "found", click: () => { $("search").close(); go(); }}, el("span", {}, el("b", {}, title), " ", el("small", {class: "because"}, said)))))),
   query && groups.length === 0 ? el("p", {class: "empty"}, "Nothing has all of these words.") : "");
+  put($("found-count"), groups.map(([kind, found]) => `${kind}: ${found.length}`).join(", ") || $("found").textContent);
 }
 
 export async function open() {
@@ -51,7 +52,7 @@ export async function open() {
       if (event.key === "Escape") { event.preventDefault(); dialog.close(); } // else it would only empty the field
       if (event.key === "Enter" && document.activeElement === input) stops[1]?.click();
     };
-    const dialog = el("dialog", {id: "search", "aria-label": "Search", keydown: move, click(event) { if (event.target === dialog) dialog.close(); }}, input, el("div", {id: "found", "aria-live": "polite"}));
+    const dialog = el("dialog", {id: "search", "aria-label": "Search", keydown: move, click(event) { if (event.target === dialog) dialog.close(); }}, input, el("p", {id: "found-count", class: "unseen", role: "status"}), el("div", {id: "found"}));
     document.body.append(dialog);
     const items = all();
     input.addEventListener("input", async () => show(results(await items, input.value), input.value));

@@ -1,7 +1,7 @@
 // The token panel: any JWT, taken apart, with each check of the server's.
 
 import {isFromBefore, issued, send, settings, wire} from "/docs/api.js";
-import {$, action, clock, copyButton, duration, el, words} from "/docs/dom.js";
+import {$, action, clock, copyButton, duration, el, put, say, words} from "/docs/dom.js";
 import {codeLink} from "/docs/exchange.js";
 import {checks, encode, inspect, objectOf, ourHeader, payloadOf, spell, textOf} from "/docs/jwt.js";
 import {picture} from "/docs/picture.js";
@@ -85,8 +85,7 @@ async function update() {
   const refused = verdicts.get(token) === false || from === "mine" && sessionOf(token)?.ended;
   const parts = token.split(".");
   if (asked !== token) $("ask-message").replaceChildren();
-  $("token-source").textContent = sources[from] + (refused ? ": refused" : "");
-  $("token-source").className = `source ${refused ? "refused" : from}`;
+  put($("token-source"), sources[from] + (refused ? ": refused" : ""), `source ${refused ? "refused" : from}`);
   $("mine").disabled = !session.access || token === session.access;
   for (const button of document.querySelectorAll("[data-edit]")) button.disabled = parts.length !== 3 || !payloadOf(token) || !objectOf(parts[0]);
   $("judge").hidden = from !== "foreign";
@@ -107,9 +106,9 @@ async function update() {
 }
 
 // colour gives the parts their colours without touching the text under the
-// caret (CSS Custom Highlight API).
+// caret (CSS Custom Highlight API). In forced colours they would look selected.
 function colour() {
-  if (!globalThis.CSS?.highlights) return;
+  if (!globalThis.CSS?.highlights || matchMedia("(forced-colors: active)").matches) return;
   raw.normalize();
   const [header, payload = "", ...rest] = (raw.firstChild?.data ?? "").split(".");
   let from = 0;
@@ -153,9 +152,8 @@ async function checkKey() {
   const {fits, says} = key && shown.split(".").length === 3 ? await verify(shown, key) : {fits: null, says: ""};
   if (shown !== token || key !== $("key").value) return; // edited meanwhile
   keyFits = fits;
-  $("key-says").className = fits === null ? "because" : fits ? "good" : "bad";
-  $("key-says").textContent = says || (!canSign ? "Browsers verify and sign only over HTTPS or on localhost." :
-    whose(token) === "example" ? `The key of the example is ${exampleKey}` : "It stays in this browser.");
+  put($("key-says"), says || (!canSign ? "Browsers verify and sign only over HTTPS or on localhost." :
+    whose(token) === "example" ? `The key of the example is ${exampleKey}` : "It stays in this browser."), fits === null ? "because" : fits ? "good" : "bad");
 }
 
 async function resign() {
@@ -164,8 +162,7 @@ async function resign() {
     if (!issued.has(signed) && whose(token) !== "foreign") made.set(signed, "signed");
     show(signed);
   } catch {
-    $("key-says").className = "bad";
-    $("key-says").textContent = "This key cannot sign. HS algorithms take a secret, the others a private key, as PEM (PRIVATE KEY) or JWK.";
+    put($("key-says"), "This key cannot sign. HS algorithms take a secret, the others a private key, as PEM (PRIVATE KEY) or JWK.", "bad");
   }
 }
 
@@ -232,23 +229,22 @@ function settle(result, token) {
   return result;
 }
 
-const marks = {pass: ["✓", "passes"], fail: ["✗", "fails"], ask: ["?", "only the server can tell"], idle: ["·", "nothing to check"]};
+const marks = {pass: ["✓", "passes"], fail: ["✗", "fails"], ask: ["?", "not known yet"], idle: ["·", "nothing to check"]};
 
 function showChecks(results) {
   if (listed !== results[0].check) list(results.map(({check}) => check));
-  const count = {pass: 0, fail: 0, ask: 0, idle: 0};
   for (const {check: {id}, result, detail, after} of results) {
     const row = $(`check-${id}`);
     const [mark, outcome] = marks[result];
     row.className = `${result} ${after ? "after" : ""}`;
-    row.querySelector(".mark").textContent = mark;
-    row.querySelector(".unseen").textContent = ` ${outcome}${after ? ", but the server stopped at an earlier check" : ""}. `;
-    row.querySelector(".detail").textContent = detail ? ` – ${detail}` : "";
-    count[result]++;
+    put(row.querySelector(".mark"), mark);
+    put(row.querySelector(".unseen"), ` ${outcome}${after ? ", but an earlier check failed" : ""}. `);
+    put(row.querySelector(".detail"), detail ? ` – ${detail}` : "");
   }
   $("mini-marks").replaceChildren(...results.map(({result, after}) => el("span", {class: `${result} ${after ? "after" : ""}`}, el("span", {class: "mark"}, marks[result][0]))));
-  [$("verdict").className, $("verdict").textContent] = verdictOf(results);
-  $("mini-words").textContent = `The checks: ${count.pass} pass, ${count.fail} fail`;
+  const [kind, sentence] = verdictOf(results);
+  put($("verdict"), sentence, kind);
+  put($("mini-words"), ` ${sentence}`);
 }
 
 // list makes the rows of the checks: this server's, or the general ones.
@@ -267,9 +263,11 @@ async function ask() {
   const exchange = await send("GET", "/users/me/", {token});
   const {status, json, gone} = exchange;
   if (asked !== token) return; // edited meanwhile
-  $("ask-message").replaceChildren(gone ? "The server did not respond." :
+  const said = gone ? "The server did not respond." :
     status === 401 ? `401 Could not validate credentials. The server says no more than that, as more would help a forger. ${workedOut(exchange)} ` :
-    `${status}: the server accepts it. ${json?.detail ?? `It is ${json?.username}, with the role ${json?.role} in the store.`} `, gone ? "" : codeLink(exchange));
+    `${status}: the server accepts it. ${json?.detail ?? `It is ${json?.username}, with the role ${json?.role} in the store.`} `;
+  $("ask-message").replaceChildren(said, gone ? "" : codeLink(exchange));
+  say(said);
 }
 
 // workedOut is the check for which a token was refused, as far as this page can tell.

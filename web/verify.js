@@ -100,7 +100,7 @@ export const general = [
   {id: "alg", title: "An algorithm that signs", noun: "the algorithm", rfc: "RFC 8725, 3.1", why: "The reader decides which algorithms it accepts. “none” is never one of them.",
     test({parts}) {
       const alg = objectOf(parts[0])?.alg;
-      return typeof alg !== "string" ? "the header has no alg" : !algorithmOf(alg)[0] && `it is ${alg}`;
+      return typeof alg !== "string" ? objectOf(parts[0]) ? "the header has no alg" : "the header is not JSON" : !algorithmOf(alg)[0] && `it is ${alg}`;
     }},
   {id: "object", title: "The payload is a JSON object", noun: "the payload", rfc: "RFC 7519, 7.2", why: "Its members are the claims.",
     test: ({claims}) => !claims && "it is not"},

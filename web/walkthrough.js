@@ -18,11 +18,10 @@ const obstacle = () => settings.demo || settings.registration === "open" || isAd
 class Card {
   constructor(element, number) {
     this.element = element;
-    this.name = `Step ${number}, ${element.querySelector("h3").textContent}`;
+    this.heading = element.querySelector("h3");
+    this.name = `Step ${number}, ${this.heading.textContent}`;
     this.step = steps[element.dataset.step];
-    const title = element.querySelector("h3");
-    this.title = el("button", {type: "button", class: "title", disabled: true, "aria-expanded": "true", click: () => this.fold(!element.classList.contains("folded"))}, title.textContent);
-    title.replaceChildren(this.title);
+    this.title = el("button", {type: "button", class: "title", click: () => this.fold(!element.classList.contains("folded"))}, this.heading.textContent); // of a step that has passed
     this.line = el("p", {class: "outcome"});
     element.append(this.line);
     this.button = action(el("button", {type: "button"}), () => this.run(true));
@@ -45,7 +44,9 @@ class Card {
     this.out.replaceChildren();
     this.last = null;
     this.fold(false);
+    const top = this.element.getBoundingClientRect().top;
     if (open) for (const card of cards) if (card !== this) card.fold(card.state === "done");
+    scrollBy({top: this.element.getBoundingClientRect().top - top, behavior: "instant"}); // it stays where it was pressed
     if (obstacle()) return this.stop(new Need(obstacle()));
     if (!settings.demo && !agreed && !await this.agree()) return;
     this.state = "running";
@@ -53,7 +54,7 @@ class Card {
     try {
       await this.step(this);
       this.state = "done";
-      this.title.disabled = false;
+      if (!this.title.isConnected) this.heading.replaceChildren(this.title);
       if (open) unfold(this.last);
       else this.fold(true);
       say(`${this.name}: ${this.words}, as expected.`);
