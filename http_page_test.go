@@ -143,12 +143,7 @@ func TestOpenAPIErrorExamples(t *testing.T) {
 	for name, r := range doc.Components.Responses {
 		for _, media := range r.Content {
 			for title, example := range media.Examples {
-				got := struct {
-					Title, Detail, Code, Error string
-					Status                     int
-					Description                string `json:"error_description"`
-					Errors                     []fieldError
-				}{}
+				var got errorBody
 				noError(t, json.Unmarshal(example.Value, &got))
 				seen[got.Code] = true
 				if !slices.ContainsFunc(problems, func(p problem) bool {
@@ -279,7 +274,7 @@ func TestOpenAPIFieldsOfRequests(t *testing.T) {
 			wantEqual(w, "the unknown fields that openapi.json lets "+name+" have", string(schema.AdditionalProperties), "false")
 			refusals := func(body string) map[string]string { // by field
 				a := w.send(strings.ReplaceAll(name, "{id}", "1") + " as admin " + body)
-				var answer struct{ Errors []fieldError }
+				var answer errorBody
 				noError(w, json.Unmarshal([]byte(a.body), &answer))
 				wantEqual(w, a.call+": the status", a.status, http.StatusUnprocessableEntity)
 				found := map[string]string{}

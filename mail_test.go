@@ -26,8 +26,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // This file is about mail: first the part of the manual, then its tokens, texts and limits
@@ -251,9 +249,7 @@ func TestMailTokens(t *testing.T) {
 				if id != mailUser.ID || err != nil {
 					t.Fatalf("%s: VerifyMail() = %d, %v", test.rule, id, err)
 				}
-				if err := check(test.u); (err == nil) != want {
-					t.Errorf("%s: for %s, check() = %v, want good: %v", test.rule, p, err, want)
-				}
+				wantAccepted(t, test.rule+", for "+string(p), check(test.u), want)
 			})
 		}
 	}
@@ -281,9 +277,8 @@ func TestAttackMailTokenAsAnotherKind(t *testing.T) {
 		{"a reset token of another server", NewTokens("stdauth", "another key of thirty-two bytes or so", "").SignMail(resetting, mailUser, expires), resetting},
 		{"an empty token", "", resetting},
 	} {
-		if id, _, err := testTokens().VerifyMail(test.p, test.token); err != ErrMailToken {
-			t.Errorf("%s: VerifyMail() = %d, %v; want ErrMailToken", test.name, id, err)
-		}
+		_, _, err := testTokens().VerifyMail(test.p, test.token)
+		wantErr(t, test.name, err, ErrMailToken)
 	}
 }
 
@@ -617,14 +612,8 @@ func TestMessage(t *testing.T) {
 			"Content-Type": {"text/plain; charset=utf-8"}, "Content-Transfer-Encoding": {"8bit"}, "Auto-Submitted": {"auto-generated"},
 		}
 		wantEqual(t, "the header", got.Header, wantHeader)
-		body, err := io.ReadAll(got.Body)
-		if text := strings.ReplaceAll(string(body), "\r\n", "\n"); text != l.Text || err != nil || strings.Contains(text, "\r") {
-			t.Errorf("the body (-want +got), %v:\n%s", err, cmp.Diff(l.Text, text))
-		}
-		name, err := new(mime.WordDecoder).DecodeHeader(got.Header.Get("From"))
-		if name != "Café <no-reply@example.com>" || err != nil {
-			t.Errorf("the sender is %q, %v", name, err)
-		}
+		wantEqual(t, "the body", string(need(io.ReadAll(got.Body))(t)), strings.ReplaceAll(l.Text, "\n", "\r\n"))
+		wantEqual(t, "the sender", need(new(mime.WordDecoder).DecodeHeader(got.Header.Get("From")))(t), "Café <no-reply@example.com>")
 	})
 }
 

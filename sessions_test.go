@@ -165,9 +165,7 @@ func TestSessionEndsWhenUnusedOrOld(t *testing.T) {
 	}
 
 	short := Lifetimes{Idle: 30 * day, Max: 10 * day}
-	if got, want := NewSession(u, testNow, short).ExpiresAt, testNow.Add(10*day); !got.Equal(want) {
-		t.Errorf("NewSession() with a maximum lifetime below the idle lifetime expires at %v, want %v", got, want)
-	}
+	wantEqual(t, "the end of a session whose maximum lifetime is below the idle lifetime", NewSession(u, testNow, short).ExpiresAt, testNow.Add(10*day))
 }
 
 // TestSessionEndsWithTheEpochOfItsAccount: a password change increments the epoch of the
