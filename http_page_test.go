@@ -359,12 +359,7 @@ func TestPageFilesAreServed(t *testing.T) {
 
 // Each Go file of the server is part of the binary, and no test is.
 func TestSourceIsWhole(t *testing.T) {
-	files := need(fs.ReadDir(code, "."))(t)
-	var got []string
-	for _, f := range files {
-		got = append(got, f.Name())
-	}
-	wantEqual(t, "the files of the server, and those that it serves", got, productionFiles(t))
+	wantEqual(t, "the files of the server, and those that it serves", namesIn(t, code, "."), productionFiles(t))
 }
 
 // All that the page could load is its own, there is nothing inline that its
@@ -385,7 +380,7 @@ func TestPageKeepsItsPolicy(t *testing.T) {
 		webFile(t, m[1])
 	}
 	later := map[string]bool{"account.js": true, "code.js": true, "go.js": true, "operation.js": true, "rules.js": true, "run.js": true, "search.js": true} // when they are first needed
-	for _, name := range webNames(t) {
+	for _, name := range namesIn(t, web, "web") {
 		text := string(webFile(t, name))
 		if path.Ext(name) == ".js" && !strings.Contains(index, `"/docs/`+name+`"`) && !later[name] {
 			t.Errorf("index.html does not mention %s, so it is loaded late", name)
@@ -743,12 +738,10 @@ func webFile(t testing.TB, name string) []byte {
 	return b
 }
 
-func webNames(t testing.TB) []string {
+func namesIn(t *testing.T, files fs.FS, folder string) (names []string) {
 	t.Helper()
-	files := need(fs.ReadDir(web, "web"))(t)
-	var names []string
-	for _, f := range files {
-		names = append(names, f.Name())
+	for _, file := range need(fs.ReadDir(files, folder))(t) {
+		names = append(names, file.Name())
 	}
 	return names
 }

@@ -579,8 +579,7 @@ func TestPrinterShowsAMailAsAPersonReadsIt(t *testing.T) {
 			u := numberedMailUser(i)
 			noError(t, p.deliver(t.Context(), newLetter("verify", u, "{link}", "http://localhost:8000/docs#verify=x")))
 		}
-		const text = "Hello user24,\n\nthis address was given for your account. Open this link to confirm that it is\nyours:\n\n" +
-			"http://localhost:8000/docs#verify=x\n\nIt works for one day. If you have no such account, ignore this mail: without\nthe link, the address is not used for anything.\n"
+		text := linkMail("verify", "user24@example.com", "user24", "http://localhost:8000/docs#verify=x")[2]
 		line := strings.Repeat("-", 72)
 		wantEqual(t, "the terminal shows", out.String(), "\n"+line+"\nTo: user24@example.com\nSubject: Confirm your email address\n\n"+text+line+"\n\n")
 		if len(p.newest) != maxPrinted || p.newest[0].To != "user5@example.com" {

@@ -260,58 +260,45 @@ func TestBytesOfRequestsAreShared(t *testing.T) {
 }
 
 // TestConnectionsMakeRoom: above its limits, the server closes the connection that has
-// been idle longest, of the client that has the most. Each step opens connections from an
-// address, and tells which ones are closed for them.
+// been idle longest, of the client that has the most. A step is "open ADDRESS", "busy NAME",
+// "idle NAME" or "close NAME"; open names a connection a, b, c ... Behind a colon stand the
+// connections that are closed for it, or that it is refused.
 func TestConnectionsMakeRoom(t *testing.T) {
-	type step struct {
-		do   string // "open ADDRESS", "busy NAME", "idle NAME" or "close NAME"; open names a connection a, b, c ...
-		want string // the connections that are closed for it, or that it is refused
-	}
 	for _, test := range []struct {
 		name  string
 		total int
-		steps []step
+		steps string
 	}{
-		{"one client keeps as many connections as are left free", 8, []step{
-			{"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.1", "a"}, {"open 192.0.2.1", "b"},
-		}},
-		{"the connection that has been idle longest makes room", 4, []step{
-			{"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"busy a", ""}, {"idle a", ""}, {"open 192.0.2.1", "b"}, {"open 192.0.2.1", "a"},
-		}},
-		{"a connection that serves a request is not closed", 4, []step{
-			{"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"busy a", ""}, {"open 192.0.2.1", "b"}, {"busy c", ""}, {"open 192.0.2.1", "refused"}, {"idle c", ""}, {"open 192.0.2.1", "c"},
-		}},
-		{"a client whose connections all serve requests takes no place of one with fewer", 6, []step{
-			{"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"busy a", ""}, {"busy b", ""}, {"busy c", ""}, {"open 192.0.2.2", ""}, {"open 192.0.2.1", "refused"},
-		}},
-		{"a client with few connections takes the place of one with many", 6, []step{
-			{"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.2", ""}, {"open 192.0.2.2", ""}, {"open 192.0.2.3", ""}, {"open 192.0.2.4", "a"},
-		}},
-		{"the client with the most makes room, though others have been idle longer", 8, []step{
-			{"open 192.0.2.1", ""}, {"open 192.0.2.2", ""}, {"open 192.0.2.3", ""}, {"open 192.0.2.4", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.1", ""},
-			{"busy a", ""}, {"idle a", ""}, {"open 192.0.2.5", ""}, {"open 192.0.2.6", ""}, {"open 192.0.2.7", "e"},
-		}},
-		{"of clients with equally many, the one that has been idle longest makes room", 4, []step{
-			{"open 192.0.2.1", ""}, {"open 192.0.2.2", ""}, {"open 192.0.2.3", ""}, {"busy a", ""}, {"idle a", ""}, {"open 192.0.2.4", ""}, {"open 192.0.2.5", "b"},
-		}},
-		{"an IPv6 /48 is one client", 4, []step{
-			{"open 2001:db8:1::1", ""}, {"open 2001:db8:1:2::1", ""}, {"open 2001:db8:1:3::1", "a"}, {"open 2001:db8:2::1", ""},
-		}},
-		{"a proxy may have all connections, and no more", 3, []step{
-			{"open 198.51.100.1", ""}, {"open 198.51.100.1", ""}, {"open 198.51.100.1", ""}, {"busy a", ""}, {"busy b", ""}, {"busy c", ""}, {"open 198.51.100.1", "refused"}, {"open 192.0.2.1", "refused"},
-		}},
-		{"a connection that its client has closed makes room", 4, []step{
-			{"open 192.0.2.1", ""}, {"open 192.0.2.1", ""}, {"close a", ""}, {"open 192.0.2.1", ""}, {"open 192.0.2.1", "b"},
-		}},
+		{"one client keeps as many connections as are left free", 8,
+			"open 192.0.2.1; open 192.0.2.1; open 192.0.2.1; open 192.0.2.1; open 192.0.2.1: a; open 192.0.2.1: b"},
+		{"the connection that has been idle longest makes room", 4,
+			"open 192.0.2.1; open 192.0.2.1; busy a; idle a; open 192.0.2.1: b; open 192.0.2.1: a"},
+		{"a connection that serves a request is not closed", 4,
+			"open 192.0.2.1; open 192.0.2.1; busy a; open 192.0.2.1: b; busy c; open 192.0.2.1: refused; idle c; open 192.0.2.1: c"},
+		{"a client whose connections all serve requests takes no place of one with fewer", 6,
+			"open 192.0.2.1; open 192.0.2.1; open 192.0.2.1; busy a; busy b; busy c; open 192.0.2.2; open 192.0.2.1: refused"},
+		{"a client with few connections takes the place of one with many", 6,
+			"open 192.0.2.1; open 192.0.2.1; open 192.0.2.1; open 192.0.2.2; open 192.0.2.2; open 192.0.2.3; open 192.0.2.4: a"},
+		{"the client with the most makes room, though others have been idle longer", 8,
+			"open 192.0.2.1; open 192.0.2.2; open 192.0.2.3; open 192.0.2.4; open 192.0.2.1; open 192.0.2.1; busy a; idle a; open 192.0.2.5; open 192.0.2.6; open 192.0.2.7: e"},
+		{"of clients with equally many, the one that has been idle longest makes room", 4,
+			"open 192.0.2.1; open 192.0.2.2; open 192.0.2.3; busy a; idle a; open 192.0.2.4; open 192.0.2.5: b"},
+		{"an IPv6 /48 is one client", 4,
+			"open 2001:db8:1::1; open 2001:db8:1:2::1; open 2001:db8:1:3::1: a; open 2001:db8:2::1"},
+		{"a proxy may have all connections, and no more", 3,
+			"open 198.51.100.1; open 198.51.100.1; open 198.51.100.1; busy a; busy b; busy c; open 198.51.100.1: refused; open 192.0.2.1: refused"},
+		{"a connection that its client has closed makes room", 4,
+			"open 192.0.2.1; open 192.0.2.1; close a; open 192.0.2.1; open 192.0.2.1: b"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := newConnections(test.total, netip.MustParsePrefix("198.51.100.0/24").Contains)
 				open := map[string]*fakeConn{}
-				for i, s := range test.steps {
+				for step := range strings.SplitSeq(test.steps, "; ") {
 					time.Sleep(time.Second)
-					var keyword, object, got string
-					fmt.Sscan(s.do, &keyword, &object)
+					do, want, _ := strings.Cut(step, ": ")
+					keyword, object, _ := strings.Cut(do, " ")
+					got := ""
 					switch keyword {
 					case "open":
 						c := &fakeConn{addr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(object), 1234))}
@@ -334,7 +321,7 @@ func TestConnectionsMakeRoom(t *testing.T) {
 							c.told = true
 						}
 					}
-					wantEqual(t, fmt.Sprintf("step %d, %s", i+1, s.do), got, s.want)
+					wantEqual(t, test.steps+", at "+step, got, want)
 				}
 				for _, c := range open {
 					l.note(c, http.StateClosed)
