@@ -82,10 +82,10 @@ func (s *server) emailChanged(c *call, old, u User) {
 	}
 }
 
-// confirmEmail returns the errors of a patch. While mail is on, changing one's own address
+// confirmPatch returns the errors of a patch. While mail is on, changing one's own address
 // takes the password: a reset goes to that address, so otherwise a stolen access token
 // would become the account.
-func (s *server) confirmEmail(c *call, in *object) error {
+func (s *server) confirmPatch(c *call, in *object) error {
 	_, email := in.values["email"]
 	_, given := in.values["current_password"]
 	switch mine := email && s.mailer != nil && c.subject == c.user.ID; {
@@ -101,7 +101,7 @@ func (s *server) confirmEmail(c *call, in *object) error {
 }
 
 // useLink makes the change that a link is for, in the step of the store that finds the
-// token good. Before it calls prepare, which may take time.
+// token good. It calls prepare first, which may take time.
 func (s *server) useLink(c *call, p purpose, token string, prepare func(User) error, change func(*User)) (u User, err error) {
 	id, check, err := s.tokens.VerifyMail(p, token)
 	if err != nil {
@@ -165,7 +165,7 @@ func (s *server) verifyEmail(c *call) (reply, error) {
 func (s *server) makeResetLink(c *call) (reply, error) {
 	switch {
 	case c.subject == c.user.ID:
-		return reply{}, detailed(errOwnAccount, "Change your own password at /users/me/password, with the current one")
+		return reply{}, errOwnPassword
 	case s.Mail.Link == "" && s.PublicURL == "":
 		return reply{}, errNoAddress
 	}

@@ -38,13 +38,13 @@ func (s *server) metadata(c *call) (reply, error) {
 	})
 }
 
-// publicURL returns where clients reach the server, or "". That is -public-url, or else
-// what a trusted proxy says, or else the loopback address that the server listens on. The
-// Host of a request never counts: its sender chooses it.
+// publicURL returns where clients reach the server, or "". That is -public-url. If it is a
+// loopback address, as it is without the flag, a trusted proxy may name another. The Host
+// of a request never counts: its sender chooses it.
 func (s *server) publicURL(c *call) string {
 	proto, host := c.Header["X-Forwarded-Proto"], c.Header["X-Forwarded-Host"]
-	_, known, _ := strings.Cut(s.PublicURL, "://")
-	if known != "" && !isLoopback(known) || !s.trusted(peer(c.RemoteAddr)) || len(proto) != 1 || len(host) != 1 {
+	_, public, _ := strings.Cut(s.PublicURL, "://")
+	if public != "" && !isLoopback(public) || !s.trusted(peer(c.RemoteAddr)) || len(proto) != 1 || len(host) != 1 {
 		return s.PublicURL
 	}
 	u := url.URL{Scheme: proto[0], Host: host[0]}

@@ -106,7 +106,7 @@ func (s *server) rehash(c *call, u User, hash string) {
 // stale if the password has changed since, or the account was deleted.
 func (s *server) startSession(c *call, u User, ttl time.Duration, stale error) (reply, error) {
 	now := time.Now().UTC()
-	session := NewSession(u, now, s.Sessions)
+	session := NewSession(u, now, s.SessionLife)
 	session.IP = c.from.String()
 	session.UserAgent = displayable(c.UserAgent())
 	ended, err := s.store.CreateSession(c.Context(), session)
@@ -147,7 +147,7 @@ func (s *server) refresh(c *call, ttl time.Duration) (reply, error) {
 	c.account = token.UserID
 	now := time.Now().UTC()
 	session, u, err := s.store.UpdateSession(c.Context(), token.UserID, token.SessionID, func(session *Session, u User) error {
-		if err := session.Rotate(token.Generation, now, s.Sessions); err != nil {
+		if err := session.Rotate(token.Generation, now, s.SessionLife); err != nil {
 			return err
 		}
 		if session.ExpiresAt.Unix() <= now.Unix() {

@@ -92,7 +92,7 @@ func (s *server) patchMe(c *call) (reply, error) {
 // patch applies a merge patch (RFC 7396) of the allowed fields to an account.
 func (s *server) patch(c *call, allowed fields) (reply, error) {
 	in := c.object(allowed)
-	if err := s.confirmEmail(c, in); err != nil {
+	if err := s.confirmPatch(c, in); err != nil { // or something is wrong in the body
 		return reply{}, err
 	}
 	var old User
@@ -235,7 +235,7 @@ func (s *server) deleteUser(c *call) (reply, error) {
 
 func (s *server) resetPassword(c *call) (reply, error) {
 	if c.subject == c.user.ID {
-		return reply{}, detailed(errOwnAccount, "Change your own password at /users/me/password, with the current one")
+		return reply{}, errOwnPassword
 	}
 	u, err := s.store.User(c.Context(), c.subject)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 type Config struct {
 	Issuer         string
 	AccessTTL      time.Duration
-	Sessions       Lifetimes
+	SessionLife    Lifetimes
 	Closed         bool           // only an admin may create accounts
 	Demo           bool           // the demo accounts exist: the page offers them
 	TLS            bool           // browsers are told to use HTTPS only
@@ -78,8 +78,8 @@ type call struct {
 	from  netip.Addr          // the client
 	start time.Time
 
-	// The caller, unless the route is for anyone. A registration with the token of somebody
-	// who is no admin has a user and a session, but no by.
+	// The caller, unless the route is for anyone. When somebody who is no admin registers
+	// an account, user and session are set, but by is not.
 	user    User
 	session Session
 	by      Caller

@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// connections bounds how many connections are open, in all and for each client. When one
-// more comes, it closes the one that has been idle longest, of those of the client that
-// has the most.
+// connections bounds how many connections are open, in all and for each client. To make
+// room for one more, it closes the longest idle connection of the client that has the most.
 type connections struct {
 	limit limit                 // by network, or by connection
 	proxy func(netip.Addr) bool // whether each connection from there is a client of its own

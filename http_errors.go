@@ -37,6 +37,7 @@ var (
 	errSlow           = errors.New("the request took too long")
 	errInternal       = errors.New("internal error")
 	errClient         = errors.New("wrong ID or secret of a client")
+	errOwnPassword    = detailed(errOwnAccount, "Change your own password at /users/me/password, with the current one")
 	errOpening        = detailed(ErrUnavailable, "The store is being read")
 )
 

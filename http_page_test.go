@@ -605,7 +605,7 @@ func TestReadingOrder(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# Reading the code, request by request\n\n" +
 		"Each request below passes the functions under it, in this order. Functions that an earlier request\n" +
-		"has passed are left out. The page at `/docs` shows the same functions with their source, under each request\n" +
+		"has passed are left out, and some that concern few requests. The page at `/docs` shows the same functions with their source, under each request\n" +
 		"that it sends. `go test -run ReadingOrder -update` writes this file from `web/ways.json`.\n")
 	list := func(hops []hop) {
 		above := []int{} // the depths of the functions that are shown above

@@ -59,7 +59,7 @@ func main() {
 }
 
 // run is the whole program. It runs until ctx is done and returns the exit status: 2
-// for an invalid setting, 1 for any other error.
+// for a setting that is invalid or does not work, 1 for any other error.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	set, err := parseSettings(args, getenv)
 	if err == nil {
@@ -116,11 +116,11 @@ func (set *settings) withStore(ctx context.Context, log *slog.Logger, use func(S
 	var err error
 	switch {
 	case set.store == memory:
-		store = NewMemoryStore(set.Sessions)
+		store = NewMemoryStore(set.SessionLife)
 	case strings.Contains(set.store, "://"): // an address, not a path
-		store, err = OpenEtcdStore(ctx, set.store, set.etcdUsername, set.etcdPassword, set.Sessions, log)
+		store, err = OpenEtcdStore(ctx, set.store, set.etcdUsername, set.etcdPassword, set.SessionLife, log)
 	default:
-		store, err = OpenFileStore(ctx, set.store, set.Sessions, log)
+		store, err = OpenFileStore(ctx, set.store, set.SessionLife, log)
 	}
 	if err != nil {
 		return cmp.Or(ctx.Err(), set.bad("-store", err))
@@ -153,7 +153,7 @@ func (set *settings) serve(ctx context.Context, stdout io.Writer, log *slog.Logg
 	server.ConnState = newConnections(maxConnections(), s.trusted).note
 	serving, fail := context.WithCancelCause(ctx)
 	go func() { fail(server.Serve(listener)) }()
-	defer shutDown(server, s.mailer)
+	defer shutDown(server, s.mailer) // of a start that fails
 	if profiles != nil {
 		debug := &http.Server{ReadHeaderTimeout: headerTimeout, Handler: debugHandler(s.metrics)}
 		defer debug.Close() // without waiting for profiles

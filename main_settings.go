@@ -66,8 +66,8 @@ func (set *settings) flags() *flag.FlagSet {
 	f.StringVar(&set.Mail.From, "mail-from", "", "")
 	f.StringVar(&set.Mail.Link, "mail-link", "", "")
 	f.DurationVar(&set.AccessTTL, "access-ttl", 30*time.Minute, "")
-	f.DurationVar(&set.Sessions.Idle, "refresh-ttl", 30*24*time.Hour, "")
-	f.DurationVar(&set.Sessions.Max, "session-ttl", 90*24*time.Hour, "")
+	f.DurationVar(&set.SessionLife.Idle, "refresh-ttl", 30*24*time.Hour, "")
+	f.DurationVar(&set.SessionLife.Max, "session-ttl", 90*24*time.Hour, "")
 	f.StringVar(&set.Issuer, "issuer", "stdauth", "")
 	f.Func("admin", "", func(name string) error { set.adminName = name; return checkUsername(name) })
 	f.StringVar(&set.resetName, "reset-password", "", "")
@@ -274,8 +274,8 @@ func (set *settings) check(getenv func(string) string) error {
 		{"-demo", errUnless(!set.Demo || set.private(), "requires the memory store and a loopback -addr, without -tls-cert and -trusted-proxy: everybody knows the demo passwords")},
 		{"-registration", errUnless(set.Closed || set.registration == "open", "must be open or closed")},
 		{"-access-ttl", errUnless(lasts(set.AccessTTL), lifetime)},
-		{"-refresh-ttl", errUnless(lasts(set.Sessions.Idle), lifetime)},
-		{"-session-ttl", errUnless(lasts(set.Sessions.Max), lifetime)},
+		{"-refresh-ttl", errUnless(lasts(set.SessionLife.Idle), lifetime)},
+		{"-session-ttl", errUnless(lasts(set.SessionLife.Max), lifetime)},
 		{"-issuer", errUnless(len(set.Issuer) <= 200 && printable(set.Issuer), "must be 1 to 200 bytes without control characters")},
 		// Without a path, as clients expect of an issuer (RFC 8414, section 3).
 		{"-public-url", errUnless(set.PublicURL == "" || isOrigin(set.PublicURL) && web, "must be a URL without a path, such as https://id.example.com")},
@@ -299,7 +299,7 @@ func (set *settings) warn(log *slog.Logger) {
 	if !set.TLS && !isLoopback(set.addr) {
 		log.Warn("-addr: passwords and tokens are sent in clear; use -tls-cert and -tls-key, or a proxy that serves HTTPS")
 	}
-	if set.Sessions.Max < set.Sessions.Idle {
+	if set.SessionLife.Max < set.SessionLife.Idle {
 		log.Warn("-session-ttl is below -refresh-ttl, so every session ends by its age")
 	}
 	if set.adminPassword != "" && set.adminName == "" {

@@ -309,7 +309,7 @@ func TestPagesNumbersInProse(t *testing.T) {
 		fmt.Sprintf("6.2.1 %d characters or more", minPassword),
 		fmt.Sprintf("up to %s bytes", grouped(maxPassword)),
 		fmt.Sprintf("session IDs have %d", 5*len(NewSession(User{}, time.Now(), Lifetimes{}).ID)), // base32
-		fmt.Sprintf("recommends at most 30 days where a password is the only factor; the default is %d", int(set.Sessions.Max.Hours()/24)),
+		fmt.Sprintf("recommends at most 30 days where a password is the only factor; the default is %d", int(set.SessionLife.Max.Hours()/24)),
 		fmt.Sprintf("rotation with %d s of grace", seconds(refreshGrace)),
 		fmt.Sprintf("each attempt after the %s must wait", map[int]string{5: "fifth"}[freeTries]),
 		fmt.Sprintf("the body is over %d KiB, or over %d KiB for a form", maxBody>>10, maxForm>>10),
@@ -401,7 +401,7 @@ func TestReadmeNames(t *testing.T) {
 	for _, p := range problems {
 		known["code="+p.code] = true
 	}
-	_, types, _ := strings.Cut(text, "four types to know: ")
+	_, types, _ := strings.Cut(text, "five types to know: ")
 	types, _, _ = strings.Cut(types, ".\n")
 	for name := range strings.SplitSeq(types, ", ") {
 		if !strings.Contains(source, "\ntype "+name+" ") {

@@ -216,7 +216,7 @@ func (w *world) restart(settings ...string) {
 		w.Fatalf("restart %s: %v", settings, err)
 	}
 	set.Iterations = w.iterations
-	w.memory.life = set.Sessions
+	w.memory.life = set.SessionLife
 	w.note(env["SECRET_KEY"], env["SECRET_KEY_PREVIOUS"])
 	w.start(set.Config, NewTokens(set.Issuer, set.secret, set.previous))
 }

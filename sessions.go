@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// A Session is one login of an account. Both kinds of token contain its ID, and each
-// refresh extends it.
+// A Session is one login of an account, which each refresh extends. Both kinds of token
+// contain its ID. A refresh token is the ID and the generation, signed, so the same one can
+// be made again.
 type Session struct {
 	ID         string    `json:"id"` // ASCII letters and digits
 	UserID     int64     `json:"user_id"`
@@ -55,7 +56,7 @@ func NewSession(u User, now time.Time, life Lifetimes) Session {
 
 // Rotate accepts a refresh token of the given generation: the current one, or the one
 // before it in its grace period. Afterwards s.Generation is that of the token to hand
-// out; soon after a rotation that is the current one. An older token has two holders, and
+// out. Within refreshPause it does not change. An older token has two holders, and
 // one of them is a thief: Rotate returns ErrReplayed, and the session must end (RFC
 // 9700, section 4.14.2).
 func (s *Session) Rotate(generation int64, now time.Time, life Lifetimes) error {

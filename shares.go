@@ -84,7 +84,7 @@ func (l *limit) take(client any, n int) error {
 	return nil
 }
 
-// give gives a part back. Of those that come back by themselves, it is the newest.
+// give returns a part: the newest one, if parts come back by themselves.
 func (l *limit) give(client any, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -145,7 +145,7 @@ type author struct {
 
 const (
 	maxBytes         = 4 << 20
-	streamBytes      = 24 << 10 // what a request takes beside those on its HTTP/2 connection
+	streamBytes      = 24 << 10 // what a request over HTTP/2 takes besides its body
 	maxRegistrations = 30       // of a network an hour
 	maxChanges       = 60       // of an account a minute
 	maxSpent         = 1 << 14  // in all, which bounds the bookkeeping
@@ -257,8 +257,8 @@ var hashing struct {
 
 // countHashes gives Go one thread more than there are cores while there are hashes. A
 // hash keeps its thread busy, and Go would let a request wait 10 ms or more for it. With
-// one more thread, the operating system shares the cores among all of them. Without a
-// hash, the extra thread would cost a fifth of the throughput, and Go follows the CPU
+// one more thread, the operating system shares the cores among all of them. While no hash
+// runs, it would cost a fifth of the throughput. Taking it away also lets Go follow the CPU
 // limit of its container again, which a call of GOMAXPROCS ends.
 func countHashes(change int) {
 	hashing.Lock()

@@ -16,9 +16,8 @@ var (
 	ErrUnavailable   = errors.New("the store is unavailable") // wrapped with the cause
 )
 
-// An Alarm is why a store is unavailable, in the words of its own operating manual, such
-// as etcd's NOSPACE. It is
-// for the operator, and tells clients nothing that they must not know.
+// An Alarm is the store's own name for why it is unavailable, such as etcd's NOSPACE.
+// Clients may see it.
 type Alarm string
 
 func (a Alarm) Error() string { return "alarm " + string(a) }

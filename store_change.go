@@ -209,16 +209,6 @@ func (a *account) with(s Session) (sessions []Session, ended string) {
 	return append(sessions, s), ended
 }
 
-// bound fixes the end of the sessions from the future, which would otherwise be counted
-// from each look at them. It changes them in place: nobody else may have the account yet.
-func (a *account) bound(life Lifetimes, now time.Time) {
-	for i, s := range a.sessions {
-		if s != s.bounded(now) {
-			a.sessions[i] = s.Within(life, now)
-		}
-	}
-}
-
 func (a *account) without(gone func(Session) bool) []Session {
 	return slices.DeleteFunc(slices.Clone(a.sessions), gone)
 }

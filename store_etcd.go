@@ -87,7 +87,7 @@ func newEtcdStore(g *gateway, prefix string, life Lifetimes) *EtcdStore {
 
 func (e *EtcdStore) open(ctx context.Context) error {
 	format, counter, first := e.prefix+"format", e.prefix+"last_id", getAll(e.prefix).first(1)
-	err := e.change(ctx, Caller{}, []etcdOp{getKey(format), getKey(counter), first}, func(view etcdView) (t etcdTxn, err error) {
+	err := e.step(ctx, Caller{}, []etcdOp{getKey(format), getKey(counter), first}, func(view etcdView) (t etcdTxn, err error) {
 		switch value := view.value(format); {
 		case value == "" && len(view.all(first)) > 0:
 			return t, fmt.Errorf("the keys under %s are not those of stdauth", e.prefix)
@@ -115,7 +115,7 @@ func (e *EtcdStore) sessionsOf(userID int64) string {
 
 func (e *EtcdStore) CreateUser(ctx context.Context, by Caller, u User) (User, error) {
 	name, counter := e.nameKey(u.Username), e.prefix+"last_id"
-	err := e.change(ctx, by, []etcdOp{getKey(name), getKey(counter)}, func(view etcdView) (t etcdTxn, err error) {
+	err := e.step(ctx, by, []etcdOp{getKey(name), getKey(counter)}, func(view etcdView) (t etcdTxn, err error) {
 		if view.value(name) != "" {
 			return t, ErrUsernameTaken
 		}
@@ -199,7 +199,7 @@ func (e *EtcdStore) Users(ctx context.Context, filter UserFilter, after int64, l
 func (e *EtcdStore) atomically(ctx context.Context, by Caller, id int64, d decision) error {
 	twoAdmins := getAll(e.prefix + "admins/").first(2) // at least one is another account's
 	user, sessions, toSweep := getKey(e.userKey(id)), getAll(e.sessionsOf(id)), e.sweepNext()
-	return e.change(ctx, by, []etcdOp{user, sessions, twoAdmins, toSweep}, func(view etcdView) (t etcdTxn, err error) {
+	return e.step(ctx, by, []etcdOp{user, sessions, twoAdmins, toSweep}, func(view etcdView) (t etcdTxn, err error) {
 		old, err := view.account(user, sessions)
 		if old == nil || err != nil {
 			return t, cmp.Or(err, ErrNotFound)
@@ -221,7 +221,7 @@ func (e *EtcdStore) atomically(ctx context.Context, by Caller, id int64, d decis
 	})
 }
 
-// change makes every change. It reads, calls decide with the result, and commits the
+// step makes every change. It reads, calls decide with the result, and commits the
 // transaction that decide returns. If the comparisons of the transaction fail, because
 // something has changed since, it starts again. A transaction without operations is no
 // change. decide may return both a transaction and an error, as described at
@@ -232,7 +232,7 @@ func (e *EtcdStore) atomically(ctx context.Context, by Caller, id int64, d decis
 //
 // A client that hangs up does not stop a change. Otherwise a thief could save the
 // session of a stolen token by hanging up in time.
-func (e *EtcdStore) change(ctx context.Context, by Caller, reads []etcdOp, decide func(etcdView) (etcdTxn, error)) error {
+func (e *EtcdStore) step(ctx context.Context, by Caller, reads []etcdOp, decide func(etcdView) (etcdTxn, error)) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), etcdPatience)
 	defer cancel()
 	user, session := e.userKey(by.UserID), e.sessionsOf(by.UserID)+by.SessionID
@@ -378,7 +378,7 @@ func (e *EtcdStore) Import(ctx context.Context, users []User, lastID int64) erro
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return e.change(ctx, Caller{}, []etcdOp{getKey(counter)}, func(view etcdView) (t etcdTxn, err error) {
+		return e.step(ctx, Caller{}, []etcdOp{getKey(counter)}, func(view etcdView) (t etcdTxn, err error) {
 			if cmp.Or(view.value(counter), "0") != from {
 				return t, refusal
 			}

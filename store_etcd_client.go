@@ -61,7 +61,7 @@ func newGateway(address, username, password string) (g *gateway, prefix string, 
 		MaxIdleConnsPerHost: maxEtcdConns,
 		MaxConnsPerHost:     maxEtcdConns,
 		IdleConnTimeout:     time.Minute,
-		TLSHandshakeTimeout: time.Second, // a dial keeps its place when its request has given up
+		TLSHandshakeTimeout: time.Second, // a dial goes on, and counts, after its request has given up
 	}
 	// Members do not redirect. Following a redirect could send keys and etcd's password
 	// to any address.
@@ -232,10 +232,7 @@ func (g *gateway) renew(ctx context.Context, endpoint string, refused *string) e
 
 // post sends in to a member and decodes its response.
 func (g *gateway) post(ctx context.Context, url string, token *string, in, out any) error {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return err
-	}
+	body, _ := json.Marshal(in) // of strings, bytes and integers, so it succeeds
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -295,8 +292,8 @@ func (g *gateway) view(t etcdTxn, r etcdResponse) (etcdView, error) {
 	return view, nil
 }
 
-// errNotEtcd does not repeat what responds at an address, which may repeat the request,
-// and that the password of etcd.
+// errNotEtcd quotes nothing of the response, which could repeat the request with etcd's
+// password.
 var errNotEtcd = errors.New("not a response of etcd")
 
 // An etcdError is an error response of etcd.

@@ -18,7 +18,7 @@ type etcdTxn struct {
 	Success []etcdOp      `json:"success,omitempty"` // if all comparisons are true
 	Failure []etcdOp      `json:"failure,omitempty"` // otherwise
 
-	ends []time.Time // of the sessions and tokens that the transaction needs; zero is none
+	ends []time.Time // when a session or token that the transaction needs ends, see commit; zero is never
 }
 
 // An etcdCompare compares a property of a key, or of each key from Key to RangeEnd. The
@@ -90,7 +90,7 @@ func (op etcdOp) first(n int64) etcdOp {
 }
 
 func putKey(key string, value any) etcdOp {
-	text, _ := json.Marshal(value) // IDs, accounts and sessions can be marshalled
+	text, _ := json.Marshal(value) // IDs, accounts and sessions of now can be marshalled
 	return etcdOp{Put: &etcdRange{Key: []byte(key), Value: text}}
 }
 

@@ -32,19 +32,8 @@ import (
 //   - Two processes never use one file. If another program replaces it or changes its
 //     length, the store takes no more changes.
 //
-// The file is JSON Lines: a header, then one change on each line, in order. A line
-// begins with a checksum of the text that follows it. The checksum may be missing, so
-// a file can be written by hand.
-//
-//	{"format":"stdauth","version":1}
-//	{"crc":"5b0c6b6e","id":1,"user":{"id":1,"username":"johndoe",...}}
-//	{"crc":"00c4d0e1","id":1,"session":{"id":"IYV3...","generation":1,...}}
-//	{"crc":"7d21a9f4","id":1,"ended":"IYV3..."}
-//
-// Changes that come while the disk is busy share the next sync. All but the first of
-// them are marked with "same_sync":true after the checksum. When more than half of the
-// file is out of date, a compaction writes the rest to a new file, which then takes
-// the place of the old one. Changes go on meanwhile.
+// When more than half of the file is out of date, a compaction writes the rest to a new
+// file, which then takes the place of the old one. Changes go on meanwhile.
 type FileStore struct {
 	Reader  // shown
 	Changer // ahead
@@ -66,11 +55,11 @@ type FileStore struct {
 	// Changed under shown.mu by the writer, and by an import before its first change.
 	file        file
 	size        int64 // bytes in the file, all synced
-	live        int64 // bytes that a compaction would leave, roughly
 	compactions int
+	live        int64 // bytes that a compaction would leave, roughly; of the writer alone
 
 	compacting *compaction // if one is under way; of the writer alone
-	piece      int         // bytes, see compactPiece
+	pieceSize  int         // see compactPiece
 }
 
 // A batch is changes that share a sync.
@@ -110,7 +99,7 @@ func OpenFileStore(ctx context.Context, path string, life Lifetimes, log *slog.L
 func openFileStore(ctx context.Context, in folder, name string, life Lifetimes, log *slog.Logger) (*FileStore, error) {
 	f := &FileStore{
 		ahead: NewMemoryStore(life), folder: in, name: name, log: log, next: newBatch(), newest: newBatch(),
-		wake: make(chan struct{}, 1), stopped: make(chan struct{}), piece: compactPiece,
+		wake: make(chan struct{}, 1), stopped: make(chan struct{}), pieceSize: compactPiece,
 	}
 	close(f.newest.done) // no change is under way
 	if err := f.load(ctx); err != nil {
@@ -159,6 +148,16 @@ func (f *FileStore) load(ctx context.Context) (err error) {
 	f.size, f.live = found.whole, found.whole*needed/max(found.lines, needed)
 	f.folder.Remove(f.name + ".new") // of a compaction that was interrupted
 	return errors.Join(f.file.Sync(), f.folder.Sync(), f.ours())
+}
+
+// bound fixes the end of the sessions whose times are in the future. Otherwise it would
+// move with each read. It changes them in place: nobody else has the account yet.
+func (a *account) bound(life Lifetimes, now time.Time) {
+	for i, s := range a.sessions {
+		if s != s.bounded(now) {
+			a.sessions[i] = s.Within(life, now)
+		}
+	}
 }
 
 // mend drops what a crash has left of the last lines, and adds what a new file or one
@@ -233,39 +232,6 @@ func (f *FileStore) usable() error {
 		return unavailable(errors.New("it is closed"))
 	}
 	return f.failed
-}
-
-// Import replaces the empty file, as a compaction does. So an import that is interrupted
-// leaves nothing behind.
-func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) error {
-	whole := NewMemoryStore(f.ahead.life)
-	if err := whole.Import(ctx, users, lastID); err != nil {
-		return err
-	}
-	f.ahead.mu.Lock()
-	if f.ahead.lastID != 0 {
-		f.ahead.mu.Unlock()
-		return f.settle(ErrNotEmpty)
-	}
-	defer f.ahead.mu.Unlock()
-	if err := f.usable(); err != nil {
-		return err
-	}
-	// Nothing was ever changed, so the writer does not use the file.
-	c := f.newCompaction(whole)
-	defer context.AfterFunc(ctx, func() { close(c.stop) })()
-	c.err = c.write()
-	if replaced, err := f.replaceFile(c); err != nil {
-		if replaced {
-			f.failed = unavailable(err)
-		}
-		return err
-	}
-	f.ahead.become(whole)
-	f.shown.mu.Lock()
-	defer f.shown.mu.Unlock()
-	f.shown.become(whole)
-	return nil
 }
 
 // become gives m the contents of another store.

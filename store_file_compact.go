@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"slices"
@@ -63,7 +64,7 @@ func (f *FileStore) startCompaction() {
 func (f *FileStore) finishCompaction() {
 	c, before := f.compacting, f.size
 	f.compacting = nil
-	if replaced, err := f.replaceFile(c); err != nil && replaced {
+	if failed, err := f.replaceFile(c); err != nil && failed {
 		f.fail(err)
 	} else if err != nil {
 		f.log.Warn("could not compact the store; it goes on in the old file", "file", f.name, "error", err)
@@ -102,7 +103,7 @@ func (c *compaction) write() (err error) {
 		f.shown.mu.RLock()
 		end := f.size
 		f.shown.mu.RUnlock()
-		if end-c.copied < int64(f.piece) {
+		if end-c.copied < int64(f.pieceSize) {
 			break
 		}
 		if err := c.copyLines(end); err != nil {
@@ -139,7 +140,7 @@ func (c *compaction) writeSnapshot() error {
 }
 
 func (c *compaction) put(next change) (err error) {
-	if c.piece, err = appendLine(c.piece, next, false); err == nil && len(c.piece) >= c.store.piece {
+	if c.piece, err = appendLine(c.piece, next, false); err == nil && len(c.piece) >= c.store.pieceSize {
 		start := time.Now()
 		err = c.flush()
 		time.Sleep(time.Since(start)) // so the writer has the disk at least half of the time
@@ -150,7 +151,7 @@ func (c *compaction) put(next change) (err error) {
 // copyLines adds the lines of the old file up to end.
 func (c *compaction) copyLines(end int64) error {
 	for c.copied < end {
-		n := min(end-c.copied, int64(c.store.piece))
+		n := min(end-c.copied, int64(c.store.pieceSize))
 		c.piece = slices.Grow(c.piece[:0], int(n))[:n]
 		if _, err := c.old.ReadAt(c.piece, c.copied); err != nil {
 			return err
@@ -187,20 +188,20 @@ func (c *compaction) discard() error {
 }
 
 // replaceFile gives the new file its last lines and the name. After an error, it reports
-// whether the file may have been replaced, and so whether the store has failed.
-func (f *FileStore) replaceFile(c *compaction) (replaced bool, err error) {
+// whether the name may have another file than f.file, so that the store has failed.
+func (f *FileStore) replaceFile(c *compaction) (failed bool, err error) {
 	if err = c.err; err == nil {
 		err = c.copyLines(f.size)
 	}
 	if err == nil {
 		err = f.ours()
-		replaced = err != nil // by another program
+		failed = err != nil // another program has replaced it
 	}
 	if err == nil {
 		err = f.folder.Rename(f.name+".new", f.name)
 	}
 	if err != nil {
-		return replaced, errors.Join(err, c.discard())
+		return failed, errors.Join(err, c.discard())
 	}
 	go f.file.Close() // which frees the space of a large file, and that takes a while
 	f.shown.mu.Lock()
@@ -209,4 +210,37 @@ func (f *FileStore) replaceFile(c *compaction) (replaced bool, err error) {
 	// The name must be durable before a change that only the new file has is
 	// acknowledged.
 	return true, f.folder.Sync()
+}
+
+// Import replaces the empty file, as a compaction does. So an import that is interrupted
+// leaves nothing behind.
+func (f *FileStore) Import(ctx context.Context, users []User, lastID int64) error {
+	whole := NewMemoryStore(f.ahead.life)
+	if err := whole.Import(ctx, users, lastID); err != nil {
+		return err
+	}
+	f.ahead.mu.Lock()
+	if f.ahead.lastID != 0 {
+		f.ahead.mu.Unlock()
+		return f.settle(ErrNotEmpty)
+	}
+	defer f.ahead.mu.Unlock()
+	if err := f.usable(); err != nil {
+		return err
+	}
+	// Nothing was ever changed, so the writer does not use the file.
+	c := f.newCompaction(whole)
+	defer context.AfterFunc(ctx, func() { close(c.stop) })()
+	c.err = c.write()
+	if failed, err := f.replaceFile(c); err != nil {
+		if failed {
+			f.failed = unavailable(err)
+		}
+		return err
+	}
+	f.ahead.become(whole)
+	f.shown.mu.Lock()
+	defer f.shown.mu.Unlock()
+	f.shown.become(whole)
+	return nil
 }

@@ -156,7 +156,7 @@ func (h *history) next() error {
 		return h.restart()
 	case n < 70 && idle:
 		h.store.live = -compactSlack           // the next change starts a compaction
-		h.store.piece = 200 + h.rng.IntN(2000) // which takes many steps, among others
+		h.store.pieceSize = 200 + h.rng.IntN(2000) // which takes many steps, among others
 	case n < 90 && idle:
 		h.sleep()
 	case n < 450 && len(h.clients) < 8:

@@ -49,9 +49,9 @@ func openFolder(path string) (osFolder, error) {
 	return osFolder{root, self}, nil
 }
 
-// OpenFile opens a file and locks it against other processes. Whoever has the lock of
-// the file that has the name of the store owns the store: a compaction locks the new
-// file before it gets the name.
+// OpenFile opens a file and locks it against other processes. The store belongs to
+// whoever has locked the file with its name: a compaction locks the new file before it
+// gets the name.
 func (d osFolder) OpenFile(name string, flag int, perm fs.FileMode) (file, error) {
 	f, err := d.Root.OpenFile(name, flag, perm)
 	if wrong, ok := errors.AsType[*fs.PathError](err); ok {

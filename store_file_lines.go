@@ -16,8 +16,17 @@ import (
 	"strings"
 )
 
-// This file defines the format of a file store: it writes changes as lines, and reads
-// them.
+// This file defines the format of a file store. It is JSON Lines: a header, then one change
+// on each line, in order. A line begins with a checksum of the text that follows it. The
+// checksum may be missing, so a file can be written by hand.
+//
+//	{"format":"stdauth","version":1}
+//	{"crc":"5b0c6b6e","id":1,"user":{"id":1,"username":"johndoe",...}}
+//	{"crc":"00c4d0e1","id":1,"session":{"id":"IYV3...","generation":1,...}}
+//	{"crc":"7d21a9f4","id":1,"ended":"IYV3..."}
+//
+// Changes that come while the disk is busy share the next sync (fsync). All but the first
+// of them are marked with "same_sync":true after the checksum.
 
 const (
 	fileHeader = `{"format":"stdauth","version":1}` + "\n"
@@ -185,7 +194,7 @@ func decodeLine(line []byte) (c change, err error) {
 	return c, json.Unmarshal(line, &c)
 }
 
-// errEdited is the reason of an error that says how to mend what editors do to a file.
+// errEdited marks an error that says how to repair a file that an editor has changed.
 var errEdited = errors.New("an editor has changed it")
 
 func checkEdited(line []byte) error {
@@ -211,7 +220,7 @@ func withoutEnd(line []byte) []byte {
 func appendLine(b []byte, c change, shared bool) ([]byte, error) {
 	object, err := json.Marshal(c)
 	if err != nil {
-		return b, err // a time whose year has five digits
+		return b, err // a time with a year of five digits; no clock of now has one
 	}
 	summed := object[1:] // after the brace
 	if shared {

@@ -839,7 +839,7 @@ func TestChangesDuringACompaction(t *testing.T) {
 // TestNewFileIsSyncedInPieces: one sync of all of it would keep the writer from the disk.
 func TestNewFileIsSyncedInPieces(t *testing.T) {
 	f := filledStore(t)
-	f.file.piece = 100
+	f.file.pieceSize = 100
 	var syncs atomic.Int64
 	f.watch(func(op string) error {
 		if op == "new sync" {
