@@ -170,16 +170,21 @@ func (m *Mailer) background(places *limit, from netip.Addr, work func()) error {
 }
 
 // allow returns an error if a letter is over the limits. The address counts too, because
-// many accounts can be registered with one.
-func (m *Mailer) allow(l *letter) error {
+// many accounts can be registered with one. A letter that is refused does not count.
+func (m *Mailer) allow(l *letter) (err error) {
 	if checkEmail(l.To) != nil { // a store may be older than the rule
 		return errors.New("not an address")
 	}
 	for _, key := range []string{fmt.Sprint(l.kind, l.user), l.kind + strings.ToLower(l.To)} {
 		for _, often := range []*limit{&m.perMinute, &m.perHour} {
-			if err := often.take(key, 1); err != nil {
+			if err = often.take(key, 1); err != nil {
 				return err
 			}
+			defer func() {
+				if err != nil {
+					often.give(key, 1)
+				}
+			}()
 		}
 	}
 	return nil

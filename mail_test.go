@@ -385,6 +385,20 @@ func TestMailLimits(t *testing.T) {
 	}
 }
 
+// TestMailThatIsRefusedDoesNotCount: somebody else has used up the mail of an address for
+// this minute. A try in that time does not cost its owner the next minute.
+func TestMailThatIsRefusedDoesNotCount(t *testing.T) {
+	inPost(t, func(p *post) {
+		p.Send(newLetter("reset", User{ID: 2, Username: "jane", Email: mailUser.Email}), testClient)
+		for range 2 {
+			time.Sleep(mailInterval / 2)
+			p.Send(newLetter("reset", mailUser), testClient)
+		}
+		synctest.Wait()
+		wantEqual(t, "the log", strings.Join(p.reports(), ", "), "0s sent, 30s dropped: too many to one account or address, 1m0s sent")
+	})
+}
+
 // TestAttackMailBomb: one client, or many, ask for mail as fast as they can.
 func TestAttackMailBomb(t *testing.T) {
 	client := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}) }
