@@ -286,7 +286,7 @@ func TestSystemdUnit(t *testing.T) {
 			set[name] = value
 		}
 	}
-	for name, want := range map[string]string{"WantedBy": "multi-user.target", "StateDirectory": "stdauth", "RestartPreventExitStatus": "2"} {
+	for name, want := range map[string]string{"WantedBy": "multi-user.target", "StateDirectory": "stdauth", "Restart": "on-failure", "RestartSec": "5"} {
 		if set[name] != want {
 			t.Errorf("%s=%s, want %s", name, set[name], want)
 		}
