@@ -72,14 +72,15 @@ func TestStepStaysInSight(t *testing.T) {
 	}
 }
 
-// The title of a step is a button once there is something to fold.
+// The title of a step is a button once there is something to fold. It then has the number,
+// as a mark has taken its place.
 func TestTitleOfAStep(t *testing.T) {
 	_, b := openPage(t)
 	if n := eval[int](b, `document.querySelectorAll("h3 button").length`); n > 0 {
 		t.Errorf("%d titles of steps that have not run are buttons", n)
 	}
 	b.click("[data-step=me] > button")
-	b.until(`document.querySelector("[data-step=me][data-state=done] h3 button[aria-expanded=true]:enabled")`)
+	b.until(`document.querySelector("[data-step=me][data-state=done] h3 button[aria-expanded=true]:enabled")?.textContent === "3. Who am I"`)
 	b.do(chromedp.Focus(chromedp.CSS("[data-step=me] .title")), chromedp.KeyEvent(kb.Enter))
 	b.until(`document.querySelector("[data-step=me].folded h3 button[aria-expanded=false]") === document.activeElement`)
 }

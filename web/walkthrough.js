@@ -21,7 +21,7 @@ class Card {
     this.heading = element.querySelector("h3");
     this.name = `Step ${number}, ${this.heading.textContent}`;
     this.step = steps[element.dataset.step];
-    this.title = el("button", {type: "button", class: "title", click: () => this.fold(!element.classList.contains("folded"))}, this.heading.textContent); // of a step that has passed
+    this.title = el("button", {type: "button", class: "title", click: () => this.fold(!element.classList.contains("folded"))}, `${number}. ${this.heading.textContent}`); // once it has passed
     this.line = el("p", {class: "outcome"});
     element.append(this.line);
     this.button = action(el("button", {type: "button"}), () => this.run(true));
