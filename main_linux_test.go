@@ -89,7 +89,6 @@ func testUnreadStandardError(t *testing.T, binary string) {
 	}
 }
 
-// If the reader of the log closes the pipe, the server continues without it.
 func testClosedStandardError(t *testing.T, binary string) {
 	t.Parallel()
 	cmd, s, stderr := start(t, binary)
@@ -100,7 +99,6 @@ func testClosedStandardError(t *testing.T, binary string) {
 	wantStop(t, cmd, syscall.SIGTERM)
 }
 
-// The first signal waits for requests under way, and the second does not.
 func testSecondSignal(t *testing.T, binary string) {
 	t.Parallel()
 	cmd, s, stderr := start(t, binary)
@@ -122,8 +120,6 @@ func testSecondSignal(t *testing.T, binary string) {
 	}
 }
 
-// The server is started, stopped by a signal, and started again. All accounts and
-// sessions must survive.
 func testRestart(t *testing.T, binary string) {
 	t.Parallel()
 	file := adasFile(t, RoleAdmin)

@@ -454,8 +454,6 @@ func TestAttackSessionThatExpiresWithinAChange(t *testing.T) {
 
 var errSessionEnded = errors.New("the session has ended")
 
-// TestEtcdWriteIsSentAgainOnlyIfItHadNoEffect: a write goes to the next member only if
-// the first has refused it without effect.
 func TestEtcdWriteIsSentAgainOnlyIfItHadNoEffect(t *testing.T) {
 	for _, test := range []struct {
 		name  string

@@ -371,8 +371,6 @@ func TestUnusableFilesAreRefusedAndLeftAlone(t *testing.T) {
 	}
 }
 
-// TestFileStoreRefusesWhatItCouldNotReplay: a change that could not be read again is not
-// written.
 func TestFileStoreRefusesWhatItCouldNotReplay(t *testing.T) {
 	f := filledStore(t)
 	want := f.contents()
@@ -589,8 +587,6 @@ func TestFolderThatCannotBeReadIsAnError(t *testing.T) {
 	}
 }
 
-// TestReadersSeeOnlyWhatIsDurable: a change that waits for its sync, or whose sync
-// failed, is not visible to readers.
 func TestReadersSeeOnlyWhatIsDurable(t *testing.T) {
 	for _, row := range []struct {
 		name, waits   string
@@ -888,8 +884,6 @@ func TestCompactionComesAlsoAfterReopening(t *testing.T) {
 	f.logs.await("compacted the store")
 }
 
-// TestFileStaysSmallUnderSteadyRefreshing: each refresh replaces an older line, and
-// compactions keep the file small.
 func TestFileStaysSmallUnderSteadyRefreshing(t *testing.T) {
 	f := openFile(t, storePath(t))
 	var all []Session
