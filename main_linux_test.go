@@ -31,12 +31,19 @@ func TestSignals(t *testing.T) {
 	}
 	t.Parallel()
 	binary := buildServer(t)
-	t.Run("accounts and sessions survive a restart after a signal", func(t *testing.T) { testRestart(t, binary) })
-	t.Run("a signal during the start stops the server", func(t *testing.T) { testSignalRightAtTheStart(t, binary) })
-	t.Run("a signal stops the server even if its standard error is not read", func(t *testing.T) { testUnreadStandardError(t, binary) })
-	t.Run("the server continues if its standard error is closed", func(t *testing.T) { testClosedStandardError(t, binary) })
-	t.Run("a signal during a command is an error, but for the server", func(t *testing.T) { testInterruptedCommands(t, binary) })
-	t.Run("a second signal stops the server at once", func(t *testing.T) { testSecondSignal(t, binary) })
+	for name, test := range map[string]func(t *testing.T, binary string){
+		"accounts and sessions survive a restart after a signal":           testRestart,
+		"a signal during the start stops the server":                       testSignalRightAtTheStart,
+		"a signal stops the server even if its standard error is not read": testUnreadStandardError,
+		"the server continues if its standard error is closed":             testClosedStandardError,
+		"a signal during a command is an error, but for the server":        testInterruptedCommands,
+		"a second signal stops the server at once":                         testSecondSignal,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, binary)
+		})
+	}
 }
 
 // start starts the server with a key and a pipe as its standard error, and returns when
@@ -73,7 +80,6 @@ func wantStop(t *testing.T, cmd *exec.Cmd, signal os.Signal) {
 // A log that is not read fills its pipe, and requests wait for it. A signal must stop
 // the server nevertheless.
 func testUnreadStandardError(t *testing.T, binary string) {
-	t.Parallel()
 	cmd, s, _ := start(t, binary)
 	client := http.Client{Timeout: 200 * time.Millisecond}
 	for blocked := false; !blocked; {
@@ -90,7 +96,6 @@ func testUnreadStandardError(t *testing.T, binary string) {
 }
 
 func testClosedStandardError(t *testing.T, binary string) {
-	t.Parallel()
 	cmd, s, stderr := start(t, binary)
 	stderr.Close()
 	for range 3 {
@@ -100,7 +105,6 @@ func testClosedStandardError(t *testing.T, binary string) {
 }
 
 func testSecondSignal(t *testing.T, binary string) {
-	t.Parallel()
 	cmd, s, stderr := start(t, binary)
 	conn := need(net.Dial("tcp", strings.TrimPrefix(s.url, "http://")))(t)
 	defer conn.Close()
@@ -121,7 +125,6 @@ func testSecondSignal(t *testing.T, binary string) {
 }
 
 func testRestart(t *testing.T, binary string) {
-	t.Parallel()
 	file := adasFile(t, RoleAdmin)
 	token, want := "", ""
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGTERM} {
@@ -140,7 +143,6 @@ func testRestart(t *testing.T, binary string) {
 // A signal takes effect from the start of the program. Here it arrives while the
 // program reads its certificate from a pipe.
 func testSignalRightAtTheStart(t *testing.T, binary string) {
-	t.Parallel()
 	certFile, keyFile := writeCertificate(t)
 	pipe := filepath.Join(t.TempDir(), "cert.pem")
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
@@ -160,7 +162,6 @@ func testSignalRightAtTheStart(t *testing.T, binary string) {
 // A script must notice that its command did not finish. Here each command waits for a
 // program that does not respond.
 func testInterruptedCommands(t *testing.T, binary string) {
-	t.Parallel()
 	file, addr := adasFile(t, RoleAdmin), freeAddr(t)
 	for _, test := range []struct {
 		name, args string
