@@ -705,6 +705,9 @@ func TestPaths(t *testing.T) {
 
 		{"username in a query is refused", "GET /users/?username=johndoe as admin", secretInQuery},
 		{"password in a query is refused", "GET /healthz?password=hunter22", secretInQuery},
+		{"current_password in a query is refused", `PATCH /users/me/?current_password=secret as john {"full_name":"John"}`, secretInQuery},
+		{"new_password in a query is refused", "PUT /users/me/password?new_password=hunter22 as john {}", secretInQuery},
+		{"client_secret in a query is refused", "POST /introspect?client_secret=hunter22 token=x", secretInQueryOAuth},
 		{"token in a query is refused", "GET /users/me/?token=$john", secretInQuery},
 		{"refresh_token in a query is refused", "GET /docs?refresh_token=$john.refresh", secretInQuery},
 		{"access_token in a query is refused", "GET /users/me/?access_token=$john", secretInQuery},

@@ -73,7 +73,9 @@ func (s *server) oneCredential(c *call) error {
 	return nil
 }
 
-var secretNames = []string{"username", "password", "token", "refresh_token", "access_token"}
+var secretNames = []string{
+	"username", "password", "current_password", "new_password", "client_secret", "token", "refresh_token", "access_token",
+}
 
 // noSecretInQuery refuses secrets in the query string, which ends up in logs, histories
 // and Referer headers: such a secret has leaked (RFC 9700, section 4.3.2).
