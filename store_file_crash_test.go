@@ -155,7 +155,7 @@ func (h *history) next() error {
 	case n < 50 && idle:
 		return h.restart()
 	case n < 70 && idle:
-		h.store.live = -compactSlack           // the next change starts a compaction
+		h.store.live = -compactSlack               // the next change starts a compaction
 		h.store.pieceSize = 200 + h.rng.IntN(2000) // which takes many steps, among others
 	case n < 90 && idle:
 		h.sleep()
