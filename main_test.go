@@ -506,10 +506,7 @@ func TestAnEndBeforeTheStart(t *testing.T) {
 
 func TestHelpShowsEachFlag(t *testing.T) {
 	for _, flag := range []string{"-help", "-h"} {
-		status, stdout, stderr := runFor(t, 5*time.Second, []string{flag})
-		if status != 0 || stderr != "" {
-			t.Errorf("run(%s) = %d, stderr %q; want 0 and nothing", flag, status, stderr)
-		}
+		stdout := succeed(t, flag)
 		wantIn(t, "run("+flag+")", stdout, append(flagNames(), "SECRET_KEY", "SECRET_KEY_PREVIOUS", "ADMIN_PASSWORD", "NEW_PASSWORD", "STDAUTH_ACCESS_TTL")...)
 		for line := range strings.Lines(stdout) {
 			if len(line) > 100 {
@@ -520,10 +517,7 @@ func TestHelpShowsEachFlag(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	status, stdout, stderr := runFor(t, 5*time.Second, []string{"-version", "-store=/nonexistent/x"})
-	if want := regexp.MustCompile(`^stdauth \S+, go1\.\S+, commit \S+\n$`); status != 0 || stderr != "" || !want.MatchString(stdout) {
-		t.Errorf("run(-version) = %d, stdout %q, stderr %q; want 0 and a line like %s", status, stdout, stderr, want)
-	}
+	matches(t, 1, `^stdauth \S+, go1\.\S+, commit \S+\n$`, succeed(t, "-version -store=/nonexistent/x"))
 }
 
 // TestWarningsAtTheStart: a setting that is valid but probably a mistake causes a one-line
@@ -588,10 +582,7 @@ func TestAdmin(t *testing.T) {
 	}
 
 	stdout, made := admin("-admin root")
-	m := regexp.MustCompile(`^the new password of root is ([A-Z2-7]{26}), shown only now\ncreated the admin root and set its password\n$`).FindStringSubmatch(stdout)
-	if m == nil {
-		t.Fatalf("the first -admin root prints %q", stdout)
-	}
+	m := matches(t, 1, `^the new password of root is ([A-Z2-7]{26}), shown only now\ncreated the admin root and set its password\n$`, stdout)[0]
 	wantPassword(t, made, m[1])
 	wantEqual(t, "whether the first -admin root creates an active admin", made.Role == RoleAdmin && !made.Disabled, true)
 	for _, args := range []string{"-admin root", "-admin ROOT"} {
@@ -703,15 +694,10 @@ func TestResetPassword(t *testing.T) {
 	f.close()
 
 	// No SECRET_KEY is required, as no token is issued.
-	status, stdout, stderr := runFor(t, 20*time.Second, []string{"-store", file, "-reset-password", "ada"}, "NEW_PASSWORD=correct horse")
-	if want := "set the password of Ada; its sessions have ended\n"; status != 0 || stdout != want || stderr != "" {
-		t.Errorf("-reset-password ada = %d, %q, %q; want 0, %q, nothing", status, stdout, stderr, want)
-	}
-	status, stdout, stderr = runFor(t, 20*time.Second, []string{"-store", file, "-reset-password", "bob"})
-	m := regexp.MustCompile(`^the new password of bob is ([A-Z2-7]{26}), shown only now\nset the password of bob; its sessions have ended\n$`).FindStringSubmatch(stdout)
-	if status != 0 || stderr != "" || m == nil {
-		t.Fatalf("-reset-password bob = %d, %q, %q; want 0 and a password", status, stdout, stderr)
-	}
+	stdout := succeed(t, "-reset-password ada -store "+file, "NEW_PASSWORD=correct horse")
+	wantEqual(t, "-reset-password ada", stdout, "set the password of Ada; its sessions have ended\n")
+	stdout = succeed(t, "-reset-password bob -store "+file)
+	m := matches(t, 1, `^the new password of bob is ([A-Z2-7]{26}), shown only now\nset the password of bob; its sessions have ended\n$`, stdout)[0]
 
 	after := accountsOf(t, file)
 	for name, password := range map[string]string{"ada": "correct horse", "bob": m[1]} {
@@ -722,7 +708,7 @@ func TestResetPassword(t *testing.T) {
 	wantEqual(t, "Sessions(Ada)", need(after.Sessions(t.Context(), 1))(t), nil)
 
 	absent := storePath(t)
-	status, _, stderr = runFor(t, 20*time.Second, []string{"-store", absent, "-reset-password", "ada"})
+	status, _, stderr := runFor(t, 20*time.Second, []string{"-store", absent, "-reset-password", "ada"})
 	if _, err := os.Stat(absent); status != 2 || !strings.Contains(stderr, "-reset-password: ada in "+absent+": not found") || err == nil {
 		t.Errorf("-reset-password in a file that does not exist = %d, %q, and the file exists then: %t; want 2, the path, false", status, stderr, err == nil)
 	}
@@ -737,11 +723,7 @@ func TestImport(t *testing.T) {
 	source.remove(4)
 	want := source.users(0, 10)
 	// The imported file may be in use.
-	args := []string{"-store", to, "-import", from}
-	status, stdout, stderr := runFor(t, 20*time.Second, args)
-	if status != 0 || stdout != "imported 2 accounts\n" || stderr != "" {
-		t.Errorf("run(%q) = %d, %q, %q; want 0, 2 accounts, nothing", args, status, stdout, stderr)
-	}
+	wantEqual(t, "-import", succeed(t, "-store "+to+" -import "+from), "imported 2 accounts\n")
 	target := openFile(t, to)
 	wantEqual(t, "the accounts after the import", target.users(0, 10), want)
 	wantEqual(t, "the ID after that of the last deleted account", target.create(newUser("new")).ID, 5)
@@ -912,11 +894,7 @@ func TestDebugListener(t *testing.T) {
 	s.login("ada")
 	s.do("POST", "/token", "", "username=ada&password=wrong")
 
-	m := regexp.MustCompile(`msg=debugging metrics=(\S+)/metrics`).FindStringSubmatch(s.stderr.String())
-	if m == nil {
-		t.Fatalf("the log does not have the address of the debug listener:\n%s", s.stderr)
-	}
-	s.url = m[1]
+	s.url = matches(t, 1, `msg=debugging metrics=(\S+)/metrics`, s.stderr.String())[0][1]
 	got := s.do("GET", "/metrics", "", "")
 	for _, sample := range []string{
 		`stdauth_logins_total{outcome="ok"} 1`, `stdauth_logins_total{outcome="failed"} 1`, `stdauth_errors_total{code="incorrect_login"} 1`,
@@ -931,7 +909,7 @@ func TestDebugListener(t *testing.T) {
 	}
 	wantIn(t, "GET /debug/vars", s.do("GET", "/debug/vars", "", "").body, `"memstats": {`)
 	var bounds []string
-	for _, m := range regexp.MustCompile(`_bucket\{le="([^"]*)"\}`).FindAllStringSubmatch(got.body, -1) {
+	for _, m := range matches(t, 1, `_bucket\{le="([^"]*)"\}`, got.body) {
 		bounds = append(bounds, m[1])
 	}
 	wantEqual(t, "the buckets of GET /metrics", bounds, strings.Fields("0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 +Inf"))
@@ -1037,10 +1015,7 @@ func TestTheEndWaitsForItsLog(t *testing.T) {
 func TestGreetingsCommandWorks(t *testing.T) {
 	t.Parallel()
 	s := launch(t, nil)
-	m := regexp.MustCompile(`try="curl -d (\S+) -d (\S+) (http://[^ "]+)"`).FindStringSubmatch(s.stderr.String())
-	if m == nil {
-		t.Fatalf("the greeting has no command:\n%s", s.stderr)
-	}
+	m := matches(t, 1, `try="curl -d (\S+) -d (\S+) (http://[^ "]+)"`, s.stderr.String())[0]
 	s.url = m[3]
 	wantIn(t, "the response to that command", s.want(200, "POST", "", "", m[1]+"&"+m[2]).body, "access_token")
 }
@@ -1194,6 +1169,16 @@ func runFor(t *testing.T, d time.Duration, args []string, env ...string) (status
 	var out, err printed
 	status = run(ctx, args, envOf(env...), &out, &err)
 	return status, out.String(), err.String()
+}
+
+// succeed runs a command that must end with exit status 0 and an empty standard error.
+func succeed(t *testing.T, args string, env ...string) (stdout string) {
+	t.Helper()
+	status, stdout, stderr := runFor(t, 20*time.Second, strings.Fields(args), env...)
+	if status != 0 || stderr != "" {
+		t.Errorf("run(%s) = %d, stderr %q; want 0 and nothing", args, status, stderr)
+	}
+	return stdout
 }
 
 // A launched server is run in this process.

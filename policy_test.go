@@ -619,7 +619,7 @@ func matches(t *testing.T, least int, pattern, text string) [][]string {
 	t.Helper()
 	found := regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1)
 	if len(found) < least {
-		t.Errorf("%s finds %d times what it looks for, want %d or more", pattern, len(found), least)
+		t.Fatalf("%s finds %d times what it looks for, want %d or more, in:\n%.2000s", pattern, len(found), least, text)
 	}
 	return found
 }
