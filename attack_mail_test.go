@@ -168,7 +168,7 @@ func TestAttackHeaderInjection(t *testing.T) {
 		if mails := w.server.mailer.printed(); len(mails) > 0 {
 			t.Errorf("mails were sent: %v", mails)
 		}
-		w.wantLog("mail=dropped", 5)
+		w.wantLog("level=WARN msg=mail mail=dropped", 5)
 	})
 }
 

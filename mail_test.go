@@ -308,7 +308,7 @@ func TestAttackTextInHeader(t *testing.T) {
 
 func TestMailer(t *testing.T) {
 	const ms, minute, hour = time.Millisecond, time.Minute, time.Hour
-	refused := &textproto.Error{Code: 550, Msg: "johndoe@example.com is unknown"}
+	refused := &textproto.Error{Code: 500, Msg: "johndoe@example.com is a syntax error"}
 	later := &textproto.Error{Code: 451, Msg: "later"}
 	broken := errors.New("connection reset")
 	many := func(n int, every time.Duration) (at []time.Duration) {
@@ -324,18 +324,18 @@ func TestMailer(t *testing.T) {
 		want    string          // the log: when, and what
 	}{
 		{"a mail is sent at once", []time.Duration{0}, nil, "0s sent"},
-		{"a refusal is final", []time.Duration{0}, []error{refused}, "0s failed: the server answered 550"},
+		{"a refusal is final", []time.Duration{0}, []error{refused}, "0s failed: the server answered 500"},
 		{"a mail that the server cannot take now is sent again", []time.Duration{0}, []error{later}, "5s sent"},
 		{"so is a mail whose connection broke", []time.Duration{0}, []error{broken}, "5s sent"},
 		{"the pauses grow", []time.Duration{0}, []error{later, broken, later}, "35s sent"},
-		{"a refusal after a pause is final", []time.Duration{0}, []error{later, refused}, "5s failed: the server answered 550"},
+		{"a refusal after a pause is final", []time.Duration{0}, []error{later, refused}, "5s failed: the server answered 500"},
 		{"a mail is still tried again near the end of the ten minutes", []time.Duration{0}, slices.Repeat([]error{later}, 12), "9m15s sent"},
 		{"after ten minutes a mail is given up", []time.Duration{0}, slices.Repeat([]error{later}, 13), "10m0s failed: the server answered 451"},
 		{"an account gets one mail a minute", []time.Duration{0, minute - ms, minute}, nil, "0s sent, 59.999s dropped: too many, 1m0s sent"},
 		{"an account gets five mails an hour", many(7, minute), nil, "0s sent, 1m0s sent, 2m0s sent, 3m0s sent, 4m0s sent, 5m0s dropped: too many, 6m0s dropped: too many"},
 		{"a sixth mail is sent an hour after the first", append(many(5, minute), hour-minute-ms, hour), nil,
 			"0s sent, 1m0s sent, 2m0s sent, 3m0s sent, 4m0s sent, 58m59.999s dropped: too many, 1h0m0s sent"},
-		{"a mail that failed counts", []time.Duration{0, ms}, []error{refused}, "0s failed: the server answered 550, 1ms dropped: too many"},
+		{"a mail that failed counts", []time.Duration{0, ms}, []error{refused}, "0s failed: the server answered 500, 1ms dropped: too many"},
 	} {
 		t.Run(test.rule, func(t *testing.T) {
 			inPost(t, func(p *post) {
