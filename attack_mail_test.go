@@ -19,7 +19,7 @@ import (
 // before the response is written.
 func TestAttackForgottenPasswordEnumeration(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
-		w.do(strings.TrimSuffix(verified, " ; "))
+		w.do(verified)
 		w.obey("store vanishes")
 		var first string
 		for _, name := range []string{"johndoe", "admin", "jane", "dora", "dave", "nobody", "x", strings.Repeat("x", 1000), "johndoe@example.com"} {
@@ -70,8 +70,8 @@ func TestAttackMailBombOverHTTP(t *testing.T) {
 // address, the password, or a link.
 func TestAttackStolenAccessToken(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
-		w.do(strings.TrimSuffix(verified, " ; "))
-		w.do(strings.ReplaceAll(strings.TrimSuffix(verified, " ; "), "john", "admin"))
+		w.do(verified)
+		w.do(strings.ReplaceAll(verified, "john", "admin"))
 		before := w.contents()
 		for _, call := range []string{
 			`PATCH /users/me/ as john {"email":"thief@example.com"}`,
@@ -105,7 +105,7 @@ func TestAttackStolenAccessToken(t *testing.T) {
 // TestAttackLinkOfAnotherAccount: the token of one account does not reset or verify another.
 func TestAttackLinkOfAnotherAccount(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
-		w.do(strings.TrimSuffix(asked, " ; "))
+		w.do(asked)
 		for _, name := range []string{"reset", "verify"} {
 			w.vars["forged"] = strings.Replace(w.vars[name], ".1.", ".2.", 1)
 			for _, call := range []string{`POST /reset-password {"token":"$forged","new_password":"correct horse"}`, `POST /verify {"token":"$forged"}`} {
@@ -176,7 +176,7 @@ func TestAttackHeaderInjection(t *testing.T) {
 // route it is sent to. searchForSecrets looks for it in the log.
 func TestAttackTokenInMetrics(t *testing.T) {
 	inPeopledWorld(t, func(w *world) {
-		w.do(strings.TrimSuffix(asked, " ; "))
+		w.do(asked)
 		for _, call := range []string{
 			`POST /verify {"token":"$reset"}`, `POST /reset-password {"token":"$reset","new_password":"x"}`, `POST /reset-password {"token":"$reset"}`,
 			"GET /users/me/ as reset", "GET /docs/$reset", "GET /docs?reset=$reset", `POST /reset-password?token=$reset {}`,

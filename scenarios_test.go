@@ -232,11 +232,11 @@ func (w *world) start(config Config, tokens *Tokens) {
 	w.handler = w.server.handler()
 }
 
-// do runs a line of commands with " ; " between them, and returns the last response in
+// do runs a line of commands with " ; " between or after them, and returns the last response in
 // the form of show.
 func (w *world) do(line string) string {
 	w.Helper()
-	for command := range strings.SplitSeq(line, " ; ") {
+	for command := range strings.SplitSeq(strings.TrimSuffix(line, " ; "), " ; ") {
 		w.obey(command)
 	}
 	return w.show(w.last)
