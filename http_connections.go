@@ -81,9 +81,6 @@ func (l *connections) makeRoom(client any) {
 	mine := l.limit.holds(client)
 	for conn, value := range l.open.Range {
 		c := value.(*connection)
-		if c.client != client && mine >= l.limit.most {
-			continue // the client may have no more anyway
-		}
 		held, since := l.limit.holds(c.client), c.idle.Load()
 		if since != 0 && (held > mine || c.client == client) && (held > most || held == most && since < oldest) {
 			idlest, most, oldest = conn.(net.Conn), held, since

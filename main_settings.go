@@ -239,7 +239,7 @@ func (set *settings) complete() {
 	set.TLS = set.certFile != ""
 	set.IntrospectID, set.IntrospectSecret, _ = strings.Cut(set.introspectClient, ":")
 	if set.given["-demo"] == "" {
-		set.Demo = set.private() && set.adminName == "" && !set.offline()
+		set.Demo = set.private() && set.adminName == ""
 	}
 	if set.Demo {
 		set.Mail.Target = cmp.Or(set.Mail.Target, mailTerminal)

@@ -34,9 +34,9 @@ func discards(w io.Writer) bool {
 	if !ok || runtime.GOOS == "windows" {
 		return false
 	}
-	info, err := f.Stat()
-	null, nullErr := os.Stat(os.DevNull)
-	return err == nil && nullErr == nil && os.SameFile(info, null)
+	info, _ := f.Stat()
+	null, _ := os.Stat(os.DevNull)
+	return os.SameFile(info, null) // false if either is nil
 }
 
 // greet says what to do next: in words at a terminal, else in the log.

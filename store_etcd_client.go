@@ -308,8 +308,9 @@ func (e *etcdError) Error() string { return e.Message }
 // cause, or errNotEtcd.
 func refusalIn(reply []byte) error {
 	e := &etcdError{}
-	switch err := json.Unmarshal(reply, e); {
-	case err != nil || e.Code == 0 || !strings.HasPrefix(e.Message, "etcdserver: "):
+	json.Unmarshal(reply, e) // what it cannot decode stays empty
+	switch {
+	case e.Code == 0 || !strings.HasPrefix(e.Message, "etcdserver: "):
 		return errNotEtcd
 	case e.is("database space exceeded"):
 		return fmt.Errorf("%w (%w)", e, Alarm("NOSPACE"))

@@ -72,7 +72,7 @@ func (d osFolder) Holds(name string, f file) (bool, error) {
 		return false, err
 	}
 	info, err := f.Stat()
-	return err == nil && os.SameFile(named, info), err
+	return os.SameFile(named, info), err
 }
 
 func (d osFolder) Sync() error {
