@@ -650,6 +650,7 @@ func TestDelivery(t *testing.T) {
 
 		{"a server without STARTTLS gets nothing", func(_ *smtpServer, f *fakeSMTP) { f.noTLS = true }, "the server does not offer STARTTLS", 0},
 		{"a server on this machine without STARTTLS gets the mail, but not the password", func(s *smtpServer, f *fakeSMTP) { s.host, f.noTLS, f.answers["AUTH"] = "localhost", true, "drop" }, "sent", 0},
+		{"a server on this machine with STARTTLS is asked for the login", func(s *smtpServer, f *fakeSMTP) { s.host, f.answers["AUTH"] = "localhost", "535 wrong" }, "the server answered 535", 0},
 		{"a server without STARTTLS that needs no password gets nothing", func(s *smtpServer, f *fakeSMTP) { s.user, f.noTLS = "", true }, "the server does not offer STARTTLS", 0},
 		{"a server that refuses STARTTLS gets nothing", func(_ *smtpServer, f *fakeSMTP) { f.answers["STARTTLS"] = "454 not now" }, "the server answered 454", 0},
 		{"a server that goes on in clear after STARTTLS gets nothing", func(_ *smtpServer, f *fakeSMTP) { f.clearTLS = true }, "tls: first record does not look like a TLS handshake", 0},
