@@ -357,8 +357,11 @@ func isOrigin(text string) bool {
 	if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != text {
 		return false
 	}
-	port := u.Scheme + ":" + u.Port()
-	return strings.Trim(u.Host, "abcdefghijklmnopqrstuvwxyz0123456789-._:[]") == "" && port != "http:80" && port != "https:443"
+	switch u.Scheme + ":" + u.Port() {
+	case "http:80", "https:443", "file:", "ftp:", "ws:", "wss:": // no page comes from the last four
+		return false
+	}
+	return strings.Trim(u.Host, "abcdefghijklmnopqrstuvwxyz0123456789-._:[]") == ""
 }
 
 func (set *settings) addProxy(cidr string) error {
