@@ -357,8 +357,8 @@ func isOrigin(text string) bool {
 	if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != text {
 		return false
 	}
-	switch u.Scheme + ":" + u.Port() {
-	case "http:80", "https:443", "file:", "ftp:", "ws:", "wss:": // no page comes from the last four
+	switch port := u.Scheme + ":" + u.Port(); {
+	case port == "http:80", port == "https:443", slices.Contains([]string{"file", "ftp", "ws", "wss"}, u.Scheme): // no page comes from these
 		return false
 	}
 	return strings.Trim(u.Host, "abcdefghijklmnopqrstuvwxyz0123456789-._:[]") == ""

@@ -304,7 +304,7 @@ func TestRefusedSettings(t *testing.T) {
 		{"an origin with the default port of HTTP is refused", "-cors-origin http://a.example.com:80", "", "-cors-origin: must be an origin as browsers send it"},
 		{"an origin with the default port of HTTPS is refused", "-cors-origin https://a.example.com:443", "", "-cors-origin: must be an origin as browsers send it"},
 		{"an origin of FTP is refused, as no page comes from there", "-cors-origin ftp://a.example.com", "", "-cors-origin: must be an origin as browsers send it"},
-		{"an origin of a WebSocket is refused", "-cors-origin wss://a.example.com", "", "-cors-origin: must be an origin as browsers send it"},
+		{"an origin of a WebSocket is refused", "-cors-origin wss://a.example.com:8443", "", "-cors-origin: must be an origin as browsers send it"},
 		{"an origin that is not ASCII is refused", "-cors-origin https://bücher.example", "", "-cors-origin: must be an origin as browsers send it"},
 		{"an origin with a path is refused", "-cors-origin https://a.example.com/", "", "-cors-origin: must be an origin"},
 		{"an origin with a port above 65535 is refused", "-cors-origin http://a.example.com:99999", "", "-cors-origin: must be an origin"},
