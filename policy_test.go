@@ -296,9 +296,9 @@ func TestPagesNumbersInProse(t *testing.T) {
 		_, line, _ := strings.Cut(readText(t, file), after)
 		return regexp.MustCompile(`^\d+(\.\d+)?`).FindString(line)
 	}
-	var text string
+	var text strings.Builder
 	for _, page := range pages(t) {
-		text += prose(readText(t, page)) + "\n"
+		text.WriteString(prose(readText(t, page)) + "\n")
 	}
 	for _, sentence := range []string{
 		fmt.Sprintf("with PBKDF2-HMAC-SHA256, %s iterations", grouped(DefaultIterations)),
@@ -333,7 +333,7 @@ func TestPagesNumbersInProse(t *testing.T) {
 		fmt.Sprintf("needs only Go %s,", version("go.mod", "\ngo ")),
 		fmt.Sprintf("runs as user ID %s.", version("Dockerfile", "\nUSER ")),
 	} {
-		if !strings.Contains(text, sentence) {
+		if !strings.Contains(text.String(), sentence) {
 			t.Errorf("no page has %q, which the code says", sentence)
 		}
 	}
