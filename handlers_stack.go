@@ -126,6 +126,9 @@ func (s *server) admitClient(c *call) (tried bool, err error) {
 		secret, _ = url.QueryUnescape(secret)
 		isRight = s.isClient(id, secret)
 	}
+	if id != s.IntrospectID {
+		id = "" // all wrong IDs count as one: guesses are cheap, and the throttle has limited room
+	}
 	return true, s.passwords.countGuess("client "+id, c.from, isRight)
 }
 

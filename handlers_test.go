@@ -199,6 +199,8 @@ func TestIntrospectClient(t *testing.T) {
 	encoded := basic("rs0:5%2B5%25is%7Ea%3Asecret%21")
 	wrong := oauthRefusal(401, "invalid_client", "incorrect_login", "Incorrect client ID or secret", `WWW-Authenticate: Basic realm="stdauth"`)
 	tooMany := tooManyLogins("1")
+	noID := "POST /introspect client_id=%s&client_secret=guess&token=$john ; "
+	guesses := fmt.Sprintf(strings.Repeat(noID, freeTries), "a", "b", "c", "d", "e")
 	checkRules(t, []apiRule{
 		{"a resource server introspects with HTTP Basic, both parts percent-encoded", restart + "POST /introspect " + encoded + "token=$john", onAccess},
 		{"a resource server introspects with its ID and secret in the form", form + "$john", onAccess},
@@ -210,6 +212,8 @@ func TestIntrospectClient(t *testing.T) {
 
 		{"a wrong secret of a resource server is refused", restart + wrongKey, wrong},
 		{"a wrong ID of a resource server is refused", restart + "POST /introspect client_id=rs1&client_secret=5%2B5%25is~a:secret!&token=$john", wrong},
+		{"guesses for IDs that do not exist count together", restart + guesses + fmt.Sprintf(noID, "f"), tooMany},
+		{"guesses for IDs that do not exist do not delay the resource server", restart + guesses + strings.TrimPrefix(form, restart) + "$john", onAccess},
 		{"a secret in HTTP Basic need not be percent-encoded, as some clients do not", restart + "POST /introspect " + basic("rs0:5+5%is~a:secret!") + "token=$john", onAccess},
 		{"a secret in HTTP Basic that is half percent-encoded is another secret", restart + "POST /introspect " + basic("rs0:5+5%25is~a:secret!") + "token=$john", wrong},
 		{"another scheme with the ID and secret of a resource server is refused", restart + "POST /introspect " + strings.Replace(encoded, "Basic", "Foo", 1) + "token=$john", noClient},
