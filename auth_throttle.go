@@ -179,8 +179,8 @@ func nameSum(username string) [16]byte {
 }
 
 // begin begins a try, which the caller must end, or returns what to wait for. It returns a LaterError
-// during a delay. There are never more tries under way than may fail before the next delay,
-// so guesses sent at once gain nothing. A try beyond that is no failure.
+// during a delay. At most as many tries are under way as may fail before the next delay, so
+// guesses sent at once gain nothing. Further ones wait.
 func (t *throttle) begin(keys [2]throttleKey) (landed <-chan struct{}, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -216,7 +216,7 @@ func (t *throttle) count(keys [2]throttleKey, ok bool) {
 	t.note(keys, ok)
 }
 
-// note is count for a caller that holds mu.
+// note is count for a caller that holds mu, see countGuess.
 func (t *throttle) note(keys [2]throttleKey, ok bool) {
 	for i, key := range keys {
 		f := t.get(key)

@@ -34,12 +34,12 @@ func (s *server) routes() []route {
 		{"DELETE /users/me/sessions", activeUser, noBody, s.endMyOtherSessions}, // log out everywhere else
 		{"DELETE /users/me/sessions/{sid}", activeUser, noBody, s.endMySession}, // log out there
 
-		{"GET /users/{id}", activeUser, noBody, s.readUser},            // read your own account, or any as an admin
-		{"PATCH /users/{id}", admin, patchBody, s.patchUser},           // change, disable or promote an account
-		{"DELETE /users/{id}", admin, noBody, s.deleteUser},            // delete an account
-		{"PUT /users/{id}/password", admin, jsonBody, s.resetPassword}, // set the password of an account
-		{"GET /users/{id}/sessions", admin, noBody, s.listSessions},    // where is an account logged in
-		{"DELETE /users/{id}/sessions", admin, noBody, s.endSessions},  // log an account out everywhere
+		{"GET /users/{id}", activeUser, noBody, s.readUser},              // read your own account, or any as an admin
+		{"PATCH /users/{id}", admin, patchBody, s.patchUser},             // change, disable or promote an account
+		{"DELETE /users/{id}", admin, noBody, s.deleteUser},              // delete an account
+		{"PUT /users/{id}/password", admin, jsonBody, s.setUserPassword}, // set the password of an account
+		{"GET /users/{id}/sessions", admin, noBody, s.listSessions},      // where is an account logged in
+		{"DELETE /users/{id}/sessions", admin, noBody, s.endSessions},    // log an account out everywhere
 
 		{"POST /forgot-password", anyone, jsonBody, s.forgotPassword},            // ask for a link to set a new password
 		{"POST /reset-password", anyone, jsonBody, s.resetByMail},                // set a new password with it

@@ -92,7 +92,7 @@ func (s *server) patchMe(c *call) (reply, error) {
 // patch applies a merge patch (RFC 7396) of the allowed fields to an account.
 func (s *server) patch(c *call, allowed fields) (reply, error) {
 	in := c.object(allowed)
-	if err := s.confirmPatch(c, in); err != nil { // or something is wrong in the body
+	if err := s.confirmPatch(c, in); err != nil { // of the body, or of a password that the change takes
 		return reply{}, err
 	}
 	var old User
@@ -233,7 +233,7 @@ func (s *server) deleteUser(c *call) (reply, error) {
 	return s.replyEnded(s.store.DeleteUser(c.Context(), c.by, c.subject))
 }
 
-func (s *server) resetPassword(c *call) (reply, error) {
+func (s *server) setUserPassword(c *call) (reply, error) {
 	if c.subject == c.user.ID {
 		return reply{}, errOwnPassword
 	}

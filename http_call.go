@@ -86,8 +86,8 @@ type call struct {
 	subject int64 // the account that the request is about: the {id} of the path, or the caller's
 
 	// For the log and the metrics.
-	account int64  // that called, or that a login was for
-	target  int64  // the account that an admin's request was about
+	account int64  // the ID of the account that called, or that a login was for
+	target  int64  // the ID of the account that an admin's request was about
 	login   string // the outcome of a login: "ok", "failed" or "refused"
 	status  int
 	bytes   int64 // of the body that was written
@@ -133,7 +133,7 @@ func (s *server) refusal(c *call, err error) reply {
 	switch {
 	case gone && errors.Is(err, context.Canceled): // waiting ends when the client hangs up
 		return reply{status: statusClientGone}
-	case err == errInternal, err == errOpening: // the log has the panic or the progress
+	case err == errInternal, err == errOpening: // the log has the panic; a store that is being read is no fault
 	case p.err == errInternal, p.err == ErrUnavailable:
 		s.log.Error("request failed", "id", c.id, "route", routeName(c.route), "error", err)
 	}

@@ -278,7 +278,7 @@ func (set *settings) check(getenv func(string) string) error {
 		{"-session-ttl", errUnless(lasts(set.SessionLife.Max), lifetime)},
 		{"-issuer", errUnless(len(set.Issuer) <= 200 && printable(set.Issuer), "must be 1 to 200 bytes without control characters")},
 		// Without a path, as clients expect of an issuer (RFC 8414, section 3).
-		{"-public-url", errUnless(set.PublicURL == "" || isOrigin(set.PublicURL) && web, "must be a URL without a path, such as https://id.example.com")},
+		{"-public-url", errUnless(set.PublicURL == "" || isOrigin(set.PublicURL) && web, "must be a URL without a path or the default port, such as https://id.example.com")},
 		{mailSetting, badMail},
 		{"-mail-link", errUnless(set.Mail.Target != mailTerminal || set.Mail.Link != "" || set.PublicURL != "" || isLoopback(set.addr), "is required with -mail terminal on this -addr, unless -public-url is set")},
 		{"-store", errUnless(keep || !set.offline(), "is required with -import and -reset-password: memory ends with the process")},
@@ -312,7 +312,7 @@ func (set *settings) warn(log *slog.Logger) {
 
 func (set *settings) offline() bool { return set.resetName != "" || set.importFile != "" }
 
-// private reports whether accounts that everybody knows do no harm: they end with the
+// private reports whether accounts that everybody knows are harmless: they end with the
 // process, and only this machine can reach them.
 func (set *settings) private() bool {
 	return set.store == memory && isLoopback(set.addr) && !set.TLS && len(set.TrustedProxies) == 0

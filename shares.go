@@ -23,8 +23,8 @@ func network(from netip.Addr) netip.Prefix {
 	return prefix
 }
 
-// A limit bounds what clients hold. A client may hold as much as is left free: one alone
-// gets half, and many share (Choudhury and Hahne, "Dynamic Queue Length Thresholds for
+// A limit bounds what clients hold. A client may hold no more than what is still free:
+// one alone gets half, and many share (Choudhury and Hahne, "Dynamic Queue Length Thresholds for
 // Shared-Memory Packet Switches", 1998). So no client can use it up, and nothing is
 // reserved.
 type limit struct {
@@ -162,8 +162,8 @@ func newShares() shares {
 // A hashQueue lets one hash run on each core, and a limited number wait. A known client is
 // one in whose network the account has a live session already. Known clients have some
 // places to themselves and go first, so that strangers cannot keep them out.
-// After them go clients with nothing else in the queue, which no other client can keep
-// out by filling its own places, however slow the cores are.
+// Next come clients with nothing else in the queue. A client that fills its places cannot
+// keep them out, even on slow cores.
 type hashQueue struct {
 	running       chan struct{}    // has room for one hash per core
 	first         [2]chan struct{} // hand a core to a known client, or else to one with nothing else in the queue

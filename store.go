@@ -36,7 +36,8 @@ type Store interface {
 	// Ready returns nil if the store can write, else ErrUnavailable.
 	Ready(ctx context.Context) error
 
-	// Close waits for changes under way. No method may be called after it.
+	// Close waits for changes that this process still has to make. No method may be called
+	// after it.
 	Close() error
 }
 

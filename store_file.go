@@ -319,7 +319,7 @@ func (f *FileStore) flush() (grown bool) {
 		return false
 	}
 	defer close(b.done)
-	if b.err = f.failed; b.err != nil { // set by the writer, or before there was a change
+	if b.err = f.failed; b.err != nil { // set by the writer or a failed import
 		return false
 	}
 	if b.err = f.ours(); b.err == nil {

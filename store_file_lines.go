@@ -40,7 +40,7 @@ const (
 // A loaded is what loadFile has found, counted from the beginning of the file.
 type loaded struct {
 	lines, whole int64 // lines and bytes; the rest is torn
-	synced       int64 // bytes; the rest may never have been synced
+	synced       int64 // bytes; the rest may never have been synced, so mend writes it again
 	size         int64 // bytes of the file when reading began
 	unended      bool  // the last line has no LF
 }
@@ -131,7 +131,7 @@ func (found *loaded) add(m *MemoryStore, file io.ReaderAt, line fileLine) (isTor
 	unended := !bytes.HasSuffix(line.text, []byte("\n"))
 	cut := unended && len(line.text) <= maxLine
 	switch {
-	case errors.Is(line.err, errEdited):
+	case errors.Is(line.err, errEdited): // not torn
 	case found.lines == 0 && cut && strings.HasPrefix(fileHeader, string(bytes.TrimRight(line.text, "\x00"))):
 		return true, nil // a torn header
 	case found.lines > 0 && line.err == nil:
@@ -154,8 +154,9 @@ func (found *loaded) add(m *MemoryStore, file io.ReaderAt, line fileLine) (isTor
 // torn reports whether the damaged line at offset, and what follows it, can be what a
 // crash left of changes that shared a sync. A disk writes sectors in any order, so the
 // text may end anywhere, and lines have zero bytes where data is missing. Whole lines
-// may follow the damaged one if they shared its sync. A line that did not was written
-// after the damaged one had been synced, and a crash does not damage synced lines.
+// may follow the damaged one if they shared its sync, and it has zero bytes then. A line
+// that did not was written after the damaged one had been synced, and a crash does not
+// damage synced lines.
 func torn(file io.ReaderAt, offset int64) bool {
 	r := bufio.NewReaderSize(io.NewSectionReader(file, offset, math.MaxInt64-offset), maxLine)
 	first, zeros := true, false

@@ -20,7 +20,7 @@ type User struct {
 	Email         string    `json:"email,omitempty"`     // empty when absent
 	FullName      string    `json:"full_name,omitempty"` // empty when absent
 	EmailVerified bool      `json:"email_verified,omitempty"`
-	Disabled      bool      `json:"disabled,omitempty"`
+	Disabled      bool      `json:"disabled,omitempty"` // errors call it inactive
 	Role          Role      `json:"role"`
 	CreatedAt     time.Time `json:"created_at"` // UTC, whole seconds
 	PasswordHash  string    `json:"password_hash"`
@@ -134,7 +134,7 @@ func hashable(password string) bool {
 }
 
 func checkEmail(email string) error {
-	if len(email) <= 254 && printable(email) { // first: to parse a long text takes long
+	if len(email) <= 254 && printable(email) { // first, because parsing a long text is slow
 		if a, err := mail.ParseAddress(email); err == nil && a.Address == email {
 			return nil
 		}
