@@ -154,12 +154,14 @@ func (g *gateway) txn(ctx context.Context, t etcdTxn, write bool) (view etcdView
 			return view, err
 		case errors.Is(ctx.Err(), context.Canceled): // by the caller, not by the member
 			return view, context.Cause(ctx)
+		case ctx.Err() != nil: // before the member has had etcdTry, so it has not failed
+			return view, err
 		}
 		// Another call may have gone on to the next member already.
 		if g.failOvers.CompareAndSwap(at, at+1) && len(g.endpoints) > 1 && !g.lost.Load() {
 			g.log.Warn("a member of the etcd cluster failed, going on with the next", "failed", g.endpoint(at), "next", g.endpoint(at+1), "error", err)
 		}
-		if write && found == verdictUnknown || ctx.Err() != nil || tries%len(g.endpoints) == 0 && !g.pause(ctx, tries/len(g.endpoints)) {
+		if write && found == verdictUnknown || tries%len(g.endpoints) == 0 && !g.pause(ctx, tries/len(g.endpoints)) {
 			return view, err
 		}
 	}

@@ -759,15 +759,34 @@ func TestEtcdChangedInBetween(t *testing.T) {
 }
 
 // TestEtcdRetriesAreBounded: a change that always conflicts with others fails in the end.
+// No member is blamed for it, not even one that has a moment left to respond.
 func TestEtcdRetriesAreBounded(t *testing.T) {
-	onEtcd(func(t *testing.T, c *fakeEtcd, s openedEtcd) {
-		writes, key := 0, s.e.userKey(s.u.ID)
-		c.fails(eachWrite(func(etcdCall) error { writes++; c.put(key, string(c.kvs[key].value)); return nil }))
-		wantErr(t, "UpdateUser", s.tryUpdate(s.u.ID, func(u *User) { u.FullName += "!" }), ErrUnavailable)
-		if writes < 100 {
-			t.Errorf("UpdateUser made %d tries, want 100 or more, as only the pauses between them take time here", writes)
+	for name, last := range map[string]fault{
+		"a change that always conflicts fails in the end":                           func(etcdCall) error { return nil },
+		"a change that conflicts until a member has no time to respond is given up": hang,
+	} {
+		for _, members := range []int{1, 3} {
+			t.Run(fmt.Sprintf("%s, of %d members", name, members), onEtcd(func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+				s.e.gateway.endpoints = s.e.gateway.endpoints[:members]
+				writes, key, start := 0, s.e.userKey(s.u.ID), time.Now()
+				c.fails(func(r etcdCall) error {
+					if r.isWrite() {
+						writes++
+						c.put(key, string(c.kvs[key].value))
+					} else if time.Since(start) > etcdPatience-100*time.Millisecond {
+						return last(r)
+					}
+					return nil
+				})
+				wantErr(t, "UpdateUser", s.tryUpdate(s.u.ID, func(u *User) { u.FullName += "!" }), ErrUnavailable)
+				if writes < 100 {
+					t.Errorf("UpdateUser made %d tries, want 100 or more, as only the pauses between them take time here", writes)
+				}
+				wantEqual(t, "fail-overs", s.e.gateway.failOvers.Load(), 0)
+				wantEqual(t, "the log", s.log.String(), "")
+			}))
 		}
-	})(t)
+	}
 }
 
 func TestEtcdKeys(t *testing.T) {
