@@ -132,10 +132,14 @@ func (g *gateway) judge(err error) verdict {
 }
 
 // txn sends a transaction to one member after the other until ctx is done, for
-// etcdPatience at most. A write is sent again only if it cannot have succeeded; otherwise
-// its outcome is unknown.
+// etcdPatience at most, or half of it while the cluster is lost. A write is sent again only
+// if it cannot have succeeded; otherwise its outcome is unknown.
 func (g *gateway) txn(ctx context.Context, t etcdTxn, write bool) (view etcdView, err error) {
-	ctx, cancel := context.WithTimeout(ctx, etcdPatience)
+	patience := etcdPatience
+	if g.lost.Load() {
+		patience /= 2 // one member that hangs, and a look at the next
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	defer func() {
 		if err != nil {
@@ -155,6 +159,9 @@ func (g *gateway) txn(ctx context.Context, t etcdTxn, write bool) (view etcdView
 		case errors.Is(ctx.Err(), context.Canceled): // by the caller, not by the member
 			return view, context.Cause(ctx)
 		case ctx.Err() != nil: // before the member has had etcdTry, so it has not failed
+			if tries > 1 {
+				g.lose()
+			}
 			return view, err
 		}
 		// Another call may have gone on to the next member already.
@@ -176,9 +183,7 @@ func (g *gateway) pause(ctx context.Context, rounds int) bool {
 	wait := min(50*time.Millisecond<<rounds, 500*time.Millisecond)
 	wait += rand.N(wait) // so that calls do not all come back together
 	if end, _ := ctx.Deadline(); time.Until(end) < wait {
-		if g.lost.CompareAndSwap(false, true) {
-			g.log.Error("the etcd cluster does not respond")
-		}
+		g.lose()
 		return false
 	}
 	if g.lost.Load() {
@@ -189,6 +194,12 @@ func (g *gateway) pause(ctx context.Context, rounds int) bool {
 	case <-ctx.Done():
 	}
 	return ctx.Err() == nil
+}
+
+func (g *gateway) lose() {
+	if g.lost.CompareAndSwap(false, true) {
+		g.log.Error("the etcd cluster does not respond")
+	}
 }
 
 // try sends a transaction to one member, and once more if it wants a new token.

@@ -650,6 +650,45 @@ func TestEtcdWithoutMajority(t *testing.T) {
 	}
 }
 
+// TestEtcdMembersThatHang: members that accept requests and do not respond are a lost
+// cluster too. The log says it once, and later requests fail sooner: each looks whether one
+// member is back, and the next one looks at another.
+func TestEtcdMembersThatHang(t *testing.T) {
+	const lost, back = "the etcd cluster does not respond", "the etcd cluster responds again"
+	changes := map[string]func(s openedEtcd) error{
+		"a read":   func(s openedEtcd) error { return errOf(s.Session(s.t.Context(), s.u.ID, s.made.ID)) },
+		"a change": func(s openedEtcd) error { return s.tryUpdate(s.u.ID, func(u *User) { u.FullName += "!" }) },
+	}
+	for _, members := range []int{1, 3} {
+		for name, call := range changes {
+			t.Run(fmt.Sprintf("%s fails sooner once it is known that a cluster of %d members hangs", name, members), onEtcd(func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+				s.e.gateway.endpoints = s.e.gateway.endpoints[:members]
+				c.fails(hang)
+				wantErr(t, "the first call", call(s), ErrUnavailable)
+				wantEqual(t, "lines in the log that the cluster is lost", strings.Count(s.log.String(), lost), 1)
+				s.log.Reset()
+				for range 2 * members {
+					start := time.Now()
+					wantErr(t, "a later call", call(s), ErrUnavailable)
+					if took := time.Since(start); took > etcdPatience/2 {
+						t.Errorf("a later call took %v, want at most %v", took, etcdPatience/2)
+					}
+				}
+				c.fails(at(s.member(), hang))
+				if members == 1 {
+					c.fails(nil)
+				}
+				wantErr(t, "a call when all members but the next one are back", call(s), nil)
+				if got := s.log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, back) {
+					t.Errorf("the log from when the cluster is lost until it is back:\n%s", got)
+				}
+				c.fails(until(time.Now().Add(2*time.Second), noLeader.fault))
+				wantErr(t, "a call during a later election", call(s), nil)
+			}))
+		}
+	}
+}
+
 // TestEtcdElection: an election takes a second or two, and a request during it waits.
 func TestEtcdElection(t *testing.T) {
 	eachEtcdChange(t, "waits for the end of an election", func(t *testing.T, c *fakeEtcd, change func() error) {
