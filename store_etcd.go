@@ -56,6 +56,8 @@ const (
 	// Members refuse transactions with more operations (--max-txn-ops).
 	maxEtcdOps = 128
 
+	maxEtcdAccount = 6000 // bytes of JSON; a thousand in base64 are under maxEtcdResponse
+
 	// Each change of an account also reads this many keys of sessions. A login or a refresh
 	// removes those that expired long ago. It adds one at most, so they do not pile up.
 	sweptKeys = 4
@@ -372,6 +374,11 @@ func (e *EtcdStore) Import(ctx context.Context, users []User, lastID int64) erro
 	checked := NewMemoryStore(e.life)
 	if err := checked.Import(ctx, users, lastID); err != nil {
 		return err
+	}
+	for _, u := range users { // one written by hand could be too large for a transaction
+		if len(putKey("", u).Put.Value) > maxEtcdAccount {
+			return fmt.Errorf("the account %q has more than %d bytes", u.Username, maxEtcdAccount)
+		}
 	}
 	counter := e.prefix + "last_id"
 	step := func(from string, refusal error, ops ...etcdOp) error {

@@ -950,6 +950,46 @@ func TestEtcdImport(t *testing.T) {
 	wantEqual(t, "the keys after a part of the first import arrived late", c.keys(), before)
 }
 
+// TestEtcdImportOfLargeAccounts: accounts that were written by hand may be too large for a
+// transaction, or for a list. The import is refused before it leaves a mark.
+func TestEtcdImportOfLargeAccounts(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		value   int // bytes of each account
+		refused string
+	}{
+		{"accounts of the largest size are imported and listed", maxEtcdAccount, ""},
+		{"an account that is a byte larger is refused", maxEtcdAccount + 1, `the account "user1" has more than 6000 bytes`},
+		{"accounts that are larger than a transaction are refused", 40_000, `the account "user1" has more than 6000 bytes`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newFakeEtcd()
+			c.fails(func(r etcdCall) error {
+				if len(r.body)*3/4 > 1.5*(1<<20) { // of base64
+					return etcdRefusal{400, 3, "etcdserver: request is too large"}
+				}
+				return nil
+			})
+			s := testedStore{c.open(t), t}
+			users := numberedUsers(1000)
+			for i := range users {
+				users[i].Role = RoleAdmin
+				users[i].FullName = "x"
+				users[i].FullName = strings.Repeat("x", test.value-len(jsonText(t, users[i]))+1)
+			}
+			before := c.keys()
+			err := s.Import(t.Context(), users, 0)
+			if test.refused != "" {
+				wantErrText(t, "Import", err, test.refused)
+				wantEqual(t, "the keys", c.keys(), before)
+				return
+			}
+			noError(t, err)
+			wantEqual(t, "the accounts of a list", len(s.users(0, 1000)), 1000)
+		})
+	}
+}
+
 // TestEtcdImportStops: whoever stops an import need not wait for its end.
 func TestEtcdImportStops(t *testing.T) {
 	c := newFakeEtcd()
