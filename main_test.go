@@ -833,6 +833,56 @@ func TestRenewedCertificate(t *testing.T) {
 	}
 }
 
+// TestCertificateThatBecameReadable: files that could not be used are tried again within
+// about a minute, though nothing shows a change, as after chmod. The log has one line a minute.
+func TestCertificateThatBecameReadable(t *testing.T) {
+	certFile, keyFile := writeCertificate(t)
+	newCert, newKey := writeCertificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		var log printed
+		conns, at := newPipeListener(), time.Now()
+		l := need(listenTLS(conns, certFile, keyFile, slog.New(slog.NewTextHandler(&log, nil))))(t)
+		replace := func(file, text string) { // always with the same time, and a key with the same length
+			write(t, file, text)
+			noError(t, os.Chtimes(file, at, at))
+		}
+		served := func() string {
+			go func() {
+				conn := need(l.Accept())(t)
+				io.Copy(io.Discard, conn)
+				conn.Close()
+			}()
+			conn := tls.Client(conns.dial(), &tls.Config{InsecureSkipVerify: true})
+			defer conn.Close()
+			noError(t, conn.Handshake())
+			return string(conn.ConnectionState().PeerCertificates[0].Raw)
+		}
+		const unusable, using = "cannot use the new certificate", "using the new certificate"
+		wantLog := func(when string, failed, used int) {
+			t.Helper()
+			if text := log.String(); strings.Count(text, unusable) != failed || strings.Count(text, using) != used {
+				t.Errorf("%s, the log is\n%s\nwant %d failures and %d uses", when, text, failed, used)
+			}
+		}
+		old := served()
+		replace(certFile, readText(t, newCert))
+		replace(keyFile, strings.Repeat("x", len(readText(t, newKey))))
+		for range 100 {
+			wantEqual(t, "the old certificate stays in use", served() == old, true)
+		}
+		wantLog("after 100 handshakes at once", 1, 0)
+		time.Sleep(time.Minute)
+		wantEqual(t, "the old certificate stays in use for another minute", served() == old, true)
+		wantLog("after a minute", 2, 0)
+		replace(keyFile, readText(t, newKey))
+		time.Sleep(time.Minute)
+		wantEqual(t, "the new certificate is in use once it can be read", served() != old, true)
+		time.Sleep(time.Hour)
+		served()
+		wantLog("at the end", 2, 1)
+	})
+}
+
 // TestRenewalsUnderLoad: while clients connect without pause, certificates are renewed as
 // different tools do it. No handshake fails, and the last certificate is in use at the end.
 func TestRenewalsUnderLoad(t *testing.T) {

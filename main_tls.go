@@ -13,8 +13,8 @@ import (
 )
 
 // listenTLS returns the listener with TLS. A handshake reads the key pair again if its
-// files have changed, so a renewed one needs no restart. If the new pair is broken, the
-// old one stays in use.
+// files have changed, so a renewed one needs no restart. If the new pair cannot be used,
+// the old one stays in use, and a handshake a minute later tries again.
 func listenTLS(l net.Listener, certFile, keyFile string, log *slog.Logger) (net.Listener, error) {
 	version := func() (v string) { // differs when the files do
 		for _, name := range []string{certFile, keyFile} {
@@ -24,7 +24,8 @@ func listenTLS(l net.Listener, certFile, keyFile string, log *slog.Logger) (net.
 		}
 		return v
 	}
-	read := version() // of the files that were read last, broken or not
+	read := version()    // of the files that were read last, broken or not
+	var failed time.Time // when they could not be used, else zero: chmod, say, leaves version as it is
 	first, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
 		return nil, err
@@ -34,9 +35,10 @@ func listenTLS(l net.Listener, certFile, keyFile string, log *slog.Logger) (net.
 	current := func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if now := version(); now != read {
-			read = now
+		if now := version(); now != read || !failed.IsZero() && time.Since(failed) >= time.Minute {
+			read, failed = now, time.Time{}
 			if renewed, err := tls.LoadX509KeyPair(certFile, keyFile); err != nil {
+				failed = time.Now()
 				log.Error("cannot use the new certificate; the old one stays in use", "cert", certFile, "key", keyFile, "error", err)
 			} else {
 				pair = &renewed
