@@ -145,6 +145,29 @@ func TestAttackLinkWithForeignHost(t *testing.T) {
 	}
 }
 
+// TestAttackLinkThroughProxy: a trusted proxy copies the Host of a stranger who asks for a
+// link in a user's name. The metadata may show it to the stranger, but no mail has it.
+func TestAttackLinkThroughProxy(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		w.restart("-demo=false", "-mail=terminal", "-trusted-proxy=192.0.2.0/24")
+		w.addUser("victim", withAddress("victim@example.com"))
+		const evil = `with "X-Forwarded-Proto: https" with "X-Forwarded-Host: evil.example" `
+		w.want("the proxy is believed", "GET /.well-known/oauth-authorization-server "+evil+"; keep issuer as host", "200...")
+		wantEqual(t, "the proxy is believed", w.vars["host"], "https://evil.example")
+		for _, call := range []string{
+			`POST /forgot-password ` + evil + `{"username":"victim"}`, "POST /request-verify-token as john " + evil,
+			`POST /users/ ` + evil + `{"username":"alice","password":"correct horse","email":"alice@example.com"}`,
+		} {
+			w.do(call)
+		}
+		time.Sleep(time.Second)
+		mails := w.server.mailer.printed()
+		if len(mails) != 3 || strings.Contains(fmt.Sprint(mails), "evil") || strings.Count(fmt.Sprint(mails), "\nhttp://127.0.0.1:8000/docs#") != 3 {
+			t.Errorf("the mails are %v, want three with links to the server", mails)
+		}
+	})
+}
+
 // TestAttackHeaderInjection: a line break in any field that reaches a mail adds no header
 // and no recipient. A store could have it from a file that was written by hand.
 func TestAttackHeaderInjection(t *testing.T) {

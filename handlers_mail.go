@@ -20,15 +20,15 @@ const (
 var linkNames = map[purpose]string{resetting: "reset", verifying: "verify"}
 
 // mailLink returns a link with a token. The token stands behind #, so browsers send it to
-// no server, not even in Referer (RFC 9110, section 10.1.3). Where the link leads is a
-// setting, never the Host of a request, which a stranger may have chosen.
-func (s *server) mailLink(p purpose, u User, expires time.Time) string {
-	return cmp.Or(s.Mail.Link, s.PublicURL+"/docs") + "#" + linkNames[p] + "=" + s.tokens.SignMail(p, u, expires)
+// no server, not even in Referer (RFC 9110, section 10.1.3). Where a mailed link leads is a
+// setting, never what a request says, which a stranger may have chosen.
+func (s *server) mailLink(base string, p purpose, u User, expires time.Time) string {
+	return cmp.Or(s.Mail.Link, base+"/docs") + "#" + linkNames[p] + "=" + s.tokens.SignMail(p, u, expires)
 }
 
 // sendLink sends a link that is good for a time.
 func (s *server) sendLink(c *call, p purpose, u User, life time.Duration) {
-	s.mailer.Send(newLetter(linkNames[p], u, "{link}", s.mailLink(p, u, time.Now().Add(life))), c.from)
+	s.mailer.Send(newLetter(linkNames[p], u, "{link}", s.mailLink(s.PublicURL, p, u, time.Now().Add(life))), c.from)
 }
 
 // forgotPassword sends a link for a reset, to a verified address only. The response comes
@@ -161,12 +161,14 @@ func (s *server) verifyEmail(c *call) (reply, error) {
 	return noContent, err
 }
 
-// makeResetLink returns a link that an admin hands over. Nothing is verified by it.
+// makeResetLink returns a link that an admin hands over. Nothing is verified by it. The
+// admin's own request may say where it leads.
 func (s *server) makeResetLink(c *call) (reply, error) {
+	base := s.publicURL(c)
 	switch {
 	case c.subject == c.user.ID:
 		return reply{}, errOwnPassword
-	case s.Mail.Link == "" && s.PublicURL == "":
+	case s.Mail.Link == "" && base == "":
 		return reply{}, errNoAddress
 	}
 	u, err := s.store.User(c.Context(), c.subject)
@@ -177,5 +179,5 @@ func (s *server) makeResetLink(c *call) (reply, error) {
 	return replyJSON(http.StatusCreated, struct {
 		Link      string    `json:"link"`
 		ExpiresAt time.Time `json:"expires_at"`
-	}{s.mailLink(resetting, u, expires), expires})
+	}{s.mailLink(base, resetting, u, expires), expires})
 }

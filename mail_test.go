@@ -92,6 +92,10 @@ func TestForgotPasswordWithoutTheStore(t *testing.T) {
 }
 
 func TestResetByMail(t *testing.T) {
+	const (
+		proxied = "restart -demo=false -trusted-proxy=10.0.0.0/8 ; POST /users/1/reset-link as admin"
+		named   = `with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com"`
+	)
 	badPassword := func(message string) string { return invalidFields("new_password " + message) }
 	checkRules(t, []apiRule{
 		{"a link sets a new password", asked + reset, "204"},
@@ -144,7 +148,29 @@ func TestResetByMail(t *testing.T) {
 		{"a user without an address gets a link from an admin", "POST /users/3/reset-link as admin", `201
 {"link":"http://127.0.0.1:8000/docs#reset=<mail token>","expires_at":"2000-01-02T00:00:00Z"}`},
 		{"an admin makes no link for their own account", "POST /users/2/reset-link as admin", ownPassword},
+		{"a trusted proxy says where an admin's link leads", proxied + ` from 10.0.0.1 ` + named, `201
+{"link":"https://id.example.com/docs#reset=<mail token>","expires_at":"2000-01-02T00:00:00Z"}`},
+		{"a stranger does not say where an admin's link leads", proxied + ` from 192.0.2.7 ` + named, `201
+{"link":"http://127.0.0.1:8000/docs#reset=<mail token>","expires_at":"2000-01-02T00:00:00Z"}`},
+		{"an admin's link leads to -mail-link, whatever a trusted proxy says", strings.Replace(proxied, " ; ", " -mail-link=https://app.example.com/account ; ", 1) + ` from 10.0.0.1 ` + named, `201
+{"link":"https://app.example.com/account#reset=<mail token>","expires_at":"2000-01-02T00:00:00Z"}`},
 		{"there is no link for an unknown account", "POST /users/99/reset-link as admin", notFound},
+	})
+}
+
+// TestResetLinkWithoutAnAddress: a server that listens on no loopback address, without
+// -public-url, makes no link that leads nowhere.
+func TestResetLinkWithoutAnAddress(t *testing.T) {
+	inPeopledWorld(t, func(w *world) {
+		const call = "POST /users/1/reset-link as admin from 10.0.0.1"
+		w.restart("-demo=false", "-trusted-proxy=10.0.0.0/8")
+		w.server.PublicURL = ""
+		w.want("without an address", call, refusal(404, "not_found", "The server does not know its address: it was started without -public-url"))
+		w.want("a trusted proxy names one", call+` with "X-Forwarded-Proto: https" with "X-Forwarded-Host: id.example.com"`, `201
+{"link":"https://id.example.com/docs#reset=<mail token>"...`)
+		w.server.Mail.Link = "https://app.example.com/account"
+		w.want("-mail-link is one", call, `201
+{"link":"https://app.example.com/account#reset=<mail token>"...`)
 	})
 }
 
