@@ -64,7 +64,9 @@ func (s *server) sendVerify(c *call, u User) {
 func (s *server) tell(c *call, u User, what string) {
 	if s.mailer != nil && u.EmailVerified {
 		at := time.Now().UTC().Format("2 January 2006 at 15:04:05 UTC")
-		s.mailer.Send(newLetter("notice", u, "{what}", what, "{time}", at, "{client}", c.from.String()), c.from)
+		l := newLetter("notice", u, "{what}", what, "{time}", at, "{client}", c.from.String())
+		l.kind += " of " + what // with limits of its own, or one change could hide another
+		s.mailer.Send(l, c.from)
 	}
 }
 

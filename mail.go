@@ -54,7 +54,7 @@ func mailProof(p purpose, u User) string {
 
 // A letter is a mail to an account. In JSON, it is what the page of a demo server shows.
 type letter struct {
-	kind    string // of text: reset, verify or notice
+	kind    string // of text: reset, verify, or notice of what was changed
 	user    int64
 	id      string    // of the message: a reader may drop copies
 	To      string    `json:"to"`

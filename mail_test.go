@@ -238,6 +238,12 @@ func TestNotices(t *testing.T) {
 		{"the address of the client is in it", verified + strings.Replace(change, "as john", "as john from 203.0.113.9", 1) + mails,
 			strings.Replace(shownMails(verifyMail, notice), "192.0.2.1", "203.0.113.9", 1)},
 		{"an address that is not verified is told nothing", change + mails, shownMails()},
+		{"the old address is told of a new one, right after a change of the password",
+			verified + change + " ; wait 200ms ; POST /token username=johndoe&password=another+password ; keep access_token as new ; " +
+				`PATCH /users/me/ as new {"email":null,"current_password":"another password"}` + mails,
+			shownMails(verifyMail, notice, noticeMail("johndoe@example.com", "johndoe", "email address"))},
+		{"a second change of the password within a minute is not told",
+			verified + change + ` ; wait 200ms ; PUT /users/1/password as admin {"new_password":"a third password"}` + mails, shownMails(verifyMail, notice)},
 		{"a wrong password tells nothing", verified + `PUT /users/me/password as john {"current_password":"wrong","new_password":"another password"}` + mails, shownMails(verifyMail)},
 		{"a link that does not work tells nothing", verified + `POST /reset-password {"token":"x","new_password":"a new password"}` + mails, shownMails(verifyMail)},
 	})
