@@ -13,6 +13,7 @@ import (
 	"net/smtp"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -98,7 +99,9 @@ const maxPrinted = 20 // that are kept
 
 func (p *printer) deliver(_ context.Context, l *letter) error {
 	p.mu.Lock()
-	p.newest = append(p.newest, *l)
+	if !slices.Contains(p.newest, *l) { // as it is if an earlier attempt failed
+		p.newest = append(p.newest, *l)
+	}
 	p.newest = p.newest[max(0, len(p.newest)-maxPrinted):]
 	p.mu.Unlock() // before writing, which waits if nobody reads
 	line := strings.Repeat("-", 72)

@@ -637,6 +637,27 @@ func TestPrinterShowsAMailAsAPersonReadsIt(t *testing.T) {
 	})
 }
 
+// TestPrinterWithoutATerminal: standard output is closed, so each letter is tried again and
+// again. The page shows it once.
+func TestPrinterWithoutATerminal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		r.Close()
+		m := startMail(MailConfig{Target: mailTerminal}, w, slog.New(slog.DiscardHandler), func(string) {})
+		for i := range 2 {
+			m.Send(newLetter("verify", numberedMailUser(i)), testClient)
+		}
+		time.Sleep(2 * mailPatience)
+		var shown []string
+		for _, l := range m.printed() {
+			shown = append(shown, l.To)
+		}
+		slices.Sort(shown)
+		wantEqual(t, "the page shows mails to", shown, []string{"user0@example.com", "user1@example.com"})
+		m.Stop(t.Context())
+	})
+}
+
 // TestMessage: the message is what RFC 5322 and RFC 2047 say, and the conversation what
 // RFC 5321 says.
 func TestMessage(t *testing.T) {
