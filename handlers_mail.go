@@ -31,8 +31,9 @@ func (s *server) sendLink(c *call, p purpose, u User, life time.Duration) {
 	s.mailer.Send(newLetter(linkNames[p], u, "{link}", s.mailLink(s.PublicURL, p, u, time.Now().Add(life))), c.from)
 }
 
-// forgotPassword sends a link for a reset, to a verified address only. The response comes
-// before the look-up and is the same for every name.
+// forgotPassword sends a link for a reset, to a verified address only. The response is the
+// same for every name. The look-up comes a moment later, when the request has normally
+// been answered.
 func (s *server) forgotPassword(c *call) (reply, error) {
 	in := c.object(fields{"username": textField}, "username")
 	if err := in.err(); err != nil {

@@ -133,8 +133,9 @@ func NewMailer(sink mailSink, log *slog.Logger, count func(sample string)) *Mail
 	return m
 }
 
-// Later calls lookUp a moment later, when the request has been answered, so the answer
-// cannot show what was found. It returns ErrMailBusy if too many requests wait.
+// Later calls lookUp a moment later, when the request has normally been answered. The
+// answer waits for nothing and so cannot show what was found. It returns ErrMailBusy if
+// too many requests wait.
 func (m *Mailer) Later(from netip.Addr, lookUp func(context.Context)) error {
 	if m == nil {
 		return ErrMailOff
