@@ -56,8 +56,6 @@ const (
 	// Members refuse transactions with more operations (--max-txn-ops).
 	maxEtcdOps = 128
 
-	maxEtcdAccount = 6000 // bytes of JSON; a thousand in base64 are under maxEtcdResponse
-
 	// Each change of an account also reads this many keys of sessions. A login or a refresh
 	// removes those that expired long ago. It adds one at most, so they do not pile up.
 	sweptKeys = 4

@@ -47,6 +47,7 @@ const (
 	etcdPatience = 4 * time.Second
 
 	maxEtcdResponse = 8 << 20 // bytes; a thousand accounts are under 4 MiB
+	maxEtcdAccount  = 6000    // bytes; a thousand in base64 are under maxEtcdResponse
 	maxEtcdConns    = 256     // more requests would only wait inside etcd
 )
 
@@ -184,7 +185,6 @@ func (g *gateway) pause(ctx context.Context, rounds int) bool {
 	wait += rand.N(wait) // so that calls do not all come back together
 	if end, _ := ctx.Deadline(); time.Until(end) < wait {
 		g.lose()
-		return false
 	}
 	if g.lost.Load() {
 		return false
