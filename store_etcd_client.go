@@ -142,6 +142,7 @@ func (g *gateway) txn(ctx context.Context, t etcdTxn, write bool) (view etcdView
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	start := time.Now()
 	defer func() {
 		if err != nil {
 			err = unavailable(err)
@@ -160,7 +161,7 @@ func (g *gateway) txn(ctx context.Context, t etcdTxn, write bool) (view etcdView
 		case errors.Is(ctx.Err(), context.Canceled): // by the caller, not by the member
 			return view, context.Cause(ctx)
 		case ctx.Err() != nil: // before the member has had etcdTry, so it has not failed
-			if tries > 1 {
+			if tries > 1 && time.Since(start) > etcdTry { // but another has
 				g.lose()
 			}
 			return view, err

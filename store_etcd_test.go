@@ -689,6 +689,21 @@ func TestEtcdMembersThatHang(t *testing.T) {
 	}
 }
 
+// TestEtcdWithLittleTimeLeft: one member refuses, and the next has no time to respond. That
+// tells nothing about the cluster.
+func TestEtcdWithLittleTimeLeft(t *testing.T) {
+	onEtcd(func(t *testing.T, c *fakeEtcd, s openedEtcd) {
+		refusing := at(s.member(), refused)
+		c.fails(func(r etcdCall) error { return cmp.Or(refusing(r), hang(r)) })
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		wantErr(t, "Session", errOf(s.Session(ctx, s.u.ID, s.made.ID)), ErrUnavailable)
+		if log := s.log.String(); strings.Contains(log, "the etcd cluster does not respond") || !strings.Contains(log, "failed") {
+			t.Errorf("the log has %s; want only that the first member failed", log)
+		}
+	})(t)
+}
+
 // TestEtcdElection: an election takes a second or two, and a request during it waits.
 func TestEtcdElection(t *testing.T) {
 	eachEtcdChange(t, "waits for the end of an election", func(t *testing.T, c *fakeEtcd, change func() error) {
