@@ -38,9 +38,9 @@ func (s *server) metadata(c *call) (reply, error) {
 	})
 }
 
-// publicURL returns where clients reach the server, or "". That is -public-url. If it is a
-// loopback address, as it is without the flag, a trusted proxy may name another. The Host
-// of a request never counts: its sender chooses it.
+// publicURL returns where clients reach the server, or "". That is -public-url, or
+// without it a loopback address that the server listens on. Instead of that or of "", a
+// trusted proxy may name another. The Host of a request never counts: its sender chooses it.
 func (s *server) publicURL(c *call) string {
 	proto, host := c.Header["X-Forwarded-Proto"], c.Header["X-Forwarded-Host"]
 	_, public, _ := strings.Cut(s.PublicURL, "://")
@@ -126,10 +126,9 @@ func (s *server) admitClient(c *call) (tried bool, err error) {
 		secret, _ = url.QueryUnescape(secret)
 		isRight = s.isClient(id, secret)
 	}
-	if id != s.IntrospectID {
-		id = "" // all wrong IDs count as one: guesses are cheap, and the throttle has limited room
-	}
-	return true, s.passwords.countGuess("client "+id, c.from, isRight)
+	// All IDs count as one name, which no account can have: guesses are cheap, and the
+	// throttle has limited room.
+	return true, s.passwords.countGuess("a client", c.from, isRight)
 }
 
 func (s *server) isClient(id, secret string) bool {
