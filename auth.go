@@ -314,10 +314,11 @@ func (h Hasher) Check(password, phc string) (ok, weak bool) {
 }
 
 func derive(password string, salt []byte, iterations, size int) []byte {
-	// An error, and then no key, only in FIPS 140 mode, for an imported salt or key that is
-	// shorter than ours. No password matches that.
-	key, _ := pbkdf2.Key(sha256.New, password, salt, iterations, size)
-	return key
+	key, err := pbkdf2.Key(sha256.New, password, salt, iterations, size)
+	if err != nil { // only in FIPS 140 mode, for an imported salt that is shorter than ours
+		pbkdf2.Key(sha256.New, password, make([]byte, saltSize), iterations, keySize) // takes as long
+	}
+	return key // no key matches no password
 }
 
 func formatPHC(iterations int, salt, key []byte) string {
