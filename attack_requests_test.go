@@ -322,6 +322,8 @@ func TestAuditLog(t *testing.T) {
 		{"POST /revoke token=$jane", "method=POST route=/revoke status=200 user=3 bytes=3"},
 		{"GET /users/me/ as john", "method=GET route=/users/me/ status=200 user=1 bytes"},
 		{"GET /users/me/ as dora", "method=GET route=/users/me/ status=400 user=4 bytes"},
+		{"GET /users/me/ as ended", "method=GET route=/users/me/ status=401 user=0 bytes"},
+		{"POST /token grant_type=refresh_token&refresh_token=$ended.refresh", "method=POST route=/token status=400 user=1 bytes"},
 		{"GET /users/ as admin", "method=GET route=/users/ status=200 user=2 bytes"},
 		{`PATCH /users/1 as admin {"disabled":true}`, "method=PATCH route=/users/{id} status=200 user=2 target=1 bytes"},
 		{`PUT /users/3/password as admin {"new_password":"correct horse"}`, "method=PUT route=/users/{id}/password status=204 user=2 target=3 bytes=0"},

@@ -56,7 +56,7 @@ type FileStore struct {
 	file        file
 	size        int64 // bytes in the file, all synced
 	compactions int
-	live        int64 // bytes that a compaction would leave, roughly; of the writer alone
+	live        int64 // bytes that a compaction would leave, roughly; without shown.mu
 
 	compacting *compaction // if one is under way; of the writer alone
 	pieceSize  int         // see compactPiece

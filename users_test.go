@@ -78,6 +78,7 @@ func TestPasswordRules(t *testing.T) {
 		{"a row of digits is refused", "12345678", common},
 		{"a less common password on the list is refused", "iloveyou1", common},
 	})
+	wantEqual(t, "checkPassword(admin) of admin", said(checkPassword("admin", "admin")), short)
 	// A username of 3 characters occurs in many good passwords.
 	for username, want := range map[string]string{"hors": name, "hor": ""} {
 		wantEqual(t, "checkPassword(correct horse) of "+username, said(checkPassword("correct horse", username)), want)
