@@ -126,9 +126,7 @@ func (s *server) admitClient(c *call) (tried bool, err error) {
 		secret, _ = url.QueryUnescape(secret)
 		isRight = s.isClient(id, secret)
 	}
-	// All IDs count as one name, which no account can have: guesses are cheap, and the
-	// throttle has limited room.
-	return true, s.passwords.countGuess("a client", c.from, isRight)
+	return true, s.passwords.countGuess(c.from, isRight)
 }
 
 func (s *server) isClient(id, secret string) bool {
@@ -136,10 +134,11 @@ func (s *server) isClient(id, secret string) bool {
 	return subtle.ConstantTimeCompare(given[:], want[:]) == 1
 }
 
-// countGuess counts a try of a secret that needs no hash, as Check does for one that does.
-// It takes no time, so it waits for no other try.
-func (p *Passwords) countGuess(name string, from netip.Addr, isRight bool) error {
-	keys := throttleKeys(name, from)
+// countGuess counts a try of a client's secret, which needs no hash, as Check does for one
+// that does. It takes no time, so it waits for no other try. All IDs count as one name,
+// which no account can have: such guesses are cheap, and the throttle has limited room.
+func (p *Passwords) countGuess(from netip.Addr, isRight bool) error {
+	keys := throttleKeys("a client", from)
 	p.throttle.mu.Lock()
 	defer p.throttle.mu.Unlock()
 	if err := p.throttle.check(keys); err != nil {

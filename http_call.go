@@ -84,6 +84,7 @@ type call struct {
 	session Session
 	by      Caller
 	subject int64 // the account that the request is about: the {id} of the path, or the caller's
+	taken   int   // of shares.bytes, until the reply is written
 
 	// For the log and the metrics.
 	account int64  // the ID of the account that called, or that a login was for
@@ -91,7 +92,6 @@ type call struct {
 	login   string // the outcome of a login: "ok", "failed" or "refused"
 	status  int
 	bytes   int64 // of the body that was written
-	taken   int   // of shares.bytes
 }
 
 // near reports whether a session began in the client's network.
@@ -129,9 +129,8 @@ func replyJSON(status int, v any) (reply, error) {
 // refusal returns the reply to an error.
 func (s *server) refusal(c *call, err error) reply {
 	p, fields := problemOf(err)
-	gone := c.Context().Err() != nil
 	switch {
-	case gone && errors.Is(err, context.Canceled): // waiting ends when the client hangs up
+	case c.Context().Err() != nil && errors.Is(err, context.Canceled): // the client has hung up
 		return reply{status: statusClientGone}
 	case err == errInternal, err == errOpening: // the log has the panic; a store that is being read is no fault
 	case p.err == errInternal, p.err == ErrUnavailable:

@@ -357,11 +357,9 @@ func isOrigin(text string) bool {
 	if err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != text {
 		return false
 	}
-	switch port := u.Scheme + ":" + u.Port(); {
-	case port == "http:80", port == "https:443", slices.Contains([]string{"file", "ftp", "ws", "wss"}, u.Scheme): // no page comes from these
-		return false
-	}
-	return strings.Trim(u.Host, "abcdefghijklmnopqrstuvwxyz0123456789-._:[]") == ""
+	port, noPages := u.Scheme+":"+u.Port(), []string{"file", "ftp", "ws", "wss"}
+	return strings.Trim(u.Host, "abcdefghijklmnopqrstuvwxyz0123456789-._:[]") == "" &&
+		port != "http:80" && port != "https:443" && !slices.Contains(noPages, u.Scheme)
 }
 
 func (set *settings) addProxy(cidr string) error {
