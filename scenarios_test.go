@@ -94,6 +94,17 @@ func playScenario(w *world, text string) string {
 	return strings.Join(out, "\n")
 }
 
+// TestScenarioKeywords: whoever writes a scenario finds each command of obey explained.
+func TestScenarioKeywords(t *testing.T) {
+	readme := readText(t, "testdata/scenarios/README.md")
+	_, obey, _ := strings.Cut(readText(t, "scenarios_test.go"), "switch keyword "+"{")
+	obey, _, _ = strings.Cut(obey, "default:")
+	wantIn(t, "testdata/scenarios/README.md", readme, "`as ", "`from ", "`with ")
+	for _, m := range matches(t, 12, `case "(GET|[a-z]+)"`, obey) {
+		wantIn(t, "testdata/scenarios/README.md", readme, "`"+m[1])
+	}
+}
+
 // The tables and the scenarios use one small language for requests, which
 // testdata/scenarios/README.md explains. The rest of this file runs it: a world is a server
 // with its clients and its own clock. A test says what it needs of one in a few words:
