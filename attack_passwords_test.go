@@ -73,7 +73,7 @@ func TestAttackFullQueue(t *testing.T) {
 			{"POST /token username=johndoe&password=secret", tooBusyOAuth},
 			{"POST /token username=nobody&password=secret", tooBusyOAuth},
 			{"repeat 9 POST /token username=johndoe&password=guess", tooBusyOAuth},
-			{"repeat 31 " + register, tooBusy}, // none of which counts
+			{"repeat 31 " + register, tooBusy}, // no refusal counts
 			{`PUT /users/me/password as john {"current_password":"secret","new_password":"correct horse"}`, tooBusy},
 			{`DELETE /users/me/ as john {"password":"secret"}`, tooBusy},
 			{`PUT /users/1/password as admin {"new_password":"correct horse"}`, tooBusy},

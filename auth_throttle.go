@@ -39,11 +39,11 @@ func NewPasswords(iterations int) *Passwords {
 	}
 }
 
-// Check tries a password for an account. It returns ErrPassword if the password does
-// not match the hash that lookUp returns. If it does, but the hash is weaker than new ones,
+// Check tries a password for an account. It returns ErrPassword if the password does not
+// match the hash that lookUp returns. If it does, but the hash is weaker than new ones,
 // Check returns a better one. lookUp also returns whether the client is known (see
-// hashQueue). Every try of an account's password goes through Check. One that comes
-// during a delay does not call lookUp.
+// hashQueue). Every try of an account's password goes through Check. One that comes during
+// a delay does not call lookUp.
 func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr, password string, lookUp func() (phc string, known bool, err error)) (better string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, maxQueueTime, ErrBusy)
 	defer cancel()
@@ -73,8 +73,8 @@ func (p *Passwords) Check(ctx context.Context, username string, from netip.Addr,
 	return better, err
 }
 
-// beginInTurn begins a try, which the caller must end, or returns an error. If as many tries
-// are under way as may still fail, it waits for one of them, on a place of the queue.
+// beginInTurn begins a try, which the caller must end, or returns an error. If as many
+// tries are under way as may still fail, it waits for one of them, on a place of the queue.
 func (p *Passwords) beginInTurn(ctx context.Context, keys [2]throttleKey, from netip.Addr) error {
 	landed, err := p.throttle.begin(keys)
 	if landed == nil {
@@ -178,9 +178,9 @@ func nameSum(username string) [16]byte {
 	return [16]byte(sum[:])
 }
 
-// begin begins a try, which the caller must end, or returns what to wait for. It returns a LaterError
-// during a delay. At most as many tries are under way as may fail before the next delay, so
-// guesses sent at once gain nothing. Further ones wait.
+// begin begins a try, which the caller must end, or returns what to wait for. During a
+// delay it returns a LaterError. At most as many tries are under way as may fail before the
+// next delay, so guesses sent at once gain nothing. Further ones wait.
 func (t *throttle) begin(keys [2]throttleKey) (landed <-chan struct{}, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1314,7 +1314,8 @@ func checkRules(t *testing.T, rules []apiRule) {
 
 func indent(s string) string { return strings.ReplaceAll(s, "\n", "\n       ") }
 
-// An errorBody is a problem (RFC 9457) or an error of OAuth (RFC 6749, section 5.2).
+// An errorBody is a problem (RFC 9457) or an error of OAuth (RFC 6749, section 5.2). It is
+// not the server's own type, so that a change of that type shows.
 type errorBody struct {
 	Title       string         `json:"title,omitempty"`
 	Status      int            `json:"status,omitempty"`

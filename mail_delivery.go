@@ -109,7 +109,8 @@ func (p *printer) deliver(_ context.Context, l *letter) error {
 	return err
 }
 
-// printed returns what the terminal has shown, or should have. Only demo servers tell it to others.
+// printed returns what the terminal has shown, or should have. Only demo servers tell it
+// to others.
 func (m *Mailer) printed() []letter {
 	p, ok := m.mailSink.(*printer)
 	if !ok {

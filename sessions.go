@@ -7,8 +7,8 @@ import (
 )
 
 // A Session is one login of an account, which each refresh extends. Both kinds of token
-// contain its ID. A refresh token is the ID and the generation, signed, so the same one can
-// be made again.
+// contain its ID. A refresh token is both IDs and the generation, signed, so the same one
+// can be made again.
 type Session struct {
 	ID         string    `json:"id"` // ASCII letters and digits
 	UserID     int64     `json:"user_id"`
@@ -56,9 +56,9 @@ func NewSession(u User, now time.Time, life Lifetimes) Session {
 
 // Rotate accepts a refresh token of the given generation: the current one, or the one
 // before it in its grace period. Afterwards s.Generation is that of the token to hand
-// out. Within refreshPause it does not change. An older token has two holders, and
-// one of them is a thief: Rotate returns ErrReplayed, and the session must end (RFC
-// 9700, section 4.14.2).
+// out. It does not change within refreshPause of the last rotation. An older token has two
+// holders, and one of them is a thief: Rotate returns ErrReplayed, and the session must end
+// (RFC 9700, section 4.14.2).
 func (s *Session) Rotate(generation int64, now time.Time, life Lifetimes) error {
 	age := now.Sub(s.LastUsedAt) // negative if the clock was ahead, here or at another copy
 	switch {

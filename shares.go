@@ -16,16 +16,16 @@ import (
 // This file bounds what all clients share, in all and for each client, so that no client
 // can use it up.
 
-// network returns the network that counts as one client: an IPv4 address, or an IPv6 /48, the
-// largest prefix that a customer commonly gets (RFC 6177).
+// network returns the network that counts as one client: an IPv4 address, or an IPv6 /48,
+// the largest prefix that a customer commonly gets (RFC 6177).
 func network(from netip.Addr) netip.Prefix {
 	prefix, _ := from.Prefix(min(48, from.BitLen())) // no error: it has that many bits
 	return prefix
 }
 
-// A limit bounds what clients hold. A client may hold no more than what is still free:
-// one alone gets half, and many share (Choudhury and Hahne, "Dynamic Queue Length Thresholds for
-// Shared-Memory Packet Switches", 1998). So no client can use it up, and nothing is
+// A limit bounds what clients hold. A client may hold no more than what is still free: one
+// alone gets half, and many share (Choudhury and Hahne, "Dynamic Queue Length Thresholds
+// for Shared-Memory Packet Switches", 1998). So no client can use it up, and nothing is
 // reserved.
 type limit struct {
 	total   int
@@ -161,9 +161,9 @@ func newShares() shares {
 
 // A hashQueue lets one hash run on each core, and a limited number wait. A known client is
 // one in whose network the account has a live session already. Known clients have some
-// places to themselves and go first, so that strangers cannot keep them out.
-// Next come clients with nothing else in the queue. A client that fills its places cannot
-// keep them out, even on slow cores.
+// places to themselves and go first, so that strangers cannot keep them out. Next come
+// clients with nothing else in the queue. A client that fills its places cannot keep them
+// out, even on slow cores.
 type hashQueue struct {
 	running       chan struct{}    // has room for one hash per core
 	first         [2]chan struct{} // hand a core to a known client, or else to one with nothing else in the queue

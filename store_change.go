@@ -19,8 +19,8 @@ type change struct {
 	Kept    *string  `json:"kept,omitempty"`    // the ID of the only session that did not end
 }
 
-// An account is, for a store, a user with its sessions, oldest first. It is never changed in place, so
-// a copy of a list of accounts is a snapshot.
+// An account is, for a store, a user with its sessions, oldest first. It is never changed
+// in place, so a copy of a list of accounts is a snapshot.
 type account struct {
 	user     *User
 	sessions []Session // some may have ended

@@ -24,9 +24,9 @@ type MemoryStore struct {
 	lastID   int64            // the highest ID ever used
 	swept    int              // the index in accounts that sweep looked at last
 
-	// A file store sets both; otherwise they are nil. record is called with each change before it is made, with
-	// mu held; its error prevents the change. settle is called with the error that a
-	// method is about to return, without mu; its result is returned instead.
+	// A file store sets both; otherwise they are nil. record is called with each change
+	// before it is made, with mu held; its error prevents the change. settle is called with
+	// the error that a method is about to return, without mu; its result is returned instead.
 	record func(change) error
 	settle func(error) error
 }

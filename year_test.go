@@ -139,8 +139,8 @@ func newCompany(t *testing.T) *company {
 
 func (c *company) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d requests, %d accounts, %d sessions and %d tokens, of which the last are", c.requests, len(c.people), len(c.sessions()), len(c.tokens))
-	fmt.Fprintf(&b, " live: %d", len(slices.DeleteFunc(slices.Clone(c.tokens), func(t *heldToken) bool { return !c.isLive(t) })))
+	fmt.Fprintf(&b, "%d requests, %d accounts, %d sessions and %d tokens", c.requests, len(c.people), len(c.sessions()), len(c.tokens))
+	fmt.Fprintf(&b, ", %d of them live", len(slices.DeleteFunc(slices.Clone(c.tokens), func(t *heldToken) bool { return !c.isLive(t) })))
 	for _, what := range slices.Sorted(maps.Keys(c.happened)) {
 		fmt.Fprintf(&b, "\n%7d  %s", c.happened[what], what)
 	}

@@ -85,7 +85,7 @@ func TestTitleOfAStep(t *testing.T) {
 	b.until(`document.querySelector("[data-step=me].folded h3 button[aria-expanded=false]") === document.activeElement`)
 }
 
-// What is wrong with a request is spoken, and each box says of which field it is.
+// What is wrong with a request is spoken, and each box names its field.
 func TestErrorsAreSpoken(t *testing.T) {
 	_, b := openPage(t)
 	b.unfold("createUser")
